@@ -1,0 +1,1 @@
+"""Tasks: the broker, the committer and the tasks of one connection."""

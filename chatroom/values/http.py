@@ -1,0 +1,45 @@
+"""HTTP as the server's own layers see it: one vetted request, one complete answer."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who is at the other end: `address` as the counts and logs name it.
+
+    `exempt` is true for loopback and Unix-socket peers, whom the limits per address do not count.
+    """
+
+    address: str
+    exempt: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request whose head has been parsed and vetted.
+
+    Header names are lower case, values are stripped Latin-1 text; `path` and `query` are the raw,
+    still percent-encoded ASCII parts of an origin-form target; `secure` says that it came by TLS.
+    """
+
+    method: str
+    path: str
+    query: str
+    headers: tuple[tuple[str, str], ...]
+    http_version: str
+    peer: Peer
+    secure: bool = False
+
+    def values(self, name: str) -> list[str]:
+        """All values of the header `name` (lower case), in the order they came."""
+        return [value for key, value in self.headers if key == name]
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A complete answer. The front door adds Date, Content-Length and the headers that all share."""
+
+    status: int
+    body: bytes = b""
+    content_type: str = "text/plain; charset=utf-8"
+    headers: tuple[tuple[str, str], ...] = ()
