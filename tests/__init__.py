@@ -1,0 +1,1 @@
+"""Tests of chatroom, one file per module."""
