@@ -1,0 +1,266 @@
+"""From a text frame to a command: the only place where a client's JSON is read.
+
+1. Whatever the text, the result is a command, None (a message without words), or CommandError.
+2. Syntax is judged before shape, and shape before meaning: `bad_json`, then `bad_data` for what
+   stands twice or can't be UTF-8, then `bad_event`, then `cid`, then `data`.
+3. Every error but `bad_json` carries the `cid`, if it stands once at the top level and is valid.
+4. Nothing of the raw input comes back in an error but the event's name, cut to 64 characters.
+
+It does not know who asks, nor whether they may.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from chatroom.values.codes import ErrorCode
+from chatroom.values.commands import (
+    Authenticate,
+    Command,
+    ListMembers,
+    Ping,
+    Post,
+    ReadHistory,
+    SwitchRoom,
+    Typing,
+)
+from chatroom.values.errors import CommandError
+from chatroom.values.names import clean_room
+
+MAX_DEPTH = 16
+MAX_CID = 64
+MAX_EVENT_ECHO = 64
+MAX_EPOCH = 64
+DEFAULT_ROOM = "general"
+DEFAULT_PAGE = 50
+MAX_PAGE = 200
+
+_ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+class _RepeatedKey(Exception):
+    """An object has a key twice; only the careful second reading says what that means."""
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """An object read without losing repeated keys."""
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise _RepeatedKey
+    return members
+
+
+def _integer(digits: str) -> int:
+    # Checked by length first: converting a huge literal costs quadratic time.
+    if len(digits) > 20 or not -(2**63) <= (value := int(digits)) < 2**63:
+        raise ValueError("integer beyond 64 bits")
+    return value
+
+
+def _number(digits: str) -> float:
+    value = float(digits)
+    if value in (float("inf"), float("-inf")):
+        raise ValueError("number too large")
+    return value
+
+
+def _constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _decoder(pairs_hook: Callable[[list[tuple[str, Any]]], Any]) -> json.JSONDecoder:
+    return json.JSONDecoder(
+        object_pairs_hook=pairs_hook, parse_int=_integer, parse_float=_number, parse_constant=_constant
+    )
+
+
+_FAST = _decoder(_unique)
+_CAREFUL = _decoder(_Pairs)
+
+
+def _too_deep(value: object, allowed: int) -> bool:
+    if isinstance(value, dict):
+        return allowed == 0 or any(_too_deep(item, allowed - 1) for item in value.values())
+    if isinstance(value, _Pairs):
+        return allowed == 0 or any(_too_deep(item, allowed - 1) for _, item in value)
+    if isinstance(value, list):
+        return allowed == 0 or any(_too_deep(item, allowed - 1) for item in value)
+    return False
+
+
+def _parse(decoder: json.JSONDecoder, text: str) -> Any:
+    """The JSON value of `text`; raises `bad_json` for anything that isn't one, _RepeatedKey by the hook."""
+    try:
+        value = decoder.decode(text)
+    except (ValueError, RecursionError):
+        raise CommandError(ErrorCode.BAD_JSON, "Invalid JSON") from None
+    if text.count("{") + text.count("[") > MAX_DEPTH and _too_deep(value, MAX_DEPTH):
+        raise CommandError(ErrorCode.BAD_JSON, "Invalid JSON")
+    return value
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _valid_cid(cid: object) -> str | None:
+    return cid if isinstance(cid, str) and 1 <= len(cid) <= MAX_CID and _is_encodable(cid) else None
+
+
+def _bad_data(message: str, field: str, cid: str | None) -> CommandError:
+    return CommandError(ErrorCode.BAD_DATA, message, field=field, cid=cid)
+
+
+def _repeated_key(text: str) -> CommandError:
+    """What to answer to a frame with a key given twice: rule 3 needs the second, careful reading."""
+    frame = _parse(_CAREFUL, text)
+    if not isinstance(frame, _Pairs):
+        return _bad_data("Not an object", "frame", None)
+    cids = [value for key, value in frame if key == "cid"]
+    cid = _valid_cid(cids[0]) if len(cids) == 1 else None
+    field = _find_repeated(frame)
+    return _bad_data("A key is given twice", field if _is_encodable(field) else "frame", cid)
+
+
+def _find_repeated(value: object) -> str:
+    """The first key that stands twice in one object, cut short, or an empty string."""
+    if isinstance(value, _Pairs):
+        seen: set[str] = set()
+        for key, item in value:
+            if key in seen:
+                return key[:MAX_EVENT_ECHO]
+            seen.add(key)
+            if found := _find_repeated(item):
+                return found
+    elif isinstance(value, list):
+        for item in value:
+            if found := _find_repeated(item):
+                return found
+    return ""
+
+
+def _find_lone_surrogate(value: object, field: str) -> str | None:
+    """The name of the member whose key or string can't be written as UTF-8."""
+    if isinstance(value, str):
+        return None if _is_encodable(value) else field
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not _is_encodable(key):
+                return field
+            if (found := _find_lone_surrogate(item, key[:MAX_EVENT_ECHO])) is not None:
+                return found
+    elif isinstance(value, list):
+        for item in value:
+            if (found := _find_lone_surrogate(item, field)) is not None:
+                return found
+    return None
+
+
+def decode(text: str, *, max_text: int) -> Command | None:
+    """The command in a text frame; None for a message without words and without a `cid`.
+
+    Raises CommandError; `max_text` is the longest message in code points.
+    """
+    try:
+        frame = _parse(_FAST, text)
+    except _RepeatedKey:
+        raise _repeated_key(text) from None
+    if not isinstance(frame, dict):
+        raise _bad_data("Not an object", "frame", None)
+    cid = _valid_cid(frame.get("cid"))
+    if _ESCAPED_SURROGATE.search(text) and (field := _find_lone_surrogate(frame, "frame")) is not None:
+        raise _bad_data("A lone surrogate is not text", field, cid)
+    event = frame.get("event")
+    reader = _READERS.get(event) if isinstance(event, str) else None
+    if reader is None:
+        name = event[:MAX_EVENT_ECHO] if isinstance(event, str) else "(none)"
+        raise CommandError(ErrorCode.BAD_EVENT, f"Unknown event: {name}", cid=cid)
+    if "cid" in frame and cid is None:
+        raise _bad_data(f"cid must be a string of 1 to {MAX_CID} characters", "cid", None)
+    data = frame.get("data", {})
+    if not isinstance(data, dict):
+        raise _bad_data("data must be an object", "data", cid)
+    return reader(data, cid, max_text)
+
+
+def _string(data: dict[str, Any], field: str, default: str, cid: str | None) -> str:
+    value = data.get(field, default)
+    if not isinstance(value, str):
+        raise _bad_data(f"{field} must be a string", field, cid)
+    return value
+
+
+def _count(data: dict[str, Any], field: str, cid: str | None, least: int = 0) -> int | None:
+    """An integer member of at least `least`, or None where it is left out."""
+    if field not in data:
+        return None
+    value = data[field]
+    if type(value) is not int or value < least:
+        raise _bad_data(f"{field} must be an integer of at least {least}", field, cid)
+    return value
+
+
+def _read_message(data: dict[str, Any], cid: str | None, max_text: int) -> Post | None:
+    text = _string(data, "text", "", cid).strip()
+    if not text:
+        if cid is None:
+            return None
+        raise _bad_data("text is empty", "text", cid)
+    if len(text) > max_text:
+        raise CommandError(ErrorCode.TOO_LONG, f"text is longer than {max_text} characters", cid=cid)
+    return Post(text, cid)
+
+
+def _read_switch(data: dict[str, Any], cid: str | None, _max_text: int) -> SwitchRoom:
+    try:
+        room = clean_room(_string(data, "room", DEFAULT_ROOM, cid))
+    except ValueError as error:
+        raise _bad_data(f"room: {error}", "room", cid) from None
+    since = _count(data, "since", cid)
+    epoch = _string(data, "epoch", "", cid) if "epoch" in data else None
+    if since is not None and epoch is None:
+        raise _bad_data("since needs the epoch that was told with it", "epoch", cid)
+    return SwitchRoom(room, since, epoch if since is not None else None, cid)
+
+
+def _read_typing(data: dict[str, Any], cid: str | None, _max_text: int) -> Typing:
+    active = data.get("active")
+    if not isinstance(active, bool):
+        raise _bad_data("active must be true or false", "active", cid)
+    return Typing(active, cid)
+
+
+def _read_history(data: dict[str, Any], cid: str | None, _max_text: int) -> ReadHistory:
+    before, after = _count(data, "before", cid), _count(data, "after", cid)
+    if before is not None and after is not None:
+        raise _bad_data("before and after exclude each other", "after", cid)
+    limit = _count(data, "limit", cid, least=1)
+    return ReadHistory(before, after, min(DEFAULT_PAGE if limit is None else limit, MAX_PAGE), cid)
+
+
+def _read_auth(data: dict[str, Any], cid: str | None, _max_text: int) -> Authenticate:
+    if "token" not in data:
+        raise _bad_data("token is missing", "token", cid)
+    return Authenticate(_string(data, "token", "", cid), cid)
+
+
+_READERS: dict[str, Callable[[dict[str, Any], str | None, int], Command | None]] = {
+    "message": _read_message,
+    "switch_room": _read_switch,
+    "typing": _read_typing,
+    "history": _read_history,
+    "members": lambda _data, cid, _max_text: ListMembers(cid),
+    "auth": _read_auth,
+    "ping": lambda _data, cid, _max_text: Ping(cid),
+}
+
+COMMANDS = frozenset(_READERS)
+"""The events that a client may send."""

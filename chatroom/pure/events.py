@@ -1,0 +1,138 @@
+"""From values to the JSON text of each event that the server sends.
+
+1. `event` and `data` stand first, extras follow, and there are no spaces.
+2. What these functions return is UTF-8 without a frame around it.
+3. A `cid` is given only where the answer to a command must repeat it.
+
+It does not know to whom an event goes.
+"""
+
+import json
+from collections.abc import Iterable
+from json.encoder import encode_basestring
+
+from chatroom.values.errors import CommandError
+from chatroom.values.messages import Message, Page
+
+quoted = encode_basestring
+"""A string as a JSON string; all but quotes, backslashes and control characters stands as it is."""
+
+
+def _cid(cid: str | None) -> str:
+    return "" if cid is None else f',"cid":{quoted(cid)}'
+
+
+def _bool(value: bool) -> str:
+    return "true" if value else "false"
+
+
+def message(room: str, stored: Message) -> bytes:
+    """A stored message, the same bytes for every member, live or replayed."""
+    return (
+        f'{{"event":"message","data":{{"username":{quoted(stored.username)},"text":{quoted(stored.text)}}},'
+        f'"room":{quoted(room)},"id":{stored.id},"ts":{stored.ts}{_cid(stored.cid)}}}'
+    ).encode()
+
+
+def _opening(epoch: str, last_id: int, replay: int, recovered: bool | None) -> str:
+    tail = "" if recovered is None else f',"recovered":{_bool(recovered)}'
+    return f'"epoch":{quoted(epoch)},"last_id":{last_id},"replay":{replay}{tail}'
+
+
+def welcome(
+    room: str, username: str, members_json: str, *, epoch: str, last_id: int, replay: int, recovered: bool | None
+) -> bytes:
+    """The first event on a connection; exactly `replay` stored messages follow it."""
+    greeting = quoted(f"Welcome to #{room}, {username}!")
+    return (
+        f'{{"event":"welcome","data":{{"message":{greeting},"members":{members_json}}},'
+        f'"room":{quoted(room)},"username":{quoted(username)},{_opening(epoch, last_id, replay, recovered)}}}'
+    ).encode()
+
+
+def switched(
+    room: str,
+    members_json: str,
+    cid: str | None,
+    *,
+    epoch: str,
+    last_id: int,
+    replay: int,
+    recovered: bool | None,
+) -> bytes:
+    """The answer to `switch_room`; exactly `replay` stored messages of the new room follow it."""
+    return (
+        f'{{"event":"switched","data":{{"room":{quoted(room)}}},"members":{members_json},'
+        f"{_opening(epoch, last_id, replay, recovered)}{_cid(cid)}}}"
+    ).encode()
+
+
+def joined(room: str, username: str) -> bytes:
+    """The first connection of `username` has entered the room."""
+    return f'{{"event":"joined","data":{{"username":{quoted(username)}}},"room":{quoted(room)}}}'.encode()
+
+
+def left(room: str, username: str) -> bytes:
+    """The last connection of `username` has left the room."""
+    return f'{{"event":"left","data":{{"username":{quoted(username)}}},"room":{quoted(room)}}}'.encode()
+
+
+def typing(room: str, username: str, active: bool) -> bytes:
+    """`username` has begun or stopped typing."""
+    return (
+        f'{{"event":"typing","data":{{"username":{quoted(username)},"active":{_bool(active)}}},'
+        f'"room":{quoted(room)}}}'
+    ).encode()
+
+
+def members(room: str, members_json: str, cid: str | None = None) -> bytes:
+    """Everyone in the room: asked for (with the `cid` of the question), or after missed presence."""
+    return (
+        f'{{"event":"members","data":{{"members":{members_json}}},"room":{quoted(room)}{_cid(cid)}}}'
+    ).encode()
+
+
+def history(room: str, page: Page, cid: str | None) -> bytes:
+    """One page of stored messages, ascending."""
+    items = ",".join(_history_item(stored) for stored in page.messages)
+    return (
+        f'{{"event":"history","data":{{"messages":[{items}],"more":{_bool(page.more)}}},'
+        f'"room":{quoted(room)}{_cid(cid)}}}'
+    ).encode()
+
+
+def _history_item(stored: Message) -> str:
+    return (
+        f'{{"id":{stored.id},"ts":{stored.ts},"username":{quoted(stored.username)},'
+        f'"text":{quoted(stored.text)}{_cid(stored.cid)}}}'
+    )
+
+
+def pong(cid: str | None) -> bytes:
+    """The answer to `ping`."""
+    return f'{{"event":"pong","data":{{}}{_cid(cid)}}}'.encode()
+
+
+def ack(cid: str | None) -> bytes:
+    """A command with a `cid` is done and has no other answer."""
+    return f'{{"event":"ack","data":{{}}{_cid(cid)}}}'.encode()
+
+
+def duplicate(message_id: int, cid: str | None) -> bytes:
+    """The message is stored already, under `message_id`."""
+    return f'{{"event":"ack","data":{{"id":{message_id},"duplicate":true}}{_cid(cid)}}}'.encode()
+
+
+def error(failure: CommandError) -> bytes:
+    """A command failed."""
+    field = "" if failure.field is None else f',"field":{quoted(failure.field)}'
+    retry = ',"retry":true' if failure.retry else ""
+    return (
+        f'{{"event":"error","data":{{"message":{quoted(failure.message)}}},'
+        f'"code":"{failure.code}"{field}{retry}{_cid(failure.cid)}}}'
+    ).encode()
+
+
+def names(usernames: Iterable[str]) -> str:
+    """A JSON array of names."""
+    return json.dumps(list(usernames), ensure_ascii=False, separators=(",", ":"))

@@ -1,0 +1,94 @@
+"""Names of users and rooms: what is accepted, and the one form in which each is known from then on.
+
+Rules:
+
+1. A name is what the profile UsernameCasePreserved of RFC 8265 makes of the input: full- and half-width
+   forms mapped to the ordinary ones, composed (NFC), case kept, and nothing but letters, digits, marks and
+   printable ASCII without the space. Everything that compares or shows names uses this form.
+2. A clean name is stable: cleaning it again changes nothing.
+3. Names that differ by something invisible can't coexist. The profile refuses format characters, fillers
+   and variation selectors; the few it lets through in some place (the zero-width joiners after an Indic
+   vowel killer, say, where many fonts draw nothing at all) are refused here too.
+4. Input too long to become a valid name is refused before the profile looks at it: some of the profile's
+   rules read the whole string again for each of its characters.
+5. An error is a ValueError with a sentence for people. It never repeats the input, nor carries it along.
+
+Which characters are letters is decided by the Unicode version of the running Python (3.11 has 14.0, 3.13
+has 15.1): a name in a script newer than that is refused. Letters of different scripts that look alike
+(Latin a, Cyrillic a) are different names; this module doesn't know fonts.
+"""
+
+import re
+import unicodedata
+from functools import lru_cache
+
+from precis_i18n import get_profile
+
+USERNAME_MAX = 32
+ROOM_MAX = 64
+
+_PROFILE = get_profile("UsernameCasePreserved")
+_PLAIN = re.compile(r"[!-~]+")
+"""What the profile returns unchanged: ASCII without space and controls."""
+
+_INVISIBLE = frozenset("\u200c\u200d\u2d7f\U0001107f\U000113d0\U00011a47\U00011a99\U00013440\U00016fe4\U0001bc9d")
+"""Joiners, fillers and selectors that pass the profile in some place and may draw nothing there."""
+
+_MOST_DECOMPOSED = 4
+"""No character decomposes canonically into more than this many, so composing shrinks at most by this factor."""
+
+_REASONS = {
+    "spaces": "may not contain spaces",
+    "controls": "may not contain control characters",
+    "precis_ignorable_properties": "may not contain invisible characters",
+    "bidi_rule": "may not mix writing directions that way",
+    "symbols": "may not contain symbols",
+    "punctuation": "may not contain punctuation beyond ASCII",
+    "unassigned": "may not contain characters unknown to this server's Unicode version",
+}
+
+
+def clean_username(raw: str) -> str:
+    """The one form of the username `raw`; ValueError if it can't be one."""
+    return _clean("username", raw, USERNAME_MAX)
+
+
+def clean_room(raw: str) -> str:
+    """The one form of the room name `raw`; ValueError if it can't be one."""
+    return _clean("room", raw, ROOM_MAX)
+
+
+def clean_room_pattern(raw: str) -> str:
+    """The form of the glob `raw` in which it can be compared with clean room names; ValueError if none fits it.
+
+    The characters are held to the same profile as a room's, except for the rule about writing directions:
+    that speaks of whole names, and a pattern is a part of one.
+    """
+    if not raw or len(raw) > ROOM_MAX:
+        raise ValueError(f"room pattern must have 1 to {ROOM_MAX} characters")
+    pattern = _compose(raw)
+    reason = _fault(pattern, _PROFILE.base.enforce)
+    if reason:
+        raise ValueError(f"room pattern {reason}")
+    return pattern
+
+
+def _clean(what: str, raw: str, most: int) -> str:
+    if not raw or len(raw) > most * _MOST_DECOMPOSED:
+        raise ValueError(f"{what} must have 1 to {most} characters")
+    if not _PLAIN.fullmatch(raw):
+        return _clean_beyond_ascii(what, raw, most)
+    if len(raw) > most:
+        raise ValueError(f"{what} must have 1 to {most} characters")
+    return raw
+
+
+@lru_cache(maxsize=1024)
+def _clean_beyond_ascii(what: str, raw: str, most: int) -> str:
+    name = _compose(raw)
+    if len(name) > most:
+        raise ValueError(f"{what} must have 1 to {most} characters")
+    reason = _fault(name, _PROFILE.enforce)
+    if reason:
+        raise ValueError(f"{what} {reason}")
+    return name
