@@ -20,6 +20,7 @@ has 15.1): a name in a script newer than that is refused. Letters of different s
 
 import re
 import unicodedata
+from collections.abc import Callable
 from functools import lru_cache
 
 from precis_i18n import get_profile
@@ -31,11 +32,13 @@ _PROFILE = get_profile("UsernameCasePreserved")
 _PLAIN = re.compile(r"[!-~]+")
 """What the profile returns unchanged: ASCII without space and controls."""
 
-_INVISIBLE = frozenset("\u200c\u200d\u2d7f\U0001107f\U000113d0\U00011a47\U00011a99\U00013440\U00016fe4\U0001bc9d")
+_INVISIBLE = frozenset(
+    "\u200c\u200d\u2d7f\U0001107f\U000113d0\U00011a47\U00011a99\U00013440\U00016fe4\U0001bc9d"
+)
 """Joiners, fillers and selectors that pass the profile in some place and may draw nothing there."""
 
 _MOST_DECOMPOSED = 4
-"""No character decomposes canonically into more than this many, so composing shrinks at most by this factor."""
+"""No character decomposes canonically into more than this many: composing shrinks at most so far."""
 
 _REASONS = {
     "spaces": "may not contain spaces",
@@ -59,7 +62,7 @@ def clean_room(raw: str) -> str:
 
 
 def clean_room_pattern(raw: str) -> str:
-    """The form of the glob `raw` in which it can be compared with clean room names; ValueError if none fits it.
+    """The form of the glob `raw` that can be held against clean room names; ValueError if it can fit none.
 
     The characters are held to the same profile as a room's, except for the rule about writing directions:
     that speaks of whole names, and a pattern is a part of one.
@@ -92,3 +95,20 @@ def _clean_beyond_ascii(what: str, raw: str, most: int) -> str:
     if reason:
         raise ValueError(f"{what} {reason}")
     return name
+
+
+def _compose(raw: str) -> str:
+    """The mappings of the profile, without its tests. Surrogates pass through; the tests refuse them."""
+    return unicodedata.normalize("NFC", _PROFILE.width_mapping_rule(raw))
+
+
+def _fault(name: str, enforce: Callable[[str], str]) -> str | None:
+    """What `enforce` has against the composed `name`, for people; None if it is clean and stable."""
+    if not _INVISIBLE.isdisjoint(name):
+        return _REASONS["precis_ignorable_properties"]
+    try:
+        stable = enforce(name) == name
+    except UnicodeEncodeError as error:  # it holds the input: only its reason may leave
+        kind = error.reason.rpartition("/")[2]
+        return _REASONS.get(kind, "may only contain letters, digits and ASCII punctuation")
+    return None if stable else "has no stable form"
