@@ -37,7 +37,7 @@ class StartFailed(AssertionError):
 
 
 def python_command() -> list[str]:
-    """The interpreter of the tests in front of the built file; `CHAT_PYZ` names another file than ./chat.pyz."""
+    """The interpreter of the tests and the built file; `CHAT_PYZ` names another file than ./chat.pyz."""
     return [sys.executable, os.environ.get("CHAT_PYZ", str(PYZ))]
 
 
@@ -58,8 +58,10 @@ class ServerProcess:
         cwd: Path | str | None = None,
         timeout: float = 30,
     ) -> None:
-        """`command` replaces the interpreter and the file, `env` the whole environment; without `cwd` the server
-        runs in an empty folder of its own, which goes with it."""
+        """`command` replaces the interpreter and the file, `env` the whole environment.
+
+        Without `cwd` the server runs in an empty folder of its own, which goes with it.
+        """
         port = [] if any(a == "--port" or a.startswith("--port=") for a in arguments) else ["--port", "0"]
         self.command = [*(command or python_command()), *port, *arguments]
         self.env = clean_environment() if env is None else dict(env)
@@ -73,7 +75,7 @@ class ServerProcess:
 
     @property
     def listening(self) -> list[str]:
-        """What the server said it listens on, in its order: `http://127.0.0.1:3000`, `unix:/run/chat.sock`."""
+        """What it says it listens on, in its order: `http://127.0.0.1:3000`, `unix:/run/chat.sock`."""
         return [line.removeprefix(_READY) for line in self.lines if line.startswith(_READY)]
 
     @property
@@ -138,7 +140,7 @@ class ServerProcess:
         self.process.send_signal(number)
 
     def wait(self, timeout: float = 15) -> int:
-        """Wait for its end; the exit code, negative for a signal. `subprocess.TimeoutExpired` if it doesn't."""
+        """Wait for its end, or raise `subprocess.TimeoutExpired`: the exit code, negative for a signal."""
         return self.process.wait(timeout)
 
     def stop(self, timeout: float = 15) -> int:

@@ -1,0 +1,204 @@
+"""Where chat.pyz unpacks itself, before shiv's own bootstrap takes over.
+
+Owns the folder that the packages are imported from. Knows nothing of the server.
+
+1. The cache (`SHIV_ROOT`, else `~/.shiv`) is used only if it is this user's own and no other may write there:
+   who can write there decides what code runs here.
+2. What lies in the cache is compared with the archive at every start, and replaced as a whole if it differs:
+   a start that was killed half-way, a full disk or a cleaner of old files can't break the next one. Compiled
+   files can't be compared; if the import fails on an old copy, that copy goes and the process starts over.
+3. A copy appears in the cache by one rename, so that many first starts at once never see half of one.
+4. Without such a cache a private folder is made and removed again at exit. One that was left behind by a hard
+   kill is removed by the next start that needs one: a lock, which the system releases, tells that it is free.
+"""
+
+import atexit
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import signal
+import stat
+import sys
+import tempfile
+import time
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import _bootstrap
+
+_PACKAGES = "site-packages/"
+_UNPACKED = "unpacked"
+_PRIVATE = ".chat.pyz-private-"
+_SETTLING = 60.0  # seconds in which a private folder may not have its lock yet
+_PATIENCE = 20.0  # seconds to wait for another start that is replacing the copy
+
+
+def launch(file: str) -> None:
+    """Unpack, and hand over to shiv's bootstrap, which imports the entry point and calls it."""
+    with zipfile.ZipFile(file) as archive:
+        folder, fresh = _unpacked(archive, Path(file).resolve().name)
+    _bootstrap.cache_path = lambda *_: folder
+    if not fresh:
+        _bootstrap.import_string = _second_chance(folder, _bootstrap.import_string)
+    _bootstrap.bootstrap()
+
+
+def _second_chance(folder: Path, importer: Callable[[str], object]) -> Callable[[str], object]:
+    def attempt(name: str) -> object:
+        try:
+            return importer(name)
+        except Exception:
+            _discard(folder)
+            os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - itself, with its arguments
+
+    return attempt
+
+
+def _unpacked(archive: zipfile.ZipFile, name: str) -> tuple[Path, bool]:
+    build = json.loads(archive.read("environment.json"))["build_id"]
+    try:
+        return _cached(archive, _own_root(), f"{name}_{build}")
+    except (OSError, RuntimeError):  # RuntimeError: there is no home to be found
+        pass
+    try:
+        return _private(archive), True
+    except OSError as error:
+        sys.stderr.write(f"chat.pyz found no folder to unpack itself into ({error}): set TMPDIR to one\n")
+        sys.exit(2)
+
+
+# The cache
+
+
+def _own_root() -> Path:
+    chosen = os.environ.get("SHIV_ROOT")
+    root = Path(chosen or "~/.shiv").expanduser()
+    root.mkdir(
+        mode=0o700, parents=bool(chosen), exist_ok=True
+    )  # a home that doesn't exist is not ours to make
+    state = root.stat()
+    if state.st_uid != os.geteuid() or state.st_mode & 0o022:
+        raise PermissionError(f"{root} is not only ours")
+    return root
+
+
+def _cached(archive: zipfile.ZipFile, root: Path, name: str) -> tuple[Path, bool]:
+    folder = root / name
+    if _matches(archive, folder):
+        return folder, False
+    with _locked(root / f".{name}_lock"):
+        if _matches(archive, folder):
+            return folder, False
+        _replace(archive, folder)
+    return folder, True
+
+
+def _matches(archive: zipfile.ZipFile, folder: Path) -> bool:
+    try:
+        return all(_checksum(folder, entry.filename) == entry.CRC for entry in _entries(archive))
+    except OSError:
+        return False
+
+
+def _checksum(folder: Path, name: str) -> int:
+    with open(f"{folder}/{name}", "rb", buffering=0) as file:
+        return zlib.crc32(file.read())
+
+
+def _replace(archive: zipfile.ZipFile, folder: Path) -> None:
+    with _beside(folder) as work:
+        _extract(archive, work / _UNPACKED)
+        if os.path.lexists(folder):
+            folder.rename(work / "replaced")
+        (work / _UNPACKED).rename(folder)
+
+
+def _discard(folder: Path) -> None:
+    with contextlib.suppress(OSError), _beside(folder) as work:
+        folder.rename(work / "replaced")
+
+
+@contextlib.contextmanager
+def _beside(folder: Path) -> Iterator[Path]:
+    name = f".{folder.name}_"
+    with tempfile.TemporaryDirectory(prefix=name, dir=folder.parent, ignore_cleanup_errors=True) as work:
+        yield Path(work)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _entries(archive: zipfile.ZipFile) -> Iterator[zipfile.ZipInfo]:
+    return (entry for entry in archive.infolist() if entry.filename.startswith(_PACKAGES))
+
+
+def _extract(archive: zipfile.ZipFile, folder: Path) -> None:
+    folder.mkdir(mode=0o700)
+    for entry in _entries(archive):
+        archive.extract(entry, folder)
+
+
+# The private folder
+
+
+def _private(archive: zipfile.ZipFile) -> Path:
+    _sweep(Path(tempfile.gettempdir()))
+    root = Path(tempfile.mkdtemp(prefix=_PRIVATE))
+    _remove_at_exit(root)
+    # The descriptor stays open, and with it the lock, until the process ends.
+    fcntl.flock(os.open(root, os.O_RDONLY | os.O_CLOEXEC), fcntl.LOCK_EX)
+    _extract(archive, root / _UNPACKED)
+    sys.dont_write_bytecode = True
+    return root / _UNPACKED
+
+
+def _remove_at_exit(root: Path) -> None:
+    owner = os.getpid()
+
+    def remove() -> None:
+        if os.getpid() == owner:
+            shutil.rmtree(root, ignore_errors=True)
+
+    atexit.register(remove)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
+
+
+def _sweep(parent: Path) -> None:
+    for path in parent.glob(f"{_PRIVATE}*"):
+        with contextlib.suppress(OSError):
+            state = path.lstat()
+            old = time.time() - state.st_mtime > _SETTLING
+            if stat.S_ISDIR(state.st_mode) and state.st_uid == os.geteuid() and old and _unused(path):
+                shutil.rmtree(path)
+
+
+def _unused(path: Path) -> bool:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True

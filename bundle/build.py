@@ -1,0 +1,247 @@
+"""Makes chat.pyz, the same bytes wherever it is made.
+
+1. requirements/runtime.txt names what goes in, requirements/build.txt what it is made with, both by hash.
+2. Nothing of the machine goes in: no path, time, mode, order of a folder or Python version shows in the file.
+   The archive that shiv makes is written anew for that, and without compression: what a compressor makes of
+   the same bytes depends on the library that this Python was built with, and the file is small enough.
+3. Each step is skipped when what it is made from hasn't changed, so that only changed locks need the network.
+4. Only pure Python goes in; tests of other projects and what `pip` notes about an installation stay out.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+WORK = ROOT / ".build"
+TARGET = ROOT / "chat.pyz"
+VENV = WORK / "venv"
+PYTHON = VENV / "bin" / "python"
+RUNTIME_LOCK = ROOT / "requirements" / "runtime.txt"
+BUILD_LOCK = ROOT / "requirements" / "build.txt"
+SHEBANG = b"#!/usr/bin/env python3\n"
+EPOCH = (1980, 1, 1, 0, 0, 0)  # the oldest time that a zip archive can say
+EPOCH_SECONDS = "315532800"
+PURE = [
+    "--only-binary=:all:",
+    *("--platform", "any"),
+    *("--implementation", "py"),
+    *("--abi", "none"),
+    *("--python-version", "3.11"),
+]
+NOTES = {"RECORD", "INSTALLER", "REQUESTED", "direct_url.json"}  # in *.dist-info
+TESTS = {"_tests", "tests"}
+NATIVE = {".so", ".pyd", ".dylib", ".dll"}
+
+
+def main() -> None:
+    """Bring chat.pyz up to date, one build at a time."""
+    started = time.monotonic()
+    WORK.mkdir(exist_ok=True)
+    with (WORK / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        sources = _sources()
+        key = _digest([Path(__file__), ROOT / "build.sh", RUNTIME_LOCK, BUILD_LOCK, *sources.values()])
+        if _is_current(key):
+            _say("chat.pyz is up to date")
+            return
+        _tools()
+        _dependencies()
+        _project(sources)
+        _say("packing chat.pyz")
+        _pack()
+        _mark("target", key + _digest([TARGET]))
+    size, seconds = TARGET.stat().st_size / 1e6, time.monotonic() - started
+    _say(f"made chat.pyz: {size:.2f} MB in {seconds:.0f} s")
+
+
+def _is_current(key: str) -> bool:
+    return TARGET.is_file() and os.access(TARGET, os.X_OK) and _marked("target", key + _digest([TARGET]))
+
+
+# Steps
+
+
+def _tools() -> None:
+    """shiv and setuptools, in an environment of their own."""
+    key = _digest([BUILD_LOCK]) + sys.version
+    if _marked("venv", key) and _runs(PYTHON):
+        return
+    _say(f"installing the build tools, with Python {sys.version.split()[0]}")
+    _run(sys.executable, "-m", "venv", "--clear", VENV)
+    _pip("install", "--require-hashes", "--no-deps", "--only-binary=:all:", "-r", BUILD_LOCK)
+    _mark("venv", key)
+
+
+def _dependencies() -> None:
+    """The libraries, as wheels that run anywhere."""
+    key = _digest([RUNTIME_LOCK])
+    if _marked("libraries", key):
+        return
+    _say("fetching the libraries")
+    target = _emptied("libraries")
+    _pip(
+        "install",
+        "--require-hashes",
+        "--no-deps",
+        "--no-compile",
+        *PURE,
+        "--target",
+        target,
+        "-r",
+        RUNTIME_LOCK,
+    )
+    _mark("libraries", key)
+
+
+def _project(sources: dict[str, Path]) -> None:
+    """The project's own wheel, made from a copy that holds the page where the package wants it."""
+    stage, target = _emptied("stage"), _emptied("project")
+    for name, source in sources.items():
+        copy = stage / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, copy)
+    _pip(
+        "install",
+        "--no-build-isolation",
+        "--no-deps",
+        "--no-index",
+        "--no-compile",
+        "--target",
+        target,
+        stage,
+    )
+
+
+def _pack() -> None:
+    site, raw = _emptied("site"), WORK / "shiv.pyz"
+    for part in ("libraries", "project"):
+        shutil.copytree(WORK / part, site, dirs_exist_ok=True, ignore=_left_out, copy_function=_copy_plain)
+    _run(
+        *(PYTHON, "-m", "shiv", "--site-packages", site, "--uncompressed", "--reproducible"),
+        *("--entry-point", "chatroom.cli:main", "--python", "/usr/bin/env python3", "--output-file", raw),
+    )
+    entries = _entries(raw)
+    entries["__main__.py"] = (ROOT / "bundle" / "__main__.py").read_bytes()
+    entries["_launch.py"] = (ROOT / "bundle" / "_launch.py").read_bytes()
+    native = [name for name in entries if Path(name).suffix in NATIVE]
+    if native:
+        sys.exit(f"build.sh: these are not pure Python: {', '.join(native)}")
+    fresh = WORK / "chat.pyz"
+    _write_archive(fresh, entries)
+    fresh.chmod(0o755)
+    fresh.replace(TARGET)
+
+
+# What goes in
+
+
+def _sources() -> dict[str, Path]:
+    """Everything of the project that the file is made from, by its name in the copy that is built."""
+    modules = (ROOT / "chatroom").rglob("*.py")
+    names = ["pyproject.toml", "LICENSE", *(str(path.relative_to(ROOT)) for path in modules)]
+    sources = {name: ROOT / name for name in sorted(names)}
+    sources["chatroom/client.html"] = ROOT / "client.html"
+    for name in ("__main__.py", "_launch.py"):
+        sources[f"bundle/{name}"] = ROOT / "bundle" / name
+    for path in sources.values():
+        if not path.is_file():
+            sys.exit(f"build.sh: {path.relative_to(ROOT)} is missing")
+    return sources
+
+
+def _left_out(folder: str, names: list[str]) -> set[str]:
+    if folder.endswith(".dist-info"):
+        return NOTES.intersection(names)
+    top = Path(folder).parent == WORK
+    return {name for name in names if name in TESTS or name == "__pycache__" or (top and name == "bin")}
+
+
+def _copy_plain(source: str, target: str) -> None:
+    shutil.copyfile(source, target)
+    Path(target).chmod(0o644)
+
+
+def _entries(archive: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(archive) as file:
+        entries = {name: file.read(name) for name in file.namelist()}
+    notes = json.loads(entries["environment.json"])
+    entries["environment.json"] = json.dumps(notes, sort_keys=True, indent=1).encode()
+    return entries
+
+
+def _write_archive(target: Path, entries: dict[str, bytes]) -> None:
+    with target.open("wb") as file:
+        file.write(SHEBANG)
+        with zipfile.ZipFile(file, "w") as archive:
+            for name in sorted(entries):
+                info = zipfile.ZipInfo(name, EPOCH)
+                info.create_system = 3
+                info.external_attr = (stat.S_IFREG | 0o644) << 16
+                info.compress_type = zipfile.ZIP_STORED
+                archive.writestr(info, entries[name])
+
+
+# Small tools
+
+
+def _pip(*arguments: str | Path) -> None:
+    _run(PYTHON, "-m", "pip", *arguments, "--quiet", "--disable-pip-version-check", "--no-input")
+
+
+def _run(*command: str | Path) -> None:
+    """Run it; if it fails, say what it said. What a machine sets for pip's targets is not for us."""
+    settings = {
+        "PIP_CONSTRAINT": os.devnull,
+        "PIP_USER": "0",
+        "SOURCE_DATE_EPOCH": EPOCH_SECONDS,
+        "PYTHONWARNINGS": "ignore",
+    }
+    env = {name: value for name, value in os.environ.items() if name not in {"PIP_TARGET", "PIP_PREFIX"}}
+    done = subprocess.run(command, env={**env, **settings}, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{done.stdout}{done.stderr}build.sh: {Path(command[0]).name} failed: {command[1:4]}")
+
+
+def _runs(python: Path) -> bool:
+    return python.exists() and subprocess.run([python, "-c", ""], check=False).returncode == 0
+
+
+def _digest(paths: Iterable[Path]) -> str:
+    total = hashlib.sha256()
+    for path in paths:
+        total.update(f"{path.name}\n".encode() + hashlib.sha256(path.read_bytes()).digest())
+    return total.hexdigest()
+
+
+def _emptied(name: str) -> Path:
+    (WORK / f"{name}.made-from").unlink(missing_ok=True)
+    shutil.rmtree(WORK / name, ignore_errors=True)
+    (WORK / name).mkdir()
+    return WORK / name
+
+
+def _mark(name: str, key: str) -> None:
+    (WORK / f"{name}.made-from").write_text(key)
+
+
+def _marked(name: str, key: str) -> bool:
+    mark = WORK / f"{name}.made-from"
+    return mark.is_file() and mark.read_text() == key
+
+
+def _say(text: str) -> None:
+    print(f"build.sh: {text}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
