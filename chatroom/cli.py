@@ -1,0 +1,90 @@
+"""The command line: from the arguments to an exit code.
+
+    0   stopped as asked (SIGTERM, SIGINT), or --help or --version printed
+    1   ended by force (a second signal), or by an error of our own: one `crash` in the log
+    2   can't start as asked: one line on standard error says what to do
+
+1. Nobody sees a traceback, but at `--log-level debug`.
+2. The server's modules are imported only when a server starts, so `--help` and `--version` are quick.
+"""
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from traceback import format_exception
+
+from chatroom.adapters.standard import complain, fill_standard_descriptors, say
+from chatroom.logs import logging_to
+from chatroom.settings import Settings, read_settings
+from chatroom.values.errors import StartError
+from chatroom.values.journal import logger, note
+from chatroom.values.traces import whereabouts
+
+STANDARD_ERROR = 2
+
+
+def main(
+    argv: Sequence[str] | None = None,
+    environ: Mapping[str, str] | None = None,
+    *,
+    run: Callable[[Settings], int] | None = None,
+) -> int:
+    """Run the command line and return the exit code; `run` serves until it is told to stop."""
+    fill_standard_descriptors()
+    arguments = sys.argv[1:] if argv is None else argv
+    try:
+        asked = read_settings(_options(arguments), os.environ if environ is None else environ)
+        if isinstance(asked, str):
+            say(asked)
+            return 0
+        with logging_to(STANDARD_ERROR, asked.log_level, asked.log_format):
+            return _serve(asked, run or _run)
+    except StartError as error:
+        complain(str(error))
+        return 2
+    except KeyboardInterrupt:
+        return 1
+
+
+def _options(arguments: Sequence[str]) -> Sequence[str]:
+    """The options behind the name of the command, which may be left out."""
+    if not arguments or arguments[0].startswith("-"):
+        return arguments
+    if arguments[0] != "serve":
+        raise StartError(f"unknown command {arguments[0][:64]!r}; write serve or nothing, then the options")
+    return arguments[1:]
+
+
+def _run(settings: Settings) -> int:
+    import trio  # noqa: PLC0415  (see rule 2)
+
+    from chatroom.server import serve  # noqa: PLC0415
+
+    return trio.run(serve, settings)
+
+
+def _serve(settings: Settings, run: Callable[[Settings], int]) -> int:
+    """Serve, and tell the endings apart: Trio may hand over each of them inside of a group."""
+    try:
+        return run(settings)
+    except (Exception, BaseExceptionGroup) as error:
+        leaves = list(_leaves(error))
+        if any(isinstance(leaf, KeyboardInterrupt) for leaf in leaves):
+            raise KeyboardInterrupt from None
+        crashes = [leaf for leaf in leaves if not isinstance(leaf, StartError)]
+        if not crashes:
+            raise StartError(str(leaves[0])) from None
+        fields = whereabouts(crashes[0])
+        if logger.isEnabledFor(logging.DEBUG):
+            fields["traceback"] = "".join(format_exception(error))
+        note(logging.ERROR, "crash", **fields)
+        return 1
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if not isinstance(error, BaseExceptionGroup):
+        yield error
+        return
+    for inner in error.exceptions:
+        yield from _leaves(inner)

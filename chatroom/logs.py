@@ -1,0 +1,188 @@
+"""Logs: one event a line on standard error, as JSON or as text for a person.
+
+1. **No forged line.** Whatever isn't printable (control characters, every kind of line end, bidirectional
+   marks, escape sequences, lone surrogates) is escaped in both formats, and long values are cut.
+2. **A log never holds up the server.** A full pipe, a stopped terminal or a closed descriptor blocks or fails
+   a write; so lines go through a bounded queue to a daemon thread, and what doesn't fit is dropped and
+   counted. (A non-blocking standard error is no way out: that flag belongs to the open file, which the shell
+   and other processes share.)
+3. Only the logger `chatroom` is written. Libraries stay quiet, whatever they log.
+4. An event that anyone outside can cause at will is limited here, and says how many were left out.
+
+Doesn't know which events there are: that is for the callers of `chatroom.values.journal.note`.
+"""
+
+import json
+import logging
+import math
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from types import MappingProxyType
+
+from chatroom.adapters.linewriter import LineWriter
+from chatroom.pure.printable import cut, escape
+from chatroom.values.journal import logger, note
+from chatroom.values.traces import whereabouts
+
+VALUE_CHARS = 300
+TRACEBACK_CHARS = 20_000
+FLUSH_SECONDS = 1.0
+LIMITED_EVENTS = frozenset({"refused"})
+LIMITED_PER_SECOND = 10
+
+_PLAIN = re.compile(r"[\w.:/@#+-]+")
+_NO_FIELDS: Mapping[str, object] = MappingProxyType({})
+
+
+def json_line(record: logging.LogRecord) -> str:
+    """A record as one JSON object: `ts`, `level`, `event`, then its fields."""
+    entry: dict[str, object] = {"ts": _time(record), "level": _level(record), "event": _event(record)}
+    for name, value in _fields(record).items():
+        if name not in entry:
+            entry[name] = _simple(name, value)
+    return escape(json.dumps(entry, ensure_ascii=False)) + "\n"
+
+
+def text_line(record: logging.LogRecord) -> str:
+    """A record for a person: time, level, event, `name=value`…; a traceback follows behind bars."""
+    fields = dict(_fields(record))
+    trace = fields.pop("traceback", None)
+    words = [_time(record), f"{_level(record):<7}", escape(_event(record))]
+    words += [f"{escape(name)}={_word(_simple(name, value))}" for name, value in fields.items()]
+    lines = [" ".join(words)]
+    if trace is not None:
+        lines += [f"  | {escape(line)}" for line in cut(str(trace), TRACEBACK_CHARS).splitlines()]
+    return "\n".join(lines) + "\n"
+
+
+def _time(record: logging.LogRecord) -> str:
+    moment = datetime.fromtimestamp(record.created, UTC)
+    return moment.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+
+
+def _level(record: logging.LogRecord) -> str:
+    return record.levelname.lower()
+
+
+def _event(record: logging.LogRecord) -> str:
+    return cut(record.getMessage(), VALUE_CHARS)
+
+
+def _fields(record: logging.LogRecord) -> Mapping[str, object]:
+    fields: Mapping[str, object] = getattr(record, "fields", _NO_FIELDS)
+    return fields
+
+
+def _simple(name: str, value: object) -> object:
+    """`value` as something that JSON has: numbers stay numbers, all else becomes text of bounded length."""
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    return cut(str(value), TRACEBACK_CHARS if name == "traceback" else VALUE_CHARS)
+
+
+def _word(value: object) -> str:
+    """One value in a text line: bare where nothing can be mistaken, else quoted."""
+    if isinstance(value, str) and not (_PLAIN.fullmatch(value) and value.isprintable()):
+        return escape(json.dumps(value, ensure_ascii=False))
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+class Limiter(logging.Filter):
+    """Lets an event of LIMITED_EVENTS pass a few times a second; the next that passes tells of the others."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        self._windows: dict[str, tuple[float, int]] = {}
+        self._suppressed: dict[str, int] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        event = record.getMessage()
+        if event not in LIMITED_EVENTS:
+            return True
+        now = self._clock()
+        since, count = self._windows.get(event, (-math.inf, 0))
+        if now - since >= 1:
+            since, count = now, 0
+        if count >= LIMITED_PER_SECOND:
+            self._suppressed[event] = self._suppressed.get(event, 0) + 1
+            return False
+        self._windows[event] = since, count + 1
+        if suppressed := self._suppressed.pop(event, 0):
+            record.fields = {**_fields(record), "suppressed": suppressed}
+        return True
+
+
+class Handler(logging.Handler):
+    """Formats records and hands the lines to a LineWriter; one that can't be formatted counts as dropped."""
+
+    def __init__(self, fd: int, line: Callable[[logging.LogRecord], str]) -> None:
+        super().__init__()
+        self._line = line
+        self.writer = LineWriter(fd, self._report)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self.writer.put(self._line(record).encode())
+        except Exception:  # a field that can't be shown is no reason to end a connection
+            self.writer.drop()
+
+    def _report(self, count: int) -> bytes:
+        record = logging.LogRecord(logger.name, logging.WARNING, "", 0, "log_lines_dropped", (), None)
+        record.fields = {"count": count}
+        return self._line(record).encode()
+
+
+@contextmanager
+def logging_to(fd: int, level: str, style: str) -> Iterator[None]:
+    """Write the log to `fd` while the block runs; `style` is text, json or auto (text on a terminal).
+
+    What waits at the end is written, for at most FLUSH_SECONDS. The descriptor stays open.
+    """
+    if style == "auto":
+        style = "text" if os.isatty(fd) else "json"
+    handler = Handler(fd, text_line if style == "text" else json_line)
+    handler.addFilter(Limiter())
+    quiet = logging.NullHandler()  # without any handler, logging prints a library's warnings by itself
+    saved = logger.level, logger.propagate, sys.unraisablehook
+    logger.setLevel(level.upper())
+    logger.propagate = False
+    sys.unraisablehook = _note_unraisable
+    logger.addHandler(handler)
+    logging.getLogger().addHandler(quiet)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(quiet)
+        logger.removeHandler(handler)
+        level_before, logger.propagate, sys.unraisablehook = saved
+        logger.setLevel(level_before)
+        handler.writer.close(FLUSH_SECONDS)
+
+
+def _note_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
+    """An exception that nobody can catch (in a finaliser): Python itself would print several lines."""
+    error = unraisable.exc_value
+    note(logging.ERROR, "unraisable", **(whereabouts(error) if error else {}))
+
+
+def _writers() -> list[LineWriter]:
+    return [handler.writer for handler in logger.handlers if isinstance(handler, Handler)]
+
+
+def lines_dropped() -> int:
+    """Log lines that could not be written so far."""
+    return sum(writer.dropped for writer in _writers())
+
+
+def flush(seconds: float = FLUSH_SECONDS) -> None:
+    """Wait, at most `seconds`, until what has been logged is written: before a process ends by force."""
+    for writer in _writers():
+        writer.flush(seconds)

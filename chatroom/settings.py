@@ -1,0 +1,215 @@
+"""Settings: every option of the command line, in one table.
+
+1. `OPTIONS` is the only place where an option is named. The parser, the environment, `--help` and the test
+   of the documentation are made from it.
+2. A flag wins over its environment variable, and that over the default; all three are written alike and go
+   through the same reader.
+3. Whatever is wrong is a StartError of one line that names the flag or the variable and says what to write.
+4. No option holds a secret, only the name of a file that does.
+
+Doesn't know whether a file exists or an address is free; that is seen by what opens them.
+"""
+
+import argparse
+import difflib
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from chatroom import __version__
+from chatroom.pure import written
+from chatroom.values.errors import StartError
+from chatroom.values.limits import Limits
+
+PREFIX = "CHATROOM_"
+_SEE_HELP = "--help lists the options"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the operator asked for, read and complete. It stops at the server; below it go named values."""
+
+    hosts: tuple[str, ...]
+    port: int
+    unix: str | None
+    tls_cert: str | None
+    tls_key: str | None
+    db: str
+    history: int
+    tokens: str | None
+    insecure_dev_tokens: bool
+    origins: frozenset[str] | None
+    drain: float
+    log_level: str
+    log_format: str
+    limits: Limits
+    unknown_variables: tuple[str, ...]
+    """Names in the environment that begin like ours and mean nothing here: probably a slip of the pen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One row: `target` is the field of Settings or of its Limits, `default` is as an operator writes it."""
+
+    name: str
+    target: str
+    read: Callable[[str], object]
+    default: str | None
+    metavar: str
+    help: str
+    gather: Callable[[Iterable[Any]], Collection[Any]] | None = None
+
+    @property
+    def flag(self) -> str:
+        return f"--{self.name}"
+
+    @property
+    def variable(self) -> str:
+        return PREFIX + self.name.upper().replace("-", "_")
+
+    @property
+    def is_switch(self) -> bool:
+        return self.read is written.switch
+
+
+def _database(text: str) -> str:
+    if text == "none":
+        return text
+    raise ValueError(f"{text!r}: this version keeps messages in memory only; write none or leave it out")
+
+
+_SOON, _LONG = "10ms", "24h"
+
+OPTIONS: tuple[Option, ...] = (
+    Option("host", "hosts", written.host, "localhost", "ADDRESS",
+           "address to bind; may be repeated; localhost means both loopbacks where they exist", tuple),
+    Option("port", "port", written.whole(0, 65535), "3000", "N", "port to listen on; 0 picks a free one"),
+    Option("unix", "unix", written.unix_path, None, "PATH", "listen on a Unix socket as well"),
+    Option("tls-cert", "tls_cert", written.path, None, "FILE", "PEM file of the certificate chain"),
+    Option("tls-key", "tls_key", written.path, None, "FILE", "PEM file of the private key"),
+    Option("db", "db", _database, "none", "none", "where messages are kept: none is in memory only"),
+    Option("history", "history", written.whole(0, 500), "50", "N", "messages replayed on join, 0 to 500"),
+    Option("tokens", "tokens", written.path, None, "FILE", "TOML file of static tokens"),
+    Option("insecure-dev-tokens", "insecure_dev_tokens", written.switch, "0", "",
+           "allow the development tokens on an address that is not loopback"),
+    Option("origin", "origins", written.origin, None, "ORIGIN",
+           "browser origin to let in; may be repeated; without it, any", frozenset),
+    Option("rate", "limits.message_rate", written.number(1e6), "5", "N",
+           "messages per second and username; 0 lifts this and the limit on other commands"),
+    Option("burst", "limits.message_burst", written.whole(1, 10**6), "20", "N",
+           "messages that a username may send at once"),
+    Option("max-connections", "limits.connections", written.whole(1, 10**6), "10000", "N",
+           "WebSocket connections in all"),
+    Option("max-per-user", "limits.per_user", written.whole(1, 10**6), "20", "N", "connections per username"),
+    Option("max-per-ip", "limits.per_address", written.whole(1, 10**6), "200", "N",
+           "connections per address; loopback is exempt"),
+    Option("max-frame", "limits.frame_bytes", written.size("1KiB", "16MiB"), "64KiB", "SIZE",
+           "largest message on the wire, in bytes"),
+    Option("max-text", "limits.text_chars", written.whole(1, 10**6), "4000", "N",
+           "longest text, in characters"),
+    Option("ping-interval", "limits.ping_interval", written.duration(_SOON, _LONG), "20s", "TIME",
+           "pause between keepalive pings"),
+    Option("ping-timeout", "limits.ping_timeout", written.duration(_SOON, _LONG), "20s", "TIME",
+           "how long a ping may stay unanswered"),
+    Option("send-timeout", "limits.send_timeout", written.duration(_SOON, _LONG), "10s", "TIME",
+           "how long a write may make no progress"),
+    Option("drain", "drain", written.duration("0s", "1h"), "5s", "TIME",
+           "how long a stop may take to tell everyone"),
+    Option("log-level", "log_level", written.choice("debug", "info", "warning", "error"), "info", "LEVEL",
+           "least level that is logged: debug, info, warning or error"),
+    Option("log-format", "log_format", written.choice("auto", "text", "json"), "auto", "FORMAT",
+           "text, json, or auto: text on a terminal, else json"),
+)  # fmt: skip
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse prints its usage and exits by itself; here a mistake is an exception like any other."""
+
+    def error(self, message: str) -> NoReturn:
+        raise StartError(
+            message.removeprefix("argument ")
+            .replace("expected one argument", f"needs a value; {_SEE_HELP}")
+            .replace("ignored explicit argument", "takes no value, but was given")
+        )
+
+
+def read_settings(arguments: Sequence[str], environ: Mapping[str, str]) -> Settings | str:
+    """Read the options of `serve`; StartError if anything is wrong.
+
+    Where `--help` or `--version` is asked for, the answer is the text to print instead.
+    """
+    parser = _parser()
+    given, rest = parser.parse_known_args(arguments)
+    if given.help:
+        return parser.format_help()
+    if given.version:
+        return f"chatroom {__version__}\n"
+    if rest:
+        raise StartError(_unknown(rest[0]))
+    values = {option.target: _value(option, getattr(given, option.target), environ) for option in OPTIONS}
+    _check_together(values)
+    limits = {name.removeprefix("limits."): value for name, value in values.items() if "." in name}
+    others = {name: value for name, value in values.items() if "." not in name}
+    return Settings(**others, limits=Limits(**limits), unknown_variables=_unknown_variables(environ))
+
+
+def _parser() -> _Parser:
+    parser = _Parser(
+        prog="chatroom",
+        usage="./chat.pyz [serve] [options]",
+        description="A chat server for browsers and other WebSocket clients, in one file.",
+        epilog=f"Every option is also an environment variable: {PREFIX} and its name in capitals, hyphens as "
+        "underscores; repeated values separated by commas, switches 1 or 0. The flag wins.",
+        add_help=False,
+        allow_abbrev=False,
+    )
+    for option in OPTIONS:
+        how: dict[str, Any] = {"dest": option.target, "help": option.help}
+        if option.is_switch:
+            parser.add_argument(option.flag, action="append_const", const="1", **how)
+            continue
+        if option.default is not None:
+            how["help"] += f" [{option.default}]"
+        parser.add_argument(option.flag, action="append", metavar=option.metavar, **how)
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
+    parser.add_argument("--help", "-h", action="store_true", help="print this text and exit")
+    return parser
+
+
+def _unknown(word: str) -> str:
+    """What to say of an argument that isn't ours. What follows `=` is not repeated: it may be a secret."""
+    if not word.startswith("-"):
+        return f"unexpected argument {word[:64]!r}; {_SEE_HELP}"
+    name = word.partition("=")[0][:64]
+    near = difflib.get_close_matches(name, [option.flag for option in OPTIONS], n=1)
+    return f"unknown option {name!r}; " + (f"did you mean {near[0]}?" if near else _SEE_HELP)
+
+
+def _value(option: Option, flags: list[str] | None, environ: Mapping[str, str]) -> Any:
+    """The value of one option, from the first of flag, environment and default that has it."""
+    source = option.flag
+    texts = flags
+    if texts is None and (variable := environ.get(option.variable, "").strip()):
+        source = option.variable
+        texts = [part.strip() for part in variable.split(",")] if option.gather else [variable]
+    if texts is None:
+        texts = [] if option.default is None else [option.default]
+    try:
+        values = [option.read(text) for text in texts]
+    except ValueError as error:
+        raise StartError(f"{source}: {error}") from None
+    if not values:
+        return None
+    return option.gather(dict.fromkeys(values)) if option.gather else values[-1]
+
+
+def _check_together(values: Mapping[str, Any]) -> None:
+    """Refuse options that mean nothing without each other."""
+    if (values["tls_cert"] is None) != (values["tls_key"] is None):
+        have, lack = ("--tls-cert", "--tls-key") if values["tls_key"] is None else ("--tls-key", "--tls-cert")
+        raise StartError(f"{have} needs {lack} beside it: give both, or neither to serve without TLS")
+
+
+def _unknown_variables(environ: Mapping[str, str]) -> tuple[str, ...]:
+    known = {option.variable for option in OPTIONS}
+    return tuple(sorted(name for name in environ if name.startswith(PREFIX) and name not in known))
