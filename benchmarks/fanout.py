@@ -195,10 +195,10 @@ def check(room: Room, senders: list[Member]) -> int:
 
 def line(name: str, result: Result) -> str:
     """One run in one line."""
+    server, generator = result.server_cpu / result.seconds, result.generator_cpu / result.seconds
     return (f"  {name:13} {result.cost:7.3f} CPU s per million deliveries "
             f"{result.deliveries / result.server_cpu:12,.0f} deliveries per CPU s "
-            f"{result.deliveries / result.seconds:12,.0f}/s   "
-            f"server {result.server_cpu / result.seconds:.0%}, generator {result.generator_cpu / result.seconds:.0%} "
+            f"{result.deliveries / result.seconds:12,.0f}/s   server {server:.0%}, generator {generator:.0%} "
             f"of a core, {result.frame}-byte frames")
 
 

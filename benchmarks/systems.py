@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -98,7 +99,7 @@ def prepare_generator() -> None:
 def running(system: System) -> Iterator[Server]:
     """Start a server on its core, wait until it listens, and stop it at the end.
 
-    Raises `RuntimeError` with what it said on standard error if it doesn't come up.
+    Raises `RuntimeError` if it doesn't come up. After any error, what it said last goes to standard error.
     """
     pin = ["taskset", "-c", str(SERVER_CORE)] if (os.cpu_count() or 1) > 1 else []
     with tempfile.TemporaryFile() as log:
@@ -108,11 +109,18 @@ def running(system: System) -> Iterator[Server]:
         try:
             line = process.stdout.readline().decode()
             if not line.startswith("Listening on http://"):
-                log.seek(0)
-                raise RuntimeError(f"{system.name} didn't start: {line}{log.read().decode(errors='replace')}")
+                raise RuntimeError(f"{system.name} didn't start: {line}")
             yield Server(process.pid, int(line.rsplit(":", 1)[1]))
+        except BaseException:
+            print(f"{system.name} said last:\n{_end_of(log)}", file=sys.stderr)
+            raise
         finally:
             _stop(process)
+
+
+def _end_of(log: IO[bytes]) -> str:
+    log.seek(0)
+    return "\n".join(line.decode(errors="replace") for line in log.read().splitlines()[-10:])
 
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:
