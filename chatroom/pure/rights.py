@@ -46,18 +46,15 @@ class Rights:
 
     @classmethod
     def parse(cls, rooms: object) -> Self:
-        """The rights that `rooms` of a token file or of a token's claims spells; ValueError says what is wrong."""
+        """The rights that the `rooms` of a file or of a token's claims spell; ValueError if none."""
         if not isinstance(rooms, Mapping):
             raise ValueError('rooms must be a table such as { general = "rw" }')  # noqa: TRY004 (the file's fault)
         grants: dict[str, str] = {}
         for key, value in rooms.items():
             pattern = _clean_pattern(key)
             if pattern in grants:
-                raise ValueError(f"rooms: {pattern!a} is given twice")
-            grant = _GRANTS.get(value) if isinstance(value, str) else None
-            if grant is None:
-                raise ValueError(f'rooms: {pattern!a} must be "r", "w", "rw" or ""')
-            grants[pattern] = grant
+                raise ValueError(f"rooms: {pattern!r} is given twice")
+            grants[pattern] = _grant(pattern, value)
         return cls(tuple(sorted(grants.items(), key=_decisiveness)))
 
     def can(self, room: str, access: Access) -> bool:
@@ -99,6 +96,15 @@ def matches(pattern: str, name: str) -> bool:
 
 def _is_glob(pattern: str) -> bool:
     return "*" in pattern or "?" in pattern
+
+
+def _grant(pattern: str, value: object) -> str:
+    if isinstance(value, Mapping):
+        raise ValueError(f"rooms: {pattern!r} is a table; put names with dots in quotes")  # noqa: TRY004
+    grant = _GRANTS.get(value) if isinstance(value, str) else None
+    if grant is None:
+        raise ValueError(f'rooms: {pattern!r} must be "r", "w", "rw" or ""')
+    return grant
 
 
 def _decisiveness(entry: tuple[str, str]) -> tuple[int, int, int, str]:

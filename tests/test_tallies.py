@@ -1,0 +1,265 @@
+"""Counts of connections and of wrong tokens: right after any sequence of events, gone when all have left."""
+
+from collections import Counter
+from contextlib import suppress
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from chatroom.pure.tallies import Place, Tallies, TallyStatistics
+from chatroom.values.errors import Refusal
+from chatroom.values.http import Peer
+from chatroom.values.limits import Limits
+
+LIMITS = Limits(connections=6, per_user=2, per_address=3, wrong_tokens=3, wrong_token_seconds=60)
+HERE = Peer("127.0.0.1", exempt=True)
+THERE = Peer("192.0.2.1")
+ELSEWHERE = Peer("192.0.2.2")
+
+
+def refused(check: object, *args: object) -> Refusal:
+    assert callable(check)
+    with pytest.raises(Refusal) as caught:
+        check(*args)
+    assert caught.value.text.isprintable()
+    return caught.value
+
+
+def test_an_address_has_so_many_connections() -> None:
+    tallies = Tallies(LIMITS)
+    places = [tallies.enter(THERE, f"u{number}") for number in range(3)]
+    refusal = refused(tallies.check_address, THERE, 0)
+    assert (refusal.status, refusal.text) == (429, "Too many connections from your address")
+    assert refusal.headers == (("Retry-After", "5"),)
+    tallies.check_address(ELSEWHERE, 0)
+    places[1].leave()
+    tallies.check_address(THERE, 0)
+
+
+def test_a_username_has_so_many_connections_from_wherever() -> None:
+    tallies = Tallies(LIMITS)
+    first = tallies.enter(THERE, "alice")
+    tallies.check_user("alice")
+    tallies.enter(HERE, "alice")
+    refusal = refused(tallies.check_user, "alice")
+    assert (refusal.status, refusal.text) == (429, "Too many connections of this username")
+    assert refusal.headers == (("Retry-After", "5"),)
+    tallies.check_user("Alice")
+    first.leave()
+    tallies.check_user("alice")
+
+
+def test_the_server_has_so_many_connections_exempt_ones_included() -> None:
+    tallies = Tallies(LIMITS)
+    places = [tallies.enter(HERE, f"u{number}") for number in range(6)]
+    refusal = refused(tallies.check_full)
+    assert (refusal.status, refusal.text) == (503, "The server is full")
+    assert refusal.headers == (("Retry-After", "5"),)
+    places[0].leave()
+    tallies.check_full()
+
+
+def test_exempt_peers_have_no_address_to_count() -> None:
+    tallies = Tallies(LIMITS)
+    for number in range(6):
+        tallies.enter(HERE, f"u{number}")
+    for _ in range(100):
+        tallies.wrong_token(HERE, 0)
+    tallies.check_address(HERE, 0)
+    assert tallies.statistics() == TallyStatistics(connections=6, usernames=6, addresses=0, suspects=0)
+
+
+def test_after_too_many_wrong_tokens_an_address_is_refused_until_a_minute_after_the_first() -> None:
+    tallies = Tallies(LIMITS)
+    for now in (0, 10, 20):
+        tallies.check_address(THERE, now)
+        tallies.wrong_token(THERE, now)
+    refusal = refused(tallies.check_address, THERE, 20.5)
+    assert (refusal.status, refusal.text) == (429, "Too many wrong tokens from your address")
+    assert refusal.headers == (("Retry-After", "40"),)
+    assert refused(tallies.check_address, THERE, 59.99).headers == (("Retry-After", "1"),)
+    tallies.check_address(ELSEWHERE, 20.5)
+    tallies.check_address(THERE, 60)
+    tallies.wrong_token(THERE, 60)
+    assert refused(tallies.check_address, THERE, 60).headers == (("Retry-After", "10"),)
+
+
+def test_wrong_tokens_already_under_way_when_the_limit_was_reached_prolong_it() -> None:
+    tallies = Tallies(LIMITS)
+    for now in (0, 1, 2, 3, 4):
+        tallies.wrong_token(THERE, now)
+    assert refused(tallies.check_address, THERE, 60).headers == (("Retry-After", "2"),)
+    tallies.check_address(THERE, 62)
+
+
+SAME = [
+    ("192.0.2.1", "::ffff:192.0.2.1"),
+    ("192.0.2.1", "::FFFF:C000:201"),
+    ("2001:db8:1:2::1", "2001:db8:1:2:ffff:ffff:ffff:ffff"),
+    ("2001:db8:1:2::1", "2001:0DB8:0001:0002::"),
+    ("fe80::1%eth0", "fe80::2%eth1"),
+    ("what/ever", "what/ever"),
+]
+DIFFERENT = [
+    ("192.0.2.1", "192.0.2.2"),
+    ("::ffff:192.0.2.1", "::ffff:192.0.2.2"),
+    ("2001:db8:1:2::1", "2001:db8:1:3::1"),
+    ("192.0.2.1", "::192.0.2.1"),
+    ("::", "0.0.0.0"),
+    ("what/ever", "192.0.2.1"),
+]
+
+
+@pytest.mark.parametrize(("one", "other"), SAME)
+def test_addresses_of_one_owner_count_together(one: str, other: str) -> None:
+    tallies = Tallies(LIMITS)
+    for address in (one, other, one):
+        tallies.enter(Peer(address), "alice")
+    assert refused(tallies.check_address, Peer(other), 0).status == 429
+    assert tallies.statistics().addresses == 1
+    tallies = Tallies(LIMITS)
+    for address in (one, other, one):
+        tallies.wrong_token(Peer(address), 0)
+    assert refused(tallies.check_address, Peer(other), 0).status == 429
+    assert tallies.statistics().suspects == 1
+
+
+@pytest.mark.parametrize(("one", "other"), DIFFERENT)
+def test_addresses_of_different_owners_count_apart(one: str, other: str) -> None:
+    tallies = Tallies(LIMITS)
+    for _ in range(3):
+        tallies.enter(Peer(one), "alice")
+        tallies.wrong_token(Peer(one), 0)
+    tallies.check_address(Peer(other), 0)
+
+
+def test_a_place_is_left_once_however_often_it_is_left() -> None:
+    tallies = Tallies(LIMITS)
+    other = tallies.enter(THERE, "alice")
+    with suppress(RuntimeError), tallies.enter(THERE, "alice") as place:
+        assert tallies.statistics().connections == 2
+        raise RuntimeError
+    place.leave()
+    place.leave()
+    assert tallies.statistics() == TallyStatistics(1, 1, 1, 0)
+    other.leave()
+    assert tallies.statistics() == TallyStatistics(0, 0, 0, 0)
+
+
+def test_addresses_that_tried_wrong_tokens_are_forgotten_in_time() -> None:
+    tallies = Tallies(LIMITS)
+    for number in range(100):
+        tallies.wrong_token(Peer(f"192.0.2.{number}"), 0)
+    assert tallies.statistics().suspects == 100
+    for step in range(100):
+        tallies.wrong_token(THERE, 60 + step)
+    assert tallies.statistics().suspects == 1
+
+
+def test_of_too_many_suspects_the_one_longest_quiet_is_forgotten() -> None:
+    tallies = Tallies(LIMITS, max_suspects=3)
+    for number in (1, 2, 3):
+        for _ in range(3):
+            tallies.wrong_token(Peer(f"192.0.2.{number}"), number)
+    tallies.wrong_token(Peer("192.0.2.1"), 4)
+    tallies.wrong_token(Peer("192.0.2.4"), 5)
+    assert tallies.statistics().suspects == 3
+    assert refused(tallies.check_address, Peer("192.0.2.1"), 6).status == 429
+    tallies.check_address(Peer("192.0.2.2"), 6)
+    assert refused(tallies.check_address, Peer("192.0.2.3"), 6).status == 429
+
+
+PEERS = st.sampled_from(
+    [
+        HERE,
+        THERE,
+        ELSEWHERE,
+        Peer("::ffff:192.0.2.1"),
+        Peer("2001:db8::1"),
+        Peer("2001:db8::2"),
+        Peer("unix", exempt=True),
+    ]
+)
+OWNERS = {"::ffff:192.0.2.1": "192.0.2.1", "2001:db8::2": "2001:db8::1"}
+USERS = st.sampled_from(["alice", "bob", "carol"])
+
+
+def owner(peer: Peer) -> str:
+    return OWNERS.get(peer.address, peer.address)
+
+
+class TalliesMachine(RuleBasedStateMachine):
+    """Handshakes, departures and wrong tokens in any order, against lists that are counted anew each time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tallies = Tallies(LIMITS)
+        self.now = 0.0
+        self.inside: list[tuple[Place, Peer, str]] = []
+        self.outside: list[Place] = []
+        self.wrong: list[tuple[str, float]] = []
+
+    def expected(self, peer: Peer, user: str) -> int | None:
+        addresses = Counter(owner(other) for _, other, _ in self.inside if not other.exempt)
+        recent = [at for who, at in self.wrong if who == owner(peer) and at > self.now - 60]
+        if addresses[owner(peer)] >= 3 or len(recent) >= 3:
+            return 429
+        if sum(name == user for _, _, name in self.inside) >= 2:
+            return 429
+        return 503 if len(self.inside) >= 6 else None
+
+    @rule(peer=PEERS, user=USERS)
+    def handshake(self, peer: Peer, user: str) -> None:
+        expected = self.expected(peer, user)
+        try:
+            self.tallies.check_address(peer, self.now)
+            self.tallies.check_user(user)
+            self.tallies.check_full()
+        except Refusal as refusal:
+            assert refusal.status == expected  # noqa: PT017 (either way is right)
+            assert int(dict(refusal.headers)["Retry-After"]) >= 1  # noqa: PT017
+        else:
+            assert expected is None
+            self.inside.append((self.tallies.enter(peer, user), peer, user))
+
+    @rule(index=st.integers(0, 5))
+    def leave(self, index: int) -> None:
+        if index < len(self.inside):
+            place = self.inside.pop(index)[0]
+            place.leave()
+            self.outside.append(place)
+
+    @rule()
+    def leave_again(self) -> None:
+        for place in self.outside:
+            place.leave()
+
+    @rule(peer=PEERS)
+    def wrong_token(self, peer: Peer) -> None:
+        self.tallies.wrong_token(peer, self.now)
+        if not peer.exempt:
+            self.wrong.append((owner(peer), self.now))
+
+    @rule(seconds=st.sampled_from([0.5, 10, 30, 59, 60]))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+
+    @invariant()
+    def the_counts_are_right(self) -> None:
+        statistics = self.tallies.statistics()
+        assert statistics.connections == len(self.inside)
+        assert statistics.usernames == len({user for _, _, user in self.inside})
+        assert statistics.addresses == len({owner(peer) for _, peer, _ in self.inside if not peer.exempt})
+
+    def teardown(self) -> None:
+        for place, _, _ in self.inside:
+            place.leave()
+        assert self.tallies.statistics().connections == 0
+        assert not self.tallies._usernames
+        assert not self.tallies._addresses
+
+
+TalliesMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestTalliesMachine = TalliesMachine.TestCase
