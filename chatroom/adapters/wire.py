@@ -1,0 +1,223 @@
+"""Wire: the only thing that touches a connection's socket once its handshake has been vetted.
+
+Owns: the byte stream under trio-websocket, guarded on its way in and ordered on its way out; the
+keepalive of the peer; the last steps of a connection.
+
+1. The library sees the vetted handshake first, and nothing else before it has accepted it: it would
+   drop bytes that came early, so they are replayed.
+2. The library sees no byte of a message that breaks a limit, and none after the peer's close frame.
+3. What leaves towards the library is bytes, BrokenResourceError and nothing else. After a fault, a close
+   or a failure of either direction it reads the end of the stream, so that its reader ends quietly.
+4. Closing is a request (`close`); the library's own aclose() is only noted. The socket ends in `finish`.
+5. The clocks of the keepalive and of an unfinished message run only while the library waits for input.
+
+Does not know: messages, rooms, who the peer is.
+"""
+
+from collections.abc import Callable
+
+import trio
+
+from chatroom.adapters.outbound import Outbound
+from chatroom.adapters.transport import Transport
+from chatroom.pure.frames import FrameScanner
+from chatroom.pure.pulse import Pulse
+from chatroom.values.errors import Disconnect
+from chatroom.values.limits import Limits
+
+_MOST = 64 * 1024
+_PACED = 4 * 1024
+_CLOSE_BYTE = 0x88
+_HEAD_END = b"\r\n\r\n"
+_DRAIN_LOOK = 0.02  # seconds between two looks whether the peer has confirmed the last bytes,
+_DRAIN_LOOKS = 25  # and how often to look
+
+
+class Wire(Outbound, trio.abc.Stream):
+    """One connection's bytes. To be given to `trio_websocket.wrap_server_stream`.
+
+    `initial` is the vetted handshake, with whatever the peer sent behind it; empty if the handshake is
+    to be read from the transport. `on_pending` is called whenever `flush` is wanted, also when the
+    connection broke; `on_fault` once, when the peer broke a limit. Both are called in the middle of
+    things: they may set an event, but neither wait nor raise.
+
+    `paced`: set it to read in small pieces. `ended`: the peer's end of stream has been read.
+    `close_replied`: the library has answered the peer's close frame; nothing can be sent any more.
+    """
+
+    __slots__ = (
+        "_early",
+        "_gate",
+        "_head",
+        "_let_go",
+        "_limits",
+        "_on_fault",
+        "_pulse",
+        "_scanner",
+        "close_replied",
+        "ended",
+        "paced",
+    )
+
+    def __init__(
+        self,
+        transport: Transport,
+        limits: Limits,
+        *,
+        initial: bytes,
+        on_pending: Callable[[], None],
+        on_fault: Callable[[Disconnect], None],
+        binary: bool = False,
+    ) -> None:
+        super().__init__(transport, on_pending)
+        head, end, self._early = initial.partition(_HEAD_END)
+        self._head = head + end
+        self._gate = trio.Event() if initial else None  # opens when the library has accepted
+        self._limits = limits
+        self._on_fault = on_fault
+        self._scanner = FrameScanner(limits, binary=binary)
+        self._pulse = Pulse(limits, trio.current_time())
+        self._let_go = False  # the library is done with the stream
+        self.close_replied = False
+        self.ended = False
+        self.paced = False
+
+    @property
+    def peer_closed(self) -> bool:
+        """The peer's close frame has come in whole."""
+        return self._scanner.closed
+
+    # The stream that the library uses
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """The next bytes for the library's parser; empty when it is to end."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if self._head:
+            head, self._head = self._head, b""
+            return head
+        if self._gate is not None:
+            await self._gate.wait()
+        if self._is_over():
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            return b""
+        data = await self._listen(min(max_bytes or _MOST, _PACED if self.paced else _MOST))
+        allowed = self._scanner.scan(data, trio.current_time())
+        if self._scanner.fault is not None:
+            self._on_fault(self._scanner.fault)
+        return data[:allowed]
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Send what the library wants to say, in its turn; return when it is out.
+
+        After a close frame of ours it is swallowed: the library doesn't know of that frame.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if self._gate is not None:
+            self._gate.set()
+            self._gate = None
+        if self.broken:
+            raise trio.BrokenResourceError("the connection is broken")
+        if not self.shut:
+            whole = bytes(data)
+            if whole[:1] == bytes((_CLOSE_BYTE,)):
+                self.close_replied = True
+                self._close_with(whole)
+            else:
+                self.put(whole)
+            await self._wait_out()
+            if self.broken:
+                raise trio.BrokenResourceError("the connection broke")
+        await trio.lowlevel.cancel_shielded_checkpoint()
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def aclose(self) -> None:
+        """The library won't read or write any more. The end of the connection is not its to decide."""
+        self._let_go = True
+        await trio.lowlevel.checkpoint()
+
+    # The keepalive
+
+    def tend(self, now: float) -> float:
+        """Do what the keepalive wants at `now`; return after how many seconds to call again.
+
+        Sends a ping when it is due. Raises Silent when the peer hasn't answered one in time.
+        """
+        if self.moved or self.pending:  # while something is on its way, flush watches the peer
+            self.moved = False
+            self._pulse.beat(now)
+        if wait := self._pulse.wait(now):
+            return wait
+        self.ping()
+        self._pulse.ping(now)
+        return self._limits.ping_timeout
+
+    # The end
+
+    async def linger(self) -> None:
+        """Send what is left, then read and discard until the peer has closed. The caller sets the deadline.
+
+        To be called when nobody else uses the stream any more. Raises Stalled as flush does.
+        """
+        await self.flush()
+        while not (self.broken or self.ended or self._scanner.closed):
+            try:
+                data = await self._receive(_MOST)
+            except OSError:
+                self._break()
+            else:
+                self._scanner.scan(data, trio.current_time())
+        for _ in range(_DRAIN_LOOKS):
+            if self.broken or not self._transport.unsent():
+                break
+            await trio.sleep(_DRAIN_LOOK)
+
+    async def finish(self) -> None:
+        """Close the socket: in order if both sides have said all they had to, else with a reset.
+
+        Without the reset, a FIN behind bytes that the peer does not read would stay in the kernel.
+        """
+        done = (self.ended or self._scanner.closed) and not (self.broken or self.pending)
+        if done and not self._transport.unsent():
+            await self._transport.aclose()
+        else:
+            self._transport.abort()
+            await trio.lowlevel.checkpoint()
+
+    # Reading
+
+    def _is_over(self) -> bool:
+        peer_is_done = self.ended or self.broken or self._scanner.closed
+        return self._let_go or peer_is_done or self._scanner.fault is not None
+
+    async def _listen(self, most: int) -> bytes:
+        """Receive while the clocks run. Empty at the end of the stream, and when a message took too long."""
+        scanner, pulse = self._scanner, self._pulse
+        scanner.pause(pulse.listen(trio.current_time()))
+        try:
+            if scanner.since is None:
+                data = await self._receive(most)
+            else:
+                data = b""
+                with trio.move_on_at(scanner.since + self._limits.frame_seconds) as scope:
+                    data = await self._receive(most)
+                if scope.cancelled_caught:
+                    scanner.give_up_waiting()
+        except OSError:
+            self._break()
+            raise trio.BrokenResourceError("the connection is broken") from None
+        finally:
+            pulse.stop(trio.current_time())
+        if data:
+            pulse.beat(trio.current_time())
+        return data
+
+    async def _receive(self, most: int) -> bytes:
+        if self._early:
+            data, self._early = self._early, b""
+            await trio.lowlevel.checkpoint()
+        else:
+            data = await self._transport.receive_some(most)
+        self.ended = not data
+        return data
