@@ -12,14 +12,13 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from traceback import format_exception
 
 from chatroom.adapters.standard import complain, fill_standard_descriptors, say
 from chatroom.logs import logging_to
 from chatroom.settings import Settings, read_settings
 from chatroom.values.errors import StartError
 from chatroom.values.journal import logger, note
-from chatroom.values.traces import whereabouts
+from chatroom.values.traces import frames, whereabouts
 
 STANDARD_ERROR = 2
 
@@ -77,7 +76,7 @@ def _serve(settings: Settings, run: Callable[[Settings], int]) -> int:
             raise StartError(str(leaves[0])) from None
         fields = whereabouts(crashes[0])
         if logger.isEnabledFor(logging.DEBUG):
-            fields["traceback"] = "".join(format_exception(error))
+            fields["traceback"] = frames(crashes[0])
         note(logging.ERROR, "crash", **fields)
         return 1
 

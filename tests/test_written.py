@@ -1,0 +1,223 @@
+"""Values as an operator writes them: what is read, what is refused and what is said then."""
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chatroom.pure import written
+
+BAD_NUMBERS = ["", " ", "-1", "+1", "1e3", "nan", "inf", "NaN", "0x10", "1_000", "٣", "1 ", "9" * 16, "abc"]
+
+
+@pytest.mark.parametrize(("text", "value"), [("0", 0), ("500", 500), ("007", 7)])
+def test_whole_numbers(text: str, value: int) -> None:
+    assert written.whole(0, 500)(text) == value
+
+
+@pytest.mark.parametrize("text", [*BAD_NUMBERS, "501", "1.0"])
+def test_not_whole_numbers(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a whole number from 0 to 500"):
+        written.whole(0, 500)(text)
+
+
+@pytest.mark.parametrize(("text", "value"), [("0", 0.0), ("5", 5.0), ("0.5", 0.5), ("1000000", 1e6)])
+def test_numbers(text: str, value: float) -> None:
+    assert written.number(1e6)(text) == value
+
+
+@pytest.mark.parametrize("text", [*BAD_NUMBERS, "1000000.1", ".5", "5.", "5/s"])
+def test_not_numbers(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a number from 0 to 1e\\+06"):
+        written.number(1e6)(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("20s", 20), ("5m", 300), ("1h", 3600), ("500ms", 0.5), ("1.5s", 1.5), ("10ms", 0.01)]
+)
+def test_durations(text: str, seconds: float) -> None:
+    assert written.duration("10ms", "24h")(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("20", "'20' has no unit: write 20s"),
+        ("0", "'0' has no unit"),
+        ("9ms", "out of range: give a duration from 10ms to 24h"),
+        ("25h", "out of range"),
+        ("20 s", "write it like 500ms, 20s, 5m or 1h"),
+        ("20S", "is not a duration"),
+        ("1d", "is not a duration"),
+        ("-1s", "is not a duration"),
+        ("nans", "is not a duration"),
+        ("1e1s", "is not a duration"),
+        ("٣s", "is not a duration"),
+        ("1m30s", "is not a duration"),
+        ("", "is not a duration"),
+        ("s", "is not a duration"),
+    ],
+)
+def test_not_durations(text: str, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        written.duration("10ms", "24h")(text)
+
+
+@pytest.mark.parametrize(("text", "count"), [("64KiB", 65536), ("1MiB", 1048576), ("65536", 65536), ("1024", 1024)])
+def test_sizes(text: str, count: int) -> None:
+    assert written.size("1KiB", "16MiB")(text) == count
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("64kb", "is not a size: write it like 64KiB, 1MiB or 65536"),
+        ("64K", "is not a size"),
+        ("64 KiB", "is not a size"),
+        ("-1", "is not a size"),
+        ("1.5MiB", "is not a size"),
+        ("٣KiB", "is not a size"),
+        ("", "is not a size"),
+        ("1023", "out of range: give a size from 1KiB to 16MiB"),
+        ("17MiB", "out of range"),
+    ],
+)
+def test_not_sizes(text: str, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        written.size("1KiB", "16MiB")(text)
+
+
+def test_choices_name_each_other() -> None:
+    assert written.choice("a", "b")("b") == "b"
+    with pytest.raises(ValueError, match="'c' is not known: choose a or b"):
+        written.choice("a", "b")("c")
+    with pytest.raises(ValueError, match="'A' is not known: choose a, b or c"):
+        written.choice("a", "b", "c")("A")
+
+
+def test_switches() -> None:
+    assert written.switch("1") is True
+    assert written.switch("0") is False
+    for text in ("", "true", "yes", "on", "01", "2"):
+        with pytest.raises(ValueError, match="is neither 1"):
+            written.switch(text)
+
+
+def test_paths() -> None:
+    assert written.path("a b/ü") == "a b/ü"
+    assert written.unix_path("x" * 107) == "x" * 107
+    with pytest.raises(ValueError, match="an empty file name"):
+        written.path("")
+    with pytest.raises(ValueError, match="an empty file name"):
+        written.unix_path("")
+    for long in ("x" * 108, "ü" * 54):
+        with pytest.raises(ValueError, match="longer than the 107 bytes"):
+            written.unix_path(long)
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("localhost", "localhost"),
+        ("127.0.0.1", "127.0.0.1"),
+        ("0.0.0.0", "0.0.0.0"),  # noqa: S104
+        ("::1", "::1"),
+        ("[::1]", "::1"),
+        ("fe80::1%eth0", "fe80::1%eth0"),
+        ("chat.example.org", "chat.example.org"),
+        ("my_host-2", "my_host-2"),
+    ],
+)
+def test_hosts(text: str, address: str) -> None:
+    assert written.host(text) == address
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "for all of them write 0.0.0.0 or ::"),
+        ("127.0.0.1:80", "give the port by --port"),
+        ("chat:3000", "give the port by --port"),
+        ("[::1]:3000", "give the port by --port"),
+        ("127.0.0.256", "is neither an IP address nor a host name"),
+        ("1", "is neither"),
+        ("a b", "is neither"),
+        ("a,b", "is neither"),
+        ("*", "is neither"),
+        ("-x", "is neither"),
+        ("http://x", "is neither"),
+        ("a\nb", "is neither"),
+        ("bücher", "is neither"),
+        ("x" * 300, "is neither"),
+    ],
+)
+def test_not_hosts(text: str, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        written.host(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "null",
+        "https://chat.example",
+        "http://localhost:8000",
+        "http://127.0.0.1:3000",
+        "http://[::1]:3000",
+        "https://chat.example:80",
+        "chrome-extension://abcdef",
+        "tauri://localhost",
+    ],
+)
+def test_origins(text: str) -> None:
+    assert written.origin(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("*", "without this option every origin is let in"),
+        ("file://", "so write null"),
+        ("https://chat.example/", "as a browser sends it, https://chat.example$"),
+        ("https://chat.example/path?x#y", "https://chat.example$"),
+        ("HTTPS://Chat.Example", "https://chat.example$"),
+        ("https://chat.example:443", "https://chat.example$"),
+        ("http://chat.example:80/", "http://chat.example$"),
+        ("https://chat.example:0443", "https://chat.example$"),
+        ("https://chat.example:99999", "https://chat.example$"),
+        ("chat.example", "like https://chat.example or"),
+        ("https://bücher.example", "like https://chat.example or"),
+        ("https://a b", "like https://chat.example or"),
+        ("https://u:p@chat.example", "like https://chat.example or"),
+        ("https://", "like https://chat.example or"),
+        ("https://a,https://b", "like https://chat.example or"),
+        ("NULL", "like https://chat.example or"),
+        ("", "like https://chat.example or"),
+    ],
+)
+def test_not_origins(text: str, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        written.origin(text)
+
+
+READERS: list[Callable[[str], object]] = [
+    written.whole(0, 5),
+    written.number(5),
+    written.duration("0s", "1h"),
+    written.size("1", "1MiB"),
+    written.choice("a"),
+    written.switch,
+    written.path,
+    written.unix_path,
+    written.host,
+    written.origin,
+]
+
+
+@given(st.sampled_from(READERS), st.text() | st.text(alphabet="0123456789.smhKiB:/[]-abc", max_size=12))
+def test_a_reader_raises_nothing_but_value_errors_of_one_line(read: Callable[[str], object], text: str) -> None:
+    try:
+        read(text)
+    except ValueError as error:
+        assert str(error).isprintable()  # noqa: PT017
