@@ -1,50 +1,61 @@
-"""A transport over a memory stream, as the front door sees one, and the peer at its other end."""
+"""A transport over memory streams, as the front door sees one, and the visitor at its other end."""
+
+from collections.abc import Sequence
+from itertools import cycle
 
 import trio
 from trio.testing import MemoryReceiveStream, MemorySendStream, memory_stream_one_way_pair
 
+Cuts = Sequence[int]
+WHOLE: Cuts = (1 << 20,)
+
 
 class DoorTransport:
-    """The server's end. `cuts` makes it hand out and take only so many bytes at a time."""
+    """The server's end. It hands out, and takes, as many bytes at a time as `cuts` says, over and over."""
 
     direct = False
     torn = False
 
-    def __init__(self, incoming: MemoryReceiveStream, outgoing: MemorySendStream, cut: int) -> None:
+    def __init__(self, incoming: MemoryReceiveStream, outgoing: MemorySendStream, cuts: Cuts) -> None:
         self._incoming = incoming
         self._outgoing = outgoing
-        self._cut = cut
+        self._cuts = cycle(cuts)
         self.aborted = False
         self.closed = False
         self.sends = 0
-        self.stuck = False
+        self.pace = 0.0
         self.close_hangs = False
+        self.broken = False
 
-    def send_nowait(self, data: bytes) -> int:
+    def send_nowait(self, data: bytes | memoryview) -> int:
         return 0
 
-    async def send_some(self, data: bytes) -> int:
+    async def wait_room(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def send_some(self, data: bytes | memoryview) -> int:
         self.sends += 1
-        if self.stuck:
-            await trio.sleep_forever()
-        piece = data[: self._cut]
-        try:
-            await self._outgoing.send_all(piece)
-        except trio.BrokenResourceError as error:
-            raise BrokenPipeError from error
+        await trio.sleep(self.pace)
+        piece = data[: next(self._cuts)]
+        if self.broken:
+            raise BrokenPipeError
+        await self._outgoing.send_all(piece)
         return len(piece)
 
     async def receive_some(self, max_bytes: int) -> bytes:
-        try:
-            return bytes(await self._incoming.receive_some(min(max_bytes, self._cut)))
-        except trio.BrokenResourceError as error:
-            raise ConnectionResetError from error
+        data = bytes(await self._incoming.receive_some(min(max_bytes, next(self._cuts))))
+        if not data and self.broken:
+            raise ConnectionResetError
+        return data
 
     def unsent(self) -> int:
         return 0
 
     async def send_eof(self) -> None:
         await self._outgoing.aclose()
+
+    def hang_up(self) -> None:
+        self._outgoing.close()
 
     def abort(self) -> None:
         self.aborted = True
@@ -59,15 +70,13 @@ class DoorTransport:
         await self._outgoing.aclose()
 
 
-class Peer:
+class Visitor:
     """The client's end."""
 
-    def __init__(self, cut: int = 1 << 20) -> None:
-        to_server, from_client = memory_stream_one_way_pair()
-        to_client, from_server = memory_stream_one_way_pair()
-        self._outgoing = to_server
-        self._incoming = from_server
-        self.transport = DoorTransport(from_client, to_client, cut)
+    def __init__(self, cuts: Cuts = WHOLE) -> None:
+        self._outgoing, incoming = memory_stream_one_way_pair()
+        outgoing, self._incoming = memory_stream_one_way_pair()
+        self.transport = DoorTransport(incoming, outgoing, cuts)
 
     async def send(self, data: bytes) -> None:
         await self._outgoing.send_all(data)
@@ -75,8 +84,13 @@ class Peer:
     async def send_eof(self) -> None:
         await self._outgoing.aclose()
 
+    def reset(self) -> None:
+        """Vanish: once the server has read what was sent, it is told so by an error."""
+        self.transport.broken = True
+        self._outgoing.close()
+
     async def receive(self) -> bytes:
-        """What is there, or b"" at the end."""
+        """What has come, or b"" at the end."""
         return bytes(await self._incoming.receive_some(1 << 20))
 
     async def receive_all(self) -> bytes:

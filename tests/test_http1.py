@@ -1,0 +1,313 @@
+"""Heads on the wire: what is refused, when, and that it doesn't depend on how the bytes were cut."""
+
+import h11
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chatroom.pure.http1 import Exchange, HeadScanner, has_body
+from chatroom.values.errors import Refusal
+from chatroom.values.http import Peer, Request, Response
+
+PEER = Peer("192.0.2.1")
+HEAD = b"GET /path?a=b HTTP/1.1\r\nHost: here\r\nX-Empty:\r\nX-Text:  a\tb \r\n\r\n"
+
+
+def scan(data: bytes, size: int | None, *, max_bytes: int = 8192, max_headers: int = 64) -> HeadScanner:
+    """A scanner that was fed `data` in pieces of `size`, but nothing after the head was complete."""
+    scanner = HeadScanner(max_bytes, max_headers)
+    size = size or max(len(data), 1)
+    for start in range(0, len(data), size):
+        scanner.feed(data[start : start + size])
+    return scanner
+
+
+def status_of(data: bytes, size: int | None = None, **limits: int) -> int | None:
+    """The status of the refusal, 200 for a complete head, None for one that isn't."""
+    try:
+        return 200 if scan(data, size, **limits).complete else None
+    except Refusal as refusal:
+        return refusal.status
+
+
+def read(head: bytes) -> Request:
+    return Exchange().read(head, PEER, secure=False)
+
+
+def refused(head: bytes) -> int:
+    with pytest.raises(Refusal) as caught:
+        read(head)
+    return caught.value.status
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, None])
+def test_a_head_is_found_however_it_is_cut(size: int | None) -> None:
+    scanner = scan(HEAD, size)
+    assert scanner.complete
+    assert scanner.head == HEAD
+    assert scanner.trailing == b""
+
+
+def test_what_comes_behind_the_head_is_kept_and_not_looked_at() -> None:
+    trailing = b"\x81\x85\x00\n" * 5000
+    scanner = scan(HEAD + trailing, None)
+    assert scanner.head == HEAD
+    assert scanner.trailing == trailing
+    scanner.feed(b"\x00")
+    assert scanner.trailing == trailing + b"\x00"
+
+
+def test_a_scanner_has_started_with_the_first_byte() -> None:
+    scanner = HeadScanner(100, 10)
+    scanner.feed(b"")
+    assert not scanner.started
+    scanner.feed(b"G")
+    assert scanner.started
+    assert not scanner.complete
+
+
+REFUSED_LINES = {
+    "bare line feed": b"GET / HTTP/1.1\nHost: a\n\n",
+    "bare line feed in the headers": b"GET / HTTP/1.1\r\nHost: a\nX: b\r\n\r\n",
+    "bare line feed at the end": b"GET / HTTP/1.1\r\nHost: a\r\n\n",
+    "bare carriage return": b"GET / HTTP/1.1\r\nHost: a\rb\r\n\r\n",
+    "two carriage returns": b"GET / HTTP/1.1\r\r\nHost: a\r\n\r\n",
+    "NUL in a value": b"GET / HTTP/1.1\r\nHost: a\r\nX: a\x00b\r\n\r\n",
+    "NUL in the target": b"GET /\x00 HTTP/1.1\r\nHost: a\r\n\r\n",
+    "control character in a value": b"GET / HTTP/1.1\r\nHost: a\r\nX: \x01\r\n\r\n",
+    "vertical tab": b"GET / HTTP/1.1\r\nHost: a\r\nX: \x0b\r\n\r\n",
+    "escape": b"GET / HTTP/1.1\r\nHost: a\r\nX: \x1b[2J\r\n\r\n",
+    "delete": b"GET / HTTP/1.1\r\nHost: a\r\nX: \x7f\r\n\r\n",
+    "folded header": b"GET / HTTP/1.1\r\nHost: a\r\nX: b\r\n c\r\n\r\n",
+    "header folded with a tab": b"GET / HTTP/1.1\r\nHost: a\r\nX: b\r\n\tc\r\n\r\n",
+    "white space before the first header": b"GET / HTTP/1.1\r\n Host: a\r\n\r\n",
+    "empty line first": b"\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
+    "two spaces": b"GET  / HTTP/1.1\r\nHost: a\r\n\r\n",
+    "space in the target": b"GET /a b HTTP/1.1\r\nHost: a\r\n\r\n",
+    "space first": b" GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+    "space last": b"GET / HTTP/1.1 \r\nHost: a\r\n\r\n",
+    "tab for a space": b"GET\t/ HTTP/1.1\r\nHost: a\r\n\r\n",
+    "target that isn't ASCII": "GET /é HTTP/1.1\r\nHost: a\r\n\r\n".encode(),
+    "HTTP/0.9": b"GET /\r\n",
+    "no method": b"/ HTTP/1.1\r\nHost: a\r\n\r\n",
+    "lower-case protocol": b"GET / http/1.1\r\nHost: a\r\n\r\n",
+    "long version": b"GET / HTTP/1.10\r\nHost: a\r\n\r\n",
+    "another protocol": b"BLAH\r\n\r\n",
+    "TLS ClientHello": bytes.fromhex("16030100c8010000c40303") + b"\x55" * 32,
+}
+
+
+@pytest.mark.parametrize("head", REFUSED_LINES.values(), ids=REFUSED_LINES)
+def test_a_head_that_could_be_read_in_two_ways_is_refused(head: bytes) -> None:
+    assert status_of(head) == 400
+    assert status_of(head, 1) == 400
+
+
+def test_a_control_character_is_refused_before_its_line_ends() -> None:
+    assert status_of(b"\x16") == 400
+    assert status_of(b"GET / HTTP/1.1\r\nX: \x00") == 400
+
+
+@pytest.mark.parametrize("size", [1, 100, None])
+def test_a_request_line_may_fill_the_head_but_not_more(size: int | None) -> None:
+    line = b"GET /" + b"a" * 200
+    assert status_of(line[:200], size, max_bytes=200) is None
+    assert status_of(line[:201], size, max_bytes=200) == 414
+
+
+@pytest.mark.parametrize("size", [1, 100, None])
+def test_a_head_may_be_as_large_as_the_limit_says(size: int | None) -> None:
+    assert status_of(HEAD, size, max_bytes=len(HEAD)) == 200
+    assert status_of(HEAD, size, max_bytes=len(HEAD) - 1) == 431
+
+
+@pytest.mark.parametrize("size", [1, 100, None])
+def test_there_may_be_as_many_headers_as_the_limit_says(size: int | None) -> None:
+    three = b"GET / HTTP/1.1\r\nHost: a\r\nA: b\r\nC: d\r\n\r\n"
+    assert status_of(three, size, max_headers=3) == 200
+    assert status_of(three, size, max_headers=2) == 431
+
+
+FRAGMENTS = st.sampled_from(
+    [b"GET / HTTP/1.1\r\n", b"Host: a\r\n", b"\r\n", b"\r", b"\n", b"A: b", b" ", b"\x00", b"x" * 50, b"\xff"]
+)
+HEADS = st.one_of(st.binary(max_size=300), st.lists(FRAGMENTS, max_size=12).map(b"".join))
+
+
+@given(HEADS, st.lists(st.integers(1, 60), min_size=1, max_size=5))
+def test_what_a_head_is_taken_for_does_not_depend_on_the_cuts(data: bytes, sizes: list[int]) -> None:
+    limits = {"max_bytes": 150, "max_headers": 3}
+    expected = status_of(data, **limits)
+    assert expected in {200, 400, 414, 431, None}
+    assert {status_of(data, size, **limits) for size in (1, *sizes)} == {expected}
+
+
+def test_a_request_is_read_with_all_its_parts() -> None:
+    assert Exchange().read(HEAD, PEER, secure=True) == Request(
+        "GET", "/path", "a=b", (("host", "here"), ("x-empty", ""), ("x-text", "a\tb")), "1.1", PEER, True
+    )
+
+
+def test_headers_that_come_twice_stay_apart() -> None:
+    request = read(b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\ncontent-length: 5\r\n\r\n")
+    assert request.values("content-length") == ["5", "5"]
+
+
+def test_bytes_beyond_ascii_in_a_value_are_taken_as_latin_1() -> None:
+    assert read(b"GET / HTTP/1.1\r\nHost: \xff\r\n\r\n").values("host") == ["\xff"]
+
+
+MALFORMED = {
+    "no Host": b"GET / HTTP/1.1\r\n\r\n",
+    "two Hosts": b"GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n",
+    "space before the colon": b"GET / HTTP/1.1\r\nHost : a\r\n\r\n",
+    "no colon": b"GET / HTTP/1.1\r\nHost: a\r\nnonsense\r\n\r\n",
+    "empty name": b"GET / HTTP/1.1\r\nHost: a\r\n: b\r\n\r\n",
+    "name that isn't ASCII": b"GET / HTTP/1.1\r\nHost: a\r\n\xff: b\r\n\r\n",
+    "contradictory lengths": b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+    "negative length": b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n",
+    "signed length": b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: +1\r\n\r\n",
+    "length of no digits": b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length:\r\n\r\n",
+    "unknown transfer coding": b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n",
+    "two transfer codings": b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, chunked\r\n\r\n",
+    "absolute form": b"GET http://a/ HTTP/1.1\r\nHost: a\r\n\r\n",
+    "authority form": b"CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n",
+    "asterisk form": b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n",
+    "fragment": b"GET /#a HTTP/1.1\r\nHost: a\r\n\r\n",
+    "HTTP/2 preface": b"PRI * HTTP/2.0\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("head", MALFORMED.values(), ids=MALFORMED)
+def test_a_malformed_request_is_refused(head: bytes) -> None:
+    assert status_of(head) == 200
+    assert refused(head) == 400
+
+
+@pytest.mark.parametrize("version", ["0.9", "1.2", "2.0", "9.9"])
+def test_other_versions_of_http_are_not_spoken(version: str) -> None:
+    assert refused(f"GET / HTTP/{version}\r\nHost: a\r\n\r\n".encode()) == 505
+
+
+def test_http_1_0_needs_no_host() -> None:
+    assert read(b"GET / HTTP/1.0\r\n\r\n").http_version == "1.0"
+
+
+def test_a_refusal_carries_nothing_of_the_head() -> None:
+    with pytest.raises(Refusal) as caught:
+        read(b"GET /?token=s3cret HTTP/1.1\r\nAuthorization s3cret\r\n\r\n")
+    assert "s3cret" not in str(caught.value)
+    assert caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        (b"", False),
+        (b"Content-Length: 0\r\n", False),
+        (b"Content-Length: 000\r\n", False),
+        (b"Content-Length: 10\r\n", True),
+        (b"Content-Length: 0, 0\r\n", True),
+        (b"Transfer-Encoding: chunked\r\n", True),
+        (b"Transfer-Encoding: chunked\r\nContent-Length: 0\r\n", True),
+    ],
+)
+def test_a_body_is_seen_where_one_is_announced(headers: bytes, expected: bool) -> None:
+    assert has_body(read(b"GET / HTTP/1.1\r\nHost: a\r\n" + headers + b"\r\n")) is expected
+
+
+def answer(
+    head: bytes | None, response: Response, *, close: bool = False
+) -> tuple[h11.Response, bytes, bool, bytes]:
+    """What a client reads of the answer: head, body, whether the server goes on, and the raw bytes."""
+    exchange = Exchange()
+    client = h11.Connection(h11.CLIENT)
+    client.send(h11.Request(method="GET", target="/", headers=[("Host", "a")]))
+    if head is not None:
+        exchange.read(head, PEER, secure=False)
+        if head.startswith(b"HEAD"):
+            client = h11.Connection(h11.CLIENT)
+            client.send(h11.Request(method="HEAD", target="/", headers=[("Host", "a")]))
+    raw = exchange.write(response, date="today", close=close)
+    client.send(h11.EndOfMessage())
+    client.receive_data(raw)
+    first = client.next_event()
+    assert isinstance(first, h11.Response)
+    body = b""
+    while isinstance(event := client.next_event(), h11.Data):
+        body += event.data
+    assert isinstance(event, h11.EndOfMessage)
+    assert client.trailing_data == (b"", False)
+    return first, body, exchange.reusable, raw
+
+
+GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+def test_an_answer_carries_what_all_share() -> None:
+    first, body, reusable, _ = answer(GET, Response(200, b"hello", "text/html"))
+    assert dict(first.headers) == {
+        b"date": b"today",
+        b"content-type": b"text/html",
+        b"content-length": b"5",
+        b"x-content-type-options": b"nosniff",
+        b"x-frame-options": b"DENY",
+        b"content-security-policy": b"default-src 'none'; frame-ancestors 'none'",
+        b"referrer-policy": b"no-referrer",
+        b"cross-origin-resource-policy": b"same-origin",
+        b"cache-control": b"no-store",
+    }
+    assert first.reason == b"OK"
+    assert body == b"hello"
+    assert reusable
+
+
+def test_an_answer_may_bring_its_own_headers() -> None:
+    own = (("content-security-policy", "default-src 'self'"), ("X-More", "1"))
+    headers = answer(GET, Response(200, headers=own))[0].headers
+    assert [value for name, value in headers if name == b"content-security-policy"] == [b"default-src 'self'"]
+    assert (b"x-more", b"1") in list(headers)
+
+
+def test_an_answer_to_head_has_the_headers_of_get_and_no_body() -> None:
+    first, body, reusable, raw = answer(GET.replace(b"GET", b"HEAD"), Response(200, b"hello"))
+    assert dict(first.headers)[b"content-length"] == b"5"
+    assert body == b""
+    assert raw.endswith(b"\r\n\r\n")
+    assert reusable
+
+
+@pytest.mark.parametrize("status", [204, 304])
+def test_an_answer_that_has_no_body_has_no_length(status: int) -> None:
+    first, body, reusable, _ = answer(GET, Response(status))
+    assert not {b"content-length", b"content-type", b"transfer-encoding"} & set(dict(first.headers))
+    assert body == b""
+    assert reusable
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        GET.replace(b"1.1", b"1.0"),
+        GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"),
+        GET.replace(b"\r\n\r\n", b"\r\nContent-Length: 3\r\n\r\n"),
+    ],
+)
+def test_nothing_follows_where_the_client_or_a_body_ends_it(head: bytes) -> None:
+    first, body, reusable, _ = answer(head, Response(200, b"hello"), close=b"Length" in head)
+    assert (b"connection", b"close") in list(first.headers)
+    assert body == b"hello"
+    assert not reusable
+
+
+def test_a_head_that_could_not_be_read_is_answered_all_the_same() -> None:
+    first, body, reusable, _ = answer(None, Response(400, b"no"), close=True)
+    assert first.status_code == 400
+    assert (b"connection", b"close") in list(first.headers)
+    assert body == b"no"
+    assert not reusable
+
+
+def test_an_offer_of_another_protocol_leaves_the_connection_usable() -> None:
+    head = GET.replace(b"\r\n\r\n", b"\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n")
+    assert answer(head, Response(200, b"hello"))[2]
