@@ -34,7 +34,8 @@ def test_not_numbers(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("20s", 20), ("5m", 300), ("1h", 3600), ("500ms", 0.5), ("1.5s", 1.5), ("10ms", 0.01)]
+    ("text", "seconds"),
+    [("20s", 20), ("5m", 300), ("1h", 3600), ("500ms", 0.5), ("1.5s", 1.5), ("10ms", 0.01)],
 )
 def test_durations(text: str, seconds: float) -> None:
     assert written.duration("10ms", "24h")(text) == pytest.approx(seconds)
@@ -64,7 +65,9 @@ def test_not_durations(text: str, says: str) -> None:
         written.duration("10ms", "24h")(text)
 
 
-@pytest.mark.parametrize(("text", "count"), [("64KiB", 65536), ("1MiB", 1048576), ("65536", 65536), ("1024", 1024)])
+@pytest.mark.parametrize(
+    ("text", "count"), [("64KiB", 65536), ("1MiB", 1048576), ("65536", 65536), ("1024", 1024)]
+)
 def test_sizes(text: str, count: int) -> None:
     assert written.size("1KiB", "16MiB")(text) == count
 
@@ -121,7 +124,7 @@ def test_paths() -> None:
     [
         ("localhost", "localhost"),
         ("127.0.0.1", "127.0.0.1"),
-        ("0.0.0.0", "0.0.0.0"),  # noqa: S104
+        ("0.0.0.0", "0.0.0.0"),
         ("::1", "::1"),
         ("[::1]", "::1"),
         ("fe80::1%eth0", "fe80::1%eth0"),
@@ -216,7 +219,9 @@ READERS: list[Callable[[str], object]] = [
 
 
 @given(st.sampled_from(READERS), st.text() | st.text(alphabet="0123456789.smhKiB:/[]-abc", max_size=12))
-def test_a_reader_raises_nothing_but_value_errors_of_one_line(read: Callable[[str], object], text: str) -> None:
+def test_a_reader_raises_nothing_but_value_errors_of_one_line(
+    read: Callable[[str], object], text: str
+) -> None:
     try:
         read(text)
     except ValueError as error:

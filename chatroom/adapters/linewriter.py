@@ -8,6 +8,7 @@
 4. Waiting lines go out together, and after each write the thread pauses: a storm of lines costs some hundred
    wake-ups a second, not one a line (each takes the interpreter's lock from the event loop).
 5. The thread is a daemon: a descriptor that blocks for ever doesn't keep the process.
+6. It writes to a duplicate that is its own, so that no line can go to whatever gets the same number later.
 
 `put` is called from one thread at a time (logging's handlers hold a lock), so each counter has one writer.
 """
@@ -22,13 +23,17 @@ from queue import Empty, SimpleQueue
 BUDGET_BYTES = 1024 * 1024
 _WRITE_BYTES = 64 * 1024
 _PAUSE_SECONDS = 0.01
+_NOWHERE = -1
 
 
 class LineWriter:
-    """Writes lines to `fd`, which stays the caller's: it is neither closed nor changed."""
+    """Writes lines to where `fd` leads; `fd` itself stays the caller's, and may be closed already."""
 
     def __init__(self, fd: int, report: Callable[[int], bytes], *, budget: int = BUDGET_BYTES) -> None:
-        self._fd = fd
+        try:
+            self._fd = os.dup(fd)
+        except OSError:
+            self._fd = _NOWHERE
         self._report = report
         self._budget = budget
         self._queue: SimpleQueue[bytes | threading.Event | None] = SimpleQueue()
@@ -38,6 +43,7 @@ class LineWriter:
         self._failed = 0  # lines, by the thread
         self._reported = 0
         self._torn = False
+        self._abandoned = False
         self._thread = threading.Thread(target=self._run, name="chatroom-log", daemon=True)
         self._thread.start()
 
@@ -65,41 +71,47 @@ class LineWriter:
         return reached.wait(seconds)
 
     def close(self, seconds: float) -> None:
-        """Flush and end the thread; after `seconds` it is left to the end of the process."""
+        """Flush and end the thread; after `seconds` what is left is dropped."""
         self._queue.put(None)
         self._thread.join(seconds)
+        self._abandoned = True
 
     def _run(self) -> None:
-        while (item := self._queue.get()) is not None:
-            lines: list[bytes] = []
-            size = 0
-            while isinstance(item, bytes):
-                lines.append(item)
-                size += len(item)
-                item = self._next() if size < _WRITE_BYTES else b""
-                if not item:
-                    break
-            self._write_lines(lines, size)
-            if isinstance(item, threading.Event):
-                item.set()
-            elif item is None:
-                return
-            else:
+        after: bytes | threading.Event | None = b""
+        while after is not None and not self._abandoned:
+            lines, after = self._gather()
+            if lines:
+                self._write_lines(lines)
+            if isinstance(after, threading.Event):
+                after.set()
+            elif after is not None:
                 time.sleep(_PAUSE_SECONDS)
+        if self._fd != _NOWHERE:
+            os.close(self._fd)
 
-    def _next(self) -> bytes | threading.Event | None:
-        """The next item, or b"" if none waits."""
-        try:
-            return self._queue.get_nowait()
-        except Empty:
-            return b""
+    def _gather(self) -> tuple[list[bytes], bytes | threading.Event | None]:
+        """Wait for lines and take those that are there, up to what is no line (b"" if it is all lines)."""
+        lines: list[bytes] = []
+        size = 0
+        item = self._queue.get()
+        while isinstance(item, bytes):
+            lines.append(item)
+            size += len(item)
+            if size >= _WRITE_BYTES:
+                return lines, b""
+            try:
+                item = self._queue.get_nowait()
+            except Empty:
+                return lines, b""
+        return lines, item
 
-    def _write_lines(self, lines: list[bytes], size: int) -> None:
-        if lines and not self._write(b"".join(lines)):
+    def _write_lines(self, lines: list[bytes]) -> None:
+        data = b"".join(lines)
+        if not self._write(data):
             self._failed += len(lines)
-        elif lines and (lost := self.dropped - self._reported) and self._write(self._report(lost)):
+        elif (lost := self.dropped - self._reported) and self._write(self._report(lost)):
             self._reported += lost
-        self._done += size
+        self._done += len(data)
 
     def _write(self, data: bytes) -> bool:
         """Write all of `data`, waiting as long as it takes; false if the descriptor fails."""

@@ -1,0 +1,89 @@
+"""Descriptors are made room for, and what won't work as asked is said."""
+
+import logging
+import resource
+from dataclasses import replace
+
+import pytest
+
+from chatroom.advice import SPARE_DESCRIPTORS, advise, raise_descriptor_limit
+from chatroom.settings import Settings, read_settings
+from chatroom.values.journal import logger
+from chatroom.values.limits import Limits
+
+INFINITY = resource.RLIM_INFINITY
+
+
+class System:
+    """Limits of a process, which may refuse to be changed."""
+
+    def __init__(self, soft: int, hard: int, refuses: bool = False) -> None:
+        self.limits = (soft, hard)
+        self.refuses = refuses
+
+    def getrlimit(self, _: int) -> tuple[int, int]:
+        return self.limits
+
+    def setrlimit(self, _: int, limits: tuple[int, int]) -> None:
+        if self.refuses:
+            raise ValueError
+        self.limits = limits
+
+
+@pytest.mark.parametrize(
+    ("system", "limit", "soft"),
+    [
+        (System(1024, 524288), 5000, 5000),
+        (System(1024, 4096), 4096, 4096),
+        (System(1024, INFINITY), 5000, 5000),
+        (System(9000, 9000), 9000, 9000),
+        (System(INFINITY, INFINITY), 5000, INFINITY),
+        (System(1024, 524288, refuses=True), 1024, 1024),
+    ],
+)
+def test_the_soft_limit_is_raised_as_far_as_it_goes(
+    system: System, limit: int, soft: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", system.getrlimit)
+    monkeypatch.setattr(resource, "setrlimit", system.setrlimit)
+    hard = system.limits[1]
+    assert raise_descriptor_limit(5000) == limit
+    assert system.limits == (soft, hard)
+
+
+class Notes(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__()
+        self.notes: list[tuple[str, object]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.notes.append((record.getMessage(), record.__dict__["fields"]))
+
+
+@pytest.fixture
+def notes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, object]]:
+    handler = Notes()
+    monkeypatch.setattr(logger, "handlers", [handler])
+    return handler.notes
+
+
+def settings(connections: int, *unknown: str) -> Settings:
+    read = read_settings([], {})
+    assert isinstance(read, Settings)
+    return replace(read, limits=Limits(connections=connections), unknown_variables=unknown)
+
+
+def test_nothing_to_say(notes: list[tuple[str, object]]) -> None:
+    advise(settings(10))
+    assert notes == []
+
+
+def test_what_is_said(notes: list[tuple[str, object]], monkeypatch: pytest.MonkeyPatch) -> None:
+    system = System(1024, 4096)
+    monkeypatch.setattr(resource, "getrlimit", system.getrlimit)
+    monkeypatch.setattr(resource, "setrlimit", system.setrlimit)
+    advise(settings(10_000, "CHATROOM_A", "CHATROOM_B"))
+    assert notes == [
+        ("unknown_variables", {"names": "CHATROOM_A CHATROOM_B"}),
+        ("few_descriptors", {"limit": 4096, "wanted": 10_000 + SPARE_DESCRIPTORS}),
+    ]
