@@ -1,6 +1,7 @@
 """A transport over memory streams, as the front door sees one, and the visitor at its other end."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import cycle
 
 import trio
@@ -79,7 +80,9 @@ class Visitor:
         self.transport = DoorTransport(incoming, outgoing, cuts)
 
     async def send(self, data: bytes) -> None:
-        await self._outgoing.send_all(data)
+        """Send; it is lost if the server has closed, as in a network."""
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            await self._outgoing.send_all(data)
 
     async def send_eof(self) -> None:
         await self._outgoing.aclose()

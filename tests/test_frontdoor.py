@@ -1,0 +1,532 @@
+"""The front door over memory streams: what visitors are told, when they are let in, and how it ends."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import h11
+import pytest
+import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from trio.testing import MockClock
+
+from chatroom.adapters.frontdoor import LINGER_BYTES, LINGER_SECONDS, SLOWEST_WRITE, Admitted, receive
+from chatroom.pure.handshake import Upgrade
+from chatroom.values.errors import Refusal
+from chatroom.values.http import Peer, Request, Response
+from chatroom.values.limits import Limits
+from tests.support.door_transport import WHOLE, Visitor
+
+PEER = Peer("192.0.2.1")
+LIMITS = Limits()
+GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+LAST = b"GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+KEY = "dGhlIHNhbXBsZSBub25jZQ=="
+HANDSHAKE = (
+    "GET /?token=T HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    f"Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: chatroom.v1\r\n\r\n"
+).encode()
+CANONICAL = (
+    "GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    f"Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: chatroom.v1\r\n\r\n"
+).encode()
+
+
+@dataclass
+class Site:
+    """Answers with the method and path, lets everybody in with the query, unless told to refuse."""
+
+    draining: bool = False
+    refusal: Exception | None = None
+    refusals: list[tuple[int, str | None]] = field(default_factory=list)
+    admitted: int = 0
+    body: bytes = b""
+
+    def answer(self, request: Request) -> Response:
+        if self.refusal:
+            raise self.refusal
+        return Response(200, self.body or f"{request.method} {request.path}".encode())
+
+    def admit(self, request: Request, upgrade: Upgrade) -> str:
+        if self.refusal:
+            raise self.refusal
+        self.admitted += 1
+        return request.query
+
+    def refused(self, peer: Peer, status: int, request: Request | None) -> None:
+        assert peer is PEER
+        self.refusals.append((status, request and request.path))
+
+
+def answers(raw: bytes, methods: Sequence[str] = ()) -> list[tuple[int, dict[str, str], bytes]]:
+    """The answers in `raw`, which must hold whole ones and nothing else."""
+    found = []
+    while raw:
+        client = h11.Connection(h11.CLIENT)
+        method = methods[len(found)] if len(found) < len(methods) else "GET"
+        client.send(h11.Request(method=method, target="/", headers=[("Host", "a")]))
+        client.send(h11.EndOfMessage())
+        client.receive_data(raw)
+        head = client.next_event()
+        assert isinstance(head, h11.Response)
+        body = b""
+        while isinstance(event := client.next_event(), h11.Data):
+            body += bytes(event.data)
+        assert isinstance(event, h11.EndOfMessage)
+        headers = {name.decode(): value.decode() for name, value in head.headers}
+        found.append((head.status_code, headers, body))
+        raw = client.trailing_data[0]
+    return found
+
+
+async def visit(
+    *pieces: bytes, site: Site | None = None, methods: Sequence[str] = (), limits: Limits = LIMITS
+) -> list[tuple[int, dict[str, str], bytes]]:
+    """Send the pieces, half a second apart, and nothing more; the answers up to the end of the connection."""
+    visitor = Visitor()
+
+    async def send() -> None:
+        for number, piece in enumerate(pieces):
+            await trio.sleep(0.5 if number else 0)
+            await visitor.send(piece)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(send)
+        assert await receive(visitor.transport, site or Site(), limits, PEER) is None
+    assert visitor.transport.closed or visitor.transport.aborted
+    return answers(await visitor.receive_all(), methods)
+
+
+# Plain HTTP
+
+
+async def test_a_request_is_answered_and_an_idle_connection_closed_silently(
+    autojump_clock: MockClock,
+) -> None:
+    start = trio.current_time()
+    ((status, headers, body),) = await visit(GET)
+    assert (status, body) == (200, b"GET /")
+    assert headers["date"].endswith(" GMT")
+    assert headers["x-content-type-options"] == "nosniff"
+    assert "connection" not in headers
+    assert trio.current_time() - start == pytest.approx(LIMITS.head_seconds)
+
+
+async def test_the_date_is_the_one_of_the_clock(autojump_clock: MockClock) -> None:
+    visitor = Visitor()
+    await visitor.send(LAST)
+    await visitor.send_eof()
+    await receive(visitor.transport, Site(), LIMITS, PEER, wall_clock=lambda: 784111777.0)
+    assert answers(await visitor.receive_all())[0][1]["date"] == "Sun, 06 Nov 1994 08:49:37 GMT"
+
+
+async def test_a_connection_serves_one_request_after_another(autojump_clock: MockClock) -> None:
+    found = await visit(GET, GET, GET.replace(b"GET", b"HEAD"), LAST, methods=["GET", "GET", "HEAD"])
+    assert [body for _, _, body in found] == [b"GET /", b"GET /", b"", b"GET /metrics"]
+    assert found[2][1]["content-length"] == str(len(b"HEAD /"))
+    assert found[3][1]["connection"] == "close"
+
+
+async def test_pipelined_requests_are_answered_in_order(autojump_clock: MockClock) -> None:
+    paths = ["/", "/healthz", "/nowhere", "/metrics", "/readyz"]
+    found = await visit(b"".join(GET.replace(b"/ ", path.encode() + b" ") for path in paths))
+    assert [status for status, _, _ in found] == [200, 200, 404, 200, 200]
+    assert [body for _, _, body in found] == [
+        b"GET /",
+        b"GET /healthz",
+        b"Not Found",
+        b"GET /metrics",
+        b"GET /readyz",
+    ]
+
+
+async def test_http_1_0_is_answered_once(autojump_clock: MockClock) -> None:
+    ((status, headers, body),) = await visit(b"GET / HTTP/1.0\r\n\r\n" + GET)
+    assert (status, headers["connection"], body) == (200, "close", b"GET /")
+
+
+@pytest.mark.parametrize(
+    "announced",
+    [
+        b"Content-Length: 5\r\n\r\nhello",
+        b"Content-Length: 31\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: a\r\n",
+        b"Content-Length: 99999999999\r\n\r\n",
+        b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"Content-Length: 5\r\nExpect: 100-continue\r\n\r\n",
+    ],
+)
+async def test_a_request_with_a_body_is_answered_and_is_the_last(
+    announced: bytes, autojump_clock: MockClock
+) -> None:
+    ((status, headers, body),) = await visit(GET[:-2] + announced, GET)
+    assert (status, headers["connection"], body) == (200, "close", b"GET /")
+
+
+@pytest.mark.parametrize("path", [b"/healthz", b"/nowhere"])
+async def test_a_refused_request_with_a_body_is_the_last(path: bytes, autojump_clock: MockClock) -> None:
+    post = b"POST " + path + b" HTTP/1.1\r\nHost: a\r\nContent-Length: 28\r\n\r\n" + GET
+    ((status, headers, _),) = await visit(post)
+    assert status in {404, 405}
+    assert headers["connection"] == "close"
+
+
+async def test_an_empty_body_and_a_pointless_expectation_change_nothing(autojump_clock: MockClock) -> None:
+    found = await visit(GET[:-2] + b"Content-Length: 0\r\nExpect: 100-continue\r\n\r\n" + LAST)
+    assert [body for _, _, body in found] == [b"GET /", b"GET /metrics"]
+
+
+async def test_an_offer_to_upgrade_to_something_else_is_ignored(autojump_clock: MockClock) -> None:
+    h2c = GET[:-2] + b"Upgrade: h2c\r\nConnection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAM\r\n\r\n"
+    assert [body for _, _, body in await visit(h2c + LAST)] == [b"GET /", b"GET /metrics"]
+
+
+async def test_a_large_answer_goes_out_in_pieces_and_a_small_one_in_one(autojump_clock: MockClock) -> None:
+    site = Site(body=b"x" * 300_000)
+    visitor = Visitor([1, 7, 4096, 100_000])
+    await visitor.send(LAST)
+    await visitor.send_eof()
+    assert await receive(visitor.transport, site, LIMITS, PEER) is None
+    assert answers(await visitor.receive_all())[0][2] == site.body
+    visitor = Visitor()
+    await visitor.send(LAST)
+    await visitor.send_eof()
+    await receive(visitor.transport, Site(), LIMITS, PEER)
+    assert visitor.transport.sends == 1
+
+
+# Refusals
+
+
+async def test_a_refusal_of_a_plain_request_leaves_the_connection_usable(autojump_clock: MockClock) -> None:
+    site = Site(refusal=Refusal(401, "Unauthorized", (("WWW-Authenticate", "Bearer"),)))
+    found = await visit(GET + LAST, site=site)
+    assert [(status, body) for status, _, body in found] == [(401, b"Unauthorized")] * 2
+    assert found[0][1]["www-authenticate"] == "Bearer"
+    assert found[0][1]["content-type"].startswith("text/plain")
+    assert site.refusals == [(401, "/"), (401, "/metrics")]
+
+
+@pytest.mark.parametrize("status", [400, 503])
+async def test_other_refusals_are_the_last_answer(status: int, autojump_clock: MockClock) -> None:
+    ((found, headers, _),) = await visit(GET + GET, site=Site(refusal=Refusal(status, "no")))
+    assert (found, headers["connection"]) == (status, "close")
+
+
+async def test_a_refusal_is_one_line_whatever_its_text(autojump_clock: MockClock) -> None:
+    ((_, _, body),) = await visit(LAST, site=Site(refusal=Refusal(403, " a\r\n\r\nb\u2028é\ud800 ")))
+    assert body.decode() == "a b é?"
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"\x16\x03\x01\x02\x00", 400),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
+        (b"GET /\r\n", 400),
+        (b"\r\n" + GET, 400),
+        (GET.replace(b"\r\n", b"\n"), 400),
+        (GET.replace(b"Host: a", b"Host: \xff"), 400),
+        (GET.replace(b"Host: a", b"X: a"), 400),
+        (GET.replace(b"1.1", b"1.2"), 505),
+        (b"GET /" + b"a" * 8192, 414),
+        (GET[:-2] + b"A: b\r\n" * 64 + b"\r\n", 431),
+        (GET[:-2] + b"A: " + b"b" * 8192, 431),
+    ],
+)
+async def test_what_is_no_request_is_refused_once(
+    head: bytes, status: int, autojump_clock: MockClock
+) -> None:
+    site = Site()
+    ((found, headers, body),) = await visit(head + GET, site=site)
+    assert (found, headers["connection"]) == (status, "close")
+    assert body
+    assert b"\n" not in body
+    assert site.refusals[0][0] == status
+
+
+async def test_a_refused_handshake_is_the_last_answer(autojump_clock: MockClock) -> None:
+    site = Site(refusal=Refusal(429, "Too many", (("Retry-After", "7"),)))
+    ((status, headers, body),) = await visit(HANDSHAKE + GET, site=site)
+    assert (status, headers["retry-after"], headers["connection"], body) == (429, "7", "close", b"Too many")
+    assert site.admitted == 0
+
+
+async def test_another_version_of_the_protocol_is_told_the_right_one(autojump_clock: MockClock) -> None:
+    ((status, headers, _),) = await visit(HANDSHAKE.replace(b"Version: 13", b"Version: 8"))
+    assert (status, headers["sec-websocket-version"], headers["upgrade"]) == (426, "13", "websocket")
+
+
+async def test_a_drain_refuses_a_handshake(autojump_clock: MockClock) -> None:
+    site = Site(draining=True)
+    ((status, headers, _),) = await visit(HANDSHAKE, site=site)
+    assert (status, site.admitted) == (503, 0)
+    assert headers["retry-after"].isdecimal()
+
+
+async def test_pages_of_any_origin_may_read_what_a_handshake_would_answer(autojump_clock: MockClock) -> None:
+    ask = GET.replace(b"/ ", b"/handshake?room=ops ")
+    asks = ask.replace(b"GET", b"OPTIONS") + ask + ask.replace(b"GET", b"HEAD") + GET
+    found = await visit(asks, methods=["OPTIONS", "GET", "HEAD", "GET"])
+    assert [status for status, _, _ in found[:2]] == [204, 200]
+    assert found[0][1]["access-control-allow-headers"] == "Authorization"
+    found += await visit(ask, site=Site(refusal=Refusal(401, "Unauthorized")))
+    found += await visit(ask.replace(b"GET", b"PUT"))
+    found += await visit(ask, site=Site(draining=True))
+    for _, headers, _ in (*found[:3], *found[4:]):
+        assert headers["access-control-allow-origin"] == "*"
+        assert headers["access-control-expose-headers"] == "Retry-After"
+    assert "access-control-allow-origin" not in found[3][1]
+
+
+# Letting in
+
+
+@pytest.mark.parametrize("cuts", [WHOLE, [1], [3, 1, 50]])
+async def test_who_is_let_in_keeps_the_transport(cuts: Sequence[int], autojump_clock: MockClock) -> None:
+    visitor = Visitor(cuts)
+    await visitor.send(HANDSHAKE)
+    admitted = await receive(visitor.transport, Site(), LIMITS, PEER)
+    assert admitted == Admitted("token=T", Upgrade(KEY, ("chatroom.v1",)), CANONICAL, b"")
+    assert not visitor.transport.closed
+    assert not visitor.transport.aborted
+    assert visitor.transport.sends == 0
+
+
+@pytest.mark.parametrize("cuts", [WHOLE, [1], [len(HANDSHAKE) + 3]])
+async def test_frames_glued_to_the_handshake_are_not_lost(
+    cuts: Sequence[int], autojump_clock: MockClock
+) -> None:
+    frames = bytes(range(256)) * 20
+    visitor = Visitor(cuts)
+    await visitor.send(HANDSHAKE + frames)
+    admitted = await receive(visitor.transport, Site(), LIMITS, PEER)
+    assert admitted is not None
+    await visitor.send_eof()
+    rest = b""
+    while piece := await visitor.transport.receive_some(4096):
+        rest += piece
+    assert admitted.trailing + rest == frames
+
+
+async def test_a_connection_that_served_requests_may_still_be_let_in(autojump_clock: MockClock) -> None:
+    site = Site()
+    visitor = Visitor()
+    await visitor.send(GET + GET + HANDSHAKE + b"frames")
+    admitted = await receive(visitor.transport, site, LIMITS, PEER)
+    assert admitted is not None
+    assert (admitted.head, admitted.trailing) == (CANONICAL, b"frames")
+    assert len(answers(await visitor.receive())) == 2
+
+
+async def test_an_admission_is_not_lost_to_a_cancellation(autojump_clock: MockClock) -> None:
+    visitor = Visitor()
+    await visitor.send(HANDSHAKE)
+    with trio.CancelScope() as scope:
+
+        class Canceller(Site):
+            def admit(self, request: Request, upgrade: Upgrade) -> str:
+                scope.cancel()
+                return super().admit(request, upgrade)
+
+        assert await receive(visitor.transport, Canceller(), LIMITS, PEER) is not None
+
+
+# Deadlines
+
+
+async def test_who_says_nothing_is_closed_silently(autojump_clock: MockClock) -> None:
+    site = Site()
+    start = trio.current_time()
+    assert await visit(site=site) == []
+    assert trio.current_time() - start == pytest.approx(LIMITS.head_seconds)
+    assert site.refusals == []
+
+
+async def test_half_a_head_is_told_that_it_took_too_long(autojump_clock: MockClock) -> None:
+    site = Site()
+    start = trio.current_time()
+    ((status, headers, _),) = await visit(*(GET[n : n + 1] for n in range(20)), site=site)
+    assert (status, headers["connection"]) == (408, "close")
+    assert site.refusals == [(408, None)]
+    assert trio.current_time() - start <= LIMITS.head_seconds + 0.5 * 20
+
+
+async def test_the_time_for_a_first_head_runs_from_the_start(autojump_clock: MockClock) -> None:
+    late = int(LIMITS.head_seconds * 2) - 1
+    pieces = [*([b""] * late), GET[:10], GET[10:]]
+    assert [status for status, _, _ in await visit(*pieces)] == [408]
+
+
+async def test_the_time_for_another_head_runs_from_its_first_byte(autojump_clock: MockClock) -> None:
+    idle = [b""] * (int(LIMITS.head_seconds * 2) - 2)
+    assert [status for status, _, _ in await visit(GET, *idle, GET[:10], b"", b"", GET[10:])] == [200, 200]
+    assert [status for status, _, _ in await visit(GET + GET[:10], *idle, GET[10:])] == [200, 200]
+    assert [status for status, _, _ in await visit(GET + GET[:10], *idle, b"", b"", GET[10:])] == [200, 408]
+
+
+async def test_who_leaves_before_the_head_is_whole_gets_nothing(autojump_clock: MockClock) -> None:
+    site = Site()
+    for head in (b"", GET[:10], GET + GET[:10]):
+        visitor = Visitor()
+        await visitor.send(head)
+        await visitor.send_eof()
+        start = trio.current_time()
+        assert await receive(visitor.transport, site, LIMITS, PEER) is None
+        assert trio.current_time() == start
+        assert visitor.transport.closed
+        assert len(answers(await visitor.receive_all())) == head.count(GET)
+    assert site.refusals == []
+
+
+@pytest.mark.parametrize("head", [b"", GET[:10], GET, b"BLAH\r\n\r\n", HANDSHAKE.replace(b"13", b"12")])
+async def test_a_reset_raises_nothing(head: bytes, autojump_clock: MockClock) -> None:
+    visitor = Visitor()
+    await visitor.send(head)
+    visitor.reset()
+    assert await receive(visitor.transport, Site(), LIMITS, PEER) is None
+    assert visitor.transport.closed or visitor.transport.aborted
+
+
+async def test_who_takes_no_answer_is_dropped_at_the_send_timeout(autojump_clock: MockClock) -> None:
+    visitor = Visitor()
+    visitor.transport.pace = 1000.0
+    await visitor.send(GET)
+    start = trio.current_time()
+    assert await receive(visitor.transport, Site(), LIMITS, PEER) is None
+    assert trio.current_time() - start == pytest.approx(LIMITS.send_timeout)
+    assert visitor.transport.aborted
+
+
+async def test_a_large_answer_has_more_time_but_not_for_ever(autojump_clock: MockClock) -> None:
+    body = b"x" * (2 * SLOWEST_WRITE)
+    for size, taken in ((SLOWEST_WRITE // 4, True), (SLOWEST_WRITE // 16, False)):
+        visitor = Visitor([size])
+        visitor.transport.pace = 0.3 * LIMITS.send_timeout
+        await visitor.send(LAST)
+        start = trio.current_time()
+        assert await receive(visitor.transport, Site(body=body), LIMITS, PEER) is None
+        assert visitor.transport.closed is taken
+        assert trio.current_time() - start <= 3 * LIMITS.send_timeout + LINGER_SECONDS
+
+
+# Endings
+
+
+async def test_after_the_last_answer_the_server_says_so_and_waits_a_moment(autojump_clock: MockClock) -> None:
+    visitor = Visitor()
+    await visitor.send(LAST)
+    left = []
+
+    async def leave() -> None:
+        await visitor.receive_all()  # the end has come, though the server still reads
+        assert not visitor.transport.closed
+        await trio.sleep(LINGER_SECONDS / 2)
+        left.append(trio.current_time())
+        await visitor.send_eof()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(leave)
+        await receive(visitor.transport, Site(), LIMITS, PEER)
+        assert left == [trio.current_time()]
+
+
+async def test_the_moment_ends_by_time_and_by_bytes(autojump_clock: MockClock) -> None:
+    visitor = Visitor()
+    await visitor.send(LAST)
+    start = trio.current_time()
+    await receive(visitor.transport, Site(), LIMITS, PEER)
+    assert trio.current_time() - start == pytest.approx(LINGER_SECONDS)
+    visitor = Visitor()
+    await visitor.send(LAST + b"x" * (LINGER_BYTES + 10_000))
+    start = trio.current_time()
+    await receive(visitor.transport, Site(), LIMITS, PEER)
+    assert trio.current_time() == start
+    assert visitor.transport.closed
+
+
+async def test_a_close_that_hangs_becomes_a_drop(autojump_clock: MockClock) -> None:
+    visitor = Visitor()
+    visitor.transport.close_hangs = True
+    await visitor.send_eof()
+    assert await receive(visitor.transport, Site(), LIMITS, PEER) is None
+    assert visitor.transport.aborted
+
+
+@pytest.mark.parametrize("head", [GET, HANDSHAKE])
+async def test_what_the_site_does_not_declare_goes_up(head: bytes, autojump_clock: MockClock) -> None:
+    visitor = Visitor()
+    await visitor.send(head)
+    with pytest.raises(OSError, match="the site's own"):
+        await receive(visitor.transport, Site(refusal=OSError("the site's own")), LIMITS, PEER)
+    assert visitor.transport.aborted
+
+
+async def test_a_cancelled_visit_is_dropped(autojump_clock: MockClock) -> None:
+    visitor = Visitor()
+    await visitor.send(GET)
+    with trio.move_on_after(1) as scope:
+        await receive(visitor.transport, Site(), LIMITS, PEER)
+    assert scope.cancelled_caught
+    assert visitor.transport.aborted
+
+
+# Anything at all
+
+LINES = (
+    b"GET / HTTP/1.1\r\n",
+    b"POST / HTTP/1.1\r\n",
+    b"GET /handshake HTTP/1.0\r\n",
+    b"Host: a\r\n",
+    b"Content-Length: 3\r\n",
+    b"Transfer-Encoding: chunked\r\n",
+    b"Upgrade: websocket\r\n",
+    b"Connection: close, upgrade\r\n",
+    f"Sec-WebSocket-Key: {KEY}\r\n".encode(),
+    b"Sec-WebSocket-Version: 13\r\n",
+    b" folded\r\n",
+    b"A: b\r\n" * 70,
+    b"\r\n",
+    b"\n",
+    b"\x00",
+    b"x" * 9000,
+)
+PIECES = st.one_of(st.binary(max_size=40), st.sampled_from((GET, LAST, HANDSHAKE, *LINES)))
+STATUSES = {200, 204, 400, 404, 405, 408, 414, 426, 431, 503, 505}
+
+
+def outcome(data: bytes, cuts: Sequence[int], *, leaves: bool, draining: bool) -> tuple[bytes, object]:
+    """What the visitor was told, but for the date, and what came of the visit."""
+
+    async def run() -> tuple[bytes, object]:
+        visitor = Visitor(cuts)
+        await visitor.send(data)
+        if leaves:
+            await visitor.send_eof()
+        site = Site(draining=draining)
+        admitted = await receive(visitor.transport, site, LIMITS, PEER, wall_clock=lambda: 0.0)
+        assert (visitor.transport.closed or visitor.transport.aborted) is (admitted is None)
+        assert site.admitted == (admitted is not None)
+        if admitted is None:
+            return await visitor.receive_all(), None
+        assert (admitted.head + admitted.trailing).startswith(b"GET / HTTP/1.1\r\nHost: localhost\r\n")
+        await visitor.transport.aclose()
+        return await visitor.receive_all(), (admitted.admission, admitted.upgrade, admitted.head)
+
+    return trio.run(run, clock=MockClock(autojump_threshold=0))
+
+
+@settings(deadline=None)
+@given(
+    st.lists(PIECES, max_size=10).map(b"".join),
+    st.lists(st.integers(1, 5000), min_size=1, max_size=4),
+    st.booleans(),
+    st.booleans(),
+)
+def test_any_bytes_cut_anyhow_lead_to_the_same_declared_answers(
+    data: bytes, cuts: Sequence[int], leaves: bool, draining: bool
+) -> None:
+    told, result = outcome(data, WHOLE, leaves=leaves, draining=draining)
+    assert {status for status, _, _ in answers(told)} <= STATUSES
+    assert outcome(data, cuts, leaves=leaves, draining=draining) == (told, result)
+    if len(data) < 500:
+        assert outcome(data, [1], leaves=leaves, draining=draining) == (told, result)
