@@ -19,12 +19,17 @@ import ipaddress
 import math
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Self
+from typing import Self, TypeVar
 
 from chatroom.pure.bucket import Window
 from chatroom.values.errors import Refusal
 from chatroom.values.http import Peer
 from chatroom.values.limits import Limits
+
+Owner = bytes | str
+"""To whom an address belongs: the 4 bytes of an IPv4 address, the first 8 of an IPv6 one, else its text."""
+
+_Key = TypeVar("_Key")
 
 _RETRY = 5
 """Seconds after which a client may ask again where nobody knows when a place becomes free."""
@@ -48,7 +53,7 @@ class Place:
 
     __slots__ = ("_address", "_left", "_tallies", "_username")
 
-    def __init__(self, tallies: "Tallies", address: str | None, username: str) -> None:
+    def __init__(self, tallies: "Tallies", address: Owner | None, username: str) -> None:
         self._tallies = tallies
         self._address = address
         self._username = username
@@ -75,8 +80,8 @@ class Tallies:
         self._max_suspects = max_suspects
         self._connections = 0
         self._usernames: dict[str, int] = {}
-        self._addresses: dict[str, int] = {}
-        self._suspects: OrderedDict[str, Window] = OrderedDict()  # the one longest quiet first
+        self._addresses: dict[Owner, int] = {}
+        self._suspects: OrderedDict[Owner, Window] = OrderedDict()  # the one longest quiet first
 
     def check_address(self, peer: Peer, now: float) -> None:
         """Refuse (429) a peer whose address has all its connections, or tried too many wrong tokens."""
@@ -127,7 +132,7 @@ class Tallies:
             self._connections, len(self._usernames), len(self._addresses), len(self._suspects)
         )
 
-    def _leave(self, address: str | None, username: str) -> None:
+    def _leave(self, address: Owner | None, username: str) -> None:
         self._connections -= 1
         _take(self._usernames, username)
         if address is not None:
@@ -141,7 +146,7 @@ class Tallies:
             del self._suspects[address]
 
 
-def _owner(peer: Peer) -> str | None:
+def _owner(peer: Peer) -> Owner | None:
     """Under what the peer's address is counted; None if it isn't."""
     if peer.exempt:
         return None
@@ -150,17 +155,17 @@ def _owner(peer: Peer) -> str | None:
     except ValueError:
         return peer.address
     if isinstance(address, ipaddress.IPv4Address):
-        return str(address)
+        return address.packed
     if address.ipv4_mapped:
-        return str(address.ipv4_mapped)
-    return str(ipaddress.IPv6Address(int(address) >> 64 << 64)) + "/64"
+        return address.ipv4_mapped.packed
+    return address.packed[:8]
 
 
-def _add(counts: dict[str, int], key: str) -> None:
+def _add(counts: dict[_Key, int], key: _Key) -> None:
     counts[key] = counts.get(key, 0) + 1
 
 
-def _take(counts: dict[str, int], key: str) -> None:
+def _take(counts: dict[_Key, int], key: _Key) -> None:
     if counts[key] == 1:
         del counts[key]
     else:

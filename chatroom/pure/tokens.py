@@ -23,6 +23,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, Self
 
+from chatroom.pure.printable import escape
 from chatroom.pure.rights import Rights
 from chatroom.values.errors import StartError
 from chatroom.values.names import clean_username
@@ -93,7 +94,7 @@ class TokenTable:
     @classmethod
     def parse(cls, source: bytes | str, name: str) -> Self:
         """The table that the token file `name` spells in TOML; StartError if anything in it is wrong."""
-        file = f"token file {_one_line(name)}"
+        file = f"token file {escape(name)}"
         identities: dict[bytes, Identity] = {}
         for number, entry in enumerate(_entries(source, file), 1):
             try:
@@ -184,8 +185,3 @@ def _digest(token: str) -> bytes:
 
 def _key(digest: bytes) -> str:
     return hashlib.sha256(b"key of " + digest).hexdigest()[:16]
-
-
-def _one_line(name: str) -> str:
-    """A file's name as text that can't break the line, nor the terminal, that it is printed on."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in name)
