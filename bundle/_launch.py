@@ -6,7 +6,7 @@ Owns the folder that the packages are imported from. Knows nothing of the server
    who can write there decides what code runs here.
 2. What lies in the cache is compared with the archive at every start, and replaced as a whole if it differs:
    a start that was killed half-way, a full disk or a cleaner of old files can't break the next one. Compiled
-   files can't be compared; if the import fails on an old copy, that copy goes and the process starts over.
+   files can't be compared; a damaged one is made anew when it is imported.
 3. A copy appears in the cache by one rename, so that many first starts at once never see half of one.
 4. Without such a cache a private folder is made and removed again at exit. One that was left behind by a hard
    kill is removed by the next start that needs one: a lock, which the system releases, tells that it is free.
@@ -26,7 +26,11 @@ import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from importlib.abc import PathEntryFinder
+from importlib.machinery import SOURCE_SUFFIXES, FileFinder, SourceFileLoader
+from importlib.util import cache_from_source
 from pathlib import Path
+from types import CodeType
 
 import _bootstrap
 
@@ -40,32 +44,42 @@ _PATIENCE = 20.0  # seconds to wait for another start that is replacing the copy
 def launch(file: str) -> None:
     """Unpack, and hand over to shiv's bootstrap, which imports the entry point and calls it."""
     with zipfile.ZipFile(file) as archive:
-        folder, fresh = _unpacked(archive, Path(file).resolve().name)
+        folder = _unpacked(archive, Path(file).resolve().name)
+    sys.path_hooks.insert(0, _importer_of(folder))
     _bootstrap.cache_path = lambda *_: folder
-    if not fresh:
-        _bootstrap.import_string = _second_chance(folder, _bootstrap.import_string)
     _bootstrap.bootstrap()
 
 
-def _second_chance(folder: Path, importer: Callable[[str], object]) -> Callable[[str], object]:
-    def attempt(name: str) -> object:
+class _Mending(SourceFileLoader):
+    """Imports from source where the compiled file beside it is damaged, and writes that anew."""
+
+    def get_code(self, fullname: str) -> CodeType | None:
         try:
-            return importer(name)
-        except Exception:
-            _discard(folder)
-            os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - itself, with its arguments
-
-    return attempt
+            return super().get_code(fullname)
+        except (EOFError, ValueError, TypeError, ImportError):
+            Path(cache_from_source(self.path)).unlink(missing_ok=True)
+            return super().get_code(fullname)
 
 
-def _unpacked(archive: zipfile.ZipFile, name: str) -> tuple[Path, bool]:
+def _importer_of(folder: Path) -> Callable[[str], PathEntryFinder]:
+    make = FileFinder.path_hook((_Mending, SOURCE_SUFFIXES))
+
+    def find(path: str) -> PathEntryFinder:
+        if not path.startswith(f"{folder}/"):
+            raise ImportError("not ours")
+        return make(path)
+
+    return find
+
+
+def _unpacked(archive: zipfile.ZipFile, name: str) -> Path:
     build = json.loads(archive.read("environment.json"))["build_id"]
     try:
         return _cached(archive, _own_root(), f"{name}_{build}")
     except (OSError, RuntimeError):  # RuntimeError: there is no home to be found
         pass
     try:
-        return _private(archive), True
+        return _private(archive)
     except OSError as error:
         sys.stderr.write(f"chat.pyz found no folder to unpack itself into ({error}): set TMPDIR to one\n")
         sys.exit(2)
@@ -76,7 +90,7 @@ def _unpacked(archive: zipfile.ZipFile, name: str) -> tuple[Path, bool]:
 
 def _own_root() -> Path:
     chosen = os.environ.get("SHIV_ROOT")
-    root = Path(chosen or "~/.shiv").expanduser()
+    root = Path(chosen or "~/.shiv").expanduser().absolute()
     root.mkdir(
         mode=0o700, parents=bool(chosen), exist_ok=True
     )  # a home that doesn't exist is not ours to make
@@ -86,15 +100,14 @@ def _own_root() -> Path:
     return root
 
 
-def _cached(archive: zipfile.ZipFile, root: Path, name: str) -> tuple[Path, bool]:
+def _cached(archive: zipfile.ZipFile, root: Path, name: str) -> Path:
     folder = root / name
     if _matches(archive, folder):
-        return folder, False
+        return folder
     with _locked(root / f".{name}_lock"):
-        if _matches(archive, folder):
-            return folder, False
-        _replace(archive, folder)
-    return folder, True
+        if not _matches(archive, folder):
+            _replace(archive, folder)
+    return folder
 
 
 def _matches(archive: zipfile.ZipFile, folder: Path) -> bool:
@@ -110,23 +123,13 @@ def _checksum(folder: Path, name: str) -> int:
 
 
 def _replace(archive: zipfile.ZipFile, folder: Path) -> None:
-    with _beside(folder) as work:
-        _extract(archive, work / _UNPACKED)
-        if os.path.lexists(folder):
-            folder.rename(work / "replaced")
-        (work / _UNPACKED).rename(folder)
-
-
-def _discard(folder: Path) -> None:
-    with contextlib.suppress(OSError), _beside(folder) as work:
-        folder.rename(work / "replaced")
-
-
-@contextlib.contextmanager
-def _beside(folder: Path) -> Iterator[Path]:
     name = f".{folder.name}_"
     with tempfile.TemporaryDirectory(prefix=name, dir=folder.parent, ignore_cleanup_errors=True) as work:
-        yield Path(work)
+        fresh = Path(work, _UNPACKED)
+        _extract(archive, fresh)
+        if os.path.lexists(folder):
+            folder.rename(Path(work, "replaced"))
+        fresh.rename(folder)
 
 
 @contextlib.contextmanager

@@ -43,7 +43,7 @@ def python_command() -> list[str]:
 
 def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """The environment without what could steer the server or shiv from outside, plus `extra`."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("CHATROOM_", "SHIV_", "PYTHONPATH"))}
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("CHATROOM_", "SHIV_", "PYTHON"))}
     return {**kept, **(extra or {})}
 
 
