@@ -7,9 +7,9 @@
    counted. (A non-blocking standard error is no way out: that flag belongs to the open file, which the shell
    and other processes share.)
 3. Only the logger `chatroom` is written. Libraries stay quiet, whatever they log.
-4. An event that anyone outside can cause at will is limited here, and says how many were left out.
 
-Doesn't know which events there are: that is for the callers of `chatroom.values.journal.note`.
+Doesn't know which events there are, nor how many of a kind are too many: that is for the callers of
+`chatroom.values.journal.note`.
 """
 
 import json
@@ -18,7 +18,6 @@ import math
 import os
 import re
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -32,8 +31,6 @@ from chatroom.values.traces import whereabouts
 VALUE_CHARS = 300
 TRACEBACK_CHARS = 20_000
 FLUSH_SECONDS = 1.0
-LIMITED_EVENTS = frozenset({"refused"})
-LIMITED_PER_SECOND = 10
 
 _PLAIN = re.compile(r"[\w.:/@#+-]+")
 _NO_FIELDS: Mapping[str, object] = MappingProxyType({})
@@ -94,32 +91,6 @@ def _word(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-class Limiter(logging.Filter):
-    """Lets an event of LIMITED_EVENTS pass a few times a second; the next that passes tells of the others."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        super().__init__()
-        self._clock = clock
-        self._windows: dict[str, tuple[float, int]] = {}
-        self._suppressed: dict[str, int] = {}
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        event = record.getMessage()
-        if event not in LIMITED_EVENTS:
-            return True
-        now = self._clock()
-        since, count = self._windows.get(event, (-math.inf, 0))
-        if now - since >= 1:
-            since, count = now, 0
-        if count >= LIMITED_PER_SECOND:
-            self._suppressed[event] = self._suppressed.get(event, 0) + 1
-            return False
-        self._windows[event] = since, count + 1
-        if suppressed := self._suppressed.pop(event, 0):
-            record.fields = {**_fields(record), "suppressed": suppressed}
-        return True
-
-
 class Handler(logging.Handler):
     """Formats records and hands the lines to a LineWriter; one that can't be formatted counts as dropped."""
 
@@ -149,7 +120,6 @@ def logging_to(fd: int, level: str, style: str) -> Iterator[None]:
     if style == "auto":
         style = "text" if os.isatty(fd) else "json"
     handler = Handler(fd, text_line if style == "text" else json_line)
-    handler.addFilter(Limiter())
     quiet = logging.NullHandler()  # without any handler, logging prints a library's warnings by itself
     saved = logger.level, logger.propagate, sys.unraisablehook
     logger.setLevel(level.upper())

@@ -211,26 +211,6 @@ def test_flush_makes_a_line_visible(log: Log) -> None:
         assert log.lines()[0]["event"] == "x"
 
 
-def test_refusals_are_limited_and_counted() -> None:
-    now = 100.0
-    limiter = logs.Limiter(lambda: now)
-    passed = [limiter.filter(record("refused", status=401)) for _ in range(15)]
-    assert passed == [True] * logs.LIMITED_PER_SECOND + [False] * 5
-    assert limiter.filter(record("JOIN"))
-    now += 1
-    for expected in ({"status": 403, "suppressed": 5}, {"status": 403}):
-        again = record("refused", status=403)
-        assert limiter.filter(again)
-        assert again.__dict__["fields"] == expected
-
-
-def test_the_limit_is_in_force(log: Log) -> None:
-    with logs.logging_to(log.fd, "info", "json"):
-        for _ in range(1000):
-            note(logging.INFO, "refused", status=401)
-    assert 10 <= len(log.lines()) <= 100
-
-
 def test_an_exception_in_a_finaliser_is_one_event(log: Log, capfd: pytest.CaptureFixture[str]) -> None:
     class Bad:
         def __del__(self) -> None:

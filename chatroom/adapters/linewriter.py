@@ -21,7 +21,7 @@ from collections.abc import Callable
 from queue import Empty, SimpleQueue
 
 BUDGET_BYTES = 1024 * 1024
-_WRITE_BYTES = 64 * 1024
+_WRITE_BYTES = 256 * 1024
 _PAUSE_SECONDS = 0.01
 _NOWHERE = -1
 

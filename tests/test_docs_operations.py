@@ -1,0 +1,164 @@
+"""docs/operations.md says what the code does: every table is held against it, in both directions."""
+
+import ast
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from chatroom.advice import SPARE_DESCRIPTORS
+from chatroom.logs import VALUE_CHARS
+from chatroom.metrics import Metrics
+from chatroom.pure.handshake import PATHS
+from chatroom.pure.tokens import DEVELOPMENT_TOKENS, TokenTable
+from chatroom.settings import OPTIONS, Settings, read_settings
+from chatroom.values.codes import CloseCode
+from chatroom.values.limits import Limits
+from chatroom.values.statistics import Drop, Statistics
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs" / "operations.md").read_text()
+NOTHING = "–"  # noqa: RUF001
+
+
+def table(heading: str) -> list[list[str]]:
+    """The cells of the first table under a heading, without code marks."""
+    section = re.split(r"^## ", PAGE, flags=re.MULTILINE)
+    (text,) = [part for part in section if part.startswith(heading + "\n")]
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows[2:]]
+
+
+def words(cell: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", cell)
+
+
+def word(cell: str) -> str | None:
+    return cell.strip("`") if cell != NOTHING else None
+
+
+def test_every_option_with_its_variable_and_default() -> None:
+    documented = [
+        (word(flag), word(variable), word(default)) for flag, variable, default, _ in table("Options")
+    ]
+    assert documented == [(option.flag, option.variable, option.default) for option in OPTIONS]
+
+
+def test_ranges_in_the_text_are_those_that_are_read() -> None:
+    for option, (_, _, _, meaning) in zip(OPTIONS, table("Options"), strict=True):
+        if not (bounds := re.search(r"(\S+) to (\S+?)[,;]? ?(?:$|; |past|before)", meaning)):
+            continue
+        for inside in bounds.groups():
+            option.read(inside.rstrip(";,"))
+
+
+def test_the_commands_shown_are_accepted() -> None:
+    commands = re.findall(
+        r"^(?:    \./chat\.pyz|ExecStart=/usr/local/bin/chat\.pyz) (.+)$", PAGE, re.MULTILINE
+    )
+    assert len(commands) >= 7
+    for command in commands:
+        assert read_settings(command.removeprefix("serve ").split(), {})
+
+
+def test_every_metric_with_its_labels() -> None:
+    now = Statistics(0, 0, 0, 0, 0, 0, 0, 0, drops={Drop.SILENT: 1}, refusals={401: 1})
+    shown = {}
+    for family in text_string_to_metric_families(Metrics(lambda: now).render().decode()):
+        names = {sample.name.removesuffix("_bucket") for sample in family.samples}
+        labels = [label for sample in family.samples for label in sample.labels]
+        shown[family.name if family.type == "histogram" else names.pop()] = sorted(set(labels))
+    assert {word(name): words(labels) for name, labels, _ in table("Metrics")} == shown
+
+
+def code_events() -> dict[str, set[str]]:
+    """What is logged, and with which fields, by all calls of `note` in the code."""
+    events: dict[str, set[str]] = {"log_lines_dropped": {"count"}}
+    for path in sorted((ROOT / "chatroom").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not (
+                isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "note"
+            ):
+                continue
+            event = node.args[1]
+            assert isinstance(event, ast.Constant), f"{path}:{node.lineno}: an event's name is a literal"
+            fields = events.setdefault(event.value, set())
+            for keyword in node.keywords:
+                fields.update({keyword.arg} if keyword.arg else spread(ast.unparse(keyword.value)))
+    return events
+
+
+def spread(expression: str) -> set[str]:
+    """The fields that `**` adds: those that tell a connection, or those of `whereabouts`."""
+    if re.search(r"\b_?who\b", expression):
+        return {"conn", "peer", "username"}
+    assert re.search(r"\b(whereabouts|fields)\b", expression), expression
+    return {"exception", "location"}
+
+
+def test_every_log_event_with_its_fields() -> None:
+    documented = {str(word(event)): set(words(fields)) for event, _, fields, _ in table("Logs")}
+    code = code_events()
+    code["crash"].add("traceback")
+    assert documented == code
+
+
+def test_every_reason_of_a_drop_with_its_close_code() -> None:
+    codes = {str(Drop.of(code)): str(int(code)) for code in CloseCode if code is not CloseCode.NORMAL}
+    expected = [(str(drop), codes.get(str(drop), NOTHING)) for drop in Drop]
+    assert [(word(reason), code) for reason, code, _ in table("Why connections end")] == expected
+
+
+def test_every_status_that_is_refused_with() -> None:
+    raised = set()
+    for path in (ROOT / "chatroom").rglob("*.py"):
+        raised |= set(re.findall(r"(?:Refusal|_refusal|refuse)\((\d{3})\b", path.read_text()))
+    documented = [status for status, _ in table("Why handshakes and requests are refused")]
+    assert documented == sorted(documented)
+    assert raised <= set(documented)
+
+
+def test_every_path() -> None:
+    assert {word(path) for path, _ in table("HTTP endpoints")} == PATHS
+
+
+def test_every_exit_code() -> None:
+    cli = (ROOT / "chatroom" / "cli.py").read_text()
+    returned = {str(value) for value in re.findall(r"return ([0-9])\b", cli)}
+    assert {code for code, _ in table("Start, stop, exit codes")} == returned
+
+
+def test_the_token_file_shown_is_accepted() -> None:
+    (example,) = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
+    assert len(tomllib.loads(example)["token"]) == 2
+    tokens = TokenTable.parse(example, "example")
+    alice, anyone = tokens.verify("s3cret"), tokens.verify("test")
+    assert alice is not None
+    assert anyone is not None
+    assert (alice.username, anyone.username) == ("alice", None)
+    assert anyone.rights.can("ops-1", "r")
+    assert not anyone.rights.can("ops-1", "w")
+
+
+@pytest.mark.parametrize("token", DEVELOPMENT_TOKENS)
+def test_the_development_tokens_are_named(token: str) -> None:
+    assert f"`{token}`" in PAGE
+
+
+def test_numbers_in_the_text() -> None:
+    limits = Limits()
+    settings = read_settings([], {})
+    assert isinstance(settings, Settings)
+    needed = settings.limits.connections + SPARE_DESCRIPTORS
+    for sentence in (
+        f"at least\n{needed:,}: `ulimit -Hn`",
+        f"and {SPARE_DESCRIPTORS} more by itself",
+        f"a value ends after {VALUE_CHARS} characters",
+        f"wasn't complete after {limits.head_seconds:.0f} seconds",
+        f"a head has {limits.head_bytes // 1024} KiB",
+        f"too large, or over {limits.head_headers}",
+        f"over {limits.wrong_tokens} wrong tokens",
+    ):
+        assert sentence in PAGE
