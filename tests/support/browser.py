@@ -1,0 +1,179 @@
+"""A real Chromium for tests, and people who use the page in it.
+
+1. Every visitor is watched: an error on the console, an exception, a dialog, a violation of the policy, or
+   a request to anywhere but the page and the server under test is a problem, and problems fail the test.
+2. Without Chromium or Playwright the tests are skipped with a reason on a developer's machine, and fail where
+   the environment says CI.
+3. Playwright's synchronous interface is used in plain functions only: it can't run inside Trio.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, ConsoleMessage, Locator, Page
+
+PAGE = Path(__file__).resolve().parents[2] / "client.html"
+_FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+)
+_REPORT_VIOLATIONS = """
+    addEventListener('securitypolicyviolation', event =>
+        console.error(`violation of ${event.violatedDirective}: ${event.blockedURI}`));
+"""
+
+
+def _missing(what: str) -> None:
+    message = f"the page is not tested: {what}"
+    if os.environ.get("CI", "").lower() in {"1", "true", "yes"}:
+        pytest.fail(message)
+    pytest.skip(message)
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """A running browser; `CHROMIUM` names another executable than the one on the path."""
+    try:
+        from playwright.sync_api import sync_playwright  # noqa: PLC0415
+    except ImportError:
+        _missing("Playwright is not installed (pip install playwright)")
+    path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    if path is None:
+        _missing("there is no chromium on the path (apt install chromium)")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=list(_FLAGS))
+        yield browser
+        browser.close()
+
+
+def shows(locator: Locator, *texts: str) -> None:
+    """Wait until `locator` matches exactly these texts, in this order."""
+    from playwright.sync_api import expect  # noqa: PLC0415
+
+    expect(locator).to_have_text(list(texts))
+
+
+def counts(locator: Locator, number: int) -> None:
+    """Wait until `locator` matches `number` elements."""
+    from playwright.sync_api import expect  # noqa: PLC0415
+
+    expect(locator).to_have_count(number)
+
+
+class Visitor:
+    """One person at one page, in a browser profile of their own."""
+
+    def __init__(self, browser: Browser, server: str, *, from_file: bool = False, **context: Any) -> None:
+        """`server` is the server's http URL; `context` goes to the browser (`viewport`, `color_scheme` …)."""
+        self.server = server.rstrip("/")
+        self.from_file = from_file
+        self.address = PAGE.as_uri() if from_file else f"{self.server}/"
+        self.problems: list[str] = []
+        self.requests: list[str] = []
+        self.context = browser.new_context(**context)
+        self.context.set_default_timeout(10_000)
+        self.page: Page = self.context.new_page()
+        self._watch()
+        self.page.goto(self.address)
+
+    def _watch(self) -> None:
+        self.page.add_init_script(_REPORT_VIOLATIONS)
+        self.page.on("console", self._hear)
+        self.page.on("pageerror", lambda error: self.problems.append(f"exception: {error}"))
+        self.page.on("dialog", lambda dialog: (self.problems.append("dialog"), dialog.dismiss()))
+        self.page.on("request", lambda request: self._note(request.url))
+        self.page.on("websocket", lambda socket: self._note(socket.url))
+
+    def _hear(self, message: ConsoleMessage) -> None:
+        if message.type in {"error", "warning"}:
+            self.problems.append(f"console: {message.text}")
+
+    def _note(self, url: str) -> None:
+        self.requests.append(url)
+        own = (self.address, f"{self.server}/", f"ws{self.server.removeprefix('http')}/", "data:")
+        if not url.startswith(own):
+            self.problems.append(f"request to {url}")
+
+    # What the page shows
+
+    @property
+    def status(self) -> Locator:
+        """Where refusals and states stand."""
+        return self.page.get_by_role("status")
+
+    @property
+    def log(self) -> Locator:
+        """The conversation."""
+        return self.page.get_by_role("log")
+
+    @property
+    def members(self) -> Locator:
+        """The names of those in the room, one item each."""
+        return self.page.get_by_role("list", name="Members").get_by_role("listitem")
+
+    def text(self, text: str) -> Locator:
+        """The messages whose whole text is `text`."""
+        return self.log.get_by_text(text, exact=True)
+
+    # What a person does
+
+    def field(self, label: str) -> Locator:
+        """The field with this label."""
+        return self.page.get_by_label(label, exact=True)
+
+    def press(self, name: str) -> None:
+        """Press the button `name`."""
+        self.page.get_by_role("button", name=name, exact=True).click()
+
+    def enter(self, username: str, token: str = "token-alice", room: str = "general") -> None:
+        """Fill in the form and press Connect, without waiting for what comes of it."""
+        if self.from_file:
+            self.field("Server").fill("ws" + self.server.removeprefix("http"))
+        self.field("Username").fill(username)
+        self.field("Token").fill(token)
+        self.field("Room").fill(room)
+        self.press("Connect")
+
+    def connect(self, username: str, room: str = "general") -> Visitor:
+        """Connect, and wait until the room is there."""
+        self.enter(username, room=room)
+        self.page.get_by_text(f"Connected to #{room} as {username}.").wait_for()
+        return self
+
+    def say(self, text: str) -> None:
+        """Send a message."""
+        self.field("Message").fill(text)
+        self.press("Send")
+
+    def switch(self, room: str) -> None:
+        """Press Switch room with `room` in its field."""
+        self.field("Room").fill(room)
+        self.press("Switch room")
+
+    # The end
+
+    def forgive(self, *beginnings: str) -> None:
+        """Expect problems that begin so: each must have occurred, and is forgotten."""
+        for beginning in beginnings:
+            assert any(p.startswith(beginning) for p in self.problems), (beginning, self.problems)
+        self.problems = [p for p in self.problems if not p.startswith(beginnings)]
+
+    def close(self) -> None:
+        """Close the browser profile; whatever went wrong unexpectedly fails here."""
+        self.context.close()
+        assert not self.problems, "\n".join(self.problems)
