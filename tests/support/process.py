@@ -42,9 +42,12 @@ def python_command() -> list[str]:
 
 
 def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment without what could steer the server or shiv from outside, plus `extra`."""
+    """The environment without what could steer the server or Python from outside, plus `extra`.
+
+    The built file unpacks itself below .build, so that tests leave nothing in anybody's home.
+    """
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("CHATROOM_", "SHIV_", "PYTHON"))}
-    return {**kept, **(extra or {})}
+    return {**kept, "SHIV_ROOT": str(ROOT / ".build" / "shiv"), **(extra or {})}
 
 
 class ServerProcess:

@@ -1,0 +1,93 @@
+#!/bin/sh
+# Builds chat.pyz and proves it: style, types, every test, branch coverage. What it needs it installs here.
+#
+#   ./test.sh                               everything, as CI does
+#   ./test.sh tests/test_pyz.py -k home     only these tests: all arguments go to pytest
+#
+# Python 3.11 or newer is needed. Chromium (for the page) and Node.js (for wscat) are installed where apt-get may be
+# used; where they can't be had, their tests are skipped and said so, but fail where CI=true.
+set -eu
+cd "$(dirname "$0")"
+. bundle/find-python.sh
+
+say() { echo "test.sh: $*"; }
+
+optional() { # optional WHAT IS MISSING
+    if [ "${CI:-}" = true ]; then
+        say "$* is missing, and CI tests everything" >&2
+        exit 1
+    fi
+    say "SKIPPED: $* is missing, so its tests don't run"
+}
+
+installed() { command -v "$1" >/dev/null 2>&1; }
+
+debian() { # debian PACKAGE...: true if they are there afterwards
+    [ "$(id -u)" = 0 ] && installed apt-get || return 1
+    say "installing $* by apt-get"
+    export DEBIAN_FRONTEND=noninteractive
+    { apt-get update -qq && apt-get install -qq -y --no-install-recommends "$@"; } >.build/apt.log 2>&1 ||
+        { cat .build/apt.log >&2 && return 1; }
+}
+
+mkdir -p .build
+
+# The tools, by hash
+
+lock="$("$python" -VV; cat requirements/dev.txt)"
+if ! .venv/bin/python -c '' 2>/dev/null || [ "$lock" != "$(cat .venv/made-from 2>/dev/null)" ]; then
+    say "installing the test tools into .venv"
+    "$python" -m venv --clear .venv
+    PIP_CONSTRAINT=/dev/null PIP_USER=0 .venv/bin/python -m pip install --quiet --disable-pip-version-check \
+        --no-input --require-hashes --no-deps --only-binary=:all: -r requirements/dev.txt >.build/pip.log 2>&1 ||
+        { cat .build/pip.log >&2 && exit 1; }
+    echo "$lock" >.venv/made-from
+fi
+
+# A browser, and the terminal client
+
+CHROMIUM=${CHROMIUM:-$(command -v chromium || command -v chromium-browser || command -v google-chrome || true)}
+if [ -z "$CHROMIUM" ]; then
+    debian chromium && CHROMIUM=$(command -v chromium) || optional "Chromium"
+fi
+export CHROMIUM
+
+if ! installed npm; then
+    debian nodejs npm || true
+fi
+export WSCAT="$PWD/.build/wscat/node_modules/.bin/wscat"
+if ! installed npm; then
+    optional "npm, for wscat"
+elif ! cmp -s tests/wscat/package-lock.json .build/wscat/made-from || [ ! -x "$WSCAT" ]; then
+    say "installing wscat"
+    rm -rf .build/wscat && mkdir .build/wscat
+    cp tests/wscat/package.json tests/wscat/package-lock.json .build/wscat
+    if npm ci --prefix .build/wscat --ignore-scripts --no-audit --no-fund --silent; then
+        cp tests/wscat/package-lock.json .build/wscat/made-from
+    else
+        optional "wscat"
+    fi
+fi
+
+./build.sh
+
+if [ $# -gt 0 ]; then
+    exec .venv/bin/python -m pytest "$@"
+fi
+
+status=0
+check() { # check WHAT COMMAND...: all of them run, so that one failure doesn't hide the next
+    say "$1"
+    shift
+    "$@" || { status=1 && say "FAILED: $*"; }
+}
+
+check style .venv/bin/ruff check --quiet .
+check format .venv/bin/ruff format --quiet --check .
+check types .venv/bin/mypy --no-error-summary
+.venv/bin/coverage erase
+check tests .venv/bin/coverage run -m pytest
+.venv/bin/coverage combine --quiet
+check coverage .venv/bin/coverage report
+[ $status = 0 ] && say "all passed"
+exit $status
