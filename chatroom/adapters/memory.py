@@ -21,6 +21,8 @@ PER_ROOM = 500
 TOTAL_BYTES = 64 * 1024 * 1024
 OVERHEAD = 300
 """About what a stored message costs beyond its text, in bytes: objects, name and index entry."""
+IDLE_ROOM = 2000
+"""About what a room that nobody uses costs beyond its messages, in bytes."""
 
 
 def _size(message: Message) -> int:
@@ -82,9 +84,13 @@ class MemoryEngine:
     async def open(self, room: str) -> Head:
         """See Engine."""
         await trio.lowlevel.checkpoint()
-        if room not in self._used:
-            self._used[room] = self._idle.pop(room, None) or _Log(self._epoch)
-        log = self._used[room]
+        log = self._used.get(room)
+        if log is None:
+            if (log := self._idle.pop(room, None)) is None:
+                log = _Log(self._epoch)
+            else:
+                self._bytes -= IDLE_ROOM
+            self._used[room] = log
         return Head(log.epoch, log.last_id)
 
     def release(self, room: str) -> None:
@@ -92,6 +98,8 @@ class MemoryEngine:
         log = self._used.pop(room)
         if log.last_id:
             self._idle[room] = log
+            self._bytes += IDLE_ROOM
+            self._fit()
 
     async def append(self, drafts: Sequence[Draft]) -> list[Outcome]:
         """See Engine. Gives way once, so that senders who are ready get into the next batch."""
@@ -107,15 +115,18 @@ class MemoryEngine:
         self._used.move_to_end(draft.room)
         if len(log.messages) > self._per_room:
             self._bytes -= _size(log.trim())
+        self._fit()
+        return Stored(message)
+
+    def _fit(self) -> None:
         while self._bytes > self._total:
             self._give_up_stalest()
-        return Stored(message)
 
     def _give_up_stalest(self) -> None:
         """Free some memory by rule 2."""
         if self._idle:
             _, log = self._idle.popitem(last=False)
-            self._bytes -= sum(map(_size, log.messages))
+            self._bytes -= IDLE_ROOM + sum(map(_size, log.messages))
             self._epoch = self._new_epoch()
             return
         room, log = next(iter(self._used.items()))

@@ -40,7 +40,14 @@ def _opening(epoch: str, last_id: int, replay: int, recovered: bool | None) -> s
 
 
 def welcome(
-    room: str, username: str, members_json: str, *, epoch: str, last_id: int, replay: int, recovered: bool | None
+    room: str,
+    username: str,
+    members_json: str,
+    *,
+    epoch: str,
+    last_id: int,
+    replay: int,
+    recovered: bool | None,
 ) -> bytes:
     """The first event on a connection; exactly `replay` stored messages follow it."""
     greeting = quoted(f"Welcome to #{room}, {username}!")

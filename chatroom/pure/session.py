@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from chatroom.pure import codec, events
 from chatroom.pure.bucket import Window
-from chatroom.pure.rights import Rights
+from chatroom.pure.rights import Access, Rights
 from chatroom.values.codes import FAULTS, CloseCode, ErrorCode
 from chatroom.values.commands import (
     Authenticate,
@@ -95,7 +95,7 @@ class Session:
             case _:
                 return command
 
-    def _need(self, right: str, room: str, cid: str | None) -> None:
+    def _need(self, right: Access, room: str, cid: str | None) -> None:
         if not self.rights.can(room, right):
             raise CommandError(ErrorCode.FORBIDDEN, "Not allowed in this room", cid=cid)
 

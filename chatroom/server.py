@@ -1,0 +1,219 @@
+"""The server: what it is made of, how it starts, and how it stops.
+
+    root nursery
+    ├─ broker (with the committer and the openers of rooms)
+    ├─ an accepting task per listener
+    ├─ signals
+    └─ connections nursery: one task per socket
+
+1. It serves only when everything could be opened; what can't is a StartError before a line is printed.
+2. Stopping: handshakes are refused, readers stop at a command boundary, what was taken is committed and
+   shown, everyone is told (1012), then the listeners close. Each step has a deadline.
+3. A fault in the broker ends the process, after everyone has been told (1011).
+"""
+
+import errno
+import logging
+import os
+import secrets
+import signal
+import socket
+import ssl
+import time
+from collections.abc import AsyncIterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import trio
+
+from chatroom import __version__
+from chatroom.adapters.memory import MemoryEngine
+from chatroom.adapters.standard import say
+from chatroom.advice import advise
+from chatroom.listeners import Listener, load_tls, open_listeners
+from chatroom.metrics import CONTENT_TYPE, Metrics
+from chatroom.page import load_page
+from chatroom.pure.csp import policy
+from chatroom.pure.tallies import Tallies
+from chatroom.pure.tokens import TokenTable, Verifier, Verifiers
+from chatroom.reception import RESTARTING, Reception
+from chatroom.settings import Settings
+from chatroom.site import ChatSite, Enquiry, Entrance
+from chatroom.tasks.broker import Broker
+from chatroom.tasks.rooms import Rooms
+from chatroom.values.codes import CloseCode
+from chatroom.values.errors import Disconnect, StartError
+from chatroom.values.http import Response
+from chatroom.values.journal import note
+from chatroom.values.statistics import Statistics
+from chatroom.values.traces import whereabouts
+
+RING_BYTES = 32 * 1024 * 1024
+SETTLE_SECONDS = 2.0
+"""How long a stop waits for what was taken to be committed and shown."""
+CRASH_SECONDS = 2.0
+"""How long the end after a fault of ours may take to tell everyone."""
+ACCEPT_PAUSE = 0.1
+"""How long to wait when the process has no descriptor left for a new socket."""
+_NO_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+BROKEN = Disconnect(CloseCode.INTERNAL_ERROR, "internal error")
+
+
+async def serve(settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT; the exit code. Raises StartError before it has begun."""
+    tls = None
+    if settings.tls_cert is not None and settings.tls_key is not None:
+        tls = load_tls(settings.tls_cert, settings.tls_key)
+    table = None if settings.tokens is None else _read_tokens(settings.tokens)
+    listeners = open_listeners(settings.hosts, settings.port, settings.unix, secure=tls is not None)
+    try:
+        server = Server(settings, _verifier(settings, table, listeners), tls)
+        return await server.run(listeners)
+    finally:
+        for listener in listeners:
+            listener.close()
+
+
+def _read_tokens(path: str) -> TokenTable:
+    try:
+        source = Path(path).read_bytes()
+    except OSError as error:
+        raise StartError(f"--tokens {path} can't be read ({error.strerror}): give a TOML file") from None
+    return TokenTable.parse(source, path)
+
+
+def _verifier(settings: Settings, table: TokenTable | None, listeners: Sequence[Listener]) -> Verifier:
+    """Whose tokens count: the file's, and the development tokens where they may."""
+    if table is not None and not settings.insecure_dev_tokens:
+        return table
+    if not settings.insecure_dev_tokens:
+        for listener in listeners:
+            if not listener.local:
+                raise StartError(
+                    f"anyone could come in at {listener.name} with a development token: give --tokens FILE, "
+                    "or a loopback --host, or --insecure-dev-tokens if that is meant"
+                )
+    note(logging.WARNING, "development_tokens", hint="anyone who can connect is let in; see --tokens")
+    development = TokenTable.development()
+    return development if table is None else Verifiers([table, development])
+
+
+class Server:
+    """One node, from its parts to its stop."""
+
+    def __init__(self, settings: Settings, verifier: Verifier, tls: ssl.SSLContext | None) -> None:
+        limits = settings.limits
+        self._settings = settings
+        self._engine = MemoryEngine(lambda: secrets.token_urlsafe(6))
+        self._metrics = Metrics(self.statistics)
+        self._rooms = Rooms(self._engine, history=settings.history, ring_bytes=RING_BYTES)
+        self._broker = Broker(
+            self._engine,
+            self._rooms,
+            now_ms=lambda: time.time_ns() // 1_000_000,
+            observe_commit=self._metrics.observe_commit,
+        )
+        self._tallies = Tallies(limits)
+        door = (verifier, self._tallies, settings.origins, trio.current_time)
+        entrance = Entrance(*door)
+        self._site = ChatSite(
+            entrance=entrance,
+            enquiry=Enquiry(*door),
+            page=_page(),
+            metrics=lambda: Response(200, self._metrics.render(), CONTENT_TYPE),
+            troubles=self._broker.troubles,
+            clock=trio.current_time,
+        )
+        self._reception = Reception(
+            site=self._site,
+            entrance=entrance,
+            broker=self._broker,
+            engine=self._engine,
+            limits=limits,
+            tls=tls,
+        )
+
+    async def run(self, listeners: Sequence[Listener]) -> int:
+        """Serve until told to stop."""
+        async with trio.open_nursery() as root:
+            root.start_soon(self._run_broker)
+            with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+                async with trio.open_nursery() as connections:
+                    for listener in listeners:
+                        connections.start_soon(self._accept, listener, connections)
+                    self._announce(listeners)
+                    await anext(signals)
+                    root.start_soon(_end_at_once, signals)
+                    await self._stop()
+                    connections.cancel_scope.cancel()
+            root.cancel_scope.cancel()
+        note(logging.INFO, "stop")
+        return 0
+
+    def _announce(self, listeners: Sequence[Listener]) -> None:
+        for listener in listeners:
+            say(f"Listening on {listener.name}\n")
+        note(logging.INFO, "start", version=__version__, listeners=" ".join(each.name for each in listeners))
+        advise(self._settings)
+
+    async def _run_broker(self) -> None:
+        try:
+            await self._broker.run()
+        except Exception as error:
+            note(logging.CRITICAL, "broker_failed", **whereabouts(error))
+            with trio.move_on_after(CRASH_SECONDS):
+                await self._reception.end_all(BROKEN)
+            raise
+
+    async def _accept(self, listener: Listener, connections: trio.Nursery) -> None:
+        """Accept sockets for ever, as long as there is room in the lobby."""
+        accepting = trio.socket.from_stdlib_socket(listener.socket)
+        while True:
+            await self._reception.lobby.wait_place()
+            try:
+                accepted, _ = await accepting.accept()
+            except OSError as error:
+                # One client's trouble concerns nobody else; a lack of descriptors passes.
+                if error.errno in _NO_DESCRIPTORS:
+                    await trio.sleep(ACCEPT_PAUSE)
+                continue
+            sock = socket.socket(fileno=accepted.detach())
+            connections.start_soon(partial(self._reception.serve, sock, secure=listener.secure))
+
+    async def _stop(self) -> None:
+        """Rule 2."""
+        note(logging.INFO, "draining")
+        self._site.draining = True
+        self._reception.stop_reading()
+        with trio.move_on_after(SETTLE_SECONDS):
+            await self._broker.wait_settled()
+        self._rooms.quiet = True
+        with trio.move_on_after(self._settings.drain):
+            await self._reception.end_all(RESTARTING)
+
+    def statistics(self) -> Statistics:
+        """One look at everything."""
+        return Statistics(
+            connections=self._tallies.statistics().connections,
+            handshakes=len(self._reception.lobby),
+            rooms=len(self._rooms),
+            presences=self._rooms.presences,
+            lagging_members=self._rooms.lagging,
+            tasks=trio.lowlevel.current_statistics().tasks_living,
+            messages_total=self._rooms.messages,
+            deliveries_total=self._broker.fanout.deliveries,
+            drops=dict(self._reception.drops),
+            refusals=dict(self._site.refusals),
+        )
+
+
+def _page() -> Response:
+    html = load_page()
+    return Response(200, html, "text/html; charset=utf-8", (("Content-Security-Policy", policy(html)),))
+
+
+async def _end_at_once(signals: AsyncIterator[int]) -> None:
+    """A second signal means now: nothing is waited for, not even our own clean-up."""
+    await anext(signals)
+    note(logging.WARNING, "ended_by_force")
+    os._exit(1)

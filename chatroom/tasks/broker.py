@@ -1,0 +1,203 @@
+"""The broker: the one task that owns rooms and membership.
+
+1. Commands come through a bounded memory channel; a connection that sends while it is full waits, its
+   socket is not read, and TCP slows the sender. Nothing is dropped and nothing grows.
+2. It takes what waits as a batch, never until empty: every item taken lets a blocked sender in.
+3. It never awaits the engine. Outcomes, opened rooms and departures come on a path that commands can't
+   fill, and are looked at first.
+4. Events take effect in the order of their batch, after its commit.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+
+import trio
+
+from chatroom.adapters.engine import Engine
+from chatroom.pure import events
+from chatroom.tasks.committer import Barrier, Batch, Drained, Enter, Entry, Leave, Say, commit_batches
+from chatroom.tasks.fanout import Fanout
+from chatroom.tasks.rooms import Rooms
+from chatroom.tasks.stay import Member, Stay
+from chatroom.values.codes import CloseCode, ErrorCode
+from chatroom.values.errors import CommandError, Disconnect, Unavailable
+from chatroom.values.messages import Draft, Head, Outcome
+
+INBOX = 256
+SLOW_COMMIT = 2.0
+"""Seconds after which a commit that is still waiting makes the server not ready."""
+
+
+class Broker:
+    """The order of everything that happens in the rooms."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        rooms: Rooms,
+        *,
+        now_ms: Callable[[], int],
+        observe_commit: Callable[[float], None],
+    ) -> None:
+        self._engine = engine
+        self._rooms = rooms
+        self._now_ms = now_ms
+        self._observe_commit = observe_commit
+        self._inbox, self._commands = trio.open_memory_channel[Entry | None](INBOX)
+        self._to_commit, self._batches = trio.open_memory_channel[Batch](1)
+        self._opening: dict[str, list[Enter]] = {}
+        self._endings: deque[Leave | Drained] = deque()
+        self._opened: deque[tuple[str, Head | None]] = deque()
+        self._committed: tuple[Batch, list[Outcome]] | None = None
+        self._gathering = Batch()
+        self._committing_since: float | None = None
+        self._attention = trio.Event()
+        self._nudged = False
+        self.fanout = Fanout()
+
+    async def submit(self, entry: Entry) -> None:
+        """Hand in a command; waits while the broker is behind. Safe to cancel: then nothing was handed in."""
+        await self._inbox.send(entry)
+
+    def depart(self, member: Member) -> None:
+        """The member's connection has ended. Never waits, never fails; takes effect after what it posted."""
+        member.gone = True
+        self._endings.append(Leave(member))
+        self._nudge()
+
+    def let_go(self, stay: Stay) -> None:
+        """A stay that ended by a switch has been read to its end. Never waits, never fails."""
+        self._endings.append(Drained(stay))
+        self._nudge()
+
+    async def wait_settled(self) -> None:
+        """Wait until all that has been handed in so far has taken effect."""
+        barrier = Barrier(trio.Event())
+        await self._inbox.send(barrier)
+        await barrier.reached.wait()
+
+    def troubles(self) -> tuple[str, ...]:
+        """Why messages can't be stored just now; empty if they can."""
+        since = self._committing_since
+        if since is not None and trio.current_time() - since > SLOW_COMMIT:
+            return ("a commit is waiting",)
+        return ()
+
+    async def run(self) -> None:
+        """Serve for ever, with the committer and the openers of rooms as child tasks."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(
+                commit_batches, self._batches, self._engine, self._on_committed, self._observe_commit
+            )
+            while True:
+                await self._turn(nursery)
+
+    async def _turn(self, nursery: trio.Nursery) -> None:
+        """Look at results first, then hand on what was gathered, then gather more."""
+        if self._committed is not None:
+            batch, outcomes = self._committed
+            self._committed, self._committing_since = None, None
+            await self._take_effect(batch, outcomes)
+            return
+        while self._endings:
+            self._gathering.entries.append(self._endings.popleft())
+        while self._opened:
+            self._on_opened(*self._opened.popleft())
+        if self._gathering.entries and self._committing_since is None:
+            batch, self._gathering = self._gathering, Batch()
+            if batch.drafts:
+                self._committing_since = trio.current_time()
+                self._to_commit.send_nowait(batch)
+            else:
+                await self._take_effect(batch, [])
+                return
+        await self._gather(nursery)
+
+    async def _gather(self, nursery: trio.Nursery) -> None:
+        """Wait for something to do, and take what is there, up to one batch."""
+        if self._gathering.full:
+            self._attention = trio.Event()
+            if self._committed is None:
+                await self._attention.wait()
+            return
+        self._take(await self._commands.receive(), nursery)
+        with suppress(trio.WouldBlock):
+            while not self._gathering.full:
+                self._take(self._commands.receive_nowait(), nursery)
+
+    def _take(self, entry: Entry | None, nursery: trio.Nursery) -> None:
+        """Put a command into the batch, or first have the room opened that it needs."""
+        match entry:
+            case None:
+                self._nudged = False
+            case Say(member, text, cid):
+                assert member.current is not None
+                room = member.current.room
+                self._gathering.entries.append(entry)
+                self._gathering.drafts.append(Draft(room.name, member.username, text, cid, self._now_ms()))
+                self._gathering.size += len(text)
+            case Enter(room=name):
+                if (waiting := self._opening.get(name)) is not None:
+                    waiting.append(entry)
+                elif (known := self._rooms.get(name)) is not None:
+                    known.holds += 1
+                    self._gathering.entries.append(entry)
+                else:
+                    self._opening[name] = [entry]
+                    nursery.start_soon(self._open, name)
+            case _:
+                self._gathering.entries.append(entry)
+
+    async def _open(self, name: str) -> None:
+        """The task of one room's opening."""
+        try:
+            head = await self._engine.open(name)
+        except Unavailable:
+            head = None
+        self._opened.append((name, head))
+        self._nudge()
+
+    def _on_opened(self, name: str, head: Head | None) -> None:
+        waiting = self._opening.pop(name)
+        if head is not None:
+            self._rooms.add(name, head).holds = len(waiting)
+            self._gathering.entries.extend(waiting)
+            return
+        for entry in waiting:
+            if entry.switch:
+                error = CommandError(
+                    ErrorCode.UNAVAILABLE, "The room can't be read now", retry=True, cid=entry.cid
+                )
+                entry.member.outlet.reply(events.error(error))
+            else:
+                entry.member.outlet.end(Disconnect(CloseCode.INTERNAL_ERROR, "the room can't be read now"))
+
+    def _on_committed(self, batch: Batch, outcomes: list[Outcome]) -> None:
+        self._committed = (batch, outcomes)
+        self._nudge()
+
+    def _nudge(self) -> None:
+        """Wake the loop wherever it waits; a full inbox means that it is awake."""
+        self._attention.set()
+        if not self._nudged:
+            with suppress(trio.WouldBlock):
+                self._inbox.send_nowait(None)
+                self._nudged = True
+
+    async def _take_effect(self, batch: Batch, outcomes: list[Outcome]) -> None:
+        rooms = self._rooms
+        rooms.begin()
+        results = iter(outcomes)
+        reached: list[trio.Event] = []
+        for entry in batch.entries:
+            if isinstance(entry, Say):
+                rooms.settle(entry, next(results))
+            elif isinstance(entry, Barrier):
+                reached.append(entry.reached)
+            else:
+                rooms.apply(entry)
+        for room, broadcast in rooms.finish():
+            await self.fanout(room, broadcast)
+        for event in reached:
+            event.set()

@@ -1,0 +1,123 @@
+"""A connection's send channel: what the broker and the reader hand to its writer.
+
+1. The channel is bounded, and its bound is never met: the reader takes no further command while too many
+   answers are under way, so handing one over never waits.
+2. At most one command other than `message` is under way; the reader waits until its answer was handed
+   to Wire.
+3. Stored messages and ephemera don't pass here: the channel only says that there are some to read on for.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import trio
+
+from chatroom.adapters.wire import Wire
+from chatroom.pure.frames import text_frame
+from chatroom.tasks.ending import End
+from chatroom.tasks.stay import Member
+from chatroom.values.errors import Disconnect
+
+MAX_UNANSWERED = 32
+CAPACITY = MAX_UNANSWERED + 8  # beside the answers: a reply, a wake-up, an `expiring`
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A frame for the writer; `reply` marks the answer to the one other command."""
+
+    frame: bytes
+    reply: bool
+
+
+class ConnectionOutlet:
+    """The Outlet of one connection, and the reader's and writer's side of its channel."""
+
+    __slots__ = ("_answers", "_channel", "_end", "_relief", "_replied", "_sender", "_woken", "offer")
+
+    def __init__(self, end: End) -> None:
+        self.offer: Callable[[bytes, Sequence[int]], int]
+        self._end = end
+        self._sender, self._channel = trio.open_memory_channel[Answer | None](CAPACITY)
+        self._woken = False
+        self._answers = 0  # answers in the channel
+        self._relief: trio.Event | None = None
+        self._replied: trio.Event | None = None
+
+    def attach(self, wire: Wire) -> None:
+        """Offer what the broker has to this wire; it wakes the writer through `wake`."""
+        self.offer = wire.offer
+
+    # For the broker: see Outlet
+
+    def wake(self) -> None:
+        """See Outlet."""
+        if not self._woken:
+            self._woken = True
+            self._sender.send_nowait(None)
+
+    def answer(self, payload: bytes) -> None:
+        """See Outlet."""
+        self._answers += 1
+        self._sender.send_nowait(Answer(text_frame(payload), reply=False))
+
+    def settled(self) -> None:
+        """See Outlet."""
+        self._relieve()
+
+    def reply(self, payload: bytes) -> None:
+        """See Outlet."""
+        self._sender.send_nowait(Answer(text_frame(payload), reply=True))
+
+    def opened(self) -> None:
+        """See Outlet."""
+        if self._replied is not None:
+            self._replied.set()
+
+    def end(self, why: Disconnect) -> None:
+        """See Outlet."""
+        self._end.disconnect(why)
+
+    # For the reader
+
+    def expect_reply(self) -> trio.Event:
+        """A command other than `message` is about to be handed on; the event is its answer's."""
+        self._replied = trio.Event()
+        return self._replied
+
+    async def wait_room(self, member: Member) -> None:
+        """Wait until one message more of `member` may be under way."""
+        while member.outstanding + self._answers >= MAX_UNANSWERED:
+            self._relief = trio.Event()
+            await self._relief.wait()
+
+    # For the writer
+
+    async def receive(self) -> Answer | None:
+        """The next answer; None if there is something to read on for."""
+        item = await self._channel.receive()
+        self._take(item)
+        return item
+
+    def receive_nowait(self) -> Answer | None:
+        """The next answer, or None. Raises trio.WouldBlock."""
+        item = self._channel.receive_nowait()
+        self._take(item)
+        return item
+
+    def handed(self, answer: Answer) -> None:
+        """The answer has been handed to Wire."""
+        if answer.reply:
+            self.opened()
+        else:
+            self._answers -= 1
+            self._relieve()
+
+    def _take(self, item: Answer | None) -> None:
+        if item is None:
+            self._woken = False
+
+    def _relieve(self) -> None:
+        if self._relief is not None:
+            self._relief.set()
+            self._relief = None

@@ -1,0 +1,174 @@
+"""The reader of one connection: takes frames, has them judged, and hands commands on.
+
+1. It paces by not reading: who is too fast waits here, and TCP slows them.
+2. Until a command other than `message` has been answered, it takes no further one.
+3. It may be cancelled at any await: what was handed to the broker is the broker's, the rest was never taken.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+
+import trio
+from trio_websocket import WebSocketConnection
+
+from chatroom.adapters.engine import Engine
+from chatroom.adapters.wire import Wire
+from chatroom.pure import events
+from chatroom.pure.bucket import Bucket, BucketStore
+from chatroom.pure.session import Decision, Reply, Session
+from chatroom.pure.tokens import Identity
+from chatroom.tasks.broker import Broker
+from chatroom.tasks.committer import AskMembers, Enter, Say, Type
+from chatroom.tasks.outlet import ConnectionOutlet
+from chatroom.tasks.stay import Member
+from chatroom.values.codes import CloseCode, ErrorCode
+from chatroom.values.commands import Authenticate, ListMembers, Post, ReadHistory, SwitchRoom, Typing
+from chatroom.values.errors import CommandError, Disconnect, Unavailable
+from chatroom.values.journal import note
+from chatroom.values.limits import Limits
+
+
+class Reader:
+    """Carries out what one client asks for, one command at a time."""
+
+    __slots__ = (
+        "_broker",
+        "_commands",
+        "_engine",
+        "_limits",
+        "_member",
+        "_outlet",
+        "_pace",
+        "_session",
+        "_verify",
+        "_who",
+        "_wire",
+    )
+
+    def __init__(
+        self,
+        *,
+        session: Session,
+        member: Member,
+        outlet: ConnectionOutlet,
+        wire: Wire,
+        broker: Broker,
+        engine: Engine,
+        pace: BucketStore,
+        limits: Limits,
+        verify: Callable[[str], Identity | None],
+        who: Mapping[str, object],
+    ) -> None:
+        self._session = session
+        self._member = member
+        self._outlet = outlet
+        self._wire = wire
+        self._broker = broker
+        self._engine = engine
+        self._pace = pace
+        self._limits = limits
+        self._verify = verify
+        self._commands: Bucket | None = None
+        self._who = who
+
+    async def enter(self, since: int | None, epoch: str | None) -> None:
+        """Enter the session's room; returns when `welcome` is on its way."""
+        await self._command(Enter(self._member, self._session.room, since, epoch))
+        note(logging.INFO, "JOIN", **self._who, room=self._session.room)
+
+    async def read(self, socket: WebSocketConnection) -> None:
+        """Read until the client has closed or is gone (ConnectionClosed), or misbehaves (Disconnect)."""
+        while True:
+            text = await socket.get_message()
+            if isinstance(text, bytes):  # the Wire refuses binary frames before the library sees them
+                raise Disconnect(CloseCode.UNSUPPORTED_DATA, "binary frame")
+            now = trio.current_time()
+            try:
+                decision = self._session.decide(text, now)
+            except CommandError as error:
+                decision = Reply(events.error(error))
+            await self._keep_pace(decision, now)
+            if decision is not None:
+                await self._carry_out(decision)
+
+    async def _keep_pace(self, decision: Decision | None, now: float) -> None:
+        if not self._limits.message_rate:
+            return
+        if isinstance(decision, Post):
+            wait = self._pace.reserve(self._session.username, now)
+        else:
+            if self._commands is None:
+                self._commands = Bucket(self._limits.command_rate, int(self._limits.command_rate))
+            wait = self._commands.reserve(now)
+        self._wire.paced = wait > 0
+        if wait:
+            await trio.sleep(wait)
+
+    async def _carry_out(self, decision: Decision) -> None:
+        match decision:
+            case Post(text, cid):
+                await self._post(text, cid)
+            case Reply(payload):
+                await self._reply(payload)
+            case Typing(active, None):
+                await self._broker.submit(Type(self._member, active, None))
+            case Typing(active, cid):
+                await self._command(Type(self._member, active, cid))
+            case ListMembers(cid):
+                await self._command(AskMembers(self._member, cid))
+            case SwitchRoom(room, since, epoch, cid):
+                await self._command(Enter(self._member, room, since, epoch, cid, switch=True))
+                self._note_room()
+            case ReadHistory():
+                await self._reply(await self._history(decision))
+            case Authenticate(token, cid):
+                await self._reply(self._authenticate(token, cid))
+
+    async def _post(self, text: str, cid: str | None) -> None:
+        await self._outlet.wait_room(self._member)
+        self._member.outstanding += 1
+        try:
+            await self._broker.submit(Say(self._member, text, cid))
+        except trio.Cancelled:
+            self._member.outstanding -= 1
+            raise
+
+    async def _command(self, entry: Enter | Type | AskMembers) -> None:
+        replied = self._outlet.expect_reply()
+        await self._broker.submit(entry)
+        await replied.wait()
+
+    async def _reply(self, payload: bytes) -> None:
+        replied = self._outlet.expect_reply()
+        self._outlet.reply(payload)
+        await replied.wait()
+
+    def _note_room(self) -> None:
+        stay = self._member.current
+        if stay is not None and stay.room.name != self._session.room:
+            note(logging.INFO, "SWITCH", **self._who, room=stay.room.name, left=self._session.room)
+            self._session.room = stay.room.name
+
+    async def _history(self, query: ReadHistory) -> bytes:
+        stay = self._member.current
+        assert stay is not None
+        room = stay.room
+        try:
+            page = await self._engine.history(
+                room.name, before=query.before, after=query.after, upto=room.head, limit=query.limit
+            )
+        except Unavailable:
+            error = CommandError(
+                ErrorCode.UNAVAILABLE, "The history can't be read now", retry=True, cid=query.cid
+            )
+            return events.error(error)
+        return events.history(room.name, page, query.cid)
+
+    def _authenticate(self, token: str, cid: str | None) -> bytes:
+        identity = self._verify(token)
+        if identity is None or identity.username not in (None, self._session.username):
+            return events.error(CommandError(ErrorCode.FORBIDDEN, "Not a token for this name", cid=cid))
+        self._session.rights = identity.rights
+        if not identity.rights.can(self._session.room, "r"):
+            raise Disconnect(CloseCode.NOT_ALLOWED, "no longer allowed in this room")
+        return events.ack(cid)

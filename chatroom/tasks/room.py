@@ -1,0 +1,128 @@
+"""One room as the broker sees it: the log's head, who is in it, and what the current batch brings.
+
+1. Only the broker changes a room, and never while a fan-out of that room is under way.
+2. `head` is the last id fanned out, never the store's maximum.
+3. A stay that entered or left in the middle of a batch is owed exactly the items of its time there.
+"""
+
+from collections.abc import Sequence
+from itertools import accumulate
+
+from chatroom.pure import events
+from chatroom.pure.frames import text_frame
+from chatroom.pure.ring import Ring, RingBudget
+from chatroom.pure.roster import Roster
+from chatroom.tasks.stay import Item, Stay
+from chatroom.values.messages import Head, Message
+
+
+class Broadcast:
+    """The items of one room and batch as one bytes object, and who gets which of them."""
+
+    __slots__ = ("_skipped", "data", "ends", "items", "stored")
+
+    def __init__(self, items: Sequence[Item]) -> None:
+        self.items = items
+        self.data = b"".join([item.frame for item in items])
+        self.ends = tuple(accumulate(len(item.frame) for item in items))
+        self.stored = sum(item.stored for item in items)
+        self._skipped: dict[str, Broadcast | None] = {
+            item.skip: None for item in items if item.skip is not None
+        }
+
+    @property
+    def skips(self) -> bool:
+        """Whether there is anybody who must not get all of it."""
+        return bool(self._skipped)
+
+    def for_user(self, username: str) -> "Broadcast":
+        """The broadcast without the items that `username` must not get."""
+        if username not in self._skipped:
+            return self
+        variant = self._skipped[username]
+        if variant is None:
+            variant = Broadcast([item for item in self.items if item.skip != username])
+            self._skipped[username] = variant
+        return variant
+
+
+class Room:
+    """A room with members, or about to have some."""
+
+    __slots__ = (
+        "_arrivals",
+        "_budget",
+        "_items",
+        "epoch",
+        "head",
+        "holds",
+        "name",
+        "number",
+        "ring",
+        "roster",
+        "stays",
+    )
+
+    def __init__(self, name: str, head: Head, budget: RingBudget) -> None:
+        self.name = name
+        self.epoch = head.epoch
+        self.head = head.last_id
+        self._budget = budget
+        self.ring = Ring(budget, head.last_id)
+        self.roster = Roster()
+        self.stays: dict[Stay, None] = {}
+        self.number = 0  # of the last batch that touched this room
+        self.holds = 0  # commands on their way that need this room to stay
+        self._items: list[Item] = []
+        self._arrivals: dict[Stay, int] = {}
+
+    @property
+    def unused(self) -> bool:
+        """Nobody is here and nobody is about to come."""
+        return not self.stays and not self.holds
+
+    def store(self, message: Message) -> None:
+        """Show a stored message to everybody."""
+        assert message.id == self.head + 1, "ids are dense"
+        frame = text_frame(events.message(self.name, message))
+        self.ring.append(frame)
+        self.head = message.id
+        self._items.append(Item(frame, message.id, stored=True))
+
+    def tell_typing(self, username: str, active: bool) -> None:
+        """Show the others that `username` has begun or stopped typing."""
+        frame = text_frame(events.typing(self.name, username, active))
+        self._items.append(Item(frame, self.head, skip=username))
+
+    def enter(self, stay: Stay, *, quiet: bool) -> None:
+        """`stay` begins here; the others hear of it if the name is new."""
+        username = stay.member.username
+        if self.roster.enter(username) and not quiet:
+            frame = text_frame(events.joined(self.name, username))
+            self._items.append(Item(frame, self.head, presence=True, skip=username))
+        stay.seen = self.number
+        self.stays[stay] = None
+        self._arrivals[stay] = len(self._items)
+
+    def leave(self, stay: Stay, *, quiet: bool) -> None:
+        """`stay` ends here, owed all that the batch has brought so far."""
+        arrival = self._arrivals.pop(stay, 0)
+        stay.lag(self._items[arrival:], 0)
+        stay.end = self.head
+        del self.stays[stay]
+        username = stay.member.username
+        if self.roster.leave(username) and not quiet:
+            frame = text_frame(events.left(self.name, username))
+            self._items.append(Item(frame, self.head, presence=True))
+
+    def take_broadcast(self) -> Broadcast | None:
+        """What the batch has brought; those who arrived in the middle of it are told of the rest."""
+        items, self._items = self._items, []
+        arrivals, self._arrivals = self._arrivals, {}
+        for stay, index in arrivals.items():
+            stay.lag(items[index:], 0)
+        return Broadcast(items) if items else None
+
+    def close(self) -> None:
+        """Give back what the room holds."""
+        self._budget.close(self.ring)
