@@ -197,13 +197,16 @@ async def test_a_large_answer_goes_out_in_pieces_and_a_small_one_in_one(autojump
 # Refusals
 
 
-async def test_a_refusal_of_a_plain_request_leaves_the_connection_usable(autojump_clock: MockClock) -> None:
-    site = Site(refusal=Refusal(401, "Unauthorized", (("WWW-Authenticate", "Bearer"),)))
+@pytest.mark.parametrize("status", [401, 403, 404, 405, 429])
+async def test_a_refusal_of_a_plain_request_leaves_the_connection_usable(
+    status: int, autojump_clock: MockClock
+) -> None:
+    site = Site(refusal=Refusal(status, "Not now", (("Retry-After", "7"),)))
     found = await visit(GET + LAST, site=site)
-    assert [(status, body) for status, _, body in found] == [(401, b"Unauthorized")] * 2
-    assert found[0][1]["www-authenticate"] == "Bearer"
+    assert [(told, body) for told, _, body in found] == [(status, b"Not now")] * 2
+    assert found[0][1]["retry-after"] == "7"
     assert found[0][1]["content-type"].startswith("text/plain")
-    assert site.refusals == [(401, "/"), (401, "/metrics")]
+    assert site.refusals == [(status, "/"), (status, "/metrics")]
 
 
 @pytest.mark.parametrize("status", [400, 503])

@@ -300,6 +300,10 @@ def test_nothing_follows_where_the_client_or_a_body_ends_it(head: bytes) -> None
     assert not reusable
 
 
+def test_a_body_that_was_not_read_ends_it_even_unannounced() -> None:
+    assert not answer(GET.replace(b"\r\n\r\n", b"\r\nContent-Length: 3\r\n\r\n"), Response(200))[2]
+
+
 def test_a_head_that_could_not_be_read_is_answered_all_the_same() -> None:
     first, body, reusable, _ = answer(None, Response(400, b"no"), close=True)
     assert first.status_code == 400

@@ -98,6 +98,7 @@ def test_since_must_be_a_non_negative_integer(since: str) -> None:
     ],
 )
 def test_since_is_bounded_however_long_it_is(since: str, expected: int) -> None:
+    assert HIGHEST_ID == 2**63 - 1
     assert query(f"since={since}&epoch=e").wish() == Wish(None, "general", expected, "e")
 
 
