@@ -142,8 +142,13 @@ def fall_silent(members: list[Member]) -> None:
 
 def padding(size: int) -> str:
     """What to add to the texts so that frames have `size` bytes, at five-digit ids and counters."""
-    frame = {"event": "message", "data": {"username": "u000", "text": "A12345"}, "room": ROOM,
-             "id": 12345, "ts": 1764000001000}
+    frame = {
+        "event": "message",
+        "data": {"username": "u000", "text": "A12345"},
+        "room": ROOM,
+        "id": 12345,
+        "ts": 1764000001000,
+    }
     return "." * max(0, size - len(json.dumps(frame, separators=(",", ":"))))
 
 
@@ -196,10 +201,12 @@ def check(room: Room, senders: list[Member]) -> int:
 def line(name: str, result: Result) -> str:
     """One run in one line."""
     server, generator = result.server_cpu / result.seconds, result.generator_cpu / result.seconds
-    return (f"  {name:13} {result.cost:7.3f} CPU s per million deliveries "
-            f"{result.deliveries / result.server_cpu:12,.0f} deliveries per CPU s "
-            f"{result.deliveries / result.seconds:12,.0f}/s   server {server:.0%}, generator {generator:.0%} "
-            f"of a core, {result.frame}-byte frames")
+    return (
+        f"  {name:13} {result.cost:7.3f} CPU s per million deliveries "
+        f"{result.deliveries / result.server_cpu:12,.0f} deliveries per CPU s "
+        f"{result.deliveries / result.seconds:12,.0f}/s   server {server:.0%}, generator {generator:.0%} "
+        f"of a core, {result.frame}-byte frames"
+    )
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -212,8 +219,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--warmup", type=float, default=1.0)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--at-least", type=float, default=0.0, metavar="RATIO",
-                        help="exit 1 below this median ratio")
+    parser.add_argument(
+        "--at-least", type=float, default=0.0, metavar="RATIO", help="exit 1 below this median ratio"
+    )
     return parser.parse_args(argv)
 
 

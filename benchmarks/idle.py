@@ -23,8 +23,10 @@ def enter(port: int, numbers: range, per_room: int) -> list[socket.socket]:
     """Connect clients, a bunch at a time, each waiting for its welcome."""
     entered = []
     for begin in range(numbers.start, numbers.stop, AT_ONCE):
-        bunch = [wire.connect(port, f"u{n}", f"room-{n // per_room}")
-                 for n in range(begin, min(begin + AT_ONCE, numbers.stop))]
+        bunch = [
+            wire.connect(port, f"u{n}", f"room-{n // per_room}")
+            for n in range(begin, min(begin + AT_ONCE, numbers.stop))
+        ]
         for sock in bunch:
             await_welcome(sock)
         entered += bunch
@@ -60,8 +62,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--connections", type=int, default=2000)
     parser.add_argument("--per-room", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--at-most", type=float, default=float("inf"), metavar="KB",
-                        help="exit 1 if a connection to the first system takes more kB (1,000 bytes)")
+    parser.add_argument(
+        "--at-most",
+        type=float,
+        default=float("inf"),
+        metavar="KB",
+        help="exit 1 if a connection to the first system takes more kB (1,000 bytes)",
+    )
     return parser.parse_args(argv)
 
 

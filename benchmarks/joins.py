@@ -73,8 +73,10 @@ class Storm:
                     return
                 for fd, _ in ready:
                     self.receive(self.joiners[fd])
-        raise wire.WrongDeliveryError(f"{self.clients - self.complete} of {self.clients} clients "
-                                      f"don't know everybody after {PATIENCE:g} s")
+        raise wire.WrongDeliveryError(
+            f"{self.clients - self.complete} of {self.clients} clients "
+            f"don't know everybody after {PATIENCE:g} s"
+        )
 
     def connect_more(self, epoll: select.epoll) -> None:
         """Start as many clients as may be entering."""
@@ -138,8 +140,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--clients", type=int, default=1000)
     parser.add_argument("--at-once", type=int, default=50, help="clients between connect and first frame")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--at-least", type=float, default=0.0, metavar="RATIO",
-                        help="exit 1 below this median ratio of wall time")
+    parser.add_argument(
+        "--at-least",
+        type=float,
+        default=0.0,
+        metavar="RATIO",
+        help="exit 1 below this median ratio of wall time",
+    )
     return parser.parse_args(argv)
 
 
@@ -148,8 +155,10 @@ def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     prepare_generator()
     gc.disable()
-    print(f"joins: {args.clients} clients into one room, {args.at_once} at once, "
-          f"{args.clients * (args.clients - 1) // 2:,} announcements")
+    print(
+        f"joins: {args.clients} clients into one room, {args.at_once} at once, "
+        f"{args.clients * (args.clients - 1) // 2:,} announcements"
+    )
     rounds = []
     for _ in range(args.rounds):
         results = {}
@@ -157,14 +166,19 @@ def main(argv: list[str] | None = None) -> int:
             with running(system) as server:
                 result = results[system.name] = measure(server, args)
             kinds = ", ".join(f"{count:,} {kind}" for kind, count in result.kinds.items())
-            print(f"  {system.name:13} {result.seconds:6.2f} s wall, {result.server_cpu:6.2f} s server CPU, "
-                  f"{result.generator_cpu:6.2f} s generator CPU; {kinds}", flush=True)
+            print(
+                f"  {system.name:13} {result.seconds:6.2f} s wall, {result.server_cpu:6.2f} s server CPU, "
+                f"{result.generator_cpu:6.2f} s generator CPU; {kinds}",
+                flush=True,
+            )
         rounds.append(results)
     walls = [{name: result.seconds for name, result in results.items()} for results in rounds]
     costs = [{name: result.server_cpu for name, result in results.items()} for results in rounds]
     for name in walls[0]:
-        print(f"  {name:13} {spread([wall[name] for wall in walls])} s wall, "
-              f"{spread([cost[name] for cost in costs])} s server CPU")
+        print(
+            f"  {name:13} {spread([wall[name] for wall in walls])} s wall, "
+            f"{spread([cost[name] for cost in costs])} s server CPU"
+        )
     print_ratios("server CPU", costs)
     return verdict(print_ratios("wall time", walls), args.at_least)
 

@@ -16,8 +16,21 @@ def prepare() -> None:
     stamp = BUILD / "bench-venv" / "requirements.txt"
     if not stamp.exists() or stamp.read_text() != wanted:
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(stamp.parent)], check=True)
-        subprocess.run([str(VENV_PYTHON), "-m", "pip", "install", "-q", "--disable-pip-version-check",
-                        "--require-hashes", "--only-binary=:all:", "-r", str(REQUIREMENTS)], check=True)
+        subprocess.run(
+            [
+                str(VENV_PYTHON),
+                "-m",
+                "pip",
+                "install",
+                "-q",
+                "--disable-pip-version-check",
+                "--require-hashes",
+                "--only-binary=:all:",
+                "-r",
+                str(REQUIREMENTS),
+            ],
+            check=True,
+        )
         stamp.write_text(wanted)
     folder = NODE_MODULES.parent
     folder.mkdir(parents=True, exist_ok=True)

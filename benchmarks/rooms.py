@@ -36,8 +36,10 @@ class Walker:
     def step(self) -> None:
         """Ask for as many more rooms as may be under way."""
         until = min(self.wanted, self.arrived + self.under_way)
-        commands = [f'{{"event":"switch_room","data":{{"room":"{self.prefix}{n}"}}}}'
-                    for n in range(self.asked, until)]
+        commands = [
+            f'{{"event":"switch_room","data":{{"room":"{self.prefix}{n}"}}}}'
+            for n in range(self.asked, until)
+        ]
         self.asked = until
         self.sock.sendall(b"".join(wire.masked(command.encode()) for command in commands))
 
@@ -58,8 +60,10 @@ class Walker:
 
 def walk(sockets: list[socket.socket], prefix: str, rooms: int, under_way: int) -> None:
     """Make and leave `rooms` rooms, the same number by each connection."""
-    walkers = {sock.fileno(): Walker(sock, f"{prefix}{n}-", rooms // len(sockets), under_way)
-               for n, sock in enumerate(sockets)}
+    walkers = {
+        sock.fileno(): Walker(sock, f"{prefix}{n}-", rooms // len(sockets), under_way)
+        for n, sock in enumerate(sockets)
+    }
     with select.epoll() as epoll:
         for fd, walker in walkers.items():
             epoll.register(fd, select.EPOLLIN)
@@ -85,8 +89,11 @@ def measure(server: Server, args: argparse.Namespace) -> int:
         walk(sockets, lot, args.rooms, args.under_way)
         walk(sockets, f"{lot}-end", len(sockets), 1)
         sizes.append(server.rss())
-        print(f"  {lot} {args.rooms:,} rooms: {(sizes[-1] - sizes[-2]) / MEGABYTE:+.2f} MB, "
-              f"{args.rooms / (time.perf_counter() - begin):,.0f} rooms/s", flush=True)
+        print(
+            f"  {lot} {args.rooms:,} rooms: {(sizes[-1] - sizes[-2]) / MEGABYTE:+.2f} MB, "
+            f"{args.rooms / (time.perf_counter() - begin):,.0f} rooms/s",
+            flush=True,
+        )
     for sock in sockets:
         sock.close()
     return sizes[2] - sizes[1]
@@ -98,8 +105,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--rooms", type=int, default=100_000)
     parser.add_argument("--connections", type=int, default=5)
     parser.add_argument("--under-way", type=int, default=8, help="switches under way on each connection")
-    parser.add_argument("--at-most", type=float, default=2.0, metavar="MB",
-                        help="exit 1 if the second lot adds more")
+    parser.add_argument(
+        "--at-most", type=float, default=2.0, metavar="MB", help="exit 1 if the second lot adds more"
+    )
     return parser.parse_args(argv)
 
 

@@ -12,8 +12,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = options(__doc__, names=(OURS,))
     parser.add_argument("--starts", type=int, default=10)
-    parser.add_argument("--at-most", type=float, default=float("inf"), metavar="SECONDS",
-                        help="exit 1 above this median")
+    parser.add_argument(
+        "--at-most", type=float, default=float("inf"), metavar="SECONDS", help="exit 1 above this median"
+    )
     return parser.parse_args(argv)
 
 

@@ -61,8 +61,14 @@ def options(description: str | None, *, names: tuple[str, ...] = (OURS, *OTHERS)
     """A parser with the options that all programs share."""
     parser = argparse.ArgumentParser(description=(description or "").splitlines()[0])
     parser.add_argument("--ours", default=default_command(), metavar="COMMAND", help="default: %(default)s")
-    parser.add_argument("--systems", nargs="+", default=list(names), choices=NAMES, metavar="NAME",
-                        help=f"of {', '.join(NAMES)}; default: {' '.join(names)}")
+    parser.add_argument(
+        "--systems",
+        nargs="+",
+        default=list(names),
+        choices=NAMES,
+        metavar="NAME",
+        help=f"of {', '.join(NAMES)}; default: {' '.join(names)}",
+    )
     return parser
 
 
@@ -103,8 +109,14 @@ def running(system: System) -> Iterator[Server]:
     """
     pin = ["taskset", "-c", str(SERVER_CORE)] if (os.cpu_count() or 1) > 1 else []
     with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen([*pin, *system.argv], cwd=ROOT, env={**os.environ, **system.env},
-                                   stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log)
+        process = subprocess.Popen(
+            [*pin, *system.argv],
+            cwd=ROOT,
+            env={**os.environ, **system.env},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+        )
         assert process.stdout is not None
         try:
             line = process.stdout.readline().decode()
@@ -138,6 +150,9 @@ def _cpu_ticks(pid: int) -> int:
 
 
 def _tree(pid: int) -> list[int]:
-    children = [child for task in Path(f"/proc/{pid}/task").iterdir()
-                for child in (task / "children").read_text().split()]
+    children = [
+        child
+        for task in Path(f"/proc/{pid}/task").iterdir()
+        for child in (task / "children").read_text().split()
+    ]
     return [pid, *(descendant for child in children for descendant in _tree(int(child)))]

@@ -79,7 +79,7 @@ def frames(received: bytes | bytearray, start: int = 0) -> Iterator[tuple[bytes,
     size = len(received)
     while start + 2 <= size:
         if received[start] != TEXT:
-            raise WrongDeliveryError(f"not a text frame: {bytes(received[start:start + 40])!r}")
+            raise WrongDeliveryError(f"not a text frame: {bytes(received[start : start + 40])!r}")
         length, body = received[start + 1], start + 2
         if length > 125:
             extra = 2 if length == 126 else 8

@@ -67,8 +67,13 @@ def answer(room: Room, username: str, raw: str | bytes) -> str | None:
         return encode({"event": "error", "data": {"message": "Bad data"}, "code": "bad_data"})
     if text:
         room.last_id += 1
-        frame = {"event": "message", "data": {"username": username, "text": text}, "room": room.name,
-                 "id": room.last_id, "ts": time.time_ns() // 1_000_000}
+        frame = {
+            "event": "message",
+            "data": {"username": username, "text": text},
+            "room": room.name,
+            "id": room.last_id,
+            "ts": time.time_ns() // 1_000_000,
+        }
         broadcast(room.members, encode(frame))
     return None
 
@@ -79,9 +84,15 @@ async def handle(connection: ServerConnection) -> None:
     name, username = wanted.get("room", "general"), wanted.get("username", "anonymous")
     room = rooms.setdefault(name, Room(name))
     room.announce("joined", username)
-    welcome = {"event": "welcome", "data": {"message": f"Welcome to #{name}, {username}!",
-                                            "members": sorted(room.members.values())},
-               "room": name, "username": username, "epoch": "-", "last_id": room.last_id, "replay": 0}
+    welcome = {
+        "event": "welcome",
+        "data": {"message": f"Welcome to #{name}, {username}!", "members": sorted(room.members.values())},
+        "room": name,
+        "username": username,
+        "epoch": "-",
+        "last_id": room.last_id,
+        "replay": 0,
+    }
     room.members[connection] = username
     try:
         await connection.send(encode(welcome))
@@ -98,8 +109,16 @@ async def handle(connection: ServerConnection) -> None:
 
 async def main() -> None:
     """Listen on a free port and say which."""
-    server = await serve(handle, "127.0.0.1", 0, process_request=check_token, compression=None,
-                         ping_interval=None, close_timeout=1, backlog=1024)
+    server = await serve(
+        handle,
+        "127.0.0.1",
+        0,
+        process_request=check_token,
+        compression=None,
+        ping_interval=None,
+        close_timeout=1,
+        backlog=1024,
+    )
     port = next(iter(server.sockets)).getsockname()[1]
     print(f"Listening on http://127.0.0.1:{port}", flush=True)
     await server.serve_forever()
