@@ -4,7 +4,7 @@ import itertools
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chatroom.pure.bucket import Bucket, BucketStore, Window
@@ -74,6 +74,7 @@ def test_senseless_buckets_are_refused(rate: float, burst: int) -> None:
         Bucket(rate, burst)
 
 
+@settings(deadline=None)
 @given(TIMES, st.sampled_from([0.5, 1, 5, 200]), st.integers(1, 20))
 def test_no_stretch_of_time_gets_more_than_burst_and_rate(
     times: list[float], rate: float, burst: int
@@ -86,6 +87,7 @@ def test_no_stretch_of_time_gets_more_than_burst_and_rate(
             assert last - first + 1 <= burst + (turns[last] - turns[first]) * rate + 1e-3
 
 
+@settings(deadline=None)
 @given(TIMES, st.sampled_from([0.5, 1, 5]), st.integers(1, 5))
 def test_waits_are_those_of_a_plain_token_bucket(times: list[float], rate: float, burst: int) -> None:
     bucket, tokens, before = Bucket(rate, burst), float(burst), 0.0
@@ -141,6 +143,7 @@ def test_a_window_keeps_no_more_than_it_must() -> None:
     assert not window._times
 
 
+@settings(deadline=None)
 @given(TIMES, st.integers(0, 5), st.sampled_from([0.5, 1.0, 10.0]))
 def test_a_window_counts_what_a_full_list_would(times: list[float], limit: int, seconds: float) -> None:
     window = Window(limit, seconds)
@@ -189,6 +192,7 @@ def test_a_store_without_a_rate_remembers_nobody() -> None:
     assert len(store) == 0
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("abcdefgh"), st.floats(0, 2)), max_size=80))
 def test_forgetting_changes_no_answer(steps: list[tuple[str, float]]) -> None:
     store, kept, now = BucketStore(2, 3), {key: Bucket(2, 3) for key in "abcdefgh"}, 0.0

@@ -5,7 +5,7 @@ import itertools
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chatroom.pure.rights import Rights, matches
@@ -130,6 +130,7 @@ def test_patterns_that_do_not_fit(pattern: str, name: str) -> None:
     assert not matches(pattern, name)
 
 
+@settings(deadline=None)
 @given(st.text("ab*?", max_size=12), st.text("ab", max_size=12))
 def test_matching_agrees_with_fnmatch(pattern: str, name: str) -> None:
     assert matches(pattern, name) == fnmatch.fnmatchcase(name, pattern)
@@ -147,6 +148,7 @@ ROOMS = st.text("ab[]-", min_size=1, max_size=4)
 GLOBS = st.text("ab*?", min_size=1, max_size=4)
 
 
+@settings(deadline=None)
 @given(st.dictionaries(ROOMS | GLOBS, st.sampled_from(["", "r", "w", "rw", "wr"]), max_size=6), ROOMS)
 def test_the_decision_agrees_with_the_rule_as_written(rooms: dict[str, str], room: str) -> None:
     if room in rooms:
@@ -166,6 +168,7 @@ JSON = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(JSON)
 def test_any_claim_is_rights_or_a_value_error(rooms: object) -> None:
     try:

@@ -57,6 +57,13 @@ def test_the_server_has_so_many_connections_exempt_ones_included() -> None:
     tallies.check_full()
 
 
+def test_limits_of_one_let_one_in() -> None:
+    tallies = Tallies(Limits(connections=1, per_user=1, per_address=1))
+    tallies.check_address(THERE, 0)
+    tallies.check_user("alice")
+    tallies.check_full()
+
+
 def test_exempt_peers_have_no_address_to_count() -> None:
     tallies = Tallies(LIMITS)
     for number in range(6):
@@ -72,11 +79,8 @@ def test_after_too_many_wrong_tokens_an_address_is_refused_until_a_minute_after_
     for now in (0, 10, 20):
         tallies.check_address(THERE, now)
         tallies.wrong_token(THERE, now)
-    assert refused(tallies.check_address, THERE, 20.5) == (
-        429,
-        "Too many wrong tokens from your address",
-        "40",
-    )
+    text = "Too many wrong tokens from your address"
+    assert refused(tallies.check_address, THERE, 20.5) == (429, text, "40")
     assert refused(tallies.check_address, THERE, 59.99)[2] == "1"
     tallies.check_address(ELSEWHERE, 20.5)
     tallies.check_address(THERE, 60)
@@ -98,11 +102,8 @@ SAME = [
     ("2001:db8:1:2::1", "2001:db8:1:2:ffff:ffff:ffff:ffff"),
     ("2001:db8:1:2::1", "2001:0DB8:0001:0002::"),
     ("fe80::1%eth0", "fe80::2%eth1"),
-    ("what/ever", "what/ever"),
 ]
 DIFFERENT = [
-    ("192.0.2.1", "192.0.2.2"),
-    ("::ffff:192.0.2.1", "::ffff:192.0.2.2"),
     ("2001:db8:1:2::1", "2001:db8:1:3::1"),
     ("192.0.2.1", "::192.0.2.1"),
     ("::", "0.0.0.0"),
@@ -187,7 +188,6 @@ class TalliesMachine(RuleBasedStateMachine):
         self.tallies = Tallies(LIMITS)
         self.now = 0.0
         self.inside: list[tuple[Place, Peer, str]] = []
-        self.outside: list[Place] = []
         self.wrong: list[tuple[str, float]] = []
 
     def expected(self, peer: Peer, user: str) -> int | None:
@@ -218,11 +218,6 @@ class TalliesMachine(RuleBasedStateMachine):
         if index < len(self.inside):
             place = self.inside.pop(index)[0]
             place.leave()
-            self.outside.append(place)
-
-    @rule()
-    def leave_again(self) -> None:
-        for place in self.outside:
             place.leave()
 
     @rule(peer=PEERS)

@@ -4,7 +4,7 @@ import hashlib
 import pickle
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chatroom.pure import tokens
@@ -176,6 +176,7 @@ def test_the_first_verifier_that_knows_a_token_decides_and_all_are_asked() -> No
     assert Verifiers([]).verify("a") is None
 
 
+@settings(deadline=None)
 @given(st.text(alphabet=st.characters()) | st.text(alphabet="abc-token", max_size=12))
 def test_any_presented_text_is_somebody_or_nobody(token: str) -> None:
     assert (TokenTable.development().verify(token) is not None) == (token in DEVELOPMENT_TOKENS)

@@ -4,7 +4,7 @@ import hashlib
 import tomllib
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chatroom.pure.tokens import TokenTable
@@ -158,6 +158,7 @@ QUOTED = ['"a"', '"\u00e9"', '"rw"', f'"{DIGEST}"', '"', '"""', "\\"]
 FRAGMENTS = st.sampled_from([*PLAIN.split(), *QUOTED, " ", "\n"])
 
 
+@settings(deadline=None)
 @given(st.text() | st.binary() | st.lists(FRAGMENTS, max_size=25).map("".join))
 def test_any_file_is_a_table_or_a_start_error(text: str | bytes) -> None:
     try:
