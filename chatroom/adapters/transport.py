@@ -197,7 +197,10 @@ class TlsTransport:
         return len(record)
 
     async def wait_room(self) -> None:
-        await self._socket.wait_room()
+        try:
+            await self._tls.wait_send_all_might_not_block()
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise _broken(error) from error
 
     async def receive_some(self, max_bytes: int) -> bytes:
         try:
