@@ -180,3 +180,11 @@ def test_help_into_a_closed_pipe_is_harmless() -> None:
     command = ["sh", "-c", '"$0" -m chatroom --help | true', sys.executable]
     done = subprocess.run(command, capture_output=True, check=False, timeout=60)
     assert done.stderr == b""
+
+
+def test_a_process_without_any_standard_descriptor_runs() -> None:
+    code = (
+        "import os, sys; from chatroom.cli import main; os.closerange(0, 3); "
+        "sys.exit(main([], {}, run=lambda _: 7 if os.readlink('/proc/self/fd/2') == os.devnull else 8))"
+    )
+    assert python("-c", code).returncode == 7

@@ -88,15 +88,16 @@ def test_every_metric_with_its_labels() -> None:
     assert {word(name): words(labels) for name, labels, _ in table("Metrics")} == shown
 
 
-def code_events() -> dict[str, set[str]]:
-    """What is logged, and with which fields, by all calls of `note` in the code."""
-    events: dict[str, set[str]] = {"log_lines_dropped": {"count"}}
+def code_events() -> dict[str, tuple[str, set[str]]]:
+    """What is logged, at which level and with which fields, by all calls of `note` in the code."""
+    events: dict[str, tuple[str, set[str]]] = {"log_lines_dropped": ("warning", {"count"})}
     for path in sorted((ROOT / "chatroom").rglob("*.py")):
         for call in ast.walk(ast.parse(path.read_text())):
             if not isinstance(call, ast.Call) or ast.unparse(call.func) != "note":
                 continue
+            level = ast.unparse(call.args[0]).removeprefix("logging.").lower()
             event = str(ast.literal_eval(call.args[1]))  # so its name has to be a literal
-            fields = events.setdefault(event, set())
+            fields = events.setdefault(event, (level, set()))[1]
             for keyword in call.keywords:
                 fields.update({keyword.arg} if keyword.arg else spread(ast.unparse(keyword.value)))
     return events
@@ -110,10 +111,10 @@ def spread(expression: str) -> set[str]:
     return {"exception", "location"}
 
 
-def test_every_log_event_with_its_fields() -> None:
-    documented = {str(word(event)): set(words(fields)) for event, _, fields, _ in table("Logs")}
+def test_every_log_event_with_its_level_and_fields() -> None:
+    documented = {str(word(event)): (level, set(words(fields))) for event, level, fields, _ in table("Logs")}
     code = code_events()
-    code["crash"].add("traceback")
+    code["crash"][1].add("traceback")
     assert documented == code
 
 
