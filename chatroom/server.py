@@ -40,6 +40,7 @@ from chatroom.reception import RESTARTING, Reception
 from chatroom.settings import Settings
 from chatroom.site import ChatSite, Enquiry, Entrance
 from chatroom.tasks.broker import Broker
+from chatroom.tasks.fanout import Fanout
 from chatroom.tasks.rooms import Rooms
 from chatroom.values.codes import CloseCode
 from chatroom.values.errors import Disconnect, StartError
@@ -110,6 +111,7 @@ class Server:
         self._broker = Broker(
             self._engine,
             self._rooms,
+            fanout=Fanout(),
             now_ms=lambda: time.time_ns() // 1_000_000,
             observe_commit=self._metrics.observe_commit,
         )

@@ -37,6 +37,7 @@ class Broker:
         engine: Engine,
         rooms: Rooms,
         *,
+        fanout: Fanout,
         now_ms: Callable[[], int],
         observe_commit: Callable[[float], None],
     ) -> None:
@@ -54,7 +55,7 @@ class Broker:
         self._committing_since: float | None = None
         self._attention = trio.Event()
         self._nudged = False
-        self.fanout = Fanout()
+        self.fanout = fanout
 
     async def submit(self, entry: Entry) -> None:
         """Hand in a command; waits while the broker is behind. Safe to cancel: then nothing was handed in."""

@@ -18,9 +18,10 @@ GIVE_WAY = 256
 class Fanout:
     """The one place where live frames are handed out; counts what it delivered of the stored messages."""
 
-    __slots__ = ("deliveries",)
+    __slots__ = ("_give_way", "deliveries")
 
-    def __init__(self) -> None:
+    def __init__(self, give_way: int = GIVE_WAY) -> None:
+        self._give_way = give_way
         self.deliveries = 0
 
     def count(self, given: int) -> None:
@@ -32,7 +33,7 @@ class Fanout:
         number = room.number
         visited = 0
         for stay in room.stays:
-            if stay.seen == number:
+            if stay.seen >= number:
                 continue
             stay.seen = number
             own = broadcast.for_user(stay.member.username) if broadcast.skips else broadcast
@@ -50,5 +51,5 @@ class Fanout:
                 stay.lag(own.items, 0)
                 stay.member.outlet.wake()
             visited += 1
-            if not visited % GIVE_WAY:
+            if not visited % self._give_way:
                 await trio.lowlevel.checkpoint()

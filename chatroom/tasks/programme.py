@@ -104,7 +104,7 @@ class Programme:
             self._member.stays.remove(stay)
             self._let_go(stay)
             return Step.MORE
-        if stay.seen != stay.room.number:
+        if stay.seen < stay.room.number:
             return Step.IDLE  # a fan-out is under way and has not come to this stay yet; it will wake us
         if stay.missed:
             stay.missed = False

@@ -71,7 +71,7 @@ class Room:
         self.ring = Ring(budget, head.last_id)
         self.roster = Roster()
         self.stays: dict[Stay, None] = {}
-        self.number = 0  # of the last batch that touched this room
+        self.number = 0  # of the last batch that brought something to tell here
         self.holds = 0  # commands on their way that need this room to stay
         self._items: list[Item] = []
         self._arrivals: dict[Stay, int] = {}
@@ -100,7 +100,6 @@ class Room:
         if self.roster.enter(username) and not quiet:
             frame = text_frame(events.joined(self.name, username))
             self._items.append(Item(frame, self.head, presence=True, skip=username))
-        stay.seen = self.number
         self.stays[stay] = None
         self._arrivals[stay] = len(self._items)
 

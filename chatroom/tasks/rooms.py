@@ -70,11 +70,11 @@ class Rooms:
                 room.close()
                 self._engine.release(room.name)
             elif broadcast is not None:
+                room.number = self._number
                 broadcasts.append((room, broadcast))
         return broadcasts
 
     def _touch(self, room: Room) -> Room:
-        room.number = self._number
         self._touched[room] = None
         return room
 
@@ -145,6 +145,7 @@ class Rooms:
         stay = Stay(member, room, start.after, text_frame(opening))
         member.current = stay
         member.stays.append(stay)
+        stay.seen = self._number
         room.enter(stay, quiet=self.quiet)
         member.outlet.wake()
 

@@ -81,7 +81,7 @@ class Stay:
         self.opening: bytes | None = opening
         self.live = False
         self.end: int | None = None
-        self.seen = 0  # the number of the last batch that has been offered or accounted for
+        self.seen = 0  # the number of the last batch that was offered to this stay or reckoned with
         self.missed = False
         self.offer: Callable[[bytes, Sequence[int]], int] = member.outlet.offer
         self._withheld: deque[Item] | None = None

@@ -1,0 +1,420 @@
+"""The broker with its rooms, members and writers: order, presence, lagging, switching, departure."""
+
+from collections.abc import Sequence
+
+import pytest
+import trio
+
+from chatroom.adapters.memory import MemoryEngine
+from chatroom.tasks.committer import MAX_DRAFTS
+from chatroom.values.errors import Unavailable
+from chatroom.values.messages import Draft, Failed, Head, Outcome, Unknown
+from tests.support.hall import Guest, Hall, open_hall
+
+
+async def arrive(hall: Hall, *names: str, room: str = "r") -> list[Guest]:
+    guests = [hall.guest(name) for name in names]
+    for guest in guests:
+        await guest.enter(room)
+        await hall.settle()
+    return guests
+
+
+class SlowEngine(MemoryEngine):
+    """An engine whose commits and reads wait until they are let go."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: "e")
+        self.go = trio.Event()
+        self.batches: list[int] = []
+
+    async def append(self, drafts: Sequence[Draft]) -> list[Outcome]:
+        self.batches.append(len(drafts))
+        await self.go.wait()
+        return await super().append(drafts)
+
+
+async def test_everyone_in_the_room_gets_the_message_and_nobody_else() -> None:
+    async with open_hall() as hall:
+        alice, bob = await arrive(hall, "alice", "bob")
+        (carol,) = await arrive(hall, "carol", room="other")
+        await alice.say("hi", "c1")
+        await hall.settle()
+        expected = {
+            "event": "message",
+            "data": {"username": "alice", "text": "hi"},
+            "room": "r",
+            "id": 1,
+            "ts": 1_764_000_000_000,
+            "cid": "c1",
+        }
+        assert alice.named("message") == bob.named("message") == [expected]
+        assert carol.named("message") == []
+
+
+async def test_presence_is_per_username() -> None:
+    async with open_hall() as hall:
+        alice, bob, bob2 = await arrive(hall, "alice", "bob", "bob")
+        assert bob2.named("welcome")[0]["data"]["members"] == ["alice", "bob"]
+        bob.leave()
+        await hall.settle()
+        assert [each["event"] for each in alice.events] == ["welcome", "joined"]
+        bob2.leave()
+        await hall.settle()
+        assert alice.events[2:] == [{"event": "left", "data": {"username": "bob"}, "room": "r"}]
+
+
+async def test_left_comes_after_the_last_message_of_the_departed() -> None:
+    async with open_hall() as hall:
+        alice, bob = await arrive(hall, "alice", "bob")
+        await bob.say("bye")
+        bob.leave()  # before the broker has looked at the message
+        await hall.settle()
+        assert [each["event"] for each in alice.events[2:]] == ["message", "left"]
+
+
+async def test_a_connection_that_is_gone_before_it_is_let_in_is_never_announced() -> None:
+    async with open_hall() as hall:
+        (alice,) = await arrive(hall, "alice")
+        ghost = hall.guest("ghost")
+        ghost.leave()
+        await ghost.enter("r")
+        await hall.settle()
+        assert len(alice.events) == 1
+        assert len(hall.rooms.get("r").roster) == 1
+
+
+async def test_the_echo_of_a_message_sent_just_before_a_switch_is_not_lost() -> None:
+    async with open_hall() as hall:
+        alice, bob = await arrive(hall, "alice", "bob")
+        await alice.say("last words")
+        await alice.switch("other", cid="s")
+        await hall.settle()
+        assert [each["event"] for each in alice.events[2:]] == ["message", "switched"]
+        assert [each["event"] for each in bob.events[1:]] == ["message", "left"]
+        assert alice.events[-1]["cid"] == "s"
+
+
+async def test_a_slow_switcher_gets_all_of_the_old_room_before_switched_and_nothing_after() -> None:
+    async with open_hall() as hall:
+        alice, bob = await arrive(hall, "alice", "bob")
+        alice.transport.room = 10
+        for number in range(30):
+            await bob.say(f"old {number}")
+        await hall.settle()
+        await alice.switch("other")
+        await hall.settle()
+        for number in range(5):
+            await bob.say(f"too late {number}")
+        await hall.settle()
+        alice.transport.give_room(1 << 30)
+        await hall.settle()
+        assert alice.ids == list(range(1, 31))
+        assert alice.events[-1]["event"] == "switched"
+
+
+async def test_a_freed_room_waits_for_those_who_still_read_there() -> None:
+    async with open_hall(ring_bytes=0) as hall:
+        (alice,) = await arrive(hall, "alice")
+        alice.transport.room = 10
+        for number in range(30):
+            await alice.say(str(number))
+        await hall.settle()
+        await alice.switch("other")
+        await hall.settle()
+        assert hall.rooms.get("r") is not None
+        alice.transport.give_room(1 << 30)
+        await hall.settle()
+        assert alice.ids == list(range(1, 31))
+        assert hall.rooms.get("r") is None
+
+
+async def test_rooms_in_which_nothing_was_stored_are_freed() -> None:
+    async with open_hall() as hall:
+        (alice,) = await arrive(hall, "alice", room="r0")
+        for number in range(1, 100):
+            await alice.switch(f"r{number}")
+            await hall.settle()
+        assert len(hall.rooms) == 1
+        assert len(hall.engine._used) == 1
+        assert not hall.engine._idle
+
+
+async def test_a_lagging_member_catches_up_from_ring_and_log_and_goes_live() -> None:
+    for ring_bytes in (0, 500, 1 << 20):
+        async with open_hall(ring_bytes=ring_bytes) as hall:
+            alice, slow = await arrive(hall, "alice", "slow")
+            slow.transport.room = 100
+            for number in range(200):
+                await alice.say(f"message {number}")
+                await hall.settle()
+            assert hall.rooms.lagging == 1
+            slow.transport.give_room(1 << 30)
+            await hall.settle()
+            assert slow.ids == alice.ids == list(range(1, 201))
+            assert hall.rooms.lagging == 0
+            await alice.say("live again")
+            await hall.settle()
+            assert slow.ids[-1] == 201
+
+
+async def test_a_member_whose_next_message_was_trimmed_is_closed_too_far_behind() -> None:
+    async with open_hall(ring_bytes=0) as hall:
+        alice, slow = await arrive(hall, "alice", "slow")
+        slow.transport.room = 10
+        for number in range(600):
+            await alice.say(f"message {number}")
+        await hall.settle()
+        slow.transport.give_room(1 << 30)
+        await hall.settle()
+        assert slow.end.ending.disconnect.code == 4008
+        assert slow.ids == list(range(1, len(slow.ids) + 1))  # a cursor never skips
+
+
+async def test_members_follows_when_presence_was_dropped_for_a_slow_reader() -> None:
+    async with open_hall() as hall:
+        alice, slow = await arrive(hall, "alice", "slow")
+        slow.transport.room = 0
+        for number in range(300):
+            (guest,) = await arrive(hall, f"guest{number}")
+            if number % 2:
+                guest.leave()
+        await hall.settle()
+        slow.transport.give_room(1 << 30)
+        await hall.settle()
+        (members,) = slow.named("members")
+        assert members["data"]["members"] == list(hall.rooms.get("r").roster.names)
+        assert "cid" not in members
+
+
+async def test_ephemera_of_a_slow_reader_keep_their_place_among_the_messages() -> None:
+    async with open_hall() as hall:
+        alice, slow = await arrive(hall, "alice", "slow")
+        slow.transport.room = 5
+        await alice.say("one")
+        await hall.settle()
+        (bob,) = await arrive(hall, "bob")
+        await bob.say("two")
+        await hall.settle()
+        bob.leave()
+        await hall.settle()
+        await alice.say("three")
+        await hall.settle()
+        slow.transport.give_room(1 << 30)
+        await hall.settle()
+        assert [each["event"] for each in slow.events[1:]] == [
+            "message",
+            "joined",
+            "message",
+            "left",
+            "message",
+        ]
+
+
+async def test_typing_goes_to_other_usernames_only_and_is_acknowledged() -> None:
+    async with open_hall() as hall:
+        alice, alice2, bob = await arrive(hall, "alice", "alice", "bob")
+        await alice.type(True, "t")
+        await alice.say("x")
+        await hall.settle()
+        typing = {"event": "typing", "data": {"username": "alice", "active": True}, "room": "r"}
+        assert bob.named("typing") == [typing]
+        assert not alice.named("typing")
+        assert not alice2.named("typing")
+        assert alice.named("ack") == [{"event": "ack", "data": {}, "cid": "t"}]
+
+
+async def test_members_asked_for_include_the_asker() -> None:
+    async with open_hall() as hall:
+        alice, bob = await arrive(hall, "bob", "alice")
+        await alice.ask_members("m")
+        await hall.settle()
+        expected = {"event": "members", "data": {"members": ["alice", "bob"]}, "room": "r", "cid": "m"}
+        assert alice.named("members") == [expected]
+        assert not bob.named("members")
+
+
+async def test_a_retry_is_stored_once_and_a_conflict_is_told() -> None:
+    async with open_hall() as hall:
+        alice, bob = await arrive(hall, "alice", "bob")
+        await alice.say("x", "c")
+        await alice.say("x", "c")
+        await alice.say("y", "c")
+        await hall.settle()
+        assert bob.ids == [1]
+        assert alice.named("ack") == [{"event": "ack", "data": {"id": 1, "duplicate": True}, "cid": "c"}]
+        (error,) = alice.named("error")
+        assert (error["code"], error["cid"]) == ("cid_conflict", "c")
+
+
+async def test_resume_gives_everything_since_or_says_that_it_can_not() -> None:
+    async with open_hall() as hall:
+        (alice,) = await arrive(hall, "alice")
+        epoch = alice.events[0]["epoch"]
+        for number in range(100):
+            await alice.say(f"message {number}")
+        await hall.settle()
+        cases = [
+            (40, epoch, True, list(range(41, 101))),
+            (100, epoch, True, []),
+            (0, epoch, True, list(range(1, 101))),
+            (101, epoch, False, list(range(51, 101))),
+            (40, "another", False, list(range(51, 101))),
+        ]
+        for since, stated, recovered, ids in cases:
+            guest = hall.guest("guest")
+            await guest.enter("r", since, stated)
+            await hall.settle()
+            welcome = guest.events[0]
+            assert (welcome["recovered"], welcome["replay"], guest.ids) == (recovered, len(ids), ids)
+
+
+async def test_joiners_in_the_middle_of_a_batch_miss_nothing_and_get_nothing_twice() -> None:
+    engine = SlowEngine()
+    async with open_hall(engine=engine, give_way=1) as hall:
+        (alice,) = await arrive(hall, "alice")
+        await alice.say("1")
+        await hall.settle()  # under way: the rest gathers into one batch
+        joiners = []
+        for number in range(2, 20):
+            guest = hall.guest(f"guest{number}")
+            joiners.append(guest)
+            await guest.enter("r")
+            await alice.say(str(number))
+        engine.go.set()
+        await hall.settle()
+        for guest in joiners:
+            assert guest.ids == list(range(1, 20))
+        for guest in joiners[:-1]:
+            joined = [each["data"]["username"] for each in guest.named("joined")]
+            later = [other.username for other in joiners[joiners.index(guest) + 1 :]]
+            assert joined == later
+
+
+async def test_batches_are_bounded_and_the_inbox_pushes_back() -> None:
+    engine = SlowEngine()
+    async with open_hall(engine=engine) as hall:
+        guests = await arrive(hall, *[f"guest{number}" for number in range(50)])
+        sent = 0
+
+        async def flood(guest: Guest) -> None:
+            nonlocal sent
+            for number in range(100):
+                await guest.say(str(number))
+                sent += 1
+
+        async with trio.open_nursery() as nursery:
+            for guest in guests:
+                nursery.start_soon(flood, guest)
+            await hall.settle()
+            assert sent < 1000  # of 5,000: the others wait
+            engine.go.set()
+        await hall.settle()
+        assert max(engine.batches) <= MAX_DRAFTS
+        assert sum(engine.batches) == 5000
+        assert guests[0].ids == list(range(1, 5001))
+
+
+async def test_a_stalled_commit_is_reported_and_departures_wait_for_their_turn() -> None:
+    engine = SlowEngine()
+    async with open_hall(engine=engine) as hall:
+        alice, bob = await arrive(hall, "alice", "bob")
+        await alice.say("x")
+        bob.leave()
+        await hall.settle()
+        assert hall.broker.troubles() == ()
+        assert not alice.named("left")
+        engine.go.set()
+        await hall.settle()
+        assert [each["event"] for each in alice.events[2:]] == ["message", "left"]
+
+
+async def test_a_commit_that_waits_for_over_two_seconds_is_trouble(autojump_clock: trio.abc.Clock) -> None:
+    engine = SlowEngine()
+    async with open_hall(engine=engine) as hall:
+        (alice,) = await arrive(hall, "alice")
+        await alice.say("x")
+        await trio.sleep(2.5)
+        assert hall.broker.troubles() == ("a commit is waiting",)
+        engine.go.set()
+        await trio.sleep(1)
+        assert hall.broker.troubles() == ()
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code", "retry"), [(Unknown(), "unavailable", True), (Failed(), "internal", None)]
+)
+async def test_an_append_that_fails_shows_nothing_and_is_told(
+    outcome: Outcome, code: str, retry: bool | None
+) -> None:
+    class FailingEngine(MemoryEngine):
+        async def append(self, drafts: Sequence[Draft]) -> list[Outcome]:
+            return [outcome for _ in drafts]
+
+    async with open_hall(engine=FailingEngine(lambda: "e")) as hall:
+        alice, bob = await arrive(hall, "alice", "bob")
+        await alice.say("x", "c")
+        await hall.settle()
+        (error,) = alice.named("error")
+        assert (error["code"], error.get("retry"), error["cid"]) == (code, retry, "c")
+        assert bob.ids == []
+
+
+async def test_a_room_that_can_not_be_opened_ends_a_join_and_fails_a_switch() -> None:
+    class ShutEngine(MemoryEngine):
+        async def open(self, room: str) -> Head:
+            if room == "shut":
+                raise Unavailable("no")
+            return await super().open(room)
+
+    async with open_hall(engine=ShutEngine(lambda: "e")) as hall:
+        alice, bob = await arrive(hall, "alice", "bob")
+        await alice.switch("shut", cid="s")
+        await hall.settle()
+        (error,) = alice.named("error")
+        assert (error["code"], error["retry"], error["cid"]) == ("unavailable", True, "s")
+        assert not bob.named("left")
+        stranger = hall.guest("stranger")
+        await stranger.enter("shut")
+        await hall.settle()
+        assert stranger.end.ending.disconnect.code == 1011
+
+
+async def test_while_the_server_stops_nobody_hears_of_departures() -> None:
+    async with open_hall() as hall:
+        alice, bob = await arrive(hall, "alice", "bob")
+        hall.rooms.quiet = True
+        bob.leave()
+        await hall.settle()
+        assert not alice.named("left")
+
+
+async def test_settled_means_that_all_that_was_handed_in_is_shown() -> None:
+    async with open_hall() as hall:
+        (alice,) = await arrive(hall, "alice")
+        for number in range(300):
+            await alice.say(str(number))
+        await hall.broker.wait_settled()
+        assert hall.rooms.get("r").head == 300
+
+
+async def test_tls_members_get_everything_by_their_writer() -> None:
+    async with open_hall() as hall:
+        (alice,) = await arrive(hall, "alice")
+        sealed = hall.guest("sealed", direct=False)
+        await sealed.enter("r")
+        for number in range(50):
+            await alice.say(str(number))
+        await hall.settle()
+        assert sealed.ids == list(range(1, 51))
+
+
+async def test_a_broken_member_harms_nobody() -> None:
+    async with open_hall() as hall:
+        alice, bob, carol = await arrive(hall, "alice", "bob", "carol")
+        bob.transport.fail()
+        for number in range(3):
+            await alice.say(str(number))
+            await hall.settle()
+        assert carol.ids == alice.ids == [1, 2, 3]
+        assert bob.wire.broken

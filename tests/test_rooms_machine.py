@@ -1,0 +1,146 @@
+"""Arbitrary traffic in a few rooms, against a small model: what each guest got must be what it was owed."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import trio
+import trio.testing
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.support.hall import Guest, Hall, open_hall
+
+NAMES = ("ann", "bob", "cid")
+ROOMS = ("a", "b")
+
+operations = st.one_of(
+    st.tuples(st.just("join"), st.sampled_from(NAMES), st.sampled_from(ROOMS), st.integers(0, 400)),
+    st.tuples(st.just("join_direct"), st.sampled_from(NAMES), st.sampled_from(ROOMS), st.booleans()),
+    st.tuples(st.just("resume"), st.sampled_from(NAMES), st.sampled_from(ROOMS), st.integers(0, 12)),
+    st.tuples(st.just("say"), st.integers(0, 9), st.integers(1, 5)),
+    st.tuples(st.just("type"), st.integers(0, 9)),
+    st.tuples(st.just("switch"), st.integers(0, 9), st.sampled_from(ROOMS)),
+    st.tuples(st.just("leave"), st.integers(0, 9)),
+    st.tuples(st.just("room"), st.integers(0, 9), st.integers(0, 500)),
+    st.tuples(st.just("settle")),
+)
+
+
+@dataclass
+class World:
+    """The guests that are there, and those that have gone."""
+
+    hall: Hall
+    guests: list[Guest] = field(default_factory=list)
+    switching: set[int] = field(default_factory=set)
+
+    def pick(self, index: int) -> Guest | None:
+        """A guest that has been let in and has no switch under way."""
+        able = [guest for guest in self.guests if guest.member.current is not None and self.is_ready(guest)]
+        return able[index % len(able)] if able else None
+
+    def is_ready(self, guest: Guest) -> bool:
+        # As the reader does: no further command until the opening frame is on its way.
+        return len(guest.member.stays) == 1 and guest.member.stays[0].opening is None
+
+
+async def perform(world: World, operation: tuple[Any, ...]) -> None:
+    hall = world.hall
+    match operation:
+        case ("join", name, room, size):
+            guest = hall.guest(name, size)
+            world.guests.append(guest)
+            await guest.enter(room)
+        case ("join_direct", name, room, direct):
+            guest = hall.guest(name, direct=direct)
+            world.guests.append(guest)
+            await guest.enter(room)
+        case ("resume", name, room, since):
+            guest = hall.guest(name)
+            world.guests.append(guest)
+            await guest.enter(room, since, "epoch1")
+        case ("say", index, times):
+            for number in range(times):
+                if (guest := world.pick(index)) is not None:
+                    await guest.say(f"text {number}")
+        case ("type", index):
+            if (guest := world.pick(index)) is not None:
+                await guest.type(True)
+        case ("switch", index, room):
+            guest = world.pick(index)
+            if guest is not None and guest.member.current.room.name != room and not guest.member.outstanding:
+                await guest.switch(room)
+                await hall.settle()
+        case ("leave", index):
+            if (guest := world.pick(index)) is not None:
+                world.guests.remove(guest)
+                guest.leave()
+        case ("room", index, size):
+            if world.guests:
+                world.guests[index % len(world.guests)].transport.give_room(size)
+        case _:
+            await hall.settle()
+
+
+def check_guest(guest: Guest, heads: dict[str, int], rosters: dict[str, list[str]]) -> None:
+    """What came is the programme of its stays: each without a gap, and the last one up to the head."""
+    room, last, seen, replay = "", 0, set[str](), 0
+    for event in guest.events:
+        match event["event"]:
+            case "welcome" | "switched":
+                room = event["room"] if event["event"] == "welcome" else event["data"]["room"]
+                others = event["data"]["members"] if event["event"] == "welcome" else event["members"]
+                seen = {*others, guest.username}
+                replay = event["replay"]
+                last = event["last_id"] - replay
+            case "message":
+                assert event["room"] == room
+                assert event["id"] == last + 1, "a gap or a repetition"
+                last += 1
+                replay = max(0, replay - 1)
+            case "joined":
+                assert event["room"] == room
+                assert replay == 0, "live before the replay was over"
+                assert event["data"]["username"] not in seen
+                seen.add(event["data"]["username"])
+            case "left":
+                assert event["room"] == room
+                seen.remove(event["data"]["username"])
+            case "members":
+                seen = set(event["data"]["members"])
+            case "typing":
+                assert event["data"]["username"] != guest.username
+            case other:
+                raise AssertionError(other)
+    assert replay == 0
+    assert last == heads[room]
+    assert sorted(seen) == rosters[room]
+    assert guest.member.stays[0].live or not guest.transport.direct
+
+
+async def run(script: list[tuple[Any, ...]], ring_bytes: int, give_way: int) -> None:
+    async with open_hall(ring_bytes=ring_bytes, give_way=give_way, history=5) as hall:
+        world = World(hall)
+        for operation in script:
+            await perform(world, operation)
+        for guest in world.guests:
+            guest.transport.give_room(1 << 30)
+        await hall.settle()
+        rooms = {name: hall.rooms.get(name) for name in ROOMS}
+        heads = {name: room.head for name, room in rooms.items() if room is not None}
+        rosters = {name: sorted({guest.username for guest in world.guests
+                                 if guest.member.current.room.name == name}) for name in ROOMS}  # fmt: skip
+        for guest in world.guests:
+            check_guest(guest, heads, rosters)
+        for name, room in rooms.items():
+            assert (room is not None) == bool(rosters[name]), "rooms live as long as somebody is in them"
+            if room is not None:
+                assert list(room.roster.names) == rosters[name]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(operations, max_size=40), st.sampled_from([0, 300, 1 << 20]), st.sampled_from([1, 2, 256]))
+def test_whatever_happens_every_guest_gets_what_it_is_owed(
+    script: list[tuple[Any, ...]], ring_bytes: int, give_way: int
+) -> None:
+    trio.run(run, script, ring_bytes, give_way, clock=trio.testing.MockClock())
