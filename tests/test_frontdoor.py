@@ -321,6 +321,22 @@ async def test_a_connection_that_served_requests_may_still_be_let_in(autojump_cl
     assert len(answers(await visitor.receive())) == 2
 
 
+@pytest.mark.parametrize("secure", [False, True])
+async def test_the_site_learns_who_came_and_how(secure: bool, autojump_clock: MockClock) -> None:
+    seen = []
+
+    class Witness(Site):
+        def admit(self, request: Request, upgrade: Upgrade) -> str:
+            seen.append((request.peer, request.secure))
+            return super().admit(request, upgrade)
+
+    visitor = Visitor()
+    await visitor.send(HANDSHAKE)
+    options = {"secure": True} if secure else {}
+    assert await receive(visitor.transport, Witness(), LIMITS, PEER, **options) is not None
+    assert seen == [(PEER, secure)]
+
+
 async def test_an_admission_is_not_lost_to_a_cancellation(autojump_clock: MockClock) -> None:
     visitor = Visitor()
     await visitor.send(HANDSHAKE)

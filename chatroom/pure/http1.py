@@ -131,7 +131,7 @@ class Exchange:
         except h11.RemoteProtocolError:
             # What h11 says would quote the head, which may hold a token.
             raise Refusal(400, "Malformed head") from None
-        assert isinstance(event, h11.Request)  # noqa: S101 - the head is complete, so it is nothing else
+        assert isinstance(event, h11.Request)  # the head is complete: it is nothing else
         self._wants_body = event.method != b"HEAD"
         target = event.target.decode("ascii")
         if not target.startswith("/") or "#" in target:
