@@ -173,7 +173,7 @@ async def test_a_member_whose_next_message_was_trimmed_is_closed_too_far_behind(
 
 async def test_members_follows_when_presence_was_dropped_for_a_slow_reader() -> None:
     async with open_hall() as hall:
-        alice, slow = await arrive(hall, "alice", "slow")
+        _, slow = await arrive(hall, "alice", "slow")
         slow.transport.room = 0
         for number in range(300):
             (guest,) = await arrive(hall, f"guest{number}")
