@@ -1,0 +1,221 @@
+"""Where the built file unpacks itself: quick when nothing is wrong, never the victim of what lies there."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support.process import ServerProcess, clean_environment
+
+PRIVATE = ".chat.pyz-private-"
+LONG_AGO = 1_600_000_000
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def temporary(tmp_path: Path) -> Path:
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    return folder
+
+
+def start(pyz: Path, root: Path, **env: str) -> ServerProcess:
+    command = [sys.executable, str(pyz)]
+    return ServerProcess(
+        "--db", "none", command=command, env=clean_environment({"SHIV_ROOT": str(root), **env})
+    )
+
+
+def run_once(pyz: Path, root: Path, **env: str) -> None:
+    with start(pyz, root, **env) as server:
+        assert server.stop() == 0, server.stderr
+
+
+def copy_in(root: Path) -> Path:
+    (folder,) = (path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return folder
+
+
+def test_six_first_starts_at_once(pyz: Path, root: Path) -> None:
+    servers = [start(pyz, root) for _ in range(6)]
+    command, env = servers[0].command, servers[0].env
+    processes = [
+        subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        for _ in servers
+    ]
+    first = [process.stdout.readline() for process in processes if process.stdout]
+    for process in processes:
+        process.terminate()
+    assert [process.communicate() and process.returncode for process in processes] == [0] * 6
+    assert all(line.startswith("Listening on ") for line in first)
+    assert sorted(path.name for path in root.iterdir()) == sorted(
+        [copy_in(root).name, f".{copy_in(root).name}_lock"]
+    )
+
+
+def test_the_second_start_uses_what_the_first_unpacked(pyz: Path, root: Path, temporary: Path) -> None:
+    run_once(pyz, root)
+    before = copy_in(root).stat().st_ino
+    run_once(pyz, root, TMPDIR=str(temporary))
+    assert copy_in(root).stat().st_ino == before
+    assert list(temporary.iterdir()) == []
+
+
+def _half_extracted(folder: Path) -> None:
+    shutil.rmtree(folder / "site-packages" / "trio")
+
+
+def _empty(folder: Path) -> None:
+    shutil.rmtree(folder / "site-packages")
+
+
+def _poisoned(folder: Path) -> None:
+    (folder / "site-packages" / "chatroom" / "__init__.py").write_text("raise SystemExit('poisoned')\n")
+
+
+def _cut_short(folder: Path) -> None:
+    (folder / "site-packages" / "trio" / "__init__.py").write_text("")
+
+
+def _a_file(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.write_text("")
+
+
+def _a_dangling_link(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.symlink_to("/nowhere")
+
+
+def _a_leftover_of_a_kill(folder: Path) -> None:
+    shutil.rmtree(folder)
+    (folder.parent / f"{folder.name}.tmp" / "site-packages" / "trio").mkdir(parents=True)
+    (folder.parent / f".{folder.name}_half" / "unpacked").mkdir(parents=True)
+
+
+def _damaged_compiled_files(folder: Path) -> None:
+    compiled = list(folder.rglob("*.pyc"))
+    assert compiled
+    for index, path in enumerate(compiled):
+        whole = path.read_bytes()
+        path.write_bytes([whole[:60], whole[:16] + b"N", whole[:16] + b"\xff" * 40, b""][index % 4])
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        _half_extracted,
+        _empty,
+        _poisoned,
+        _cut_short,
+        _a_file,
+        _a_dangling_link,
+        _a_leftover_of_a_kill,
+        _damaged_compiled_files,
+    ],
+)
+def test_what_is_wrong_in_the_cache_is_mended(
+    pyz: Path, root: Path, temporary: Path, damage: Callable[[Path], None]
+) -> None:
+    run_once(pyz, root)
+    folder = copy_in(root)
+    damage(folder)
+    run_once(pyz, root, TMPDIR=str(temporary))
+    before = folder.stat().st_ino
+    run_once(pyz, root)
+    assert folder.stat().st_ino == before
+
+
+def test_a_cache_that_others_may_write_to_is_not_used(pyz: Path, root: Path, temporary: Path) -> None:
+    root.mkdir()
+    root.chmod(0o777)
+    run_once(pyz, root, TMPDIR=str(temporary))
+    assert list(root.iterdir()) == []
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_a_cache_of_another_user_is_not_used(pyz: Path, root: Path, temporary: Path) -> None:
+    run_once(pyz, root)
+    _poisoned(copy_in(root))
+    os.chown(root, 65534, 65534)
+    run_once(pyz, root, TMPDIR=str(temporary))
+
+
+def test_a_cache_that_cannot_be_written_to(pyz: Path, temporary: Path) -> None:
+    run_once(pyz, Path("/proc/nothing"), TMPDIR=str(temporary))
+    assert list(temporary.iterdir()) == []
+
+
+def test_a_held_lock_does_not_stop_a_start_that_needs_no_change(pyz: Path, root: Path) -> None:
+    import fcntl  # noqa: PLC0415
+
+    run_once(pyz, root)
+    with (root / f".{copy_in(root).name}_lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        run_once(pyz, root)
+
+
+# The private folder
+
+
+def private(pyz: Path, temporary: Path) -> ServerProcess:
+    return start(pyz, Path("/proc/nothing"), TMPDIR=str(temporary))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_private_folder_goes_with_the_server(pyz: Path, temporary: Path, number: int) -> None:
+    with private(pyz, temporary) as server:
+        assert [path.name.startswith(PRIVATE) for path in temporary.iterdir()] == [True]
+        server.signal(number)
+        assert server.wait() == 0
+    assert list(temporary.iterdir()) == []
+
+
+def test_the_private_folder_goes_when_the_start_is_ended(pyz: Path, temporary: Path) -> None:
+    server = private(pyz, temporary)
+    process = subprocess.Popen(server.command, env=server.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 20
+    while not list(temporary.glob(f"{PRIVATE}*/unpacked")) and time.monotonic() < deadline:
+        pass
+    process.terminate()
+    process.communicate()
+    assert process.returncode in {0, 128 + signal.SIGTERM}
+    assert list(temporary.iterdir()) == []
+
+
+def test_what_a_hard_kill_left_goes_at_the_next_start(pyz: Path, temporary: Path) -> None:
+    with private(pyz, temporary) as server:
+        server.signal(signal.SIGKILL)
+        assert server.wait() == -signal.SIGKILL
+    (left,) = temporary.iterdir()
+    run_once(pyz, Path("/proc/nothing"), TMPDIR=str(temporary))
+    assert left.exists(), "one that is new may belong to a start that hasn't got its lock yet"
+    os.utime(left, (LONG_AGO, LONG_AGO))
+    run_once(pyz, Path("/proc/nothing"), TMPDIR=str(temporary))
+    assert list(temporary.iterdir()) == []
+
+
+def test_only_what_nobody_uses_is_removed(pyz: Path, temporary: Path) -> None:
+    (temporary / "chatroom-backup").mkdir()
+    (temporary / f"{PRIVATE}file").write_text("")
+    (temporary / f"{PRIVATE}link").symlink_to(temporary / "chatroom-backup")
+    kept = sorted(temporary.iterdir())
+    with private(pyz, temporary) as server:
+        used = set(temporary.iterdir()).difference(kept).pop()
+        for path in temporary.iterdir():
+            os.utime(path, (LONG_AGO, LONG_AGO), follow_symlinks=False)
+        run_once(pyz, Path("/proc/nothing"), TMPDIR=str(temporary))
+        assert (used / "unpacked" / "site-packages").is_dir()
+        assert server.stop() == 0
+    assert sorted(temporary.iterdir()) == kept
