@@ -9,8 +9,10 @@ import logging
 import socket
 import ssl
 from collections import Counter
+from functools import partial
 from ipaddress import ip_address
 from itertools import count
+from typing import NamedTuple
 
 import trio
 
@@ -21,14 +23,16 @@ from chatroom.adapters.wire import Wire
 from chatroom.lobby import Lobby
 from chatroom.pure.bucket import BucketStore
 from chatroom.pure.session import Session
+from chatroom.pure.tallies import Place
 from chatroom.site import Admission, ChatSite, Entrance
 from chatroom.tasks.broker import Broker
 from chatroom.tasks.connection import Connection, Opening
 from chatroom.tasks.ending import End, Ending
 from chatroom.tasks.outlet import ConnectionOutlet
 from chatroom.tasks.programme import Programme
-from chatroom.tasks.reader import Reader
+from chatroom.tasks.reader import Reader, Who
 from chatroom.tasks.stay import Member
+from chatroom.tasks.tender import Tender
 from chatroom.tasks.writer import Writer
 from chatroom.values.codes import CloseCode
 from chatroom.values.errors import Disconnect
@@ -51,6 +55,13 @@ def peer_of(sock: socket.socket) -> Peer:
     except OSError:  # gone already; the first read will tell
         return Peer("gone")
     return Peer(address, exempt=ip_address(address).is_loopback)
+
+
+class _Guest(NamedTuple):
+    connection: Connection
+    place: Place
+    opening: Opening
+    who: Who
 
 
 class Reception:
@@ -77,26 +88,28 @@ class Reception:
         self._connections: set[Connection] = set()
         self._all_gone = trio.Event()
         self.lobby = Lobby(limits.unauthenticated)
+        self.tender = Tender()
         self.drops: Counter[Drop] = Counter()
 
     async def serve(self, sock: socket.socket, *, secure: bool) -> None:
         """Serve one accepted socket to its end. The barrier: no exception but cancellation leaves."""
         try:
-            await self._serve(sock, secure=secure)
+            if (guest := await self._receive(sock, secure=secure)) is not None:
+                with guest.place:
+                    await self._entertain(guest)
         except* Exception as group:
             note(logging.ERROR, "connection_failed", **whereabouts(group))
 
-    async def _serve(self, sock: socket.socket, *, secure: bool) -> None:
+    async def _receive(self, sock: socket.socket, *, secure: bool) -> "_Guest | None":
+        """Who has been let in at the front door, if anybody."""
         peer = peer_of(sock)
-        admitted = None
         with self.lobby.visit():
             transport = await self._begin(sock, secure=secure)
-            if transport is not None:
-                admitted = await receive(transport, self._site, self._limits, peer, secure=secure)
-        if admitted is not None:
-            assert transport is not None
-            with admitted.admission.place:
-                await self._converse(transport, admitted)
+            if transport is None:
+                return None
+            admitted = await receive(transport, self._site, self._limits, peer, secure=secure)
+            return None if admitted is None else self._assemble(transport, admitted)
+        return None
 
     async def _begin(self, sock: socket.socket, *, secure: bool) -> SocketTransport | TlsTransport | None:
         """The transport of a socket; None if there is none to be had."""
@@ -116,35 +129,33 @@ class Reception:
             raise
         return tls
 
-    async def _converse(
-        self, transport: SocketTransport | TlsTransport, admitted: Admitted[Admission]
-    ) -> None:
-        admission = admitted.admission
-        who = {"conn": next(self._numbers), "username": admission.username, "peer": admission.peer.address}
-        connection = self._assemble(transport, admitted, who)
+    async def _entertain(self, guest: "_Guest") -> None:
+        """Run the connection, known to the server's stop and to the keepalive."""
+        connection = guest.connection
         if self._site.draining:
             connection.end.disconnect(RESTARTING)
+        self.tender.add(connection, trio.current_time())
         self._connections.add(connection)
         ending = Ending(drop=Drop.INTERNAL_ERROR)
         try:
-            wish = admission.wish
-            ending = await connection.run(Opening(wish.since, wish.epoch, admission.subprotocol))
+            ending = await connection.run(guest.opening)
         finally:
+            self.tender.remove(connection)
             self._connections.remove(connection)
             if not self._connections:
                 self._all_gone.set()
             if ending.drop is not None:
                 self.drops[ending.drop] += 1
             code = None if ending.disconnect is None else int(ending.disconnect.code)
-            note(logging.INFO, "LEAVE", **who, code=code, drop=ending.drop)
+            note(logging.INFO, "LEAVE", **guest.who._asdict(), code=code, drop=ending.drop)
 
     def _assemble(
         self,
         transport: SocketTransport | TlsTransport,
         admitted: Admitted[Admission],
-        who: dict[str, object],
-    ) -> Connection:
+    ) -> "_Guest":
         admission = admitted.admission
+        who = Who(next(self._numbers), admission.username, admission.peer.address)
         end = End()
         outlet = ConnectionOutlet(end)
         wire = Wire(
@@ -168,13 +179,16 @@ class Reception:
             engine=self._engine,
             pace=self._pace,
             limits=self._limits,
-            verify=lambda token: self._entrance.recognise(admission.peer, token),
+            verify=partial(self._entrance.recognise, admission.peer),
             who=who,
         )
-        writer = Writer(wire, outlet, programme)
-        return Connection(
+        writer = Writer(wire, outlet, programme, end)
+        connection = Connection(
             wire=wire, end=end, member=member, reader=reader, writer=writer, broker=self._broker
         )
+        wish = admission.wish
+        opening = Opening(wish.since, wish.epoch, admission.subprotocol)
+        return _Guest(connection, admission.place, opening, who)
 
     # For the server's stop
 

@@ -2,6 +2,7 @@
 
     root nursery
     ├─ broker (with the committer and the openers of rooms)
+    ├─ keepalive of all connections
     ├─ an accepting task per listener
     ├─ signals
     └─ connections nursery: one task per socket
@@ -139,6 +140,7 @@ class Server:
         """Serve until told to stop."""
         async with trio.open_nursery() as root:
             root.start_soon(self._run_broker)
+            root.start_soon(self._reception.tender.run)
             with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
                 async with trio.open_nursery() as connections:
                     for listener in listeners:

@@ -25,6 +25,10 @@ IDLE_ROOM = 2000
 """About what a room that nobody uses costs beyond its messages, in bytes."""
 
 
+_NOTHING: deque[Message] = deque()
+"""Stands in rooms where nothing was stored: an empty deque of its own would be most of what they cost."""
+
+
 def _size(message: Message) -> int:
     return OVERHEAD + 4 * len(message.text)  # a string's widest form
 
@@ -37,7 +41,7 @@ class _Log:
     def __init__(self, epoch: str) -> None:
         self.epoch = epoch
         self.last_id = 0
-        self.messages: deque[Message] = deque()
+        self.messages = _NOTHING
         self.cids: dict[tuple[str, str], Message] = {}
 
     @property
@@ -47,6 +51,8 @@ class _Log:
     def put(self, draft: Draft) -> Message:
         self.last_id += 1
         message = Message(self.last_id, draft.ts, draft.username, draft.text, draft.cid)
+        if self.messages is _NOTHING:
+            self.messages = deque()
         self.messages.append(message)
         if message.cid is not None:
             self.cids[message.username, message.cid] = message

@@ -1,14 +1,15 @@
 """One connection: its tasks, and its end.
 
-1. This task is the parent of all others of the connection and the only owner of its end. Whoever finds a
-   reason asks for it (`End`); the first reason wins.
-2. Closing is a request, cancelling is a drop: a close frame is put, the writer gets it out, the peer's own
-   is awaited; then the tasks are cancelled and the socket is closed. Each wait has a deadline.
+1. This task is the parent of the others of the connection, the one that writes, and the only owner of its
+   end. Whoever finds a reason asks for it (`End`); the first reason wins.
+2. Closing is a request, cancelling is a drop: a close frame is put and seen out; then the tasks that read
+   are cancelled, the peer's own close frame is awaited, and the socket is closed. Each wait has a deadline.
 3. The reader's end decides how a connection ends that its peer has left, not the writer's failure: what
    was read is carried out.
 4. However it ends, the member's departure is told to the broker, without waiting.
 """
 
+import math
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -54,25 +55,10 @@ class Opening:
 class Connection:
     """The tasks of one connection. `run` returns when it is over and its socket closed."""
 
-    __slots__ = (
-        "_broker",
-        "_member",
-        "_reader",
-        "_reading",
-        "_wire",
-        "_writer",
-        "end",
-    )
+    __slots__ = ("_broker", "_member", "_reader", "_wire", "_writer", "end")
 
     def __init__(
-        self,
-        *,
-        wire: Wire,
-        end: End,
-        member: Member,
-        reader: Reader,
-        writer: Writer,
-        broker: Broker,
+        self, *, wire: Wire, end: End, member: Member, reader: Reader, writer: Writer, broker: Broker
     ) -> None:
         self._wire = wire
         self._member = member
@@ -80,11 +66,19 @@ class Connection:
         self._writer = writer
         self._broker = broker
         self.end = end
-        self._reading = trio.CancelScope()
+        end.listen(self._on_end)
 
     def stop_reading(self) -> None:
         """Take no further command: the server stops."""
-        self._reading.cancel()
+        self._reader.stop()
+
+    def tend(self, now: float) -> float:
+        """Look after the peer's signs of life; return after how many seconds to call again."""
+        try:
+            return self._wire.tend(now)
+        except Silent:
+            self.end.ask(Ending(drop=Drop.SILENT, hard=True))
+            return math.inf
 
     async def run(self, opening: Opening) -> Ending:
         """Serve until the end, close, and say why it ended.
@@ -95,10 +89,8 @@ class Connection:
         soft = False
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._write)
-                await self._accept(nursery, opening)
-                ending = await self._watch()
-                await self._say_goodbye(ending)
+                nursery.start_soon(self._read, nursery, opening)
+                ending = await self._write()
                 nursery.cancel_scope.cancel()
             soft = not ending.hard
         finally:
@@ -106,9 +98,58 @@ class Connection:
             await self._close_socket(soft=soft)
         return ending
 
-    async def _accept(self, nursery: trio.Nursery, opening: Opening) -> None:
-        """Have the library answer the handshake, and start reading."""
-        with trio.move_on_after(HANDSHAKE_SECONDS) as scope:
+    def _on_end(self, ending: Ending) -> None:
+        """An end was asked for, by any task: do at once what needs no wait, and wake this one."""
+        self._reader.stop()
+        if not _is_patient(ending):
+            self._put_close(ending)
+        self._writer.interrupt(0 if ending.hard else CLOSE_SECONDS)
+
+    def _put_close(self, ending: Ending) -> None:
+        self._member.gone = True
+        if ending.disconnect is not None:
+            self._wire.close(ending.disconnect.code, ending.disconnect.reason)
+
+    async def _write(self) -> Ending:
+        """Write until the end, and the close frame after it."""
+        while (ending := self.end.ending) is None:
+            try:
+                await self._writer.write()
+            except Stalled:
+                self.end.ask(Ending(drop=Drop.STALLED, hard=True))
+            except Disconnect as why:
+                self.end.disconnect(why)
+            except Unavailable:
+                self.end.disconnect(Disconnect(CloseCode.INTERNAL_ERROR, "the log can't be read now"))
+        if not ending.hard:
+            with suppress(Stalled, Disconnect, Unavailable):
+                await self._say_goodbye(ending)
+        return ending
+
+    async def _say_goodbye(self, ending: Ending) -> None:
+        if _is_patient(ending):
+            with trio.move_on_after(CATCH_UP_SECONDS):
+                await self._writer.catch_up()
+            self._put_close(ending)
+        with trio.move_on_after(CLOSE_SECONDS):
+            await self._wire.flush()
+
+    async def _read(self, nursery: trio.Nursery, opening: Opening) -> None:
+        """The task that reads; its end decides the connection's."""
+        try:
+            socket = await self._accept(nursery, subprotocol=opening.subprotocol)
+            await self._reader.enter(opening.since, opening.epoch)
+            await self._reader.read(socket)
+        except Disconnect as why:
+            self.end.disconnect(why)
+        except ConnectionClosed as closed:
+            self.end.ask(self._judge(closed))
+        except trio.TooSlowError:
+            self.end.ask(Ending(drop=Drop.STALLED, hard=True))
+
+    async def _accept(self, nursery: trio.Nursery, *, subprotocol: bool) -> WebSocketConnection:
+        """Have the library answer the handshake; its own reading task goes into `nursery`."""
+        with trio.fail_after(HANDSHAKE_SECONDS):
             request = await wrap_server_stream(
                 nursery,
                 self._wire,
@@ -116,25 +157,7 @@ class Connection:
                 max_message_size=2**62,  # the Wire counts, and in bytes
                 receive_buffer_size=RECEIVE_BYTES,
             )
-            try:
-                socket = await request.accept(subprotocol=SUBPROTOCOL if opening.subprotocol else None)
-            except ConnectionClosed:
-                self.end.ask(CLIENT_LEFT)
-            else:
-                nursery.start_soon(self._read, socket, opening)
-        if scope.cancelled_caught:
-            self.end.ask(Ending(drop=Drop.STALLED, hard=True))
-
-    async def _read(self, socket: WebSocketConnection, opening: Opening) -> None:
-        """The task that reads; its end decides the connection's."""
-        try:
-            with self._reading:
-                await self._reader.enter(opening.since, opening.epoch)
-                await self._reader.read(socket)
-        except Disconnect as why:
-            self.end.disconnect(why)
-        except ConnectionClosed as closed:
-            self.end.ask(self._judge(closed))
+            return await request.accept(subprotocol=SUBPROTOCOL if subprotocol else None)
 
     def _judge(self, closed: ConnectionClosed) -> Ending:
         """How a connection ends that the library calls closed."""
@@ -145,34 +168,6 @@ class Connection:
                 return Ending(Disconnect(code, text), Drop.of(code))
         return Ending(drop=Drop.BROKEN, hard=True) if self._wire.broken else CLIENT_LEFT
 
-    async def _watch(self) -> Ending:
-        """Tend the keepalive until an end is asked for."""
-        while self.end.ending is None:
-            try:
-                wait = self._wire.tend(trio.current_time())
-            except Silent:
-                self.end.ask(Ending(drop=Drop.SILENT, hard=True))
-                break
-            with trio.move_on_after(wait):
-                await self.end.wait()
-        assert self.end.ending is not None
-        return self.end.ending
-
-    async def _say_goodbye(self, ending: Ending) -> None:
-        """Put the close frame and see it out, unless the ending is hard."""
-        self._reading.cancel()
-        if ending.disconnect is not None and ending.disconnect.code == CloseCode.RESTART:
-            with trio.move_on_after(CATCH_UP_SECONDS):
-                await self._writer.wait_caught_up()
-        self._member.gone = True
-        if ending.hard:
-            return
-        if ending.disconnect is not None:
-            self._wire.close(ending.disconnect.code, ending.disconnect.reason)
-        self._writer.stop()
-        with trio.move_on_after(CLOSE_SECONDS):
-            await self._writer.stopped.wait()
-
     async def _close_socket(self, *, soft: bool) -> None:
         with trio.CancelScope(shield=True):
             if soft:
@@ -182,13 +177,7 @@ class Connection:
             with trio.move_on_after(CLOSE_SECONDS):
                 await self._wire.finish()
 
-    async def _write(self) -> None:
-        """The task that writes."""
-        try:
-            await self._writer.write()
-        except Stalled:
-            self.end.ask(Ending(drop=Drop.STALLED, hard=True))
-        except Disconnect as why:
-            self.end.disconnect(why)
-        except Unavailable:
-            self.end.disconnect(Disconnect(CloseCode.INTERNAL_ERROR, "the log can't be read now"))
+
+def _is_patient(ending: Ending) -> bool:
+    """Whether the member is first to be given all that was shown: a stop is no reason to cut it short."""
+    return ending.disconnect is not None and ending.disconnect.code == CloseCode.RESTART

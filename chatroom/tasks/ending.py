@@ -1,8 +1,7 @@
 """How a connection ends, decided once: the first reason wins."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-
-import trio
 
 from chatroom.values.errors import Disconnect
 from chatroom.values.statistics import Drop
@@ -24,24 +23,27 @@ CLIENT_LEFT = Ending()
 
 
 class End:
-    """The end of one connection, asked for by whoever finds a reason, awaited by its parent task."""
+    """The end of one connection: asked for by whoever finds a reason, carried out by its parent task."""
 
-    __slots__ = ("_asked", "ending")
+    __slots__ = ("_on_ask", "ending")
 
     def __init__(self) -> None:
-        self._asked = trio.Event()
+        self._on_ask: Callable[[Ending], None] | None = None
         self.ending: Ending | None = None
+
+    def listen(self, on_ask: Callable[[Ending], None]) -> None:
+        """Call `on_ask`, which must not wait, when an end is asked for; at once if it was already."""
+        self._on_ask = on_ask
+        if self.ending is not None:
+            on_ask(self.ending)
 
     def ask(self, ending: Ending) -> None:
         """End with this, unless an end was asked for before."""
         if self.ending is None:
             self.ending = ending
-            self._asked.set()
+            if self._on_ask is not None:
+                self._on_ask(ending)
 
     def disconnect(self, why: Disconnect) -> None:
         """End with a close frame."""
         self.ask(Ending(why, Drop.of(why.code)))
-
-    async def wait(self) -> None:
-        """Wait until an end was asked for."""
-        await self._asked.wait()

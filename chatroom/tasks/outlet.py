@@ -73,6 +73,7 @@ class ConnectionOutlet:
         """See Outlet."""
         if self._replied is not None:
             self._replied.set()
+            self._replied = None
 
     def end(self, why: Disconnect) -> None:
         """See Outlet."""
@@ -94,15 +95,19 @@ class ConnectionOutlet:
     # For the writer
 
     async def receive(self) -> Answer | None:
-        """The next answer; None if there is something to read on for."""
+        """Wait for the next answer, or for something to read on for (None)."""
         item = await self._channel.receive()
-        self._take(item)
+        if item is None:
+            self._woken = False
         return item
 
     def receive_nowait(self) -> Answer | None:
-        """The next answer, or None. Raises trio.WouldBlock."""
-        item = self._channel.receive_nowait()
-        self._take(item)
+        """The next answer, or None if there is none."""
+        try:
+            while (item := self._channel.receive_nowait()) is None:
+                self._woken = False
+        except trio.WouldBlock:
+            return None
         return item
 
     def handed(self, answer: Answer) -> None:
@@ -112,10 +117,6 @@ class ConnectionOutlet:
         else:
             self._answers -= 1
             self._relieve()
-
-    def _take(self, item: Answer | None) -> None:
-        if item is None:
-            self._woken = False
 
     def _relieve(self) -> None:
         if self._relief is not None:

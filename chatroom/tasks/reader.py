@@ -2,11 +2,13 @@
 
 1. It paces by not reading: who is too fast waits here, and TCP slows them.
 2. Until a command other than `message` has been answered, it takes no further one.
-3. It may be cancelled at any await: what was handed to the broker is the broker's, the rest was never taken.
+3. It may be cancelled at any await, and stops at the next command when told to: what was handed to the
+   broker is the broker's, the rest was never taken.
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from typing import NamedTuple
 
 import trio
 from trio_websocket import WebSocketConnection
@@ -28,6 +30,14 @@ from chatroom.values.journal import note
 from chatroom.values.limits import Limits
 
 
+class Who(NamedTuple):
+    """A connection's name in the log."""
+
+    conn: int
+    username: str
+    peer: str
+
+
 class Reader:
     """Carries out what one client asks for, one command at a time."""
 
@@ -40,6 +50,7 @@ class Reader:
         "_outlet",
         "_pace",
         "_session",
+        "_stopped",
         "_verify",
         "_who",
         "_wire",
@@ -57,7 +68,7 @@ class Reader:
         pace: BucketStore,
         limits: Limits,
         verify: Callable[[str], Identity | None],
-        who: Mapping[str, object],
+        who: Who,
     ) -> None:
         self._session = session
         self._member = member
@@ -70,16 +81,23 @@ class Reader:
         self._verify = verify
         self._commands: Bucket | None = None
         self._who = who
+        self._stopped = False
+
+    def stop(self) -> None:
+        """Take no further command; one that has been handed on is not taken back."""
+        self._stopped = True
 
     async def enter(self, since: int | None, epoch: str | None) -> None:
         """Enter the session's room; returns when `welcome` is on its way."""
         await self._command(Enter(self._member, self._session.room, since, epoch))
-        note(logging.INFO, "JOIN", **self._who, room=self._session.room)
+        note(logging.INFO, "JOIN", **self._who._asdict(), room=self._session.room)
 
     async def read(self, socket: WebSocketConnection) -> None:
         """Read until the client has closed or is gone (ConnectionClosed), or misbehaves (Disconnect)."""
         while True:
             text = await socket.get_message()
+            if self._stopped:
+                await trio.sleep_forever()
             if isinstance(text, bytes):  # the Wire refuses binary frames before the library sees them
                 raise Disconnect(CloseCode.UNSUPPORTED_DATA, "binary frame")
             now = trio.current_time()
@@ -88,6 +106,8 @@ class Reader:
             except CommandError as error:
                 decision = Reply(events.error(error))
             await self._keep_pace(decision, now)
+            if self._stopped:
+                await trio.sleep_forever()
             if decision is not None:
                 await self._carry_out(decision)
 
@@ -146,7 +166,7 @@ class Reader:
     def _note_room(self) -> None:
         stay = self._member.current
         if stay is not None and stay.room.name != self._session.room:
-            note(logging.INFO, "SWITCH", **self._who, room=stay.room.name, left=self._session.room)
+            note(logging.INFO, "SWITCH", **self._who._asdict(), room=stay.room.name, left=self._session.room)
             self._session.room = stay.room.name
 
     async def _history(self, query: ReadHistory) -> bytes:

@@ -69,7 +69,7 @@ class Guest:
             let_go=hall.broker.let_go,
             delivered=hall.broker.fanout.count,
         )
-        self.writer = Writer(self.wire, self.outlet, self.programme)
+        self.writer = Writer(self.wire, self.outlet, self.programme, self.end)
 
     @property
     def events(self) -> list[dict[str, Any]]:
