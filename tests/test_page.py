@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -226,10 +227,9 @@ def test_what_was_sent_while_the_server_was_away_goes_out_once(visit: Visit) -> 
         alice.log.get_by_text("The history of this room was replaced.").wait_for()
         assert alice.log.locator(".text").all_text_contents() == ["two"]
         assert bob.log.locator(".text").all_text_contents() == ["two"]
-        alice.press("Leave")
         alice.forgive("console: ")
-        alice.close()
-        bob.close()
+        for visitor in (alice, bob):
+            visitor.press("Leave")
 
 
 def test_a_refused_message_is_marked_and_can_be_tried_again(visit: Visit) -> None:
@@ -287,6 +287,33 @@ def test_an_origin_that_is_not_let_in_is_said(visit: Visit) -> None:
         bob.enter("bob")
         says(bob, "Origin not allowed")
         bob.forgive(REFUSED)
+
+
+def test_rights_are_said(visit: Visit, tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens.toml"
+    tokens.write_text(
+        '[[token]]\ntoken = "s3cret"\nusername = "alice"\nrooms = { general = "rw", news = "r" }\n', "utf-8"
+    )
+    with ServerProcess("--db", "none", "--tokens", str(tokens)) as guarded:
+        alice = visit(guarded)
+        alice.enter("bob", token="s3cret")
+        says(alice, "You are not let in: ")
+        alice.enter("", token="s3cret")
+        says(alice, "Connected to #general as alice.")
+        alice.switch("vault")
+        says(alice, "You can't enter #vault: ")
+        alice.switch("news")
+        says(alice, "Connected to #news as alice.")
+        alice.say("hello")
+        alice.log.get_by_text("not sent: ").wait_for()
+        alice.forgive(REFUSED)
+
+
+def test_a_handshake_that_would_be_let_in_and_yet_fails_is_said(visit: Visit) -> None:
+    alice = visit()
+    alice.page.route_web_socket("**/*", lambda socket: socket.close())
+    alice.enter("alice")
+    says(alice, "lets you in, but the connection fails. Trying again")
 
 
 def test_a_server_that_is_not_there_is_said(visit: Visit) -> None:

@@ -14,12 +14,12 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, ConsoleMessage, Locator, Page
+    from playwright.sync_api import Browser, ConsoleMessage, Dialog, Locator, Page
 
 PAGE = Path(__file__).resolve().parents[2] / "client.html"
 _FLAGS = (
@@ -38,7 +38,7 @@ _REPORT_VIOLATIONS = """
 """
 
 
-def _missing(what: str) -> None:
+def _missing(what: str) -> NoReturn:
     message = f"the page is not tested: {what}"
     if os.environ.get("CI", "").lower() in {"1", "true", "yes"}:
         pytest.fail(message)
@@ -84,6 +84,7 @@ class Visitor:
         self.from_file = from_file
         self.address = PAGE.as_uri() if from_file else f"{self.server}/"
         self.problems: list[str] = []
+        self.expected: set[str] = set()
         self.requests: list[str] = []
         self.context = browser.new_context(**context)
         self.context.set_default_timeout(10_000)
@@ -95,9 +96,13 @@ class Visitor:
         self.page.add_init_script(_REPORT_VIOLATIONS)
         self.page.on("console", self._hear)
         self.page.on("pageerror", lambda error: self.problems.append(f"exception: {error}"))
-        self.page.on("dialog", lambda dialog: (self.problems.append("dialog"), dialog.dismiss()))
+        self.page.on("dialog", self._dismiss)
         self.page.on("request", lambda request: self._note(request.url))
         self.page.on("websocket", lambda socket: self._note(socket.url))
+
+    def _dismiss(self, dialog: Dialog) -> None:
+        self.problems.append(f"dialog: {dialog.message}")
+        dialog.dismiss()
 
     def _hear(self, message: ConsoleMessage) -> None:
         if message.type in {"error", "warning"}:
@@ -168,12 +173,13 @@ class Visitor:
     # The end
 
     def forgive(self, *beginnings: str) -> None:
-        """Expect problems that begin so: each must have occurred, and is forgotten."""
-        for beginning in beginnings:
-            assert any(p.startswith(beginning) for p in self.problems), (beginning, self.problems)
-        self.problems = [p for p in self.problems if not p.startswith(beginnings)]
+        """Expect problems that begin so. Chromium may report them late: they are looked for at the end."""
+        self.expected.update(beginnings)
 
     def close(self) -> None:
-        """Close the browser profile; whatever went wrong unexpectedly fails here."""
+        """Close the browser profile; what went wrong unexpectedly, or didn't as expected, fails here."""
         self.context.close()
-        assert not self.problems, "\n".join(self.problems)
+        unexpected = [p for p in self.problems if not p.startswith(tuple(self.expected))]
+        missing = [b for b in self.expected if not any(p.startswith(b) for p in self.problems)]
+        assert not unexpected, "\n".join(unexpected)
+        assert not missing, f"expected and not seen: {missing}"
