@@ -2,7 +2,7 @@
 
 Owns: the one socket object of a connection, its options, and how a send waits for a slow peer.
 
-1. A connection has one stdlib socket object, which trio wraps: no duplicate, no number kept. After
+1. A connection has one stdlib socket object, on which trio waits: no duplicate, no number kept. After
    closing, a send fails; it can't reach whoever got the descriptor next.
 2. Everything that goes wrong leaves as OSError. Stalled is one too, for those who needn't tell them apart.
 3. Waiting for room ends after `send_timeout` without progress, not after a fixed time: what the kernel
@@ -77,7 +77,7 @@ class Transport(Protocol):
 class SocketTransport:
     """A TCP or Unix connection."""
 
-    __slots__ = ("_patience", "_sock", "_trio")
+    __slots__ = ("_patience", "_sock")
 
     direct: Final = True
     torn: Final = False
@@ -85,7 +85,7 @@ class SocketTransport:
     def __init__(self, sock: socket.socket, limits: Limits) -> None:
         """`sock` is from now on this object's alone."""
         self._sock = sock
-        self._trio = trio.socket.from_stdlib_socket(sock)
+        sock.setblocking(False)
         self._patience = limits.send_timeout
         if sock.family in (socket.AF_INET, socket.AF_INET6):
             with suppress(OSError):  # the peer may be gone already: the first read will tell
@@ -126,10 +126,16 @@ class SocketTransport:
             raise _closed() from None
 
     async def receive_some(self, max_bytes: int) -> bytes:
-        try:
-            return await self._trio.recv(max_bytes)
-        except trio.ClosedResourceError:
-            raise _closed() from None
+        await trio.lowlevel.checkpoint()
+        while True:
+            try:
+                return self._sock.recv(max_bytes)
+            except BlockingIOError:
+                pass
+            try:
+                await trio.lowlevel.wait_readable(self._sock)
+            except (trio.ClosedResourceError, ValueError):
+                raise _closed() from None
 
     def unsent(self) -> int:
         buffer = bytearray(4)
@@ -150,11 +156,16 @@ class SocketTransport:
     def abort(self) -> None:
         with suppress(OSError):
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-        self._trio.close()
+        self._close()
 
     async def aclose(self) -> None:
-        self._trio.close()
+        self._close()
         await trio.lowlevel.checkpoint()
+
+    def _close(self) -> None:
+        if self._sock.fileno() != -1:
+            trio.lowlevel.notify_closing(self._sock)
+            self._sock.close()
 
 
 class TlsTransport:
