@@ -87,7 +87,6 @@ check format .venv/bin/ruff format --quiet --check .
 check types .venv/bin/mypy --no-error-summary
 .venv/bin/coverage erase
 check tests .venv/bin/coverage run -m pytest
-.venv/bin/coverage combine --quiet
 check coverage .venv/bin/coverage report
 [ $status = 0 ] && say "all passed"
 exit $status

@@ -192,7 +192,7 @@ def test_nowhere_to_unpack_is_one_line(pyz: Path, tmp_path: Path) -> None:
     limit = "import os, resource as r, sys; r.setrlimit(r.RLIMIT_FSIZE, (0, 0)); "
     limit += "os.execv(sys.argv[1], sys.argv[1:])"
     command = [sys.executable, "-c", limit, sys.executable, str(pyz)]
-    env = environment(HOME=str(tmp_path))
+    env = environment(HOME=str(tmp_path), COVERAGE_PROCESS_CONFIG="")
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert "TMPDIR" in done.stderr
@@ -211,16 +211,13 @@ def best(seconds: float, attempts: int, measure: Iterator[float]) -> float:
     return shortest
 
 
-def unmeasured() -> dict[str, str]:
-    """The environment without the measurement of coverage, which would measure itself."""
-    return {k: v for k, v in clean_environment().items() if not k.startswith("COVERAGE_")}
-
-
 def test_a_warm_start_is_quick(pyz: Path) -> None:
     def starts() -> Iterator[float]:
         while True:
             begun = time.perf_counter()
-            with ServerProcess(*QUIET, command=[sys.executable, str(pyz)], env=unmeasured()):
+            with ServerProcess(
+                *QUIET, command=[sys.executable, str(pyz)], env=clean_environment(measured=False)
+            ):
                 yield time.perf_counter() - begun
 
     measure = starts()
@@ -233,7 +230,9 @@ def test_the_version_is_quick(pyz: Path) -> None:
         while True:
             begun = time.perf_counter()
             command = [sys.executable, str(pyz), "--version"]
-            done = subprocess.run(command, capture_output=True, text=True, check=True, env=unmeasured())
+            done = subprocess.run(
+                command, capture_output=True, text=True, check=True, env=clean_environment(measured=False)
+            )
             yield time.perf_counter() - begun
             assert chatroom.__version__ in done.stdout
 

@@ -195,6 +195,6 @@ def test_no_python_is_one_line(tmp_path: Path) -> None:
 def test_a_missing_page_is_one_line(tmp_path: Path) -> None:
     folder = clone(tmp_path / "clone")
     (folder / "client.html").unlink()
-    command = ["sh", folder / "build.sh"]
+    command = ["sh", str(folder / "build.sh")]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=clean_environment())
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "build.sh: client.html is missing\n")

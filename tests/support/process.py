@@ -41,12 +41,14 @@ def python_command() -> list[str]:
     return [sys.executable, os.environ.get("CHAT_PYZ", str(PYZ))]
 
 
-def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+def clean_environment(extra: Mapping[str, str] | None = None, *, measured: bool = True) -> dict[str, str]:
     """The environment without what could steer the server or Python from outside, plus `extra`.
 
-    The built file unpacks itself below .build, so that tests leave nothing in anybody's home.
+    The built file unpacks itself below .build, so that tests leave nothing in anybody's home. What times or
+    weighs a server wants it not `measured`: coverage costs both.
     """
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("CHATROOM_", "SHIV_", "PYTHON"))}
+    steering = ("CHATROOM_", "SHIV_", "PYTHON", *(() if measured else ("COVERAGE_",)))
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(steering)}
     return {**kept, "SHIV_ROOT": str(ROOT / ".build" / "shiv"), **(extra or {})}
 
 
