@@ -9,10 +9,9 @@ import logging
 import socket
 import ssl
 from collections import Counter
-from functools import partial
+from functools import lru_cache
 from ipaddress import ip_address
 from itertools import count
-from typing import NamedTuple
 
 import trio
 
@@ -43,6 +42,8 @@ from chatroom.values.statistics import Drop
 from chatroom.values.traces import whereabouts
 
 RESTARTING = Disconnect(CloseCode.RESTART, "server is restarting")
+FAILED = Ending(drop=Drop.INTERNAL_ERROR)
+"""How a connection has ended that says nothing else: by an exception."""
 UNIX_PEER = Peer("unix", exempt=True)
 
 
@@ -51,17 +52,38 @@ def peer_of(sock: socket.socket) -> Peer:
     if sock.family == socket.AF_UNIX:
         return UNIX_PEER
     try:
-        address = str(sock.getpeername()[0]).partition("%")[0]
+        return _peer_at(sock.getpeername()[0])
     except OSError:  # gone already; the first read will tell
         return Peer("gone")
+
+
+@lru_cache(1024)
+def _peer_at(address: str) -> Peer:
+    """One value for all connections of an address."""
+    address = address.partition("%")[0]
     return Peer(address, exempt=ip_address(address).is_loopback)
 
 
-class _Guest(NamedTuple):
-    connection: Connection
-    place: Place
-    opening: Opening
-    who: Who
+class Guest:
+    """A connection that has been let in, from then to its end: a context that knows it in the reception."""
+
+    __slots__ = ("_reception", "connection", "ending", "opening", "place", "who")
+
+    def __init__(
+        self, reception: "Reception", connection: Connection, place: Place, opening: Opening, who: Who
+    ) -> None:
+        self._reception = reception
+        self.connection = connection
+        self.place = place
+        self.opening = opening
+        self.who = who
+        self.ending = FAILED
+
+    def __enter__(self) -> None:
+        self._reception.welcome(self)
+
+    def __exit__(self, *_: object) -> None:
+        self._reception.dismiss(self)
 
 
 class Reception:
@@ -78,13 +100,15 @@ class Reception:
         tls: ssl.SSLContext | None,
     ) -> None:
         self._site = site
-        self._entrance = entrance
         self._broker = broker
         self._engine = engine
         self._limits = limits
         self._tls = tls
         self._pace = BucketStore(limits.message_rate, limits.message_burst)
         self._numbers = count(1)
+        self._recognise = entrance.recognise  # these are bound once, not for each connection
+        self._let_go = broker.let_go
+        self._delivered = broker.fanout.count
         self._connections: set[Connection] = set()
         self._all_gone = trio.Event()
         self.lobby = Lobby(limits.unauthenticated)
@@ -94,13 +118,14 @@ class Reception:
     async def serve(self, sock: socket.socket, *, secure: bool) -> None:
         """Serve one accepted socket to its end. The barrier: no exception but cancellation leaves."""
         try:
-            if (guest := await self._receive(sock, secure=secure)) is not None:
-                with guest.place:
-                    await self._entertain(guest)
+            guest = await self._receive(sock, secure=secure)
+            if guest is not None:
+                with guest:
+                    guest.ending = await guest.connection.run(guest.opening)
         except* Exception as group:
             note(logging.ERROR, "connection_failed", **whereabouts(group))
 
-    async def _receive(self, sock: socket.socket, *, secure: bool) -> "_Guest | None":
+    async def _receive(self, sock: socket.socket, *, secure: bool) -> Guest | None:
         """Who has been let in at the front door, if anybody."""
         peer = peer_of(sock)
         with self.lobby.visit():
@@ -129,33 +154,33 @@ class Reception:
             raise
         return tls
 
-    async def _entertain(self, guest: "_Guest") -> None:
-        """Run the connection, known to the server's stop and to the keepalive."""
-        connection = guest.connection
+    def welcome(self, guest: "Guest") -> None:
+        """Make the connection known to the server's stop and to the keepalive."""
         if self._site.draining:
-            connection.end.disconnect(RESTARTING)
-        self.tender.add(connection, trio.current_time())
-        self._connections.add(connection)
-        ending = Ending(drop=Drop.INTERNAL_ERROR)
-        try:
-            ending = await connection.run(guest.opening)
-        finally:
-            self.tender.remove(connection)
-            self._connections.remove(connection)
-            if not self._connections:
-                self._all_gone.set()
-            if ending.drop is not None:
-                self.drops[ending.drop] += 1
-            code = None if ending.disconnect is None else int(ending.disconnect.code)
-            note(logging.INFO, "LEAVE", **guest.who._asdict(), code=code, drop=ending.drop)
+            guest.connection.end.disconnect(RESTARTING)
+        self._connections.add(guest.connection)
+        self.tender.add(guest.connection, trio.current_time())
+
+    def dismiss(self, guest: "Guest") -> None:
+        """The connection is over."""
+        guest.place.leave()
+        self.tender.remove(guest.connection)
+        self._connections.remove(guest.connection)
+        if not self._connections:
+            self._all_gone.set()
+        ending = guest.ending
+        if ending.drop is not None:
+            self.drops[ending.drop] += 1
+        code = None if ending.disconnect is None else int(ending.disconnect.code)
+        note(logging.INFO, "LEAVE", **guest.who.fields(), code=code, drop=ending.drop)
 
     def _assemble(
         self,
         transport: SocketTransport | TlsTransport,
         admitted: Admitted[Admission],
-    ) -> "_Guest":
+    ) -> Guest:
         admission = admitted.admission
-        who = Who(next(self._numbers), admission.username, admission.peer.address)
+        who = Who(next(self._numbers), admission.username, admission.peer)
         end = End()
         outlet = ConnectionOutlet(end)
         wire = Wire(
@@ -167,19 +192,18 @@ class Reception:
         )
         outlet.attach(wire)
         member = Member(admission.username, outlet)
-        programme = Programme(
-            member, wire, self._engine, let_go=self._broker.let_go, delivered=self._broker.fanout.count
-        )
+        programme = Programme(member, wire, self._engine, let_go=self._let_go, delivered=self._delivered)
         reader = Reader(
             session=Session(admission.username, admission.wish.room, admission.rights, self._limits),
             member=member,
             outlet=outlet,
+            end=end,
             wire=wire,
             broker=self._broker,
             engine=self._engine,
             pace=self._pace,
             limits=self._limits,
-            verify=partial(self._entrance.recognise, admission.peer),
+            recognise=self._recognise,
             who=who,
         )
         writer = Writer(wire, outlet, programme, end)
@@ -188,7 +212,7 @@ class Reception:
         )
         wish = admission.wish
         opening = Opening(wish.since, wish.epoch, admission.subprotocol)
-        return _Guest(connection, admission.place, opening, who)
+        return Guest(self, connection, admission.place, opening, who)
 
     # For the server's stop
 

@@ -182,7 +182,9 @@ class Server:
                     await trio.sleep(ACCEPT_PAUSE)
                 continue
             sock = socket.socket(fileno=accepted.detach())
-            connections.start_soon(partial(self._reception.serve, sock, secure=listener.secure))
+            connections.start_soon(
+                partial(self._reception.serve, sock, secure=listener.secure), name="connection"
+            )
 
     async def _stop(self) -> None:
         """Rule 2."""

@@ -16,6 +16,7 @@ import errno
 import socket
 import ssl
 import struct
+from collections.abc import Awaitable
 from contextlib import suppress
 from fcntl import ioctl
 from termios import TIOCOUTQ
@@ -57,6 +58,12 @@ class Transport(Protocol):
 
     async def receive_some(self, max_bytes: int) -> bytes:
         """What has arrived, empty at the end. OSError if broken."""
+
+    def receive_nowait(self, max_bytes: int) -> bytes | None:
+        """The same without waiting: None if nothing has arrived, and always where nothing is `direct`."""
+
+    def wait_arrival(self) -> Awaitable[None]:
+        """Wait until receive_nowait may have something. OSError or ClosedResourceError if broken."""
 
     def unsent(self) -> int:
         """Bytes that the peer hasn't confirmed yet; 0 where that is not known."""
@@ -127,15 +134,21 @@ class SocketTransport:
 
     async def receive_some(self, max_bytes: int) -> bytes:
         await trio.lowlevel.checkpoint()
-        while True:
+        while (data := self.receive_nowait(max_bytes)) is None:
             try:
-                return self._sock.recv(max_bytes)
-            except BlockingIOError:
-                pass
-            try:
-                await trio.lowlevel.wait_readable(self._sock)
-            except (trio.ClosedResourceError, ValueError):
+                await self.wait_arrival()
+            except trio.ClosedResourceError:
                 raise _closed() from None
+        return data
+
+    def receive_nowait(self, max_bytes: int) -> bytes | None:
+        try:
+            return self._sock.recv(max_bytes)
+        except BlockingIOError:
+            return None
+
+    def wait_arrival(self) -> Awaitable[None]:
+        return trio.lowlevel.wait_readable(self._sock)
 
     def unsent(self) -> int:
         buffer = bytearray(4)
@@ -222,6 +235,12 @@ class TlsTransport:
             raise _broken(error) from error
         except trio.ClosedResourceError:
             raise _closed() from None
+
+    def receive_nowait(self, max_bytes: int) -> bytes | None:
+        return None
+
+    def wait_arrival(self) -> Awaitable[None]:
+        return self._socket.wait_arrival()
 
     def unsent(self) -> int:
         return self._socket.unsent()

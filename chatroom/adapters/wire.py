@@ -104,13 +104,16 @@ class Wire(Outbound, trio.abc.Stream):
         scanner, pulse = self._scanner, self._pulse
         scanner.pause(pulse.listen(trio.current_time()))
         try:
-            # One coroutine deep where a connection spends its idle time: each level costs it memory.
-            if scanner.since is not None or self._early:
-                data = await self._receive_in_time(most)
-            else:
-                data = await self._transport.receive_some(most)
+            if scanner.since is None and self._transport.direct and not self._early:
+                # Where a connection spends its idle time: each coroutine more costs it memory.
+                await trio.lowlevel.checkpoint()
+                while (arrived := self._transport.receive_nowait(most)) is None:
+                    await self._transport.wait_arrival()
+                data = arrived
                 self.ended = not data
-        except OSError:
+            else:
+                data = await self._receive_in_time(most)
+        except (OSError, trio.ClosedResourceError):
             self._break()
             raise trio.BrokenResourceError("the connection is broken") from None
         finally:
@@ -213,7 +216,7 @@ class Wire(Outbound, trio.abc.Stream):
         return self._let_go or peer_is_done or self._scanner.fault is not None
 
     async def _receive_in_time(self, most: int) -> bytes:
-        """Receive while a message is unfinished. Empty at the end of the stream, and when it took too long."""
+        """Receive while a message is unfinished. Empty at the end of the stream, or if it took too long."""
         scanner = self._scanner
         if scanner.since is None:
             return await self._receive(most)

@@ -68,7 +68,7 @@ class Ring:
         self._budget = budget
         self._frames: list[bytes] = []
         self._skip = 0  # leading entries already forgotten; cut off in bulk
-        self._cache: dict[tuple[int, int, int], Slice] = {}
+        self._cache: dict[tuple[int, int, int], Slice] | None = None
         self.last_id = last_id
 
     def __len__(self) -> int:
@@ -83,7 +83,7 @@ class Ring:
         """Add the frame of the message with the id `last_id + 1`."""
         self._frames.append(frame)
         self.last_id += 1
-        self._cache.clear()
+        self._cache = None
         if len(self) > MAX_FRAMES:
             self.forget_oldest()
         self._budget.charge(self, len(frame))
@@ -98,7 +98,7 @@ class Ring:
         if self._skip >= 256 and self._skip * 2 >= len(self._frames):
             del self._frames[: self._skip]
             self._skip = 0
-        self._cache.clear()
+        self._cache = None
         return True
 
     def clear(self) -> None:
@@ -114,12 +114,12 @@ class Ring:
         if after + 1 < self.first_id:
             return None
         key = (after, upto, max_bytes)
+        if self._cache is None or len(self._cache) >= CACHED_SLICES:
+            self._cache = {}
         cached = self._cache.get(key)
         if cached is None:
             start = self._skip + after + 1 - self.first_id
             cached = join(self._frames[start : start + upto - after], after, max_bytes)
-            if len(self._cache) >= CACHED_SLICES:
-                self._cache.clear()
             self._cache[key] = cached
         return cached
 

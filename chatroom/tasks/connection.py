@@ -14,14 +14,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 import trio
-from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_server_stream
+from trio_websocket import ConnectionClosed, wrap_server_stream
 
 from chatroom.adapters.transport import Stalled
 from chatroom.adapters.wire import Wire
 from chatroom.pure.pulse import Silent
 from chatroom.pure.query import SUBPROTOCOL
 from chatroom.tasks.broker import Broker
-from chatroom.tasks.ending import CLIENT_LEFT, End, Ending
+from chatroom.tasks.ending import End, Ending
 from chatroom.tasks.reader import Reader
 from chatroom.tasks.stay import Member
 from chatroom.tasks.writer import Writer
@@ -36,11 +36,6 @@ CLOSE_SECONDS = 2.0
 """How long a close frame may take to get out, and then the peer to answer it."""
 CATCH_UP_SECONDS = 1.0
 """How long a stopping server waits for a member to have all that was shown."""
-
-_PARSER_CODES = {
-    CloseCode.PROTOCOL_ERROR: "protocol error",
-    CloseCode.INVALID_UTF8: "text is not UTF-8",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +84,12 @@ class Connection:
         soft = False
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._read, nursery, opening)
-                ending = await self._write()
+                nursery.start_soon(self._accept, nursery, opening, name="accept")
+                await self._writer.write()
+                ending = self.end.ending
+                assert ending is not None
+                if not ending.hard:
+                    await self._say_goodbye(ending)
                 nursery.cancel_scope.cancel()
             soft = not ending.hard
         finally:
@@ -110,63 +109,34 @@ class Connection:
         if ending.disconnect is not None:
             self._wire.close(ending.disconnect.code, ending.disconnect.reason)
 
-    async def _write(self) -> Ending:
-        """Write until the end, and the close frame after it."""
-        while (ending := self.end.ending) is None:
-            try:
-                await self._writer.write()
-            except Stalled:
-                self.end.ask(Ending(drop=Drop.STALLED, hard=True))
-            except Disconnect as why:
-                self.end.disconnect(why)
-            except Unavailable:
-                self.end.disconnect(Disconnect(CloseCode.INTERNAL_ERROR, "the log can't be read now"))
-        if not ending.hard:
-            with suppress(Stalled, Disconnect, Unavailable):
-                await self._say_goodbye(ending)
-        return ending
-
     async def _say_goodbye(self, ending: Ending) -> None:
-        if _is_patient(ending):
-            with trio.move_on_after(CATCH_UP_SECONDS):
-                await self._writer.catch_up()
-            self._put_close(ending)
-        with trio.move_on_after(CLOSE_SECONDS):
-            await self._wire.flush()
+        with suppress(Stalled, Disconnect, Unavailable):
+            if _is_patient(ending):
+                with trio.move_on_after(CATCH_UP_SECONDS):
+                    await self._writer.catch_up()
+                self._put_close(ending)
+            with trio.move_on_after(CLOSE_SECONDS):
+                await self._wire.flush()
 
-    async def _read(self, nursery: trio.Nursery, opening: Opening) -> None:
-        """The task that reads; its end decides the connection's."""
+    async def _accept(self, nursery: trio.Nursery, opening: Opening) -> None:
+        """The task of the handshake, which the library answers; its reading task and ours follow."""
         try:
-            socket = await self._accept(nursery, subprotocol=opening.subprotocol)
+            with trio.fail_after(HANDSHAKE_SECONDS):
+                request = await wrap_server_stream(
+                    nursery,
+                    self._wire,
+                    message_queue_size=MESSAGE_QUEUE,
+                    max_message_size=2**62,  # the Wire counts, and in bytes
+                    receive_buffer_size=RECEIVE_BYTES,
+                )
+                socket = await request.accept(subprotocol=SUBPROTOCOL if opening.subprotocol else None)
             await self._reader.enter(opening.since, opening.epoch)
-            await self._reader.read(socket)
-        except Disconnect as why:
-            self.end.disconnect(why)
         except ConnectionClosed as closed:
-            self.end.ask(self._judge(closed))
+            self._reader.note_closed(closed)
         except trio.TooSlowError:
             self.end.ask(Ending(drop=Drop.STALLED, hard=True))
-
-    async def _accept(self, nursery: trio.Nursery, *, subprotocol: bool) -> WebSocketConnection:
-        """Have the library answer the handshake; its own reading task goes into `nursery`."""
-        with trio.fail_after(HANDSHAKE_SECONDS):
-            request = await wrap_server_stream(
-                nursery,
-                self._wire,
-                message_queue_size=MESSAGE_QUEUE,
-                max_message_size=2**62,  # the Wire counts, and in bytes
-                receive_buffer_size=RECEIVE_BYTES,
-            )
-            return await request.accept(subprotocol=SUBPROTOCOL if subprotocol else None)
-
-    def _judge(self, closed: ConnectionClosed) -> Ending:
-        """How a connection ends that the library calls closed."""
-        if self._wire.close_replied or closed.reason is None:
-            return CLIENT_LEFT
-        for code, text in _PARSER_CODES.items():
-            if closed.reason.code == code:
-                return Ending(Disconnect(code, text), Drop.of(code))
-        return Ending(drop=Drop.BROKEN, hard=True) if self._wire.broken else CLIENT_LEFT
+        else:
+            nursery.start_soon(self._reader.read, socket, name="read")
 
     async def _close_socket(self, *, soft: bool) -> None:
         with trio.CancelScope(shield=True):

@@ -7,7 +7,7 @@
 3. Stored messages and ephemera don't pass here: the channel only says that there are some to read on for.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import trio
@@ -94,12 +94,16 @@ class ConnectionOutlet:
 
     # For the writer
 
-    async def receive(self) -> Answer | None:
-        """Wait for the next answer, or for something to read on for (None)."""
-        item = await self._channel.receive()
-        if item is None:
-            self._woken = False
-        return item
+    def receive(self) -> Awaitable[Answer | None]:
+        """Wait for the next answer, or for something to read on for (None, to be told by `woken`).
+
+        Not a coroutine of its own: this is where a connection spends its idle time, and each costs memory.
+        """
+        return self._channel.receive()
+
+    def woken(self) -> None:
+        """A None has been received."""
+        self._woken = False
 
     def receive_nowait(self) -> Answer | None:
         """The next answer, or None if there is none."""

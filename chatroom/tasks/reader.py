@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import trio
-from trio_websocket import WebSocketConnection
+from trio_websocket import ConnectionClosed, WebSocketConnection
 
 from chatroom.adapters.engine import Engine
 from chatroom.adapters.wire import Wire
@@ -21,21 +21,33 @@ from chatroom.pure.session import Decision, Reply, Session
 from chatroom.pure.tokens import Identity
 from chatroom.tasks.broker import Broker
 from chatroom.tasks.committer import AskMembers, Enter, Say, Type
+from chatroom.tasks.ending import CLIENT_LEFT, End, Ending
 from chatroom.tasks.outlet import ConnectionOutlet
 from chatroom.tasks.stay import Member
 from chatroom.values.codes import CloseCode, ErrorCode
 from chatroom.values.commands import Authenticate, ListMembers, Post, ReadHistory, SwitchRoom, Typing
 from chatroom.values.errors import CommandError, Disconnect, Unavailable
+from chatroom.values.http import Peer
 from chatroom.values.journal import note
 from chatroom.values.limits import Limits
+from chatroom.values.statistics import Drop
+
+_PARSER_CODES: dict[int, str] = {
+    CloseCode.PROTOCOL_ERROR: "protocol error",
+    CloseCode.INVALID_UTF8: "text is not UTF-8",
+}
 
 
 class Who(NamedTuple):
-    """A connection's name in the log."""
+    """Whose connection it is."""
 
     conn: int
     username: str
-    peer: str
+    peer: Peer
+
+    def fields(self) -> dict[str, object]:
+        """How the log names it."""
+        return {"conn": self.conn, "username": self.username, "peer": self.peer.address}
 
 
 class Reader:
@@ -44,14 +56,15 @@ class Reader:
     __slots__ = (
         "_broker",
         "_commands",
+        "_end",
         "_engine",
         "_limits",
         "_member",
         "_outlet",
         "_pace",
+        "_recognise",
         "_session",
         "_stopped",
-        "_verify",
         "_who",
         "_wire",
     )
@@ -62,23 +75,25 @@ class Reader:
         session: Session,
         member: Member,
         outlet: ConnectionOutlet,
+        end: End,
         wire: Wire,
         broker: Broker,
         engine: Engine,
         pace: BucketStore,
         limits: Limits,
-        verify: Callable[[str], Identity | None],
+        recognise: Callable[[Peer, str], Identity | None],
         who: Who,
     ) -> None:
         self._session = session
         self._member = member
         self._outlet = outlet
+        self._end = end
         self._wire = wire
         self._broker = broker
         self._engine = engine
         self._pace = pace
         self._limits = limits
-        self._verify = verify
+        self._recognise = recognise
         self._commands: Bucket | None = None
         self._who = who
         self._stopped = False
@@ -90,26 +105,45 @@ class Reader:
     async def enter(self, since: int | None, epoch: str | None) -> None:
         """Enter the session's room; returns when `welcome` is on its way."""
         await self._command(Enter(self._member, self._session.room, since, epoch))
-        note(logging.INFO, "JOIN", **self._who._asdict(), room=self._session.room)
+        note(logging.INFO, "JOIN", **self._who.fields(), room=self._session.room)
 
     async def read(self, socket: WebSocketConnection) -> None:
-        """Read until the client has closed or is gone (ConnectionClosed), or misbehaves (Disconnect)."""
-        while True:
-            text = await socket.get_message()
-            if self._stopped:
-                await trio.sleep_forever()
-            if isinstance(text, bytes):  # the Wire refuses binary frames before the library sees them
-                raise Disconnect(CloseCode.UNSUPPORTED_DATA, "binary frame")
-            now = trio.current_time()
-            try:
-                decision = self._session.decide(text, now)
-            except CommandError as error:
-                decision = Reply(events.error(error))
-            await self._keep_pace(decision, now)
-            if self._stopped:
-                await trio.sleep_forever()
-            if decision is not None:
-                await self._carry_out(decision)
+        """The task that reads, until the client has closed, is gone or misbehaves; it asks for the end then."""
+        try:
+            while True:
+                # One coroutine deep where a connection spends its idle time: each level costs it memory.
+                await self._take(await socket.get_message())
+        except Disconnect as why:
+            self._end.disconnect(why)
+        except ConnectionClosed as closed:
+            self.note_closed(closed)
+
+    def note_closed(self, closed: ConnectionClosed) -> None:
+        """The library calls the connection closed: ask for the end that fits."""
+        if self._wire.close_replied or closed.reason is None:
+            self._end.ask(CLIENT_LEFT)
+        elif (text := _PARSER_CODES.get(closed.reason.code)) is not None:
+            self._end.disconnect(Disconnect(CloseCode(closed.reason.code), text))
+        elif self._wire.broken:
+            self._end.ask(Ending(drop=Drop.BROKEN, hard=True))
+        else:
+            self._end.ask(CLIENT_LEFT)
+
+    async def _take(self, text: str | bytes) -> None:
+        if isinstance(text, bytes):  # the Wire refuses binary frames before the library sees them
+            raise Disconnect(CloseCode.UNSUPPORTED_DATA, "binary frame")
+        if self._stopped:
+            await trio.sleep_forever()
+        now = trio.current_time()
+        try:
+            decision = self._session.decide(text, now)
+        except CommandError as error:
+            decision = Reply(events.error(error))
+        await self._keep_pace(decision, now)
+        if self._stopped:
+            await trio.sleep_forever()
+        if decision is not None:
+            await self._carry_out(decision)
 
     async def _keep_pace(self, decision: Decision | None, now: float) -> None:
         if not self._limits.message_rate:
@@ -166,7 +200,7 @@ class Reader:
     def _note_room(self) -> None:
         stay = self._member.current
         if stay is not None and stay.room.name != self._session.room:
-            note(logging.INFO, "SWITCH", **self._who._asdict(), room=stay.room.name, left=self._session.room)
+            note(logging.INFO, "SWITCH", **self._who.fields(), room=stay.room.name, left=self._session.room)
             self._session.room = stay.room.name
 
     async def _history(self, query: ReadHistory) -> bytes:
@@ -185,7 +219,7 @@ class Reader:
         return events.history(room.name, page, query.cid)
 
     def _authenticate(self, token: str, cid: str | None) -> bytes:
-        identity = self._verify(token)
+        identity = self._recognise(self._who.peer, token)
         if identity is None or identity.username not in (None, self._session.username):
             return events.error(CommandError(ErrorCode.FORBIDDEN, "Not a token for this name", cid=cid))
         self._session.rights = identity.rights

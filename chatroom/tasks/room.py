@@ -73,8 +73,8 @@ class Room:
         self.stays: dict[Stay, None] = {}
         self.number = 0  # of the last batch that brought something to tell here
         self.holds = 0  # commands on their way that need this room to stay
-        self._items: list[Item] = []
-        self._arrivals: dict[Stay, int] = {}
+        self._items: list[Item] | None = None  # of the current batch; None, as the next, to be small
+        self._arrivals: dict[Stay, int] | None = None
 
     @property
     def unused(self) -> bool:
@@ -87,40 +87,47 @@ class Room:
         frame = text_frame(events.message(self.name, message))
         self.ring.append(frame)
         self.head = message.id
-        self._items.append(Item(frame, message.id, stored=True))
+        self._add(Item(frame, message.id, stored=True))
 
     def tell_typing(self, username: str, active: bool) -> None:
         """Show the others that `username` has begun or stopped typing."""
         frame = text_frame(events.typing(self.name, username, active))
-        self._items.append(Item(frame, self.head, skip=username))
+        self._add(Item(frame, self.head, skip=username))
 
     def enter(self, stay: Stay, *, quiet: bool) -> None:
         """`stay` begins here; the others hear of it if the name is new."""
         username = stay.member.username
         if self.roster.enter(username) and not quiet:
             frame = text_frame(events.joined(self.name, username))
-            self._items.append(Item(frame, self.head, presence=True, skip=username))
+            self._add(Item(frame, self.head, presence=True, skip=username))
         self.stays[stay] = None
-        self._arrivals[stay] = len(self._items)
+        if self._arrivals is None:
+            self._arrivals = {}
+        self._arrivals[stay] = len(self._items or ())
 
     def leave(self, stay: Stay, *, quiet: bool) -> None:
         """`stay` ends here, owed all that the batch has brought so far."""
-        arrival = self._arrivals.pop(stay, 0)
-        stay.lag(self._items[arrival:], 0)
+        arrival = self._arrivals.pop(stay, 0) if self._arrivals else 0
+        stay.lag((self._items or [])[arrival:], 0)
         stay.end = self.head
         del self.stays[stay]
         username = stay.member.username
         if self.roster.leave(username) and not quiet:
             frame = text_frame(events.left(self.name, username))
-            self._items.append(Item(frame, self.head, presence=True))
+            self._add(Item(frame, self.head, presence=True))
 
     def take_broadcast(self) -> Broadcast | None:
         """What the batch has brought; those who arrived in the middle of it are told of the rest."""
-        items, self._items = self._items, []
-        arrivals, self._arrivals = self._arrivals, {}
+        items, self._items = self._items or [], None
+        arrivals, self._arrivals = self._arrivals or {}, None
         for stay, index in arrivals.items():
             stay.lag(items[index:], 0)
         return Broadcast(items) if items else None
+
+    def _add(self, item: Item) -> None:
+        if self._items is None:
+            self._items = []
+        self._items.append(item)
 
     def close(self) -> None:
         """Give back what the room holds."""

@@ -11,10 +11,14 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
+from chatroom.adapters.transport import Stalled
 from chatroom.adapters.wire import Wire
-from chatroom.tasks.ending import End
+from chatroom.tasks.ending import End, Ending
 from chatroom.tasks.outlet import Answer, ConnectionOutlet
 from chatroom.tasks.programme import Programme, Step
+from chatroom.values.codes import CloseCode
+from chatroom.values.errors import Disconnect, Unavailable
+from chatroom.values.statistics import Drop
 
 
 class Writer:
@@ -36,16 +40,23 @@ class Writer:
             self._waiting.deadline = trio.current_time() + (patience if self._wire.pending else 0)
 
     async def write(self) -> None:
-        """Write until an end is asked for.
+        """Write until an end is asked for, perhaps by this."""
+        try:
+            while self._end.ending is None:
+                if not await self._work():
+                    self._hand(await self._outlet.receive())
+        except Stalled:
+            self._end.ask(Ending(drop=Drop.STALLED, hard=True))
+        except Disconnect as why:
+            self._end.disconnect(why)
+        except Unavailable:
+            self._end.disconnect(Disconnect(CloseCode.INTERNAL_ERROR, "the log can't be read now"))
+
+    async def catch_up(self) -> None:
+        """Go on writing until the member has been given everything shown so far.
 
         Raises Stalled when the peer takes nothing for too long, and what the programme raises.
         """
-        while self._end.ending is None:
-            if not await self._work():
-                self._hand(await self._outlet.receive())
-
-    async def catch_up(self) -> None:
-        """Go on writing until the member has been given everything shown so far. Raises as `write` does."""
         while not (self._programme.live or self._wire.broken):
             if not await self._work():
                 self._hand(await self._outlet.receive())
@@ -71,6 +82,8 @@ class Writer:
         self._waiting = None
 
     def _hand(self, answer: Answer | None) -> None:
-        if answer is not None:
+        if answer is None:
+            self._outlet.woken()
+        else:
             self._wire.put(answer.frame)
             self._outlet.handed(answer)

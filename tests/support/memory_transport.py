@@ -1,6 +1,6 @@
 """A connection in memory, as Wire sees one; the test is the peer, and decides how much is taken when."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import trio
 
@@ -76,10 +76,21 @@ class MemoryTransport:
         raise Stalled("nothing taken")
 
     async def receive_some(self, max_bytes: int) -> bytes:
-        self.asked.append(max_bytes)
         await trio.lowlevel.checkpoint()
-        while not (self._arrived or self._ended or self._error or self.hung_up):
+        while (data := self._receive(max_bytes)) is None:
             await self._change.wait()
+        return data
+
+    def receive_nowait(self, max_bytes: int) -> bytes | None:
+        return self._receive(max_bytes) if self.direct else None
+
+    def wait_arrival(self) -> Awaitable[None]:
+        return self._change.wait()
+
+    def _receive(self, max_bytes: int) -> bytes | None:
+        self.asked.append(max_bytes)
+        if not (self._arrived or self._ended or self._error or self.hung_up):
+            return None
         if self._error:
             raise self._error
         data = bytes(self._arrived[:max_bytes])
