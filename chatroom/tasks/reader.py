@@ -108,7 +108,7 @@ class Reader:
         note(logging.INFO, "JOIN", **self._who.fields(), room=self._session.room)
 
     async def read(self, socket: WebSocketConnection) -> None:
-        """The task that reads, until the client has closed, is gone or misbehaves; it asks for the end then."""
+        """The task that reads. When the client has closed, is gone or misbehaves, it asks for the end."""
         try:
             while True:
                 # One coroutine deep where a connection spends its idle time: each level costs it memory.
