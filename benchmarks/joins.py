@@ -145,7 +145,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         type=float,
         default=0.0,
         metavar="RATIO",
-        help="exit 1 below this median ratio of wall time",
+        help="exit 1 below this median ratio of server CPU",
     )
     return parser.parse_args(argv)
 
@@ -179,8 +179,8 @@ def main(argv: list[str] | None = None) -> int:
             f"  {name:13} {spread([wall[name] for wall in walls])} s wall, "
             f"{spread([cost[name] for cost in costs])} s server CPU"
         )
-    print_ratios("server CPU", costs)
-    return verdict(print_ratios("wall time", walls), args.at_least)
+    print_ratios("wall time", walls)
+    return verdict(print_ratios("server CPU", costs), args.at_least)
 
 
 if __name__ == "__main__":
