@@ -76,7 +76,7 @@ def close(code: int, reason: str = "") -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An HTTP answer; header names are lower case."""
+    """An HTTP answer; header names are lower case, the values of one that came twice are joined."""
 
     status: int
     headers: dict[str, str]
@@ -122,8 +122,10 @@ class Raw:
             assert self._fill(), f"ended in a head: {bytes(self._buffer)!r}"
         lines = self._take(end + 4).decode("latin-1").split("\r\n")[:-2]
         pairs = [line.split(": ", 1) for line in lines[1:]]
-        headers = {name.lower(): value for name, value in pairs}
-        assert len(headers) == len(pairs), lines
+        headers: dict[str, str] = {}
+        for name, value in pairs:
+            known = headers.get(name.lower())
+            headers[name.lower()] = value if known is None else f"{known}, {value}"
         size = 0 if bodiless else int(headers.get("content-length", "0"))
         return Answer(int(lines[0].split(" ")[1]), headers, self._read(size))
 
@@ -214,6 +216,16 @@ def exchange(port: int, request: bytes, *, bodiless: bool = False) -> Answer:
 def get(port: int, target: str, *headers: tuple[str, str]) -> Answer:
     """A plain GET."""
     return exchange(port, head(f"GET {target} HTTP/1.1", ("Host", "localhost"), *headers))
+
+
+def knock(port: int, target: str, *headers: tuple[str, str]) -> Answer:
+    """What a handshake is answered. One that succeeds is left at once."""
+    return exchange(port, handshake(target, *headers))
+
+
+def ask(port: int, target: str, *headers: tuple[str, str]) -> Answer:
+    """What `GET /handshake` says of the handshake at `target`."""
+    return get(port, "/handshake" + target.removeprefix("/"), *headers)
 
 
 def seed() -> int:
