@@ -1,15 +1,19 @@
 """The broker with its rooms, members and writers: order, presence, lagging, switching, departure."""
 
+import math
 from collections.abc import Sequence
 
 import pytest
 import trio
+import trio.testing
 
 from chatroom.adapters.memory import MemoryEngine
 from chatroom.tasks.committer import MAX_DRAFTS
 from chatroom.values.errors import Unavailable
 from chatroom.values.messages import Draft, Failed, Head, Outcome, Unknown
 from tests.support.hall import Guest, Hall, open_hall
+
+pytestmark = pytest.mark.usefixtures("autojump_clock")
 
 
 async def arrive(hall: Hall, *names: str, room: str = "r") -> list[Guest]:
@@ -329,7 +333,7 @@ async def test_a_stalled_commit_is_reported_and_departures_wait_for_their_turn()
         assert [each["event"] for each in alice.events[2:]] == ["message", "left"]
 
 
-async def test_a_commit_that_waits_for_over_two_seconds_is_trouble(autojump_clock: trio.abc.Clock) -> None:
+async def test_a_commit_that_waits_for_over_two_seconds_is_trouble() -> None:
     engine = SlowEngine()
     async with open_hall(engine=engine) as hall:
         (alice,) = await arrive(hall, "alice")
@@ -418,3 +422,34 @@ async def test_a_broken_member_harms_nobody() -> None:
             await hall.settle()
         assert carol.ids == alice.ids == [1, 2, 3]
         assert bob.wire.broken
+
+
+async def test_a_storm_of_joins_is_told_in_few_broadcasts_and_nobody_misses_one() -> None:
+    async with open_hall() as hall:
+        early = await arrive(hall, *[f"early{number}" for number in range(100)])
+        broadcasts = hall.rooms.get("r").number
+        late = [hall.guest(f"late{number}") for number in range(100)]
+        for guest in late:
+            await guest.enter("r")
+        await trio.testing.wait_all_tasks_blocked()
+        assert hall.rooms.due < math.inf
+        await hall.settle()
+        assert hall.rooms.get("r").number - broadcasts < 20
+        for guest in early:
+            assert [each["data"]["username"] for each in guest.named("joined")[-100:]] == [
+                each.username for each in late
+            ]
+        for guest in late:
+            told = {each["data"]["username"] for each in guest.named("joined")}
+            told |= set(guest.events[0]["data"]["members"])
+            assert told == {each.username for each in early + late} - {guest.username}
+
+
+async def test_a_message_takes_waiting_presence_with_it() -> None:
+    async with open_hall() as hall:
+        early = await arrive(hall, *[f"early{number}" for number in range(100)])
+        for name in ("bob", "carol"):
+            await hall.guest(name).enter("r")
+        await early[0].say("hello")
+        await trio.testing.wait_all_tasks_blocked()
+        assert [each["event"] for each in early[1].events[-3:]] == ["joined", "joined", "message"]

@@ -143,4 +143,4 @@ async def run(script: list[tuple[Any, ...]], ring_bytes: int, give_way: int) -> 
 def test_whatever_happens_every_guest_gets_what_it_is_owed(
     script: list[tuple[Any, ...]], ring_bytes: int, give_way: int
 ) -> None:
-    trio.run(run, script, ring_bytes, give_way, clock=trio.testing.MockClock())
+    trio.run(run, script, ring_bytes, give_way, clock=trio.testing.MockClock(autojump_threshold=0))

@@ -8,6 +8,7 @@
 4. Events take effect in the order of their batch, after its commit.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -25,6 +26,8 @@ from chatroom.values.errors import CommandError, Disconnect, Unavailable
 from chatroom.values.messages import Draft, Head, Outcome
 
 INBOX = 256
+MAX_TURNS = 32
+QUIET_TURNS = 4
 SLOW_COMMIT = 2.0
 """Seconds after which a commit that is still waiting makes the server not ready."""
 
@@ -59,7 +62,10 @@ class Broker:
 
     async def submit(self, entry: Entry) -> None:
         """Hand in a command; waits while the broker is behind. Safe to cancel: then nothing was handed in."""
-        await self._inbox.send(entry)
+        try:
+            self._inbox.send_nowait(entry)
+        except trio.WouldBlock:
+            await self._inbox.send(entry)
 
     def depart(self, member: Member) -> None:
         """The member's connection has ended. Never waits, never fails; takes effect after what it posted."""
@@ -122,10 +128,38 @@ class Broker:
             if self._committed is None:
                 await self._attention.wait()
             return
-        self._take(await self._commands.receive(), nursery)
+        due = self._rooms.due
+        if due < math.inf:
+            with trio.move_on_at(due) as waiting:
+                self._take(await self._commands.receive(), nursery)
+            if waiting.cancelled_caught:
+                await self._hand_out()
+                return
+        else:
+            self._take(await self._commands.receive(), nursery)
+        self._drain(nursery)
+        if self._committing_since is None:
+            await self._wait_for_company(nursery)
+
+    def _drain(self, nursery: trio.Nursery) -> None:
         with suppress(trio.WouldBlock):
             while not self._gathering.full:
                 self._take(self._commands.receive_nowait(), nursery)
+
+    async def _wait_for_company(self, nursery: trio.Nursery) -> None:
+        """Give way a few times while more keeps coming: readers that are ready get into the same batch.
+
+        Each turn of the scheduler brings one message a connection at most, so that without this a busy room is
+        told of a few messages at a time. It is no timer: where nobody is ready, it costs a few empty turns.
+        """
+        quiet = 0
+        for _ in range(MAX_TURNS):
+            gathered = len(self._gathering.entries)
+            await trio.lowlevel.checkpoint()
+            self._drain(nursery)
+            quiet = 0 if len(self._gathering.entries) > gathered else quiet + 1
+            if quiet == QUIET_TURNS or self._gathering.full:
+                return
 
     def _take(self, entry: Entry | None, nursery: trio.Nursery) -> None:
         """Put a command into the batch, or first have the room opened that it needs."""
@@ -188,7 +222,6 @@ class Broker:
 
     async def _take_effect(self, batch: Batch, outcomes: list[Outcome]) -> None:
         rooms = self._rooms
-        rooms.begin()
         results = iter(outcomes)
         reached: list[trio.Event] = []
         for entry in batch.entries:
@@ -198,7 +231,10 @@ class Broker:
                 reached.append(entry.reached)
             else:
                 rooms.apply(entry)
-        for room, broadcast in rooms.finish():
-            await self.fanout(room, broadcast)
+        await self._hand_out()
         for event in reached:
             event.set()
+
+    async def _hand_out(self) -> None:
+        for room, broadcast in self._rooms.finish(trio.current_time()):
+            await self.fanout(room, broadcast)

@@ -1,6 +1,6 @@
 """Giving a room's broadcast to its members: offer, never wait, never raise.
 
-1. A broadcast is offered once to each stay, by the number of its batch; a stay that has caught up by
+1. A broadcast is offered once to each stay, by its number in the room; a stay that has caught up by
    itself meanwhile is not offered it again.
 2. What a socket does not take at once is not kept for it: the stay lags, and its connection's writer
    reads on from the cursor.
@@ -29,7 +29,7 @@ class Fanout:
         self.deliveries += given
 
     async def __call__(self, room: Room, broadcast: Broadcast) -> None:
-        """Offer `broadcast`, the items of the room's current batch, to all members."""
+        """Offer `broadcast`, the last one taken from the room, to all members."""
         number = room.number
         visited = 0
         for stay in room.stays:

@@ -11,6 +11,7 @@
 
 from collections.abc import Callable
 from enum import Enum, auto
+from itertools import accumulate
 
 from chatroom.adapters.engine import Engine
 from chatroom.adapters.wire import Wire
@@ -74,12 +75,19 @@ class Programme:
             return Step.IDLE
         withheld = stay.next_withheld
         if withheld is not None and withheld.position <= stay.cursor:
-            self._wire.put(stay.take_withheld().frame)
+            self._give_withheld(stay)
             return Step.MORE
         upto = self._upto(stay)
         if stay.cursor < upto:
             return self._give_stored(stay, upto)
         return self._finish(stay)
+
+    def _give_withheld(self, stay: Stay) -> None:
+        """Give all that was withheld at this place, as one write."""
+        frames: list[bytes] = []
+        while (item := stay.next_withheld) is not None and item.position <= stay.cursor:
+            frames.append(stay.take_withheld().frame)
+        self._wire.put(b"".join(frames), tuple(accumulate(map(len, frames))))
 
     @staticmethod
     def _upto(stay: Stay) -> int:
@@ -107,6 +115,8 @@ class Programme:
         if stay.seen < stay.room.number:
             return Step.IDLE  # a fan-out is under way and has not come to this stay yet; it will wake us
         if stay.missed:
+            if stay.room.waiting:
+                return Step.IDLE  # the list would tell what a broadcast is about to; that will wake us
             stay.missed = False
             self._wire.put(text_frame(events.members(stay.room.name, stay.room.roster.as_json())))
             return Step.MORE

@@ -1,11 +1,13 @@
 """What each command does to the rooms, in the order of its batch and after its commit.
 
-1. Everything here is synchronous: between `begin` and `finish` nobody sees a half-applied batch.
+1. Everything here is synchronous: until `finish` nobody sees a half-applied batch.
 2. A joiner's roster, last id and first batch come from the same point.
 3. Presence is announced when a name's first connection enters and its last one leaves, except while
    the server stops.
 4. A room that nobody uses or is about to use is given up at the end of the batch.
 """
+
+import math
 
 from chatroom.adapters.engine import Engine
 from chatroom.pure import events
@@ -29,7 +31,7 @@ class Rooms:
         self._budget = RingBudget(ring_bytes)
         self._rooms: dict[str, Room] = {}
         self._touched: dict[Room, None] = {}
-        self._number = 0
+        self._waiting: dict[Room, None] = {}
         self.quiet = False  # the server stops: no presence from here on
         self.messages = 0  # stored and shown since the start
 
@@ -55,23 +57,25 @@ class Rooms:
         room = self._rooms[name] = Room(name, head, self._budget)
         return room
 
-    def begin(self) -> None:
-        """A new batch takes effect."""
-        self._number += 1
+    @property
+    def due(self) -> float:
+        """When `finish` has something to hand out though no batch has come; infinity for never."""
+        return min((room.due for room in self._waiting), default=math.inf)
 
-    def finish(self) -> list[tuple[Room, Broadcast]]:
-        """What the batch has brought, to be handed out; rooms left without use are gone after it."""
-        touched, self._touched = self._touched, {}
+    def finish(self, now: float) -> list[tuple[Room, Broadcast]]:
+        """What is to be handed out after a batch, or at `due`; rooms left without use are gone after it."""
+        touched = self._touched | self._waiting
+        self._touched, self._waiting = {}, {}
         broadcasts = []
         for room in touched:
-            broadcast = room.take_broadcast()
             if room.unused:
                 del self._rooms[room.name]
                 room.close()
                 self._engine.release(room.name)
-            elif broadcast is not None:
-                room.number = self._number
-                broadcasts.append((room, broadcast))
+            elif room.is_ready(now):
+                broadcasts.append((room, room.take_broadcast(now)))
+            elif room.waiting:
+                self._waiting[room] = None
         return broadcasts
 
     def _touch(self, room: Room) -> Room:
@@ -90,7 +94,8 @@ class Rooms:
                         member.outlet.reply(events.ack(cid))
             case AskMembers(member, cid):
                 if member.current is not None:
-                    room = member.current.room
+                    room = self._touch(member.current.room)
+                    room.hurry()  # nobody is to be told of a join that an answer has told already
                     member.outlet.reply(events.members(room.name, room.roster.as_json(), cid))
             case Leave(member):
                 self._depart(member)
@@ -145,7 +150,6 @@ class Rooms:
         stay = Stay(member, room, start.after, text_frame(opening))
         member.current = stay
         member.stays.append(stay)
-        stay.seen = self._number
         room.enter(stay, quiet=self.quiet)
         member.outlet.wake()
 

@@ -1,6 +1,7 @@
 """A broker at work in memory, and guests whose sockets the test opens and shuts at will."""
 
 import json
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import count
@@ -146,8 +147,11 @@ class Hall:
         return guest
 
     async def settle(self) -> None:
-        """Wait until nothing moves any more."""
+        """Wait until nothing moves any more, and nothing waits for its time. Needs a clock that jumps."""
         await trio.testing.wait_all_tasks_blocked()
+        while (due := self.rooms.due) < math.inf:
+            await trio.sleep_until(due)
+            await trio.testing.wait_all_tasks_blocked()
 
 
 @asynccontextmanager
