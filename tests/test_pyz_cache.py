@@ -148,8 +148,10 @@ def test_a_cache_that_others_may_write_to_is_not_used(pyz: Path, root: Path, tem
 def test_a_cache_of_another_user_is_not_used(pyz: Path, root: Path, temporary: Path) -> None:
     run_once(pyz, root)
     _poisoned(copy_in(root))
+    foreign = sorted((path, path.stat().st_mtime_ns) for path in root.rglob("*.py"))
     os.chown(root, 65534, 65534)
     run_once(pyz, root, TMPDIR=str(temporary))
+    assert sorted((path, path.stat().st_mtime_ns) for path in root.rglob("*.py")) == foreign
 
 
 def test_a_cache_that_cannot_be_written_to(pyz: Path, temporary: Path) -> None:
