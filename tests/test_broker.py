@@ -431,7 +431,7 @@ async def test_a_storm_of_joins_is_told_in_few_broadcasts_and_nobody_misses_one(
         late = [hall.guest(f"late{number}") for number in range(100)]
         for guest in late:
             await guest.enter("r")
-        await trio.testing.wait_all_tasks_blocked()
+            await trio.testing.wait_all_tasks_blocked()
         assert hall.rooms.due < math.inf
         await hall.settle()
         assert hall.rooms.get("r").number - broadcasts < 20

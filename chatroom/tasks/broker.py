@@ -149,7 +149,7 @@ class Broker:
     async def _wait_for_company(self, nursery: trio.Nursery) -> None:
         """Give way a few times while more keeps coming: readers that are ready get into the same batch.
 
-        Each turn of the scheduler brings one message a connection at most, so that without this a busy room is
+        Each turn of the scheduler brings a message a connection at most: without this, a busy room would be
         told of a few messages at a time. It is no timer: where nobody is ready, it costs a few empty turns.
         """
         quiet = 0
