@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from tests.support.process import ServerProcess
 from tests.support.raw import ask, get, handshake, knock
-from tests.support.scene import Scene, await_true, served
+from tests.support.scene import Scene, Served, await_true, served
 
 TOKENS = """
 [[token]]
@@ -25,7 +24,7 @@ Header = tuple[str, str]
 
 
 @pytest.fixture(scope="module")
-def server(pyz: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+def server(pyz: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     tokens = tmp_path_factory.mktemp("tokens") / "tokens.toml"
     tokens.write_text(TOKENS)
     options = (
@@ -42,7 +41,7 @@ def server(pyz: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serv
 
 
 @pytest.fixture
-def scene(server: ServerProcess) -> Iterator[Scene]:
+def scene(server: Served) -> Iterator[Scene]:
     with Scene(server) as scene:
         yield scene
 

@@ -7,9 +7,8 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.support.process import ServerProcess
 from tests.support.raw import KEY, UPGRADE, ask, command, exchange, handshake, head, knock
-from tests.support.scene import Scene, served
+from tests.support.scene import Scene, Served, served
 
 TOKENS = """
 [[token]]
@@ -26,7 +25,7 @@ Header = tuple[str, str]
 
 
 @pytest.fixture(scope="module")
-def server(pyz: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+def server(pyz: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     tokens = tmp_path_factory.mktemp("tokens") / "tokens.toml"
     tokens.write_text(TOKENS)
     options = (
@@ -43,7 +42,7 @@ def server(pyz: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serv
 
 
 @pytest.fixture
-def scene(server: ServerProcess) -> Iterator[Scene]:
+def scene(server: Served) -> Iterator[Scene]:
     with Scene(server) as scene:
         yield scene
 

@@ -5,20 +5,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.process import ServerProcess
-from tests.support.scene import Scene, served
+from tests.support.scene import Scene, Served, served
 
 TYPING_SECONDS = 3.0
 
 
 @pytest.fixture(scope="module")
-def server(pyz: Path) -> Iterator[ServerProcess]:
+def server(pyz: Path) -> Iterator[Served]:
     with served("--rate", "0") as server:
         yield server
 
 
 @pytest.fixture
-def scene(server: ServerProcess) -> Iterator[Scene]:
+def scene(server: Served) -> Iterator[Scene]:
     with Scene(server) as scene:
         yield scene
 

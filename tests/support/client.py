@@ -126,3 +126,8 @@ class Chat:
         """Leave."""
         self.socket.close(code)
         self._stack.close()
+
+    def vanish(self) -> None:
+        """Be gone, without a close frame."""
+        self.socket.close_socket()
+        self._stack.close()

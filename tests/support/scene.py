@@ -5,13 +5,15 @@
         alice.say("hi")
         bob.expect("message", text="hi")
 
-1. A scene has a room of its own and a pair of bystanders in another one. When it ends, the bystanders must
+1. A scene has a room of its own. In another one there is a pair of bystanders: when a scene ends, they must
    still talk, the process must live, and its standard error must know no fault of ours and no token.
-2. Waiting is for a condition, with a deadline.
+2. When the last scene has ended and all have left, the gauges must return, and the server must stop.
+3. Waiting is for a condition, with a deadline.
 """
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -38,24 +40,19 @@ def await_true(condition: Callable[[], object], what: str, patience: float = PAT
 class Scene:
     """Where a test's clients meet; see rule 3."""
 
-    def __init__(self, server: ServerProcess, token: str = "token-alice") -> None:
+    def __init__(self, server: Served, token: str = "token-alice") -> None:
         number = next(_numbers)
         self.server = server
         self.token = token
         self.room = f"room-{number}"
-        self._names = f"-by-{number}"
         self._stack = ExitStack()
-
-    def name(self, name: str) -> str:
-        """A username that no other scene has, so that paces and counts are its own."""
-        return name + self._names
 
     def join(self, username: str, room: str | None = None, **options: Any) -> Chat:
         """Let somebody in; `since` and `epoch` resume, other options go to `websockets`."""
         query = {key: options.pop(key) for key in ("since", "epoch", "token") if key in options}
         where = target(room or self.room, username, **({"token": self.token} | query))
         chat = Chat(self.server.ws_url + where, **options)
-        self._stack.callback(chat.close)
+        self._stack.callback(chat.vanish)
         return chat
 
     def pair(self) -> tuple[Chat, Chat]:
@@ -78,21 +75,8 @@ class Scene:
         self._stack.callback(raw.close)
         return raw
 
-    def check_bystanders(self) -> None:
-        """They talk."""
-        for speaker in self._bystanders:
-            text = f"still here {next(_numbers)}"
-            speaker.say(text)
-            for listener in self._bystanders:
-                assert [text] == listener.texts(1)
-
     def __enter__(self) -> Self:
-        with self._stack:
-            room = "by" + self._names
-            self._bystanders = [self.join(name, room) for name in (self.name("ann"), self.name("ben"))]
-            self._bystanders[0].expect("joined", username=self.name("ben"))
-            self.check_bystanders()
-            self._stack = self._stack.pop_all()
+        self.server.check_bystanders()
         return self
 
     def __exit__(
@@ -100,8 +84,31 @@ class Scene:
     ) -> None:
         with self._stack:
             if error is None:
-                self.check_bystanders()
+                self.server.check_bystanders()
                 check_clean(self.server)
+
+
+class Served(ServerProcess):
+    """A server with two bystanders, who talk in a room of their own from the first scene to the end."""
+
+    @functools.cached_property
+    def _pair(self) -> list[Chat]:
+        pair = [Chat(self.ws_url + target("bystanders", name)) for name in ("ann", "ben")]
+        pair[0].expect("joined", username="ben")
+        return pair
+
+    def check_bystanders(self) -> None:
+        """They talk."""
+        for speaker in self._pair:
+            text = f"still here {next(_numbers)}"
+            speaker.say(text)
+            for listener in self._pair:
+                assert [text] == listener.texts(1)
+
+    def dismiss_bystanders(self) -> None:
+        """They leave."""
+        for chat in self.__dict__.pop("_pair", []):
+            chat.close()
 
 
 def check_clean(server: ServerProcess, *secrets: str) -> None:
@@ -117,13 +124,15 @@ def check_stderr(said: str, *secrets: str) -> None:
 
 
 @contextmanager
-def served(
-    *arguments: str, cwd: Path | None = None, secrets: tuple[str, ...] = ()
-) -> Iterator[ServerProcess]:
-    """A server that must still live at the end, and then stop as it should."""
-    with ServerProcess(*arguments, cwd=cwd) as server:
-        yield server
+def served(*arguments: str, cwd: Path | None = None, secrets: tuple[str, ...] = ()) -> Iterator[Served]:
+    """A server for scenes; what must be true when they are over is rule 2."""
+    with Served(*arguments, cwd=cwd) as server:
+        try:
+            yield server
+        finally:
+            server.dismiss_bystanders()
         check_clean(server, *secrets)
+        await_empty(server)
         assert server.stop() == 0
         check_stderr(server.stderr, *secrets)
 
@@ -136,11 +145,13 @@ def gauges(server: ServerProcess) -> dict[str, float]:
 
 
 def await_empty(server: ServerProcess, connections: int = 0) -> None:
-    """Wait until so many connections are left, and nothing of any other."""
+    """Wait until so many connections are left, and of the others nothing."""
 
     def empty() -> bool:
         now = gauges(server)
+        if now["chatroom_connections"] != connections or now["chatroom_lagging_members"]:
+            return False
         # The handshake counted is the one that asks for these numbers.
-        return now["chatroom_connections"] == connections and now["chatroom_handshakes"] <= 1
+        return now["chatroom_handshakes"] == 1 and (connections > 0 or now["chatroom_rooms"] == 0)
 
     await_true(empty, "the gauges return")
