@@ -77,6 +77,7 @@ def _tools() -> None:
     if _marked("venv", key) and _runs(PYTHON):
         return
     _say(f"installing the build tools, with Python {sys.version.split()[0]}")
+    _unmark("venv")
     _run(sys.executable, "-m", "venv", "--clear", VENV)
     _pip("install", "--require-hashes", "--no-deps", "--only-binary=:all:", "-r", BUILD_LOCK)
     _mark("venv", key)
@@ -224,7 +225,7 @@ def _digest(paths: Iterable[Path]) -> str:
 
 
 def _emptied(name: str) -> Path:
-    (WORK / f"{name}.made-from").unlink(missing_ok=True)
+    _unmark(name)
     shutil.rmtree(WORK / name, ignore_errors=True)
     (WORK / name).mkdir()
     return WORK / name
@@ -232,6 +233,10 @@ def _emptied(name: str) -> Path:
 
 def _mark(name: str, key: str) -> None:
     (WORK / f"{name}.made-from").write_text(key)
+
+
+def _unmark(name: str) -> None:
+    (WORK / f"{name}.made-from").unlink(missing_ok=True)
 
 
 def _marked(name: str, key: str) -> bool:

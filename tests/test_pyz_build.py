@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import time
+import tomllib
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -114,11 +115,24 @@ def test_locks_pin_by_hash_and_hold_no_marker_and_no_address() -> None:
     for lock in (ROOT / "requirements").glob("*.txt"):
         text = lock.read_text("utf-8")
         assert "://" not in text, lock
-        pins = [entry for entry in re.split(r"\n(?=\S)", text) if not entry.startswith("#")]
-        assert pins, lock
-        for pin in pins:
+        entries = [entry for entry in re.split(r"\n(?=\S)", text) if not entry.startswith("#")]
+        assert entries, lock
+        for pin in entries:
             assert re.match(r"[A-Za-z0-9_.-]+==\S+( \\\n    --hash=sha256:[0-9a-f]{64})+\n?$", pin), pin
     assert "resolved" not in (ROOT / "tests" / "wscat" / "package-lock.json").read_text("utf-8")
+
+
+def pins(lock: str) -> set[str]:
+    """What a lock pins, `name==version`."""
+    text = (ROOT / "requirements" / lock).read_text("utf-8")
+    return set(re.findall(r"^(\S+==\S+)", text, re.M))
+
+
+def test_the_locks_agree_with_each_other_and_with_the_project() -> None:
+    assert pins("runtime.txt") <= pins("dev.txt"), "what is tested is what is packed"
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    wanted = (ROOT / "requirements" / "runtime.in").read_text("utf-8").splitlines()
+    assert sorted(project["dependencies"]) == sorted(line for line in wanted if not line.startswith("#"))
 
 
 # The same everywhere
