@@ -57,7 +57,7 @@ if ! installed npm; then
 fi
 export WSCAT="$PWD/.build/wscat/node_modules/.bin/wscat"
 if ! installed npm; then
-    optional "npm, for wscat"
+    optional "npm (for wscat)"
 elif ! cmp -s tests/wscat/package-lock.json .build/wscat/made-from || [ ! -x "$WSCAT" ]; then
     say "installing wscat"
     rm -rf .build/wscat && mkdir .build/wscat

@@ -50,7 +50,9 @@ def main() -> None:
     with (WORK / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         sources = _sources()
-        key = _digest([Path(__file__), ROOT / "build.sh", RUNTIME_LOCK, BUILD_LOCK, *sources.values()])
+        key = _digest(
+            [ROOT / "bundle" / "build.py", ROOT / "build.sh", RUNTIME_LOCK, BUILD_LOCK, *sources.values()]
+        )
         if _is_current(key):
             _say("chat.pyz is up to date")
             return
@@ -79,7 +81,7 @@ def _tools() -> None:
     _say(f"installing the build tools, with Python {sys.version.split()[0]}")
     _unmark("venv")
     _run(sys.executable, "-m", "venv", "--clear", VENV)
-    _pip("install", "--require-hashes", "--no-deps", "--only-binary=:all:", "-r", BUILD_LOCK)
+    _install("--require-hashes", "--only-binary=:all:", "-r", BUILD_LOCK)
     _mark("venv", key)
 
 
@@ -90,17 +92,7 @@ def _dependencies() -> None:
         return
     _say("fetching the libraries")
     target = _emptied("libraries")
-    _pip(
-        "install",
-        "--require-hashes",
-        "--no-deps",
-        "--no-compile",
-        *PURE,
-        "--target",
-        target,
-        "-r",
-        RUNTIME_LOCK,
-    )
+    _install("--require-hashes", *PURE, "--target", target, "-r", RUNTIME_LOCK)
     _mark("libraries", key)
 
 
@@ -111,16 +103,7 @@ def _project(sources: dict[str, Path]) -> None:
         copy = stage / name
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, copy)
-    _pip(
-        "install",
-        "--no-build-isolation",
-        "--no-deps",
-        "--no-index",
-        "--no-compile",
-        "--target",
-        target,
-        stage,
-    )
+    _install("--no-build-isolation", "--no-index", "--target", target, stage)
 
 
 def _pack() -> None:
@@ -195,8 +178,9 @@ def _write_archive(target: Path, entries: dict[str, bytes]) -> None:
 # Small tools
 
 
-def _pip(*arguments: str | Path) -> None:
-    _run(PYTHON, "-m", "pip", *arguments, "--quiet", "--disable-pip-version-check", "--no-input")
+def _install(*arguments: str | Path) -> None:
+    options = ("--no-deps", "--no-compile", "--quiet", "--disable-pip-version-check", "--no-input")
+    _run(PYTHON, "-m", "pip", "install", *options, *arguments)
 
 
 def _run(*command: str | Path) -> None:
@@ -220,7 +204,8 @@ def _runs(python: Path) -> bool:
 def _digest(paths: Iterable[Path]) -> str:
     total = hashlib.sha256()
     for path in paths:
-        total.update(f"{path.name}\n".encode() + hashlib.sha256(path.read_bytes()).digest())
+        name = str(path.relative_to(ROOT))
+        total.update(f"{name}\n".encode() + hashlib.sha256(path.read_bytes()).digest())
     return total.hexdigest()
 
 

@@ -192,6 +192,19 @@ def test_a_changed_page_is_packed_without_a_network(built: Path) -> None:
     page.write_bytes(before)
 
 
+def test_a_module_that_moved_is_packed_where_it_is(built: Path) -> None:
+    module = built / "chatroom" / "tasks" / "zz.py"
+    module.write_text("")
+    build(built, **OFFLINE)
+    module.rename(built / "chatroom" / "values" / "zz.py")
+    build(built, **OFFLINE)
+    with zipfile.ZipFile(built / "chat.pyz") as archive:
+        assert [name for name in archive.namelist() if name.endswith("/zz.py")] == [
+            "site-packages/chatroom/values/zz.py"
+        ]
+    (built / "chatroom" / "values" / "zz.py").unlink()
+
+
 # What is missing is said in one line
 
 
