@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from wsproto.frame_protocol import CloseReason, FrameProtocol, Opcode, ParseFailed
 
@@ -296,6 +296,7 @@ def parser_verdict(data: bytes) -> str:
     return "fine"
 
 
+@settings(deadline=None)
 @given(st.lists(frames(), max_size=8).map(b"".join), st.lists(st.integers(1, 30), max_size=10))
 @example(masked(TEXT, b"x" * 2000) + masked(CLOSE), [3, 1, 1])
 def test_however_cut_the_scanner_sees_the_same(data: bytes, cuts: list[int]) -> None:
@@ -307,6 +308,7 @@ def test_however_cut_the_scanner_sees_the_same(data: bytes, cuts: list[int]) -> 
     assert (str(whole.fault), whole.closed, whole.lost) == (str(pieces.fault), pieces.closed, pieces.lost)
 
 
+@settings(deadline=None)
 @given(st.lists(frames(), max_size=8).map(b"".join))
 def test_the_scanner_loses_the_framing_just_where_the_parser_does(data: bytes) -> None:
     scanner = FrameScanner(LOOSE, binary=True)
@@ -317,6 +319,7 @@ def test_the_scanner_loses_the_framing_just_where_the_parser_does(data: bytes) -
         assert parser_verdict(allowed + bytes(5)) != "fine"
 
 
+@settings(deadline=None)
 @given(st.lists(frames(), max_size=8).map(b"".join))
 def test_the_parser_never_sees_more_than_the_limits_allow(data: bytes) -> None:
     scanner = FrameScanner(LIMITS)

@@ -6,7 +6,7 @@ from itertools import accumulate
 
 import pytest
 import trio
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
@@ -474,6 +474,7 @@ def play(
     return trio.run(main, clock=MockClock(autojump_threshold=0))
 
 
+@settings(deadline=None)
 @given(STEPS, st.lists(st.integers(1, 60), max_size=5), st.booleans())
 def test_frames_never_land_inside_frames(steps: list[Step], takes: list[int], direct: bool) -> None:
     out, handed = play(steps, takes, direct, close=False)
@@ -481,6 +482,7 @@ def test_frames_never_land_inside_frames(steps: list[Step], takes: list[int], di
     assert close_of(out.peer).close_code == 1000
 
 
+@settings(deadline=None)
 @given(STEPS, st.lists(st.integers(1, 60), max_size=5), st.booleans())
 def test_a_close_at_any_moment_ends_a_prefix(steps: list[Step], takes: list[int], direct: bool) -> None:
     out, handed = play(steps, takes, direct, close=True)

@@ -208,6 +208,10 @@ class Outbound:
         if not self.broken:
             self._cut()
             self._append(last, None)
+        self._shut_up()
+
+    def _shut_up(self) -> None:
+        """Take nothing more."""
         self.shut = True
         self._clear = False
 

@@ -3,8 +3,8 @@
 Owns: the byte stream under trio-websocket, guarded on its way in and ordered on its way out; the
 keepalive of the peer; the last steps of a connection.
 
-1. The library sees the vetted handshake first, and nothing else before it has accepted it: it would
-   drop bytes that came early, so they are replayed.
+1. The library sees the vetted handshake first, and nothing else before its answer is out: it would drop
+   bytes that came early, so they are replayed. Nor does any frame go out before that answer.
 2. The library sees no byte of a message that breaks a limit, and none after the peer's close frame.
 3. What leaves towards the library is bytes, BrokenResourceError and nothing else. After a fault, a close
    or a failure of either direction it reads the end of the stream, so that its reader ends quietly.
@@ -72,7 +72,7 @@ class Wire(Outbound, trio.abc.Stream):
         super().__init__(transport, on_pending)
         head, end, self._early = initial.partition(_HEAD_END)
         self._head = head + end
-        self._gate = trio.Event() if initial else None  # opens when the library has accepted
+        self._gate = trio.Event() if initial else None  # opens when the library's answer is out
         self._limits = limits
         self._on_fault = on_fault
         self._scanner = FrameScanner(limits, binary=binary)
@@ -136,22 +136,29 @@ class Wire(Outbound, trio.abc.Stream):
         After a close frame of ours it is swallowed: the library doesn't know of that frame.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
+        try:
+            if self.broken:
+                raise trio.BrokenResourceError("the connection is broken")
+            if not self.shut:
+                await self._say(bytes(data))
+        finally:
+            self._open_gate()
+        await trio.lowlevel.cancel_shielded_checkpoint()
+
+    async def _say(self, data: bytes) -> None:
+        if data[0] == _CLOSE_BYTE:
+            self.close_replied = True
+            self._close_with(data)
+        else:
+            self.put(data)
+        await self._wait_out()
+        if self.broken:
+            raise trio.BrokenResourceError("the connection broke")
+
+    def _open_gate(self) -> None:
         if self._gate is not None:
             self._gate.set()
             self._gate = None
-        if self.broken:
-            raise trio.BrokenResourceError("the connection is broken")
-        if not self.shut:
-            whole = bytes(data)
-            if whole[:1] == bytes((_CLOSE_BYTE,)):
-                self.close_replied = True
-                self._close_with(whole)
-            else:
-                self.put(whole)
-            await self._wait_out()
-            if self.broken:
-                raise trio.BrokenResourceError("the connection broke")
-        await trio.lowlevel.cancel_shielded_checkpoint()
 
     async def wait_send_all_might_not_block(self) -> None:
         await trio.lowlevel.checkpoint()
@@ -178,6 +185,13 @@ class Wire(Outbound, trio.abc.Stream):
         return self._limits.ping_timeout
 
     # The end
+
+    def close(self, code: int, reason: str) -> None:
+        """As Outbound does; but before the handshake's answer is out, no frame would be understood."""
+        if self._gate is None:
+            super().close(code, reason)
+        else:
+            self._shut_up()
 
     async def linger(self) -> None:
         """Send what is left, then read and discard until the peer has closed. The caller sets the deadline.

@@ -24,7 +24,7 @@ class MemoryTransport:
         self.taken = bytearray()  # what the peer has got
         self.unconfirmed = 0
         self.patience = 10.0
-        self.asked: list[int] = []  # how much each receive asked for
+        self.asked_for: list[int] = []  # how much each receive asked for
         self.aborted = self.closed = self.hung_up = False
         self._error: type[OSError] | None = None
         self._arrived = bytearray()
@@ -88,7 +88,7 @@ class MemoryTransport:
         return self._change.wait()
 
     def _receive(self, max_bytes: int) -> bytes | None:
-        self.asked.append(max_bytes)
+        self.asked_for.append(max_bytes)
         if not (self._arrived or self._ended or self._error or self.hung_up):
             return None
         if self._error:
