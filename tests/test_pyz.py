@@ -70,7 +70,8 @@ def test_any_path_will_do(pyz: Path, tmp_path: Path, name: str) -> None:
     folder = tmp_path / "a folder"
     folder.mkdir()
     copy = shutil.copy(pyz, folder / name)
-    with ServerProcess(*QUIET, command=[sys.executable, str(copy)]) as server:
+    env = environment(SHIV_ROOT=str(tmp_path / "cache"))
+    with ServerProcess(*QUIET, command=[sys.executable, str(copy)], env=env) as server:
         assert server.stop() == 0
 
 
