@@ -190,7 +190,8 @@ async def test_a_broken_way_out_ends_the_way_in() -> None:
 
         @nursery.start_soon
         async def receive() -> None:
-            assert await wire.receive_some() == b""
+            with trio.fail_after(5):
+                assert await wire.receive_some() == b""
 
         await wait_all_tasks_blocked()
         assert wire.offer(text_frame(b"x"), [3]) == 0
@@ -332,8 +333,9 @@ async def test_after_our_close_frame_the_library_speaks_in_vain() -> None:
         nursery.start_soon(wire.send_all, text_frame(b"under way"))
         await wait_all_tasks_blocked()
         wire.close(1012, "restarting")
-    await wire.send_all(bytes((0x8A, 0)))
-    await wire.send_all(bytes((0x88, 0)))
+    with trio.fail_after(5):
+        await wire.send_all(bytes((0x8A, 0)))
+        await wire.send_all(bytes((0x88, 0)))
     assert not wire.close_replied
     peer.give_room(100)
     await wire.flush()
