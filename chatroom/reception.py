@@ -133,7 +133,14 @@ class Reception:
             if transport is None:
                 return None
             admitted = await receive(transport, self._site, self._limits, peer, secure=secure)
-            return None if admitted is None else self._assemble(transport, admitted)
+            if admitted is None:
+                return None
+            try:
+                return self._assemble(transport, admitted)
+            except BaseException:
+                transport.abort()
+                admitted.admission.place.leave()
+                raise
         return None
 
     async def _begin(self, sock: socket.socket, *, secure: bool) -> SocketTransport | TlsTransport | None:

@@ -33,6 +33,7 @@ from chatroom.adapters.memory import MemoryEngine
 from chatroom.adapters.standard import say
 from chatroom.advice import advise
 from chatroom.listeners import Listener, load_tls, open_listeners
+from chatroom.logs import flush
 from chatroom.metrics import CONTENT_TYPE, Metrics
 from chatroom.page import load_page
 from chatroom.pure.csp import policy
@@ -59,6 +60,8 @@ CRASH_SECONDS = 2.0
 ACCEPT_PAUSE = 0.1
 """How long to wait when the process has no descriptor left for a new socket."""
 _NO_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+FLUSH_SECONDS = 0.2
+"""How long the last line of a process that is ended by force may take to get out."""
 BROKEN = Disconnect(CloseCode.INTERNAL_ERROR, "internal error")
 
 
@@ -231,4 +234,5 @@ async def _end_at_once(signals: AsyncIterator[int]) -> None:
     """A second signal means now: nothing is waited for, not even our own clean-up."""
     await anext(signals)
     note(logging.WARNING, "ended_by_force")
+    flush(FLUSH_SECONDS)
     os._exit(1)
