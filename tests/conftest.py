@@ -5,8 +5,14 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.support.process import PYZ, ROOT
+
+# Examples are drawn the same way each time, so that a run of the suite can be repeated; a busy machine is
+# no failure, so single examples have no deadline.
+settings.register_profile("chatroom", deadline=None, derandomize=True)
+settings.load_profile("chatroom")
 
 
 @pytest.fixture(scope="session")
