@@ -29,11 +29,13 @@ from tests.support.raw import Raw, get
 _numbers = count(1)
 
 
-def await_true(condition: Callable[[], object], what: str, patience: float = PATIENCE) -> None:
+def await_true(
+    condition: Callable[[], object], what: str | Callable[[], str], patience: float = PATIENCE
+) -> None:
     """Wait until `condition` holds; asked again and again, because processes have no events to wait for."""
     deadline = time.monotonic() + patience
     while not condition():
-        assert time.monotonic() < deadline, f"in vain: {what}"
+        assert time.monotonic() < deadline, what if isinstance(what, str) else what()
         time.sleep(0.01)
 
 
@@ -148,10 +150,12 @@ def await_empty(server: ServerProcess, connections: int = 0) -> None:
     """Wait until so many connections are left, and of the others nothing."""
 
     def empty() -> bool:
+        nonlocal now
         now = gauges(server)
         if now["chatroom_connections"] != connections or now["chatroom_lagging_members"]:
             return False
         # The handshake counted is the one that asks for these numbers.
         return now["chatroom_handshakes"] == 1 and (connections > 0 or now["chatroom_rooms"] == 0)
 
-    await_true(empty, "the gauges return")
+    now: dict[str, float] = {}
+    await_true(empty, lambda: f"the gauges return: {now}")
