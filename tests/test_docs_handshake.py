@@ -1,0 +1,134 @@
+"""The handshake as docs/protocol.md tells it: its parameters, and its refusals in their order."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from chatroom.pure import query
+from chatroom.pure.handshake import let_in, route
+from chatroom.pure.tallies import Tallies
+from chatroom.pure.tokens import TokenTable
+from chatroom.site import DEFAULT_USERNAME, Admission, Entrance
+from chatroom.values.errors import Refusal
+from chatroom.values.http import Peer, Request
+from chatroom.values.limits import Limits
+from tests.support.pages import ROOT, rows, section, words
+
+DOCUMENT = (ROOT / "docs" / "protocol.md").read_text("utf-8")
+LIMITS = Limits(connections=2, per_user=1, per_address=1)
+TOKENS = """
+[[token]]
+token = "good"
+username = "alice"
+rooms = { general = "rw" }
+"""
+HEADERS = {
+    "host": "chat.example",
+    "upgrade": "websocket",
+    "connection": "Upgrade",
+    "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ==",
+    "sec-websocket-version": "13",
+}
+
+
+def test_the_parameters_and_their_defaults() -> None:
+    table = rows(DOCUMENT, "Coming in")
+    assert {words(name)[0] for name, _, _ in table} == set(query._KNOWN)
+    defaults = {words(name)[0]: words(default) for name, default, _ in table}
+    assert (defaults["username"], defaults["room"]) == ([DEFAULT_USERNAME], [query.DEFAULT_ROOM])
+    (line,) = re.findall(r"^    GET /\?(.+)$", DOCUMENT, re.MULTILINE)
+    assert [pair.split("=")[0] for pair in line.split("&")] == [words(name)[0] for name, _, _ in table]
+
+
+class Attempt:
+    """A handshake with everything wrong, until one thing after the other is put right."""
+
+    def __init__(self) -> None:
+        self.tallies = Tallies(LIMITS)
+        self.entrance = Entrance(
+            TokenTable.parse(TOKENS, "tokens"), self.tallies, frozenset({"https://chat.example"}), lambda: 0.0
+        )
+        self.refusal: Refusal | None = None
+        self.draining = True
+        self.peer = Peer("192.0.2.1")
+        self.places = [self.tallies.enter(self.peer, "alice"), self.tallies.enter(Peer("192.0.2.2"), "bob")]
+        headers = HEADERS | {
+            "upgrade": "nothing",
+            "sec-websocket-version": "8",
+            "origin": "https://elsewhere",
+        }
+        self.request = Request("POST", "/nowhere", "room=a&room=b", tuple(headers.items()), "1.0", self.peer)
+
+    def header(self, name: str, value: str) -> None:
+        headers = tuple((key, value if key == name else old) for key, old in self.request.headers)
+        self.request = replace(self.request, headers=headers)
+
+    def answer(self) -> int:
+        try:
+            upgrade = route(self.request, draining=self.draining)
+            admission = let_in(self.request, upgrade, self.entrance)
+        except Refusal as refusal:
+            self.refusal = refusal
+            return refusal.status
+        assert isinstance(admission, Admission)
+        self.refusal = None
+        return 101
+
+    def mended(self) -> Iterator[int]:
+        """What is answered, one mistake less each time."""
+        yield self.answer()
+        self.draining = False
+        yield self.answer()
+        self.request = replace(self.request, path="/")
+        yield self.answer()
+        self.request = replace(self.request, method="GET")
+        self.request = replace(self.request, headers=(*self.request.headers, ("host", "again")))
+        yield self.answer()
+        self.request = replace(self.request, headers=self.request.headers[:-1])
+        yield self.answer()
+        self.request = replace(self.request, http_version="1.1")
+        self.header("upgrade", "websocket")
+        yield self.answer()
+        self.header("sec-websocket-version", "13")
+        yield self.answer()
+        self.request = replace(self.request, query="room=a%20b&token=wrong")
+        yield self.answer()
+        self.header("origin", "https://chat.example")
+        yield self.answer()
+        self.request = replace(self.request, peer=Peer("192.0.2.3"))
+        yield self.answer()
+        self.request = replace(self.request, query="room=a%20b&token=good")
+        yield self.answer()
+        self.request = replace(self.request, query="room=ops&token=good")
+        yield self.answer()
+        self.request = replace(self.request, query="room=general&token=good")
+        yield self.answer()
+        self.places[0].leave()
+        self.tallies.enter(Peer("192.0.2.4"), "carol")
+        yield self.answer()
+        self.places[1].leave()
+        yield self.answer()
+
+
+def test_the_refusals_come_in_the_order_of_the_table() -> None:
+    documented = [int(status) for status, _ in rows(DOCUMENT, "Refusals")]
+    assert [*documented, 101] == list(Attempt().mended())
+
+
+def test_every_status_is_named() -> None:
+    raised: set[str] = set()
+    for path in (ROOT / "chatroom").rglob("*.py"):
+        raised |= set(re.findall(r"(?:Refusal|_refusal)\((\d{3})\b", Path(path).read_text("utf-8")))
+    assert raised == set(re.findall(r"\b[45]\d\d\b", section(DOCUMENT, "Refusals")))
+
+
+def test_the_statuses_to_wait_after_are_those_with_a_header_for_it() -> None:
+    waiting = {status for status, when in rows(DOCUMENT, "Refusals") if "Retry-After" in when}
+    assert waiting == {"429", "503"}
+    attempt = Attempt()
+    refusals = [attempt.refusal for _ in attempt.mended()]
+    assert refusals.pop() is None
+    for refusal in refusals:
+        assert refusal is not None
+        assert ("Retry-After" in dict(refusal.headers)) == (str(refusal.status) in waiting), refusal.status

@@ -1,0 +1,237 @@
+"""docs/protocol.md says what the code does: events, errors, limits and codes are held against it."""
+
+import inspect
+import json
+import re
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chatroom.pure import codec, events
+from chatroom.pure.codec import decode
+from chatroom.pure.frames import text_frame
+from chatroom.pure.query import SUBPROTOCOL, Wish
+from chatroom.pure.replay import MAX_RECOVERED
+from chatroom.pure.rights import Rights
+from chatroom.pure.session import TYPING_FRAMES, TYPING_SECONDS, Session
+from chatroom.pure.tallies import Tallies
+from chatroom.pure.tokens import Identity, TokenTable
+from chatroom.settings import OPTIONS
+from chatroom.site import Enquiry
+from chatroom.tasks.outlet import MAX_UNANSWERED
+from chatroom.tasks.room import PAUSE_PER_MEMBER
+from chatroom.values.codes import CloseCode, ErrorCode
+from chatroom.values.errors import CommandError
+from chatroom.values.http import Peer
+from chatroom.values.limits import Limits
+from chatroom.values.messages import Message, Page
+from chatroom.values.names import ROOM_MAX, USERNAME_MAX
+from tests.support.pages import fences, rows, words
+
+DOCUMENT = (Path(__file__).parents[1] / "docs" / "protocol.md").read_text("utf-8")
+LIMITS = Limits()
+
+# Events
+
+
+def stored(item: dict[str, Any], data: dict[str, Any]) -> Message:
+    return Message(item["id"], item["ts"], data["username"], data["text"], item.get("cid"))
+
+
+def opening(frame: dict[str, Any]) -> dict[str, Any]:
+    return {key: frame[key] for key in ("epoch", "last_id", "replay")} | {"recovered": frame.get("recovered")}
+
+
+def failure(frame: dict[str, Any]) -> bytes:
+    code, said = ErrorCode(frame["code"]), frame["data"]["message"]
+    retry = frame.get("retry", False)
+    return events.error(CommandError(code, said, field=frame.get("field"), retry=retry, cid=frame.get("cid")))
+
+
+BUILD: dict[str, Callable[[dict[str, Any], dict[str, Any]], bytes]] = {
+    "welcome": lambda frame, data: events.welcome(
+        frame["room"], frame["username"], events.names(data["members"]), **opening(frame)
+    ),
+    "switched": lambda frame, data: events.switched(
+        data["room"], events.names(frame["members"]), frame.get("cid"), **opening(frame)
+    ),
+    "message": lambda frame, data: events.message(frame["room"], stored(frame, data)),
+    "joined": lambda frame, data: events.joined(frame["room"], data["username"]),
+    "left": lambda frame, data: events.left(frame["room"], data["username"]),
+    "typing": lambda frame, data: events.typing(frame["room"], data["username"], data["active"]),
+    "members": lambda frame, data: events.members(
+        frame["room"], events.names(data["members"]), frame.get("cid")
+    ),
+    "history": lambda frame, data: events.history(
+        frame["room"],
+        Page(tuple(stored(item, item) for item in data["messages"]), data["more"]),
+        frame.get("cid"),
+    ),
+    "pong": lambda frame, _data: events.pong(frame.get("cid")),
+    "ack": lambda frame, _data: events.ack(frame.get("cid")),
+    "duplicate": lambda frame, data: events.duplicate(data["id"], frame.get("cid")),
+    "error": lambda frame, _data: failure(frame),
+}
+"""How each encoder makes again what it made, from the values in it."""
+
+
+def encoders() -> set[str]:
+    """The functions that make the payload of a frame."""
+    functions = inspect.getmembers(events, inspect.isfunction)
+    return {
+        name
+        for name, function in functions
+        if function.__module__ == events.__name__ and function.__annotations__["return"] is bytes
+    }
+
+
+def server_examples() -> list[str]:
+    return fences(DOCUMENT, "json server")
+
+
+def made_by(line: str) -> str:
+    """The encoder whose bytes these are."""
+    frame = json.loads(line)
+    name = "duplicate" if "duplicate" in frame["data"] else frame["event"]
+    assert BUILD[name](frame, frame["data"]).decode() == line
+    return name
+
+
+def test_the_examples_of_the_server_are_what_its_encoders_make() -> None:
+    assert {made_by(line) for line in server_examples()} == encoders() == set(BUILD)
+
+
+def test_the_examples_of_a_client_are_understood() -> None:
+    examples = fences(DOCUMENT, "json client")
+    for line in examples:
+        assert decode(line, max_text=LIMITS.text_chars) is not None, line
+    assert {json.loads(line)["event"] for line in examples} == codec.COMMANDS
+
+
+def sent_by_server() -> set[str]:
+    return set(re.findall(r'"event":"(\w+)"', inspect.getsource(events)))
+
+
+def test_the_table_of_events() -> None:
+    table = rows(DOCUMENT, "Events")
+    assert {words(event)[0] for event, client, _, _ in table if client} == codec.COMMANDS
+    assert {words(event)[0] for event, _, server, _ in table if server} == sent_by_server()
+    assert all(client or server for _, client, server, _ in table)
+
+
+def test_no_other_event_is_spoken_of() -> None:
+    spoken = set(re.findall(r'"?event"?: ?"(\w+)"', DOCUMENT))
+    assert spoken - codec.COMMANDS - sent_by_server() == {"dance", "stopped"}
+
+
+def test_the_headings_of_events_are_events() -> None:
+    (part,) = re.findall(r"^## Events\n(.*?)^## ", DOCUMENT, re.MULTILINE | re.DOTALL)
+    named = {name for title in re.findall(r"^### (.+)$", part, re.MULTILINE) for name in title.split(" and ")}
+    assert named == (codec.COMMANDS | sent_by_server()) - {"switched", "pong", "error"}
+
+
+def test_the_answer_to_a_question_by_http() -> None:
+    enquiry = Enquiry(TokenTable.development(), Tallies(LIMITS), None, lambda: 0.0)
+    identity = Identity(None, Rights.everything(), "dev", "")
+    answer = enquiry.enter(Peer("192.0.2.1"), identity, "alice", Wish("alice", "general"))
+    assert fences(DOCUMENT, "json handshake") == [answer.body.decode().rstrip("\n")]
+
+
+# Errors
+
+
+def answer_to(text: str) -> str:
+    session = Session("alice", "general", Rights.everything(), LIMITS)
+    with pytest.raises(CommandError) as caught:
+        session.decide(text, 0.0)
+    return events.error(caught.value).decode()
+
+
+def test_every_error_shown_is_the_answer_to_what_is_shown() -> None:
+    table = re.findall(r"^\| `(.+)` \| `(\{.+\})` \|$", DOCUMENT, re.MULTILINE)
+    assert len(table) == 18
+    for sent, answered in table:
+        assert answer_to(sent) == answered, sent
+
+
+def test_every_error_code() -> None:
+    assert [words(code) for code, _, _ in rows(DOCUMENT, "Errors")] == [[str(code)] for code in ErrorCode]
+
+
+# Limits and codes
+
+CELLS: dict[tuple[str, ...], Callable[[Limits], str]] = {
+    ("head_bytes", "head_headers", "head_seconds"): lambda now: (
+        f"{now.head_bytes // 1024} KiB, {now.head_headers} headers, {now.head_seconds:g} s"
+    ),
+    ("frame_bytes",): lambda now: f"{now.frame_bytes // 1024} KiB",
+    ("frame_fragments", "frame_seconds"): lambda now: (
+        f"{now.frame_fragments} fragments, {now.frame_seconds:g} s"
+    ),
+    ("text_chars",): lambda now: f"{now.text_chars:,} characters",
+    ("message_rate", "message_burst"): lambda now: (
+        f"{now.message_rate:g} a second, {now.message_burst} at once"
+    ),
+    ("command_rate",): lambda now: f"{now.command_rate:g} a second",
+    ("control_rate",): lambda now: f"{now.control_rate:g} a second",
+    ("faults", "fault_seconds"): lambda now: f"{now.faults} in {now.fault_seconds:g} s",
+    ("connections",): lambda now: f"{now.connections:,}",
+    ("per_user",): lambda now: f"{now.per_user}",
+    ("per_address",): lambda now: f"{now.per_address}",
+    ("wrong_tokens", "wrong_token_seconds"): lambda now: (
+        f"{now.wrong_tokens} in {now.wrong_token_seconds:g} s"
+    ),
+    ("unauthenticated",): lambda now: f"{now.unauthenticated}",
+    ("ping_interval", "ping_timeout"): lambda now: (
+        f"{now.ping_interval:g} s, then {now.ping_timeout:g} s after a ping"
+    ),
+    ("send_timeout",): lambda now: f"{now.send_timeout:g} s",
+}
+"""The rows of the table, in its order: the limits that each tells, and in which words."""
+
+
+def test_every_limit_with_its_default() -> None:
+    assert [default for _, default, _, _ in rows(DOCUMENT, "Limits")] == [
+        cell(LIMITS) for cell in CELLS.values()
+    ]
+    told = [name for names in CELLS for name in names]
+    assert sorted(told) == sorted(field.name for field in fields(Limits))
+
+
+def test_every_option_of_a_limit() -> None:
+    options = {option.target.removeprefix("limits."): option.flag for option in OPTIONS}
+    expected = [[options[name] for name in names if name in options] for names in CELLS]
+    expected[5] = ["--rate"]  # it lifts the pace of the other commands, too
+    assert [words(option) for _, _, option, _ in rows(DOCUMENT, "Limits")] == expected
+
+
+def test_every_close_code_and_whether_to_come_back() -> None:
+    table = rows(DOCUMENT, "Close codes")
+    assert [int(code) for code, _, _ in table] == sorted(CloseCode)
+    for code, _, back in table:
+        assert (back == "no") == (4500 <= int(code) < 4600)
+
+
+def test_numbers_in_the_text() -> None:
+    for sentence in (
+        f"a string of 1 to {codec.MAX_CID} characters",
+        f"1 to {USERNAME_MAX} characters, see",
+        f"1 to {ROOM_MAX} characters |",
+        f"`limit` is {codec.DEFAULT_PAGE} if left out, and above {codec.MAX_PAGE} counts as {codec.MAX_PAGE}",
+        f"nesting deeper than {codec.MAX_DEPTH} levels",
+        f"more than {MAX_RECOVERED} messages are missing",
+        f"within {TYPING_SECONDS:g} seconds of the last one",
+        f"at most {TYPING_FRAMES} frames in {TYPING_SECONDS:g} seconds",
+        f"{PAUSE_PER_MEMBER * 1000 * 1000:.0f} ms with a thousand members",
+        f"Up to {MAX_UNANSWERED} messages may be under way",
+        f'["{SUBPROTOCOL}", "bearer.T"]',
+    ):
+        assert sentence in DOCUMENT, sentence
+
+
+def test_an_example_fits_into_a_frame() -> None:
+    for line in server_examples():
+        assert len(text_frame(line.encode())) <= LIMITS.frame_bytes
