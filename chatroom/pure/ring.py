@@ -114,10 +114,10 @@ class Ring:
         if after + 1 < self.first_id:
             return None
         key = (after, upto, max_bytes)
-        if self._cache is None or len(self._cache) >= CACHED_SLICES:
-            self._cache = {}
-        cached = self._cache.get(key)
+        cached = self._cache.get(key) if self._cache else None
         if cached is None:
+            if self._cache is None or len(self._cache) >= CACHED_SLICES:
+                self._cache = {}
             start = self._skip + after + 1 - self.first_id
             cached = join(self._frames[start : start + upto - after], after, max_bytes)
             self._cache[key] = cached

@@ -1,0 +1,184 @@
+"""Rings share one budget, forget from the old end, and share the joins that many readers ask for."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chatroom.pure.ring import CACHED_SLICES, MAX_FRAMES, Ring, RingBudget, Slice, join
+
+PLENTY = 1 << 30
+
+
+def filled(count: int, *, last_id: int = 0, budget: RingBudget | None = None, size: int = 3) -> Ring:
+    """A ring with frames that say their ids."""
+    ring = Ring(budget or RingBudget(PLENTY), last_id)
+    for number in range(last_id + 1, last_id + count + 1):
+        ring.append(frame(number, size))
+    return ring
+
+
+def frame(number: int, size: int = 3) -> bytes:
+    return str(number).rjust(size, "0").encode()
+
+
+def test_an_empty_ring_begins_behind_its_last_id() -> None:
+    ring = Ring(RingBudget(PLENTY), 41)
+    assert (len(ring), ring.first_id, ring.last_id) == (0, 42, 41)
+    assert not ring.forget_oldest()
+    assert ring.slice(40, 41, 100) is None
+
+
+def test_a_slice_holds_the_frames_after_an_id_up_to_another() -> None:
+    ring = filled(5, last_id=10)
+    assert ring.slice(11, 14, 100) == Slice(b"012013014", (3, 6, 9), 14)
+    assert ring.slice(10, 15, 100) == Slice(b"011012013014015", (3, 6, 9, 12, 15), 15)
+    assert ring.slice(9, 15, 100) is None
+
+
+@pytest.mark.parametrize(
+    ("most", "count"), [(0, 1), (2, 1), (3, 1), (5, 1), (6, 2), (11, 3), (12, 4), (99, 4)]
+)
+def test_a_slice_is_about_as_big_as_asked_and_one_frame_at_least(most: int, count: int) -> None:
+    ring = filled(4)
+    found = ring.slice(0, 4, most)
+    assert found == Slice(b"001002003004"[: 3 * count], (3, 6, 9, 12)[:count], count)
+
+
+def test_nothing_joined_is_nothing() -> None:
+    assert join([], 7, 100) == Slice(b"", (), 7)
+
+
+def test_readers_at_the_same_place_share_one_join() -> None:
+    ring = filled(9)
+    first = ring.slice(2, 8, 100)
+    assert ring.slice(2, 8, 100) is first
+    others = [ring.slice(after, 8, 100) for after in range(3, 2 + CACHED_SLICES)]
+    for _ in range(3):  # with as many places as are remembered, none pushes out another
+        assert ring.slice(2, 8, 100) is first
+        for after, other in enumerate(others, 3):
+            assert ring.slice(after, 8, 100) is other
+
+
+def test_no_more_slices_are_kept_than_a_few() -> None:
+    ring = filled(9)
+    first = ring.slice(0, 8, 100)
+    for after in range(1, CACHED_SLICES + 1):
+        ring.slice(after, 8, 100)
+    assert ring.slice(0, 8, 100) is not first
+
+
+def test_a_slice_is_not_kept_beyond_what_changes_the_ring() -> None:
+    ring = filled(3)
+    before = ring.slice(0, 3, 100)
+    ring.append(frame(4))
+    assert ring.slice(0, 3, 100) == before
+    assert ring.slice(0, 3, 100) is not before
+    ring.forget_oldest()
+    assert ring.slice(0, 3, 100) is None
+
+
+def test_a_ring_holds_so_many_frames_and_no_more() -> None:
+    ring = filled(MAX_FRAMES + 1500, size=4)
+    assert len(ring) == MAX_FRAMES
+    assert (ring.first_id, ring.last_id) == (1501, MAX_FRAMES + 1500)
+    assert ring.slice(1500, 1502, 100) == Slice(b"15011502", (4, 8), 1502)
+    assert ring.slice(1499, 1502, 100) is None
+
+
+def test_what_is_forgotten_is_given_back_to_the_budget() -> None:
+    budget = RingBudget(PLENTY)
+    ring = filled(10, budget=budget)
+    assert budget.used == 30
+    assert ring.forget_oldest()
+    assert budget.used == 27
+    ring.clear()
+    assert (budget.used, len(ring), ring.first_id) == (0, 0, 11)
+
+
+def test_past_the_budget_the_ring_written_longest_ago_forgets_first() -> None:
+    budget = RingBudget(30)
+    old, new = filled(5, budget=budget), filled(5, budget=budget)
+    new.append(frame(6))
+    assert (len(old), len(new)) == (4, 6)
+    old.append(frame(6))  # now `new` is the stalest
+    assert (len(old), len(new)) == (5, 5)
+    for number in range(7, 20):
+        old.append(frame(number))
+    assert (len(old), len(new)) == (10, 0)
+    assert budget.used == 30
+
+
+def test_a_ring_that_was_emptied_by_others_can_be_written_again() -> None:
+    budget = RingBudget(9)
+    old, new = filled(3, budget=budget), filled(3, budget=budget)
+    assert (len(old), len(new)) == (0, 3)
+    old.append(frame(4))
+    assert (len(old), len(new)) == (1, 2)
+    assert old.slice(3, 4, 100) == Slice(b"004", (3,), 4)
+
+
+@pytest.mark.parametrize("total", [0, 2])
+def test_a_frame_beyond_the_whole_budget_is_forgotten_at_once(total: int) -> None:
+    budget = RingBudget(total)
+    ring = filled(3, budget=budget)
+    assert (len(ring), ring.last_id, budget.used) == (0, 3, 0)
+    assert ring.slice(2, 3, 100) is None
+
+
+def test_a_closed_ring_holds_nothing_and_is_asked_for_nothing() -> None:
+    budget = RingBudget(30)
+    gone, kept = filled(5, budget=budget), filled(5, budget=budget)
+    budget.close(gone)
+    assert budget.used == 15
+    for number in range(6, 11):
+        kept.append(frame(number))
+    assert (len(kept), budget.used) == (10, 30)
+    budget.close(Ring(budget, 0))  # one that was never written
+
+
+@given(
+    st.integers(0, 60),
+    st.lists(
+        st.tuples(st.integers(0, 2), st.sampled_from("aaaaaafcs"), st.integers(0, 12), st.integers(0, 12)),
+        max_size=80,
+    ),
+)
+def test_whatever_is_done_a_slice_is_what_was_appended(
+    total: int, script: list[tuple[int, str, int, int]]
+) -> None:
+    budget = RingBudget(total)
+    rings = [Ring(budget, start) for start in (0, 5, 100)]
+    told: list[list[bytes]] = [[], [], []]
+    for which, operation, one, two in script:
+        ring = rings[which]
+        match operation:
+            case "a":
+                told[which].append(bytes([65 + one]) * two)
+                ring.append(told[which][-1])
+            case "f":
+                assert ring.forget_oldest() == (ring.first_id <= ring.last_id) or not len(ring)
+            case "c":
+                ring.clear()
+            case _:
+                check_slice(ring, told[which], ring.last_id - min(one, len(told[which])), two)
+        assert budget.used <= total
+        assert budget.used == sum(held(each, frames) for each, frames in zip(rings, told, strict=True))
+
+
+def held(ring: Ring, told: list[bytes]) -> int:
+    return sum(map(len, told[len(told) - len(ring) :])) if len(ring) else 0
+
+
+def check_slice(ring: Ring, told: list[bytes], after: int, most: int) -> None:
+    found = ring.slice(after, ring.last_id, most)
+    if found is None:
+        assert after < ring.first_id - 1
+        return
+    missing = ring.last_id - after
+    expected = told[len(told) - missing :] if missing else []
+    count = found.last_id - after
+    assert found.data == b"".join(expected[:count])
+    assert len(found.ends) == count
+    assert count >= min(1, missing)
+    assert count <= 1 or len(found.data) <= most
+    assert count == missing or len(found.data) + len(expected[count]) > most
