@@ -1,0 +1,205 @@
+"""Each event's exact bytes, and that hostile text can't break out of them."""
+
+import json
+from collections.abc import Callable
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from chatroom.pure import events
+from chatroom.values.codes import ErrorCode
+from chatroom.values.errors import CommandError
+from chatroom.values.messages import Message, Page
+
+TS = 1_764_000_001_000
+BOBS = Message(1740, TS, "bob", "héllo", None)
+MINE = Message(1741, TS + 1, "alice", "hi", "c-1")
+OPENING = {"epoch": "k3f9", "last_id": 44, "replay": 2}
+
+EXACT: list[tuple[bytes, str]] = [
+    (
+        events.welcome("general", "alice", '["bob"]', **OPENING, recovered=None),
+        '{"event":"welcome","data":{"message":"Welcome to #general, alice!","members":["bob"]},'
+        '"room":"general","username":"alice","epoch":"k3f9","last_id":44,"replay":2}',
+    ),
+    (
+        events.welcome("general", "alice", "[]", **OPENING, recovered=True),
+        '{"event":"welcome","data":{"message":"Welcome to #general, alice!","members":[]},'
+        '"room":"general","username":"alice","epoch":"k3f9","last_id":44,"replay":2,"recovered":true}',
+    ),
+    (
+        events.switched("ops", '["bob"]', "s", **OPENING, recovered=False),
+        '{"event":"switched","data":{"room":"ops"},"members":["bob"],'
+        '"epoch":"k3f9","last_id":44,"replay":2,"recovered":false,"cid":"s"}',
+    ),
+    (
+        events.switched("ops", "[]", None, **OPENING, recovered=None),
+        '{"event":"switched","data":{"room":"ops"},"members":[],"epoch":"k3f9","last_id":44,"replay":2}',
+    ),
+    (
+        events.message("general", BOBS),
+        '{"event":"message","data":{"username":"bob","text":"héllo"},'
+        '"room":"general","id":1740,"ts":1764000001000}',
+    ),
+    (
+        events.message("general", MINE),
+        '{"event":"message","data":{"username":"alice","text":"hi"},'
+        '"room":"general","id":1741,"ts":1764000001001,"cid":"c-1"}',
+    ),
+    (events.joined("general", "alice"), '{"event":"joined","data":{"username":"alice"},"room":"general"}'),
+    (events.left("general", "alice"), '{"event":"left","data":{"username":"alice"},"room":"general"}'),
+    (
+        events.typing("general", "alice", True),
+        '{"event":"typing","data":{"username":"alice","active":true},"room":"general"}',
+    ),
+    (
+        events.typing("general", "alice", False),
+        '{"event":"typing","data":{"username":"alice","active":false},"room":"general"}',
+    ),
+    (
+        events.members("general", '["alice","bob"]', "m1"),
+        '{"event":"members","data":{"members":["alice","bob"]},"room":"general","cid":"m1"}',
+    ),
+    (events.members("general", "[]"), '{"event":"members","data":{"members":[]},"room":"general"}'),
+    (
+        events.history("general", Page((BOBS, MINE), more=True), "h1"),
+        '{"event":"history","data":{"messages":['
+        '{"id":1740,"ts":1764000001000,"username":"bob","text":"héllo"},'
+        '{"id":1741,"ts":1764000001001,"username":"alice","text":"hi","cid":"c-1"}],"more":true},'
+        '"room":"general","cid":"h1"}',
+    ),
+    (
+        events.history("general", Page((), more=False), None),
+        '{"event":"history","data":{"messages":[],"more":false},"room":"general"}',
+    ),
+    (events.pong(None), '{"event":"pong","data":{}}'),
+    (events.pong("p"), '{"event":"pong","data":{},"cid":"p"}'),
+    (events.ack("a"), '{"event":"ack","data":{},"cid":"a"}'),
+    (events.ack(None), '{"event":"ack","data":{}}'),
+    (events.duplicate(1843, "c"), '{"event":"ack","data":{"id":1843,"duplicate":true},"cid":"c"}'),
+    (
+        events.error(CommandError(ErrorCode.BAD_JSON, "Invalid JSON")),
+        '{"event":"error","data":{"message":"Invalid JSON"},"code":"bad_json"}',
+    ),
+    (
+        events.error(CommandError(ErrorCode.BAD_DATA, "no", field="text", cid="c")),
+        '{"event":"error","data":{"message":"no"},"code":"bad_data","field":"text","cid":"c"}',
+    ),
+    (
+        events.error(CommandError(ErrorCode.UNAVAILABLE, "no", retry=True, cid="c")),
+        '{"event":"error","data":{"message":"no"},"code":"unavailable","retry":true,"cid":"c"}',
+    ),
+]
+
+
+@pytest.mark.parametrize(("made", "exact"), EXACT)
+def test_an_event_is_these_bytes(made: bytes, exact: str) -> None:
+    assert made.decode() == exact
+
+
+@pytest.mark.parametrize("made", [made for made, _ in EXACT])
+def test_event_and_data_stand_first_and_there_are_no_spaces(made: bytes) -> None:
+    value = json.loads(made)
+    assert list(value)[:2] == ["event", "data"]
+    assert isinstance(value["data"], dict)
+    assert made.decode() == json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+@pytest.mark.parametrize("code", list(ErrorCode))
+def test_an_error_carries_the_word_of_its_code(code: ErrorCode) -> None:
+    assert json.loads(events.error(CommandError(code, "x")))["code"] == str(code)
+
+
+hostile = st.text(max_size=30) | st.sampled_from(
+    ['"', "\\", '","id":1,"x":"', "\0\x1f\x7f", "\n\r\u2028\u2029\x85", "</script>", "😀", "\u202e", "'"]
+)
+TELL: dict[str, Callable[[str], tuple[bytes, dict[str, object]]]] = {
+    "message": lambda text: (
+        events.message(text, Message(1, 2, text, text, text)),
+        {
+            "event": "message",
+            "data": {"username": text, "text": text},
+            "room": text,
+            "id": 1,
+            "ts": 2,
+            "cid": text,
+        },
+    ),
+    "welcome": lambda text: (
+        events.welcome(text, text, "[]", epoch=text, last_id=0, replay=0, recovered=None),
+        {
+            "event": "welcome",
+            "data": {"message": f"Welcome to #{text}, {text}!", "members": []},
+            "room": text,
+            "username": text,
+            "epoch": text,
+            "last_id": 0,
+            "replay": 0,
+        },
+    ),
+    "switched": lambda text: (
+        events.switched(text, "[]", text, epoch=text, last_id=0, replay=0, recovered=True),
+        {
+            "event": "switched",
+            "data": {"room": text},
+            "members": [],
+            "epoch": text,
+            "last_id": 0,
+            "replay": 0,
+            "recovered": True,
+            "cid": text,
+        },
+    ),
+    "joined": lambda text: (
+        events.joined(text, text),
+        {"event": "joined", "data": {"username": text}, "room": text},
+    ),
+    "left": lambda text: (
+        events.left(text, text),
+        {"event": "left", "data": {"username": text}, "room": text},
+    ),
+    "typing": lambda text: (
+        events.typing(text, text, True),
+        {"event": "typing", "data": {"username": text, "active": True}, "room": text},
+    ),
+    "members": lambda text: (
+        events.members(text, f"[{events.quoted(text)}]", text),
+        {"event": "members", "data": {"members": [text]}, "room": text, "cid": text},
+    ),
+    "history": lambda text: (
+        events.history(text, Page((Message(1, 2, text, text, text),), more=False), text),
+        {
+            "event": "history",
+            "data": {
+                "messages": [{"id": 1, "ts": 2, "username": text, "text": text, "cid": text}],
+                "more": False,
+            },
+            "room": text,
+            "cid": text,
+        },
+    ),
+    "pong": lambda text: (events.pong(text), {"event": "pong", "data": {}, "cid": text}),
+    "ack": lambda text: (events.ack(text), {"event": "ack", "data": {}, "cid": text}),
+    "duplicate": lambda text: (
+        events.duplicate(7, text),
+        {"event": "ack", "data": {"id": 7, "duplicate": True}, "cid": text},
+    ),
+    "error": lambda text: (
+        events.error(CommandError(ErrorCode.BAD_EVENT, text, field=text, cid=text)),
+        {"event": "error", "data": {"message": text}, "code": "bad_event", "field": text, "cid": text},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TELL)
+def test_hostile_text_is_a_value_and_nothing_else(name: str) -> None:
+    @given(hostile)
+    @example('"},"event":"')
+    def check(text: str) -> None:
+        made, expected = TELL[name](text)
+        value = json.loads(made)
+        assert value == expected
+        assert list(value) == list(expected)
+
+    check()
