@@ -1,6 +1,7 @@
 """The lobby: sockets that have been accepted and not yet let in, bounded in number.
 
-1. While it is full, nobody is accepted.
+1. While it is full, nobody is accepted. A place is not reserved: of several listeners that wait for one,
+   each may let somebody in.
 2. Meanwhile the one that has waited longest is dropped, once it has waited over a second.
 """
 
@@ -39,9 +40,10 @@ class Lobby:
         """Wait until one more may come in."""
         while len(self._visitors) >= self._size:
             oldest, arrived = next(iter(self._visitors.items()))
-            self._place_left = trio.Event()
+            if self._place_left.is_set():
+                self._place_left = trio.Event()  # one for all who wait: there may be several listeners
             with trio.move_on_at(arrived + PATIENCE) as waiting:
                 await self._place_left.wait()
-            if waiting.cancelled_caught and oldest in self._visitors:
+            if waiting.cancelled_caught and len(self) >= self._size and oldest in self._visitors:
                 oldest.cancel()
                 del self._visitors[oldest]

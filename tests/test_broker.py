@@ -453,3 +453,16 @@ async def test_a_message_takes_waiting_presence_with_it() -> None:
         await early[0].say("hello")
         await trio.testing.wait_all_tasks_blocked()
         assert [each["event"] for each in early[1].events[-3:]] == ["joined", "joined", "message"]
+
+
+async def test_on_a_broken_connection_an_opening_is_passed_over_so_that_its_reader_goes_on() -> None:
+    async with open_hall() as hall:
+        (alice,) = await arrive(hall, "alice")
+        alice.transport.room = 5
+        await alice.say("a message that gets stuck")
+        await hall.settle()
+        replied = alice.outlet.expect_reply()
+        await alice.switch("other")
+        alice.transport.fail()
+        await hall.settle()
+        assert replied.is_set()

@@ -31,11 +31,13 @@ from chatroom.values.names import clean_room
 MAX_DEPTH = 16
 MAX_CID = 64
 MAX_EVENT_ECHO = 64
-MAX_EPOCH = 64
 DEFAULT_ROOM = "general"
 DEFAULT_PAGE = 50
 MAX_PAGE = 200
 
+_FIELDS = frozenset(
+    {"event", "data", "cid", "text", "room", "since", "epoch", "active", "before", "after", "limit", "token"}
+)
 _ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -115,6 +117,11 @@ def _valid_cid(cid: object) -> str | None:
     return cid if isinstance(cid, str) and 1 <= len(cid) <= MAX_CID and _is_encodable(cid) else None
 
 
+def _known(key: str) -> str:
+    """The key, if it is one that the protocol knows: others are raw input (rule 4)."""
+    return key if key in _FIELDS else "frame"
+
+
 def _bad_data(message: str, field: str, cid: str | None) -> CommandError:
     return CommandError(ErrorCode.BAD_DATA, message, field=field, cid=cid)
 
@@ -126,8 +133,7 @@ def _repeated_key(text: str) -> CommandError:
         return _bad_data("Not an object", "frame", None)
     cids = [value for key, value in frame if key == "cid"]
     cid = _valid_cid(cids[0]) if len(cids) == 1 else None
-    field = _find_repeated(frame)
-    return _bad_data("A key is given twice", field if _is_encodable(field) else "frame", cid)
+    return _bad_data("A key is given twice", _known(_find_repeated(frame)), cid)
 
 
 def _find_repeated(value: object) -> str:
@@ -136,7 +142,7 @@ def _find_repeated(value: object) -> str:
         seen: set[str] = set()
         for key, item in value:
             if key in seen:
-                return key[:MAX_EVENT_ECHO]
+                return key
             seen.add(key)
             if found := _find_repeated(item):
                 return found
@@ -155,7 +161,7 @@ def _find_lone_surrogate(value: object, field: str) -> str | None:
         for key, item in value.items():
             if not _is_encodable(key):
                 return field
-            if (found := _find_lone_surrogate(item, key[:MAX_EVENT_ECHO])) is not None:
+            if (found := _find_lone_surrogate(item, _known(key))) is not None:
                 return found
     elif isinstance(value, list):
         for item in value:

@@ -7,8 +7,6 @@
 It does not know to whom an event goes.
 """
 
-import json
-from collections.abc import Iterable
 from json.encoder import encode_basestring
 
 from chatroom.values.errors import CommandError
@@ -138,8 +136,3 @@ def error(failure: CommandError) -> bytes:
         f'{{"event":"error","data":{{"message":{quoted(failure.message)}}},'
         f'"code":"{failure.code}"{field}{retry}{_cid(failure.cid)}}}'
     ).encode()
-
-
-def names(usernames: Iterable[str]) -> str:
-    """A JSON array of names."""
-    return json.dumps(list(usernames), ensure_ascii=False, separators=(",", ":"))

@@ -65,14 +65,12 @@ class Programme:
         stays = self._member.stays
         if not stays or stays[0].live:
             return Step.IDLE
+        if self._wire.broken or self._wire.shut:
+            return self._skip()
         stay = stays[0]
         if stay.opening is not None:
-            self._wire.put(stay.opening)
-            stay.opening = None
-            self._member.outlet.opened()
+            self._open(stay, stay.opening)
             return Step.MORE
-        if self._wire.broken or self._wire.shut:
-            return Step.IDLE
         withheld = stay.next_withheld
         if withheld is not None and withheld.position <= stay.cursor:
             self._give_withheld(stay)
@@ -81,6 +79,18 @@ class Programme:
         if stay.cursor < upto:
             return self._give_stored(stay, upto)
         return self._finish(stay)
+
+    def _open(self, stay: Stay, opening: bytes) -> None:
+        self._wire.put(opening)
+        stay.opening = None
+        self._member.outlet.opened()
+
+    def _skip(self) -> Step:
+        """Nothing can be given any more; but the reader, who may wait for an opening, has still to go on."""
+        for stay in self._member.stays:
+            if stay.opening is not None:
+                self._open(stay, stay.opening)
+        return Step.IDLE
 
     def _give_withheld(self, stay: Stay) -> None:
         """Give all that was withheld at this place, as one write."""

@@ -11,6 +11,9 @@ from typing import Protocol
 
 import trio
 
+LEAST_WAIT = 0.05
+"""Seconds. While a connection's clock stands still it asks again and again for what is left on it."""
+
 
 class Tended(Protocol):
     """What is looked after."""
@@ -48,7 +51,7 @@ class Tender:
         wait = tended.tend(now)
         if wait == math.inf:
             return
-        entry = (now + wait, next(self._numbers), tended)
+        entry = (now + max(wait, LEAST_WAIT), next(self._numbers), tended)
         heapq.heappush(self._due, entry)
         if self._due[0] is entry:
             self._earlier.set()
