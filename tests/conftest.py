@@ -9,6 +9,8 @@ from hypothesis import settings
 
 from tests.support.process import PYZ, ROOT
 
+pytest.register_assert_rewrite("tests.engine_contract")  # so that a failure there says why
+
 # Examples are drawn the same way each time, so that a run of the suite can be repeated; a busy machine is
 # no failure, so single examples have no deadline.
 settings.register_profile("chatroom", deadline=None, derandomize=True)
