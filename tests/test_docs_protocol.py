@@ -16,6 +16,7 @@ from chatroom.pure.frames import text_frame
 from chatroom.pure.query import SUBPROTOCOL, Wish
 from chatroom.pure.replay import MAX_RECOVERED
 from chatroom.pure.rights import Rights
+from chatroom.pure.roster import Roster
 from chatroom.pure.session import TYPING_FRAMES, TYPING_SECONDS, Session
 from chatroom.pure.tallies import Tallies
 from chatroom.pure.tokens import Identity, TokenTable
@@ -37,6 +38,13 @@ LIMITS = Limits()
 # Events
 
 
+def names(members: list[str]) -> str:
+    roster = Roster()
+    for name in members:
+        roster.enter(name)
+    return roster.as_json()
+
+
 def stored(item: dict[str, Any], data: dict[str, Any]) -> Message:
     return Message(item["id"], item["ts"], data["username"], data["text"], item.get("cid"))
 
@@ -53,18 +61,16 @@ def failure(frame: dict[str, Any]) -> bytes:
 
 BUILD: dict[str, Callable[[dict[str, Any], dict[str, Any]], bytes]] = {
     "welcome": lambda frame, data: events.welcome(
-        frame["room"], frame["username"], events.names(data["members"]), **opening(frame)
+        frame["room"], frame["username"], names(data["members"]), **opening(frame)
     ),
     "switched": lambda frame, data: events.switched(
-        data["room"], events.names(frame["members"]), frame.get("cid"), **opening(frame)
+        data["room"], names(frame["members"]), frame.get("cid"), **opening(frame)
     ),
     "message": lambda frame, data: events.message(frame["room"], stored(frame, data)),
     "joined": lambda frame, data: events.joined(frame["room"], data["username"]),
     "left": lambda frame, data: events.left(frame["room"], data["username"]),
     "typing": lambda frame, data: events.typing(frame["room"], data["username"], data["active"]),
-    "members": lambda frame, data: events.members(
-        frame["room"], events.names(data["members"]), frame.get("cid")
-    ),
+    "members": lambda frame, data: events.members(frame["room"], names(data["members"]), frame.get("cid")),
     "history": lambda frame, data: events.history(
         frame["room"],
         Page(tuple(stored(item, item) for item in data["messages"]), data["more"]),
@@ -216,6 +222,7 @@ def test_every_close_code_and_whether_to_come_back() -> None:
 
 
 def test_numbers_in_the_text() -> None:
+    text = " ".join(DOCUMENT.split())
     for sentence in (
         f"a string of 1 to {codec.MAX_CID} characters",
         f"1 to {USERNAME_MAX} characters, see",
@@ -229,7 +236,7 @@ def test_numbers_in_the_text() -> None:
         f"Up to {MAX_UNANSWERED} messages may be under way",
         f'["{SUBPROTOCOL}", "bearer.T"]',
     ):
-        assert sentence in DOCUMENT, sentence
+        assert sentence in text, sentence
 
 
 def test_an_example_fits_into_a_frame() -> None:

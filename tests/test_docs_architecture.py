@@ -1,0 +1,183 @@
+"""docs/architecture.md shows the code as it is: its layers, its tasks, its names and its numbers."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from chatroom import server
+from chatroom.adapters import linewriter
+from chatroom.tasks import broker, fanout, outlet, room, stay
+from chatroom.values.limits import Limits
+from tests.support.pages import ROOT, blocks, rows, section, words
+
+DOCUMENT = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+PACKAGE = ROOT / "chatroom"
+LAYERS = [(words(layer)[0], words(modules)) for layer, modules, _ in rows(DOCUMENT, "Layers")]
+
+
+# Layers
+
+
+def folder(layer: str) -> Path:
+    return PACKAGE if layer == "chatroom" else PACKAGE / layer
+
+
+def test_every_module_stands_in_its_layer() -> None:
+    assert {layer for layer, _ in LAYERS} == {"chatroom"} | {
+        path.parent.name for path in PACKAGE.glob("*/*.py")
+    }
+    for layer, modules in LAYERS:
+        assert modules == sorted(path.stem for path in folder(layer).glob("*.py") if path.stem != "__init__")
+
+
+def imports(path: Path) -> Iterator[str]:
+    """The modules that a file imports, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, path
+            yield str(node.module)
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def layer_of(module: str) -> str | None:
+    """The layer of a dotted name; None if it isn't ours, or just the package."""
+    parts = module.split(".")
+    if parts[0] != "chatroom" or len(parts) == 1:
+        return None
+    if parts[1] in dict(LAYERS):
+        return parts[1]
+    return "chatroom" if parts[1] in dict(LAYERS)["chatroom"] else None
+
+
+@pytest.mark.parametrize("rank", range(len(LAYERS)), ids=[layer for layer, _ in LAYERS])
+def test_imports_go_downward_only(rank: int) -> None:
+    layer, modules = LAYERS[rank]
+    allowed = {name for name, _ in LAYERS[: rank + 1]}
+    for module in modules:
+        found = {layer_of(name) for name in imports(folder(layer) / f"{module}.py")} - {None}
+        assert found <= allowed, module
+
+
+@pytest.mark.parametrize("layer", ["values", "pure"])
+def test_the_first_two_layers_know_neither_trio_nor_time(layer: str) -> None:
+    for path in folder(layer).glob("*.py"):
+        roots = {name.split(".")[0] for name in imports(path)}
+        assert not roots & {"trio", "trio_websocket", "time", "datetime", "threading", "socket", "random"}, (
+            path
+        )
+
+
+def test_the_library_is_known_to_those_who_are_named() -> None:
+    knowing = {path.stem for path in PACKAGE.rglob("*.py") if "trio_websocket" in imports(path)}
+    seam = " ".join(section(DOCUMENT, "The seam to trio-websocket").split())
+    (named,) = re.findall(r"only (.+) know it\.", seam)
+    assert knowing | {"wire"} == set(words(named))
+
+
+# Tasks
+
+PASSING = re.compile(r"\((for a moment|while stopping)\)")
+
+
+def documented_tree() -> tuple[list[object], list[str]]:
+    """The tasks of a server with one client as [name, children], and the names of those that pass."""
+    (text, *_) = [block for block in blocks(DOCUMENT, "") if block.startswith("Server.run")]
+    path: list[list[object]] = []
+    passing = []
+    for line in text.splitlines():
+        found = re.match(r"([│├└─ ]*)(\S+)", line)
+        assert found
+        depth, name = len(found[1]) // 3, found[2]
+        if PASSING.search(line):
+            passing.append(name)
+            continue
+        node: list[object] = [name, []]
+        del path[depth:]
+        if path:
+            children = path[-1][1]
+            assert isinstance(children, list)
+            children.append(node)
+        path.append(node)
+    return path[0], passing
+
+
+def in_order(node: object) -> object:
+    """The tree with children sorted; the module before a plain function's name is left out."""
+    assert isinstance(node, list)
+    name = node[0].rpartition(".")[2] if node[0][0].islower() else node[0]
+    return [name, sorted(in_order(child) for child in node[1])]
+
+
+def test_the_tasks_are_those_of_a_server_with_a_client() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.support.task_tree"],
+        cwd=ROOT, capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert in_order(documented_tree()[0]) == in_order(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_the_tasks_that_pass_are_started_somewhere() -> None:
+    sources = "".join(path.read_text("utf-8") for path in PACKAGE.rglob("*.py"))
+    _, passing = documented_tree()
+    assert len(passing) == 3
+    for name in passing:
+        last = name.rpartition(".")[2]
+        assert re.search(rf"start_soon\((?:self\.)?_?{last}\b", sources), name
+
+
+# Names and numbers
+
+
+def exists(name: str) -> bool:
+    """Whether a name in code marks is that of something here; plain words are not judged."""
+    if "/" in name and "*" not in name:
+        bases = (ROOT, PACKAGE)
+        return any((base / f"{name}{suffix}").exists() for base in bases for suffix in ("", ".py"))
+    if found := re.fullmatch(r"([A-Z]\w+)\.(\w+)", name):
+        pattern = re.compile(rf"^class {found[1]}\b.*?\b{found[2]}\b", re.MULTILINE | re.DOTALL)
+        return any(pattern.search(path.read_text("utf-8")) for path in PACKAGE.rglob("*.py"))
+    return True
+
+
+def test_what_is_named_exists() -> None:
+    for name in words(re.sub(r"^```.*?^```", "", DOCUMENT, flags=re.MULTILINE | re.DOTALL)):
+        assert exists(name), name
+    for step in re.findall(r"^\d\. (.+?)(?::|$)", section(DOCUMENT, "An evening in the code"), re.MULTILINE):
+        assert words(step), step
+
+
+def test_failures_are_handled_where_it_is_said() -> None:
+    modules = {module for _, names in LAYERS for module in names}
+    for what, _, where in rows(DOCUMENT, "Failures"):
+        assert words(where), what
+        assert set(words(where)) <= modules, what
+
+
+def test_numbers_in_the_text() -> None:
+    limits = Limits()
+    text = " ".join(DOCUMENT.split())
+    for sentence in (
+        f"every {fanout.GIVE_WAY} members",
+        f"while {outlet.MAX_UNANSWERED} messages are unanswered",
+        f"up to {stay.MAX_WITHHELD}, each at its place",
+        f"{room.PAUSE_PER_MEMBER * 1e6:.0f} µs for each member",
+        f"within {server.RING_BYTES >> 20} MiB for the process",
+        f"its inbox ({broker.INBOX} commands)",
+        f"takes nothing for {limits.send_timeout:g} s",
+        f"a ping after {limits.ping_interval:g} s, a reset {limits.ping_timeout:g} s later",
+        f"at {limits.unauthenticated} nobody is accepted",
+        f"429 after {limits.wrong_tokens} in a minute",
+        f"told 1011, within {server.CRASH_SECONDS:g} s",
+        f"pauses for {server.ACCEPT_PAUSE:g} s",
+        f"stored and shown ({server.SETTLE_SECONDS:g} s)",
+        f"up to {linewriter.BUDGET_BYTES >> 20} MiB",
+    ):
+        assert sentence in text, sentence

@@ -1,0 +1,153 @@
+"""What the README shows is what happens: its transcript is played with the real wscat on the built file."""
+
+import re
+import shlex
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from benchmarks.__main__ import PROGRAMS
+from chatroom.pure.handshake import PATHS
+from chatroom.settings import OPTIONS, Settings, read_settings
+from chatroom.values.limits import Limits
+from tests.support.pages import ROOT, blocks, rows, words
+from tests.support.process import ServerProcess
+from tests.support.wscat import Wscat
+
+README = (ROOT / "README.md").read_text("utf-8")
+PATIENCE = 20.0
+
+
+@pytest.fixture(scope="module")
+def server(pyz: Path) -> Iterator[ServerProcess]:
+    with ServerProcess() as running:
+        yield running
+
+
+def transcripts() -> list[tuple[list[str], list[str]]]:
+    """What is typed at each terminal, and the lines that are seen there."""
+    found = []
+    for block in blocks(README, "console"):
+        command, *lines = block.splitlines()
+        assert command.startswith("$ wscat -c "), command
+        found.append((shlex.split(command.removeprefix("$ ")), lines))
+    return found
+
+
+def steady(lines: Sequence[str]) -> list[str]:
+    """The lines without what differs from run to run: times and epochs."""
+    return [re.sub(r'"ts":\d+', '"ts":T', re.sub(r'"epoch":"[\w-]+"', '"epoch":"E"', line)) for line in lines]
+
+
+class Terminal:
+    """A person who types what stands in the transcript when all before it has been shown."""
+
+    def __init__(self, wscat: Wscat, script: list[str]) -> None:
+        self.wscat = wscat
+        self.script = script
+        self.done = 0
+
+    def go_on(self) -> bool:
+        """Do the next step, if its time has come; true when there is none left."""
+        while self.done < len(self.script):
+            line = self.script[self.done]
+            if line.startswith("> ") and len(self.wscat.lines) == self.done:
+                self.wscat.enter(line.removeprefix("> "))
+            if len(self.wscat.lines) <= self.done:
+                return False
+            self.done += 1
+        return True
+
+
+def play(server: ServerProcess, scripts: list[tuple[list[str], list[str]]]) -> list[list[str]]:
+    """Play all terminals at once; each leaves when its script is through. What was shown on each."""
+    with ExitStack() as stack:
+        terminals = []
+        for command, script in scripts:
+            url = command[2].replace("ws://localhost:3000", server.ws_url)
+            terminal = Terminal(stack.enter_context(Wscat(url)), script)
+            terminals.append(terminal)
+            if len(scripts) > 1:
+                terminal.wscat.wait_for('"welcome"')
+        left = list(terminals)
+        deadline = time.monotonic() + PATIENCE
+        while left and time.monotonic() < deadline:
+            for terminal in [terminal for terminal in left if terminal.go_on()]:
+                if terminal.wscat.process.poll() is None:
+                    terminal.wscat.interrupt()
+                left.remove(terminal)
+            time.sleep(0.01)
+        return [terminal.wscat.lines for terminal in terminals]
+
+
+def test_two_people_see_what_the_readme_shows(server: ServerProcess) -> None:
+    alice, bob, _ = transcripts()
+    shown = play(server, [alice, bob])
+    assert steady(shown[0]) == steady(alice[1])
+    assert steady(shown[1]) == steady(bob[1])
+
+
+def test_a_stranger_sees_what_the_readme_shows(server: ServerProcess) -> None:
+    *_, stranger = transcripts()
+    assert play(server, [stranger]) == [stranger[1]]
+
+
+def test_the_transcript_agrees_with_itself() -> None:
+    """Both terminals show the same room: the same frames, at the same times, in the same epoch."""
+    (_, alice), (_, bob), _ = transcripts()
+    messages = [[line for line in lines if line.startswith('< {"event":"message"')] for lines in (alice, bob)]
+    assert messages[0] == messages[1]
+    assert len(set(re.findall(r'"epoch":"([^"]+)"', "\n".join([*alice, *bob])))) == 1
+
+
+def commands() -> list[str]:
+    return [line for block in blocks(README, "sh") for line in block.splitlines()]
+
+
+def test_the_commands_run_files_that_are_here() -> None:
+    assert commands()[:2] == ["./build.sh && ./chat.pyz --port 3000", "./test.sh"]
+    for name in set(re.findall(r"\./([\w-]+\.sh)", README)):
+        assert (ROOT / name).stat().st_mode & 0o111, name
+
+
+def test_the_arguments_shown_are_accepted() -> None:
+    shown = [found[1] for line in commands() if (found := re.search(r"\./chat\.pyz (.+)$", line))]
+    assert len(shown) == 2
+    for arguments in shown:
+        assert isinstance(read_settings(arguments.split(), {}), Settings)
+
+
+def test_every_option_named_exists() -> None:
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README))
+    assert named
+    assert named <= {option.flag for option in OPTIONS}
+
+
+def test_the_limits_are_those_of_the_code() -> None:
+    now, settings = Limits(), read_settings([], {})
+    assert isinstance(settings, Settings)
+    assert [(default, words(option)) for _, default, option in rows(README, "Limits")] == [
+        (f"{now.connections:,}", ["--max-connections"]),
+        (f"{now.per_user}", ["--max-per-user"]),
+        (f"{now.per_address}", ["--max-per-ip"]),
+        (f"{now.message_rate:g} a second, {now.message_burst} at once", ["--rate", "--burst"]),
+        (f"{now.text_chars:,} characters", ["--max-text"]),
+        (f"{now.frame_bytes // 1024} KiB", ["--max-frame"]),
+        (f"{settings.history}", ["--history"]),
+    ]
+
+
+def test_the_addresses_and_programs_named_exist() -> None:
+    paths = set(re.findall(r"http://localhost:3000(/\w*)", README))
+    assert paths
+    assert paths <= PATHS
+    assert "python -m benchmarks`" in README
+    assert {"fanout", "idle", "start"} <= set(PROGRAMS)
+
+
+def test_the_first_screen_is_short() -> None:
+    assert len(README.splitlines()) < 150
+    assert README.index("```console") < 1000
