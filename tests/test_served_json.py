@@ -137,15 +137,15 @@ ANSWERS: list[tuple[str, str, str | None, str | None]] = [
     # A key given twice
     ('{"event":"ping","event":"ping","cid":"c1"}', "bad_data", "event", "c1"),
     ('{"event":"ping","event":"nope"}', "bad_data", "event", None),
-    ('{"event":"ping","x":1,"x":1,"cid":"c1"}', "bad_data", "x", "c1"),
+    ('{"event":"ping","x":1,"x":1,"cid":"c1"}', "bad_data", "frame", "c1"),
     ('{"event":"ping","cid":"c1","cid":"c1"}', "bad_data", "cid", None),
     ('{"event":"ping","cid":"c1","c\\u0069d":"c2"}', "bad_data", "cid", None),
     ('{"event":"message","data":{"text":"a","text":"b"},"cid":"c1"}', "bad_data", "text", "c1"),
     ('{"event":"message","data":{"text":"a"},"data":{"text":"b"},"cid":"c1"}', "bad_data", "data", "c1"),
     ('{"event":"ping","x":{"cid":"a","cid":"b"},"cid":"c1"}', "bad_data", "cid", "c1"),
-    ('{"event":"ping","x":[[{"y":1,"y":2}]],"cid":"c1"}', "bad_data", "y", "c1"),
+    ('{"event":"ping","x":[[{"y":1,"y":2}]],"cid":"c1"}', "bad_data", "frame", "c1"),
     ('[{"a":1,"a":2,"cid":"c1"}]', "bad_data", "?", None),
-    ('{"event":"ping","x":1,"x":2,"cid":5}', "bad_data", "x", None),
+    ('{"event":"ping","x":1,"x":2,"cid":5}', "bad_data", "frame", None),
     # Lone surrogates
     ('{"event":"message","data":{"text":"a\\ud800"},"cid":"c1"}', "bad_data", "?", "c1"),
     ('{"event":"message","data":{"text":"\\udc00\\ud800"},"cid":"c1"}', "bad_data", "?", "c1"),

@@ -1,0 +1,169 @@
+"""The built server after two thousand resets at random stages: nothing of them is left."""
+
+import os
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.support.client import target
+from tests.support.raw import TEXT, Raw, command, frame, handshake, head, seed
+from tests.support.scene import Scene, Served, await_empty, gauges, served
+
+AT_ONCE = 20
+FULL = "full"
+"""The one room in which something is said: what it keeps is kept on purpose, up to 500 messages."""
+MIB = 1 << 20
+
+
+class Rude:
+    """Clients that end with a reset, each at a stage chosen by chance."""
+
+    def __init__(self, server: Served, chance: random.Random) -> None:
+        self._server = server
+        self._chance = chance
+        self._names = 0
+        self.stages: list[Callable[[Raw], None]] = [
+            self.silent,
+            self.half_a_head,
+            self.plain_request,
+            self.handshake_unread,
+            self.refused,
+            self.after_101,
+            self.mid_frame,
+            self.mid_message,
+            self.in_a_room,
+            self.with_unread_data,
+            self.glued,
+            self.switching,
+            self.half_closed,
+        ]
+
+    def _target(self, room: str | None = None) -> str:
+        """A handshake, by default for a room in which nothing is ever said."""
+        self._names += 1
+        if room is None:
+            room = f"room-{self._chance.randrange(30)}" if self._names % 2 else f"once-{self._names}"
+        return target(room, f"user-{self._names % 500}")
+
+    def silent(self, raw: Raw) -> None:
+        """Nothing was sent."""
+
+    def half_a_head(self, raw: Raw) -> None:
+        whole = handshake(self._target())
+        raw.send(whole[: self._chance.randrange(1, len(whole))])
+
+    def plain_request(self, raw: Raw) -> None:
+        raw.send(head("GET / HTTP/1.1", ("Host", "localhost")))
+
+    def handshake_unread(self, raw: Raw) -> None:
+        raw.send(handshake(self._target()))
+
+    def refused(self, raw: Raw) -> None:
+        raw.send(handshake("/?token=wrong"))
+        if self._chance.random() < 0.5:
+            raw.read_answer()
+
+    def after_101(self, raw: Raw) -> None:
+        raw.upgrade(self._target())
+
+    def mid_frame(self, raw: Raw) -> None:
+        raw.upgrade(self._target())
+        whole = frame(b"x" * self._chance.choice((10, 1000, 60_000)))
+        raw.send(whole[: self._chance.randrange(1, len(whole))])
+
+    def mid_message(self, raw: Raw) -> None:
+        raw.upgrade(self._target())
+        raw.send(frame(b"x", first=TEXT) + frame(b"x", first=0) * self._chance.randrange(60))
+
+    def in_a_room(self, raw: Raw) -> None:
+        raw.upgrade(self._target())
+        assert raw.read_text()["event"] == "welcome"
+
+    def with_unread_data(self, raw: Raw) -> None:
+        raw.upgrade(self._target(FULL))
+        raw.send(command("message", text="y" * 1000) * self._chance.randrange(20))
+
+    def glued(self, raw: Raw) -> None:
+        raw.send(handshake(self._target(FULL)) + command("message", text="hi") * 3 + command("history"))
+
+    def switching(self, raw: Raw) -> None:
+        raw.upgrade(self._target(FULL))
+        room = f"room-{self._chance.randrange(30)}"
+        raw.send(command("message", text="bye"), command("switch_room", room=room), command("members", "m"))
+
+    def half_closed(self, raw: Raw) -> None:
+        raw.upgrade(self._target())
+        raw.half_close()
+
+    def crowd(self, size: int, stages: Sequence[Callable[[Raw], None]] = ()) -> None:
+        """So many of them, a few at a time."""
+        for _ in range(size // AT_ONCE):
+            raws = [Raw(self._server.port) for _ in range(AT_ONCE)]
+            for raw in raws:
+                self._chance.choice(stages or self.stages)(raw)
+            self._chance.shuffle(raws)
+            for raw in raws:
+                raw.reset()
+
+
+def rss(pid: int) -> int:
+    """Resident bytes."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def descriptors(pid: int) -> int:
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def settled(measure: Callable[[], int], below: int) -> int:
+    """The measure, once it is below, or else after a moment: what was freed may be given back late."""
+    deadline = time.monotonic() + 3
+    while (found := measure()) > below and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return found
+
+
+STAGES = 13
+
+
+@pytest.fixture(scope="module")
+def server(pyz: Path) -> Iterator[Served]:
+    with served("--rate", "0", "--log-level", "warning") as server:
+        yield server
+
+
+@pytest.mark.parametrize("stage", range(STAGES))
+def test_resets_at_each_stage(server: Served, stage: int) -> None:
+    rude = Rude(server, random.Random(seed()))
+    assert len(rude.stages) == STAGES
+    with Scene(server):
+        rude.crowd(60, rude.stages[stage : stage + 1])
+    await_empty(server, 2)
+
+
+def test_a_second_thousand_of_resets_leaves_nothing(pyz: Path) -> None:
+    chance = random.Random(seed())
+    with served("--rate", "0", "--log-level", "warning") as server, Scene(server) as scene:
+        scene.pair()
+        speaker = scene.join("speaker", FULL)
+        for _ in range(500):
+            speaker.say("y" * 1000)
+        speaker.messages(500)
+        speaker.close()
+        rude = Rude(server, chance)
+        rude.crowd(1000)
+        await_empty(server, 4)
+        before = gauges(server)
+        memory, files = rss(server.pid), descriptors(server.pid)
+        rude.crowd(1000)
+        await_empty(server, 4)
+        after = gauges(server)
+        assert settled(lambda: descriptors(server.pid), files) <= files
+        grown = settled(lambda: rss(server.pid), memory + 2 * MIB) - memory
+        assert grown < 2 * MIB, f"{grown} bytes more"
+        for name in ("connections", "rooms", "presences", "tasks", "lagging_members"):
+            assert after[f"chatroom_{name}"] == before[f"chatroom_{name}"], name
+        assert 'chatroom_drops_total{reason="internal_error"}' not in after
