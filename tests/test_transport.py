@@ -233,6 +233,24 @@ async def test_receiving_until_the_end(kind: str) -> None:
         assert await transport.receive_some(3) == b""
 
 
+@pytest.mark.parametrize("kind", [*PAIRS, "tls"])
+async def test_receiving_without_waiting(kind: str) -> None:
+    async with tls() if kind == "tls" else plain(kind) as (transport, client):
+        assert transport.receive_nowait(10) is None
+        await client.send_all(b"hello")
+        with trio.fail_after(5):
+            await transport.wait_arrival()
+        if transport.direct:
+            assert transport.receive_nowait(3) == b"hel"
+            assert transport.receive_nowait(3) == b"lo"
+            await client.aclose()
+            await transport.wait_arrival()
+            assert transport.receive_nowait(3) == b""
+        else:
+            assert transport.receive_nowait(3) is None, "only reading on decrypts"
+            assert await transport.receive_some(10) == b"hello"
+
+
 async def test_a_tls_peer_that_says_goodbye_ends_the_stream_too() -> None:
     async with tls() as (transport, client), trio.open_nursery() as nursery:
         nursery.start_soon(client.unwrap)
