@@ -25,6 +25,8 @@ from chatroom.values.journal import note
 DEFAULT_USERNAME = "anonymous"
 LOGGED_REFUSALS = 10.0
 """Refusals logged per second; the others are counted."""
+METRICS_SECONDS = 0.2
+"""How old the metrics may be: making them takes milliseconds, and anyone may ask."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +132,7 @@ class ChatSite:
         self._clock = clock
         self._logged = Bucket(LOGGED_REFUSALS, 1)
         self._unlogged = 0
+        self._recent: tuple[float, Response] | None = None
         self.refusals: Counter[int] = Counter()
         self.draining = False
 
@@ -143,7 +146,7 @@ class ChatSite:
             case "/readyz":
                 return self._ready()
             case "/metrics":
-                return self._metrics()
+                return self._recent_metrics()
             case _:
                 assert request.path == HANDSHAKE_PATH
                 return let_in(request, None, self._enquiry)
@@ -171,6 +174,12 @@ class ChatSite:
         path = request.path if request is not None else None
         note(logging.INFO, "refused", peer=peer.address, status=status, path=path, unlogged=self._unlogged)
         self._unlogged = 0
+
+    def _recent_metrics(self) -> Response:
+        now = self._clock()
+        if self._recent is None or now - self._recent[0] >= METRICS_SECONDS:
+            self._recent = (now, self._metrics())
+        return self._recent[1]
 
     def _ready(self) -> Response:
         troubles = ("draining",) if self.draining else self._troubles()

@@ -10,7 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from chatroom.adapters.frontdoor import LINGER_BYTES, LINGER_SECONDS, SLOWEST_WRITE, Admitted, receive
+from chatroom.adapters.frontdoor import (
+    LINGER_BYTES,
+    LINGER_SECONDS,
+    PIPELINE_PAUSE,
+    SLOWEST_WRITE,
+    Admitted,
+    receive,
+)
 from chatroom.pure.handshake import Upgrade
 from chatroom.values.errors import Refusal
 from chatroom.values.http import Peer, Request, Response
@@ -549,3 +556,9 @@ def test_any_bytes_cut_anyhow_lead_to_the_same_declared_answers(
     assert outcome(data, cuts, leaves=leaves, draining=draining) == (told, result)
     if len(data) < 500:
         assert outcome(data, [1], leaves=leaves, draining=draining) == (told, result)
+
+
+async def test_a_peer_that_sends_requests_at_once_gets_no_more_than_its_pace(autojump_clock: MockClock) -> None:
+    start = trio.current_time()
+    assert len(await visit(GET * 20 + LAST)) == 21
+    assert trio.current_time() - start >= 20 * PIPELINE_PAUSE

@@ -39,6 +39,8 @@ from chatroom.values.http import Peer, Request, Response
 from chatroom.values.limits import Limits
 
 READ_BYTES = 4096
+PIPELINE_PAUSE = 0.01
+"""Seconds between the answers to requests that came at once."""
 LINGER_SECONDS = 1.0
 LINGER_BYTES = 256 * 1024
 SLOWEST_WRITE = 64 * 1024
@@ -140,6 +142,8 @@ class _Visit(Generic[Admission]):
                 break
             data = scanner.trailing
             first = False
+            # A peer that doesn't wait for answers doesn't get the whole server's time for it.
+            await trio.sleep(PIPELINE_PAUSE if data else 0)
         await self._close()
         return None
 
