@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from chatroom.pure.bucket import Bucket
-from chatroom.pure.handshake import HANDSHAKE_PATH, Upgrade, let_in
+from chatroom.pure.handshake import HANDSHAKE_PATH, PATHS, Upgrade, let_in
 from chatroom.pure.query import SUBPROTOCOL, Wish
 from chatroom.pure.rights import Rights
 from chatroom.pure.tallies import Place, Tallies
@@ -171,7 +171,8 @@ class ChatSite:
             self._unlogged += 1
             return
         self._logged.reserve(now)
-        path = request.path if request is not None else None
+        # Any other path is the client's own words, and a token may have slipped into them.
+        path = request.path if request is not None and request.path in PATHS else None
         note(logging.INFO, "refused", peer=peer.address, status=status, path=path, unlogged=self._unlogged)
         self._unlogged = 0
 

@@ -398,7 +398,7 @@ async def test_who_leaves_before_the_head_is_whole_gets_nothing(autojump_clock: 
         await visitor.send_eof()
         start = trio.current_time()
         assert await receive(visitor.transport, site, LIMITS, PEER) is None
-        assert trio.current_time() == start
+        assert trio.current_time() - start <= PIPELINE_PAUSE
         assert visitor.transport.closed
         assert len(answers(await visitor.receive_all())) == head.count(GET)
     assert site.refusals == []
@@ -558,7 +558,7 @@ def test_any_bytes_cut_anyhow_lead_to_the_same_declared_answers(
         assert outcome(data, [1], leaves=leaves, draining=draining) == (told, result)
 
 
-async def test_a_peer_that_sends_requests_at_once_gets_no_more_than_its_pace(autojump_clock: MockClock) -> None:
+async def test_who_sends_requests_at_once_gets_no_more_than_its_pace(autojump_clock: MockClock) -> None:
     start = trio.current_time()
     assert len(await visit(GET * 20 + LAST)) == 21
     assert trio.current_time() - start >= 20 * PIPELINE_PAUSE
