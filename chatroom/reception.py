@@ -17,7 +17,8 @@ import trio
 
 from chatroom.adapters.engine import Engine
 from chatroom.adapters.frontdoor import Admitted, receive
-from chatroom.adapters.transport import SocketTransport, TlsTransport
+from chatroom.adapters.tls import TlsTransport
+from chatroom.adapters.transport import SocketTransport
 from chatroom.adapters.wire import Wire
 from chatroom.lobby import Lobby
 from chatroom.pure.bucket import BucketStore

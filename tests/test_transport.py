@@ -14,7 +14,8 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from chatroom.adapters.transport import SocketTransport, Stalled, TlsTransport, Transport
+from chatroom.adapters.tls import TlsTransport
+from chatroom.adapters.transport import SocketTransport, Stalled, Transport
 from chatroom.values.limits import Limits
 
 LIMITS = Limits(send_timeout=10.0, ping_interval=20.0, ping_timeout=15.0)

@@ -1,4 +1,4 @@
-"""Transports: what Wire and the front door need of a socket, for plain and for TLS connections.
+"""Transport: what Wire and the front door need of a socket, and the plain socket that gives it.
 
 Owns: the one socket object of a connection, its options, and how a send waits for a slow peer.
 
@@ -7,14 +7,13 @@ Owns: the one socket object of a connection, its options, and how a send waits f
 2. Everything that goes wrong leaves as OSError. Stalled is one too, for those who needn't tell them apart.
 3. Waiting for room ends after `send_timeout` without progress, not after a fixed time: what the kernel
    could hand on counts, so that a slow reader that moves is kept.
-4. A plain send that is cancelled has taken nothing. A TLS record that is cancelled tears the stream.
+4. A plain send that is cancelled has taken nothing.
 
 Does not know: frames, HTTP.
 """
 
 import errno
 import socket
-import ssl
 import struct
 from collections.abc import Awaitable
 from contextlib import suppress
@@ -28,7 +27,6 @@ from chatroom.values.errors import ChatroomError
 from chatroom.values.limits import Limits
 
 _LOOKS: Final = 10  # how often, in one send_timeout, a waiting send looks for progress
-_RECORD: Final = 16 * 1024  # the most that one TLS record carries
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 
 
@@ -130,7 +128,7 @@ class SocketTransport:
         try:
             await trio.lowlevel.wait_writable(self._sock)
         except (trio.ClosedResourceError, ValueError):
-            raise _closed() from None
+            raise closed_error() from None
 
     async def receive_some(self, max_bytes: int) -> bytes:
         await trio.lowlevel.checkpoint()
@@ -138,7 +136,7 @@ class SocketTransport:
             try:
                 await self.wait_arrival()
             except trio.ClosedResourceError:
-                raise _closed() from None
+                raise closed_error() from None
         return data
 
     def receive_nowait(self, max_bytes: int) -> bytes | None:
@@ -181,110 +179,6 @@ class SocketTransport:
             self._sock.close()
 
 
-class TlsTransport:
-    """A TLS connection over a SocketTransport. The handshake is the caller's to start, with a deadline."""
-
-    __slots__ = ("_records", "_socket", "_tls")
-
-    direct: Final = False
-
-    def __init__(self, inner: SocketTransport, context: ssl.SSLContext) -> None:
-        self._socket = inner
-        self._records = _Records(inner)
-        self._tls = trio.SSLStream(self._records, context, server_side=True)
-
-    @classmethod
-    def take(cls, stream: trio.SocketStream, context: ssl.SSLContext, limits: Limits) -> "TlsTransport":
-        """Take over the socket of an accepted `stream`, which is of no use afterwards."""
-        return cls(SocketTransport.take(stream, limits), context)
-
-    @property
-    def torn(self) -> bool:
-        return self._records.torn
-
-    async def do_handshake(self) -> None:
-        """Agree on keys. OSError if the peer won't."""
-        try:
-            await self._tls.do_handshake()
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            raise _broken(error) from error
-
-    def send_nowait(self, data: bytes | memoryview) -> int:
-        return 0
-
-    async def send_some(self, data: bytes | memoryview) -> int:
-        record = data[:_RECORD]
-        try:
-            await self._tls.send_all(record)
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            raise _broken(error) from error
-        return len(record)
-
-    async def wait_room(self) -> None:
-        try:
-            await self._tls.wait_send_all_might_not_block()
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            raise _broken(error) from error
-
-    async def receive_some(self, max_bytes: int) -> bytes:
-        try:
-            return bytes(await self._tls.receive_some(max_bytes))
-        except trio.BrokenResourceError as error:
-            if isinstance(error.__cause__, ssl.SSLEOFError):
-                return b""  # browsers, too, end without saying so; frames and bodies tell if one was cut
-            raise _broken(error) from error
-        except trio.ClosedResourceError:
-            raise _closed() from None
-
-    def receive_nowait(self, max_bytes: int) -> bytes | None:
-        return None
-
-    def wait_arrival(self) -> Awaitable[None]:
-        return self._socket.wait_arrival()
-
-    def unsent(self) -> int:
-        return self._socket.unsent()
-
-    async def send_eof(self) -> None:
-        await self._socket.send_eof()
-
-    def hang_up(self) -> None:
-        self._socket.hang_up()
-
-    def abort(self) -> None:
-        self._socket.abort()
-
-    async def aclose(self) -> None:
-        with suppress(OSError, trio.BrokenResourceError, trio.ClosedResourceError):
-            await self._tls.aclose()
-
-
-class _Records(trio.abc.Stream):
-    """The encrypted side of a TLS connection, and whether it has been torn."""
-
-    __slots__ = ("_socket", "torn")
-
-    def __init__(self, inner: SocketTransport) -> None:
-        self._socket = inner
-        self.torn = False
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        rest = memoryview(data)
-        self.torn = True
-        while rest:
-            rest = rest[await self._socket.send_some(rest) :]
-        self.torn = False
-
-    async def wait_send_all_might_not_block(self) -> None:
-        await self._socket.wait_room()
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        return await self._socket.receive_some(max_bytes or 2 * _RECORD)
-
-    async def aclose(self) -> None:
-        await self._socket.aclose()
-
-
 def _tune(sock: socket.socket, limits: Limits) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     option: Any = getattr(socket, "TCP_USER_TIMEOUT", None)
@@ -293,9 +187,5 @@ def _tune(sock: socket.socket, limits: Limits) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, option, int(patience * 1000))
 
 
-def _closed() -> OSError:
+def closed_error() -> OSError:
     return OSError(errno.EBADF, "connection closed")
-
-
-def _broken(error: Exception) -> OSError:
-    return ConnectionError(f"TLS: {error.__cause__ or error or 'broken'}")
