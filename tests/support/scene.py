@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import functools
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -23,7 +24,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from tests.support.client import PATIENCE, Chat, target
-from tests.support.process import ServerProcess
+from tests.support.process import ServerProcess, clean_environment, python_command
 from tests.support.raw import Raw, get
 
 _numbers = count(1)
@@ -47,6 +48,8 @@ class Scene:
         self.server = server
         self.token = token
         self.room = f"room-{number}"
+        self.over = False
+        """Set it where the server was ended by the test: what is true at the end is the test's to see."""
         self._stack = ExitStack()
 
     def join(self, username: str, room: str | None = None, **options: Any) -> Chat:
@@ -85,7 +88,7 @@ class Scene:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with self._stack:
-            if error is None:
+            if error is None and not self.over:
                 self.server.check_bystanders()
                 check_clean(self.server)
 
@@ -139,6 +142,24 @@ def served(*arguments: str, cwd: Path | None = None, secrets: tuple[str, ...] = 
         check_stderr(server.stderr, *secrets)
 
 
+def refused_start(*arguments: str, cwd: Path | None = None, env: dict[str, str] | None = None) -> str:
+    """The one line that a server says which can't start."""
+    done = subprocess.run(
+        [*python_command(), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+        cwd=cwd,
+        env=clean_environment(env),
+    )
+    assert (done.returncode, done.stdout) == (2, ""), done
+    assert "Traceback" not in done.stderr
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
 def gauges(server: ServerProcess) -> dict[str, float]:
     """The metrics by name, with their labels as they stand in the text."""
     lines = get(server.port, "/metrics").text.splitlines()
@@ -148,6 +169,7 @@ def gauges(server: ServerProcess) -> dict[str, float]:
 
 def await_empty(server: ServerProcess, connections: int = 0) -> None:
     """Wait until so many connections are left, and of the others nothing."""
+    now: dict[str, float] = {}
 
     def empty() -> bool:
         nonlocal now
@@ -157,5 +179,4 @@ def await_empty(server: ServerProcess, connections: int = 0) -> None:
         # The handshake counted is the one that asks for these numbers.
         return now["chatroom_handshakes"] == 1 and (connections > 0 or now["chatroom_rooms"] == 0)
 
-    now: dict[str, float] = {}
     await_true(empty, lambda: f"the gauges return: {now}")
