@@ -6,8 +6,7 @@
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from types import TracebackType
 
 import trio
 
@@ -25,16 +24,18 @@ class Lobby:
     def __len__(self) -> int:
         return len(self._visitors)
 
-    @contextmanager
-    def visit(self) -> Iterator[None]:
-        """Be in the lobby; the visit is cancelled if others need the place."""
-        with trio.CancelScope() as scope:
-            self._visitors[scope] = trio.current_time()
-            try:
-                yield
-            finally:
-                self._visitors.pop(scope, None)
-                self._place_left.set()
+    def visit(self) -> "Visit":
+        """A context in which to be in the lobby; it is cancelled if others need the place."""
+        return Visit(self)
+
+    def arrive(self, visitor: trio.CancelScope) -> None:
+        """`visitor` takes a place."""
+        self._visitors[visitor] = trio.current_time()
+
+    def depart(self, visitor: trio.CancelScope) -> None:
+        """`visitor` needs its place no more."""
+        self._visitors.pop(visitor, None)
+        self._place_left.set()
 
     async def wait_place(self) -> None:
         """Wait until one more may come in."""
@@ -47,3 +48,23 @@ class Lobby:
             if waiting.cancelled_caught and len(self) >= self._size and oldest in self._visitors:
                 oldest.cancel()
                 del self._visitors[oldest]
+
+
+class Visit:
+    """One visitor's time in the lobby."""
+
+    __slots__ = ("_lobby", "_scope")
+
+    def __init__(self, lobby: Lobby) -> None:
+        self._lobby = lobby
+        self._scope = trio.CancelScope()
+
+    def __enter__(self) -> None:
+        self._scope.__enter__()
+        self._lobby.arrive(self._scope)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        self._lobby.depart(self._scope)
+        return self._scope.__exit__(kind, error, trace)

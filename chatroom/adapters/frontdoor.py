@@ -203,7 +203,7 @@ class _Visit(Generic[Admission]):
 
     async def _read(self, deadline: float) -> bytes | None:
         """What the peer sends next: b"" if it has gone, None if nothing comes in time."""
-        with trio.move_on_at(deadline):
+        with trio.CancelScope(deadline=deadline):
             try:
                 return await self.transport.receive_some(READ_BYTES)
             except OSError:
@@ -214,7 +214,8 @@ class _Visit(Generic[Admission]):
         """The peer has taken the whole answer in time."""
         date = formatdate(self.wall_clock(), usegmt=True)
         data = exchange.write(answer.response, date=date, close=answer.close)
-        with trio.move_on_after(self.limits.send_timeout * (1 + len(data) // SLOWEST_WRITE)):
+        patience = self.limits.send_timeout * (1 + len(data) // SLOWEST_WRITE)
+        with trio.CancelScope(deadline=trio.current_time() + patience):
             try:
                 while data:
                     data = data[await self.transport.send_some(data) :]
