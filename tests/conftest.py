@@ -1,10 +1,15 @@
 """Fixtures that every test file may use."""
 
+import inspect
 import os
 import subprocess
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import trio
+import trio.testing
 from hypothesis import settings
 
 from tests.support.process import PYZ, ROOT
@@ -26,3 +31,15 @@ def pyz() -> Path:
     done = subprocess.run([ROOT / "build.sh"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return PYZ
+
+
+def run_on_virtual_clock(main: Callable[[], Awaitable[object]], *, clock: Any = None, **more: Any) -> None:
+    """trio.run, but time passes only when everybody waits for it, and then at once."""
+    trio.run(main, clock=clock or trio.testing.MockClock(autojump_threshold=0), **more)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
+    """`usefixtures("autojump_clock")` counts for a whole file; pytest-trio looks at arguments only."""
+    for item in items:
+        if "autojump_clock" in item.fixturenames and inspect.iscoroutinefunction(item.obj):
+            item.add_marker(pytest.mark.trio(run=run_on_virtual_clock))
