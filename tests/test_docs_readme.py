@@ -48,17 +48,21 @@ class Terminal:
     def __init__(self, wscat: Wscat, script: list[str]) -> None:
         self.wscat = wscat
         self.script = script
-        self.done = 0
+        self.connects = script[0].startswith("Connected")
+        self._typed = 0
 
     def go_on(self) -> bool:
-        """Do the next step, if its time has come; true when there is none left."""
-        while self.done < len(self.script):
-            line = self.script[self.done]
-            if line.startswith("> ") and len(self.wscat.lines) == self.done:
-                self.wscat.enter(line.removeprefix("> "))
-            if len(self.wscat.lines) <= self.done:
-                return False
-            self.done += 1
+        """Type what is due; true when all has been shown, and the person has left."""
+        shown = len(self.wscat.lines)
+        if shown < len(self.script) and shown >= self._typed and self.script[shown].startswith("> "):
+            self.wscat.enter(self.script[shown].removeprefix("> "))
+            self._typed = shown + 1
+        if steady(self.wscat.lines) != steady(self.script):
+            return False
+        if self.connects:
+            self.wscat.interrupt()
+        else:  # it ends by itself
+            assert self.wscat.process.wait(PATIENCE) != 0
         return True
 
 
@@ -70,15 +74,12 @@ def play(server: ServerProcess, scripts: list[tuple[list[str], list[str]]]) -> l
             url = command[2].replace("ws://localhost:3000", server.ws_url)
             terminal = Terminal(stack.enter_context(Wscat(url)), script)
             terminals.append(terminal)
-            if len(scripts) > 1:
+            if terminal.connects:
                 terminal.wscat.wait_for('"welcome"')
         left = list(terminals)
         deadline = time.monotonic() + PATIENCE
         while left and time.monotonic() < deadline:
-            for terminal in [terminal for terminal in left if terminal.go_on()]:
-                if terminal.wscat.process.poll() is None:
-                    terminal.wscat.interrupt()
-                left.remove(terminal)
+            left = [terminal for terminal in left if not terminal.go_on()]
             time.sleep(0.01)
         return [terminal.wscat.lines for terminal in terminals]
 
