@@ -31,12 +31,12 @@ class Listener:
     local: bool
     secure: bool = False
     path: str | None = None
+    inode: tuple[int, int] | None = None  # of the Unix socket's file, when it was made
 
     def close(self) -> None:
         """Stop listening; the file of a Unix socket goes, unless it is somebody else's by now."""
-        inode = _inode(self.path) if self.path is not None else None
         self.socket.close()
-        if self.path is not None and inode is not None and inode == _inode(self.path):
+        if self.path is not None and self.inode == _inode(self.path):
             with suppress(OSError):
                 os.unlink(self.path)
 
@@ -168,7 +168,7 @@ def _open_unix(path: str) -> Listener:
     except OSError as error:
         reason = error.strerror or str(error)
         raise StartError(f"--unix {path} can't be opened ({reason}): choose another path") from None
-    return Listener(sock, f"unix:{path}", local=True, path=path)
+    return Listener(sock, f"unix:{path}", local=True, path=path, inode=_inode(path))
 
 
 def _remove_stale(path: str) -> None:

@@ -107,7 +107,7 @@ class Reception:
         self._tls = tls
         self._pace = BucketStore(limits.message_rate, limits.message_burst)
         self._numbers = count(1)
-        self._recognise = entrance.recognise  # these are bound once, not for each connection
+        self._renew = entrance.renew  # these are bound once, not for each connection
         self._let_go = broker.let_go
         self._delivered = broker.fanout.count
         self._connections: set[Connection] = set()
@@ -211,7 +211,7 @@ class Reception:
             engine=self._engine,
             pace=self._pace,
             limits=self._limits,
-            recognise=self._recognise,
+            renew=self._renew,
             who=who,
         )
         writer = Writer(wire, outlet, programme, end)

@@ -110,6 +110,7 @@ class Server:
     def __init__(self, settings: Settings, verifier: Verifier, tls: ssl.SSLContext | None) -> None:
         limits = settings.limits
         self._settings = settings
+        self._settled = True
         self._engine = MemoryEngine(lambda: secrets.token_urlsafe(6))
         self._metrics = Metrics(self.statistics)
         self._rooms = Rooms(self._engine, history=settings.history, ring_bytes=RING_BYTES)
@@ -156,6 +157,9 @@ class Server:
                     await self._stop()
                     connections.cancel_scope.cancel()
             root.cancel_scope.cancel()
+        if not self._settled:
+            note(logging.ERROR, "not_settled")
+            return 1
         note(logging.INFO, "stop")
         return 0
 
@@ -196,8 +200,9 @@ class Server:
         note(logging.INFO, "draining")
         self._site.draining = True
         self._reception.stop_reading()
-        with trio.move_on_after(SETTLE_SECONDS):
+        with trio.move_on_after(SETTLE_SECONDS) as waiting:
             await self._broker.wait_settled()
+        self._settled = not waiting.cancelled_caught
         self._rooms.quiet = True
         with trio.move_on_after(self._settings.drain):
             await self._reception.end_all(RESTARTING)

@@ -67,6 +67,12 @@ class Door:
             raise Refusal(401, "Unauthorized", (("WWW-Authenticate", "Bearer"),))
         return identity
 
+    def renew(self, peer: Peer, token: str) -> Identity | None:
+        """Whom a token stands for that comes later, on a connection: it is no way around the count."""
+        if self.tallies.wait_of_suspect(peer, self._clock()) > 0:
+            return None
+        return self.recognise(peer, token)
+
     def recognise(self, peer: Peer, token: str | None) -> Identity | None:
         """Whom the token stands for; a wrong one is counted."""
         identity = self._verifier.verify(token)

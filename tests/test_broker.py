@@ -9,7 +9,8 @@ import trio.testing
 
 from chatroom.adapters.memory import MemoryEngine
 from chatroom.tasks.committer import MAX_DRAFTS
-from chatroom.values.errors import Unavailable
+from chatroom.values.codes import CloseCode
+from chatroom.values.errors import Disconnect, Unavailable
 from chatroom.values.messages import Draft, Failed, Head, Outcome, Unknown
 from tests.support.hall import Guest, Hall, open_hall
 
@@ -466,3 +467,61 @@ async def test_on_a_broken_connection_an_opening_is_passed_over_so_that_its_read
         alice.transport.fail()
         await hall.settle()
         assert replied.is_set()
+
+
+async def test_an_answer_of_members_stands_where_it_is_true() -> None:
+    async with open_hall() as hall:
+        (alice,) = await arrive(hall, "alice")
+        guests = [hall.guest(f"guest{number}") for number in range(6)]
+        for number, guest in enumerate(guests):
+            await guest.enter("r")
+            await alice.ask_members(f"m{number}")  # more at once than a reader would ask
+            if number % 2:
+                guests[number - 1].leave()
+        await hall.settle()
+        known: set[str] = {"alice"}
+        for event in alice.events[1:]:
+            match event["event"]:
+                case "joined":
+                    known.add(event["data"]["username"])
+                case "left":
+                    known.remove(event["data"]["username"])
+                case "members":
+                    assert event["data"]["members"] == sorted(known)
+        assert len(alice.named("members")) == 6
+
+
+async def test_an_answer_of_members_is_never_dropped() -> None:
+    async with open_hall() as hall:
+        (alice,) = await arrive(hall, "alice")
+        alice.transport.room = 0
+        for number in range(300):
+            await arrive(hall, f"guest{number}")
+        replied = alice.outlet.expect_reply()
+        await alice.ask_members("m")
+        await hall.settle()
+        alice.transport.give_room(1 << 30)
+        await hall.settle()
+        assert replied.is_set()
+        assert [each.get("cid") for each in alice.named("members")] == ["m", None]
+
+
+async def test_answers_that_are_under_way_are_given_before_a_stop_closes() -> None:
+    async with open_hall() as hall:
+        (alice,) = await arrive(hall, "alice")
+        for number in [*range(5), *range(5)]:
+            await alice.say(f"text {number}", f"c{number}")
+        alice.end.disconnect(Disconnect(CloseCode.RESTART, "stop"))
+        await alice.writer.catch_up()
+        assert len(alice.named("message")) == len(alice.named("ack")) == 5
+
+
+async def test_a_storm_of_leaves_owes_the_leavers_nothing() -> None:
+    async with open_hall() as hall:
+        guests = await arrive(hall, *[f"guest{number}" for number in range(50)])
+        for guest in guests:
+            guest.transport.room = 0
+            guest.leave()
+        await hall.settle()
+        assert len(hall.rooms) == 0
+        assert all(guest.member.stays == [] for guest in guests)

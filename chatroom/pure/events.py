@@ -12,6 +12,9 @@ from json.encoder import encode_basestring
 from chatroom.values.errors import CommandError
 from chatroom.values.messages import Message, Page
 
+HISTORY_BYTES = 128 * 1024
+"""About the most that one page of history takes: its reader may be slow, and there may be thousands."""
+
 quoted = encode_basestring
 """A string as a JSON string; all but quotes, backslashes and control characters stands as it is."""
 
@@ -97,11 +100,27 @@ def members(room: str, members_json: str, cid: str | None = None) -> bytes:
     ).encode()
 
 
-def history(room: str, page: Page, cid: str | None) -> bytes:
-    """One page of stored messages, ascending."""
-    items = ",".join(_history_item(stored) for stored in page.messages)
+def history(
+    room: str, page: Page, cid: str | None, *, forward: bool = False, max_bytes: int = HISTORY_BYTES
+) -> bytes:
+    """One page of stored messages, ascending, of about `max_bytes` (one message at least).
+
+    What doesn't fit is left out where the next page continues: at the end if pages go `forward`, else at the
+    beginning.
+    """
+    items: list[str] = []
+    size, more = 0, page.more
+    for stored in page.messages if forward else reversed(page.messages):
+        item = _history_item(stored)
+        size += len(item.encode())
+        if items and size > max_bytes:
+            more = True
+            break
+        items.append(item)
+    if not forward:
+        items.reverse()
     return (
-        f'{{"event":"history","data":{{"messages":[{items}],"more":{_bool(page.more)}}},'
+        f'{{"event":"history","data":{{"messages":[{",".join(items)}],"more":{_bool(more)}}},'
         f'"room":{quoted(room)}{_cid(cid)}}}'
     ).encode()
 

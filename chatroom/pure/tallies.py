@@ -88,12 +88,16 @@ class Tallies:
         address = _owner(peer)
         if address is None:
             return
-        window = self._suspects.get(address)
-        wait = window.wait(now) if window else 0.0
-        if wait > 0:
+        if (wait := self.wait_of_suspect(peer, now)) > 0:
             raise _refusal(429, "Too many wrong tokens from your address", wait)
         if self._addresses.get(address, 0) >= self._limits.per_address:
             raise _refusal(429, "Too many connections from your address")
+
+    def wait_of_suspect(self, peer: Peer, now: float) -> float:
+        """Seconds until a token from the peer's address is looked at again; 0.0 if that is now."""
+        address = _owner(peer)
+        window = None if address is None else self._suspects.get(address)
+        return window.wait(now) if window else 0.0
 
     def wrong_token(self, peer: Peer, now: float) -> None:
         """Count a wrong token against the peer's address."""

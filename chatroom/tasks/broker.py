@@ -107,7 +107,7 @@ class Broker:
             self._committed, self._committing_since = None, None
             await self._take_effect(batch, outcomes)
             return
-        while self._endings:
+        while self._endings and not self._gathering.full:
             self._gathering.entries.append(self._endings.popleft())
         while self._opened:
             self._on_opened(*self._opened.popleft())

@@ -100,9 +100,15 @@ class Connection:
     def _on_end(self, ending: Ending) -> None:
         """An end was asked for, by any task: do at once what needs no wait, and wake this one."""
         self._reader.stop()
-        if not _is_patient(ending):
+        if not self._is_patient(ending):
             self._put_close(ending)
         self._writer.interrupt(0 if ending.hard else CLOSE_SECONDS)
+
+    def _is_patient(self, ending: Ending) -> bool:
+        """Whether the peer is first given what it is owed: neither a stop nor its half-close cuts that off."""
+        if ending.hard or self._wire.shut:
+            return False
+        return ending.disconnect is None or ending.disconnect.code == CloseCode.RESTART
 
     def _put_close(self, ending: Ending) -> None:
         self._member.gone = True
@@ -111,7 +117,7 @@ class Connection:
 
     async def _say_goodbye(self, ending: Ending) -> None:
         with suppress(Stalled, Disconnect, Unavailable):
-            if _is_patient(ending):
+            if self._is_patient(ending):
                 with trio.move_on_after(CATCH_UP_SECONDS):
                     await self._writer.catch_up()
                 self._put_close(ending)
@@ -146,8 +152,3 @@ class Connection:
                         await self._wire.linger()
             with trio.move_on_after(CLOSE_SECONDS):
                 await self._wire.finish()
-
-
-def _is_patient(ending: Ending) -> bool:
-    """Whether the member is first to be given all that was shown: a stop is no reason to cut it short."""
-    return ending.disconnect is not None and ending.disconnect.code == CloseCode.RESTART

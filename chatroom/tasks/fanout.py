@@ -29,7 +29,7 @@ class Fanout:
         self.deliveries += given
 
     async def __call__(self, room: Room, broadcast: Broadcast) -> None:
-        """Offer `broadcast`, the last one taken from the room, to all members."""
+        """Offer `broadcast`, the last one taken from the room, to all members; then answer who asked."""
         number = room.number
         visited = 0
         for stay in room.stays:
@@ -53,3 +53,4 @@ class Fanout:
             visited += 1
             if not visited % self._give_way:
                 await trio.lowlevel.checkpoint()
+        room.answer_asks()

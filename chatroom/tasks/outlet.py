@@ -64,6 +64,8 @@ class ConnectionOutlet:
     def settled(self) -> None:
         """See Outlet."""
         self._relieve()
+        if self._end.ending is not None:
+            self.wake()  # the writer waits for the last outcome
 
     def reply(self, payload: bytes) -> None:
         """See Outlet."""

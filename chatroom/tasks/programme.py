@@ -55,10 +55,12 @@ class Programme:
         self._delivered = delivered
 
     @property
-    def live(self) -> bool:
-        """Everything shown so far has been given."""
+    def complete(self) -> bool:
+        """Everything shown so far has been given, and everything posted has its outcome."""
         stays = self._member.stays
-        return len(stays) == 1 and stays[0].live
+        if len(stays) != 1 or self._member.outstanding:
+            return False
+        return stays[0].live and stays[0].seen >= stays[0].room.number
 
     def step(self) -> Step:
         """Give the next piece, as far as it is at hand."""
@@ -86,18 +88,23 @@ class Programme:
         self._member.outlet.opened()
 
     def _skip(self) -> Step:
-        """Nothing can be given any more; but the reader, who may wait for an opening, has still to go on."""
+        """Nothing can be given any more; but the reader, who may wait for an answer, has still to go on."""
         for stay in self._member.stays:
             if stay.opening is not None:
                 self._open(stay, stay.opening)
+        self._member.outlet.opened()
         return Step.IDLE
 
     def _give_withheld(self, stay: Stay) -> None:
         """Give all that was withheld at this place, as one write."""
         frames: list[bytes] = []
+        replied = False
         while (item := stay.next_withheld) is not None and item.position <= stay.cursor:
             frames.append(stay.take_withheld().frame)
+            replied = replied or item.reply
         self._wire.put(b"".join(frames), tuple(accumulate(map(len, frames))))
+        if replied:
+            self._member.outlet.opened()
 
     @staticmethod
     def _upto(stay: Stay) -> int:

@@ -62,7 +62,7 @@ class Reader:
         "_member",
         "_outlet",
         "_pace",
-        "_recognise",
+        "_renew",
         "_session",
         "_stopped",
         "_who",
@@ -81,7 +81,7 @@ class Reader:
         engine: Engine,
         pace: BucketStore,
         limits: Limits,
-        recognise: Callable[[Peer, str], Identity | None],
+        renew: Callable[[Peer, str], Identity | None],
         who: Who,
     ) -> None:
         self._session = session
@@ -93,7 +93,7 @@ class Reader:
         self._engine = engine
         self._pace = pace
         self._limits = limits
-        self._recognise = recognise
+        self._renew = renew
         self._commands: Bucket | None = None
         self._who = who
         self._stopped = False
@@ -157,6 +157,9 @@ class Reader:
         self._wire.paced = wait > 0
         if wait:
             await trio.sleep(wait)
+            if self._wire.broken:  # what a dead client left in the buffers is not dripped on for it
+                self._end.ask(Ending(drop=Drop.BROKEN, hard=True))
+                await trio.sleep_forever()
 
     async def _carry_out(self, decision: Decision) -> None:
         match decision:
@@ -216,10 +219,11 @@ class Reader:
                 ErrorCode.UNAVAILABLE, "The history can't be read now", retry=True, cid=query.cid
             )
             return events.error(error)
-        return events.history(room.name, page, query.cid)
+        forward = query.after is not None
+        return events.history(room.name, page, query.cid, forward=forward)
 
     def _authenticate(self, token: str, cid: str | None) -> bytes:
-        identity = self._recognise(self._who.peer, token)
+        identity = self._renew(self._who.peer, token)
         if identity is None or identity.username not in (None, self._session.username):
             return events.error(CommandError(ErrorCode.FORBIDDEN, "Not a token for this name", cid=cid))
         self._session.rights = identity.rights

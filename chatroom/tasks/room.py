@@ -57,6 +57,7 @@ class Room:
 
     __slots__ = (
         "_arrivals",
+        "_asks",
         "_budget",
         "_items",
         "_urgent",
@@ -84,6 +85,7 @@ class Room:
         self.holds = 0  # commands on their way that need this room to stay
         self._items: list[Item] | None = None  # of the next broadcast; None, as the next, to be small
         self._arrivals: dict[Stay, int] | None = None
+        self._asks: list[tuple[Stay, str | None]] | None = None
         self._urgent = False
 
     @property
@@ -100,9 +102,21 @@ class Room:
         """What waits is to be told now."""
         return self.waiting and (self._urgent or now >= self.due)
 
-    def hurry(self) -> None:
-        """Tell at the end of this batch what there is to tell."""
+    def ask_members(self, stay: Stay, cid: str | None) -> None:
+        """`stay` wants to know who is here: answered in its place, when all of this batch has been told."""
+        if self._asks is None:
+            self._asks = []
+        self._asks.append((stay, cid))
         self._urgent = True
+
+    def answer_asks(self) -> None:
+        """Answer those who asked, after what was told them before."""
+        asks, self._asks = self._asks or (), None
+        for stay, cid in asks:
+            if stay in self.stays:
+                frame = text_frame(events.members(self.name, self.roster.as_json(), cid))
+                stay.lag((Item(frame, self.head, reply=True),), 0)
+                stay.member.outlet.wake()
 
     def store(self, message: Message) -> None:
         """Show a stored message to everybody."""
@@ -130,11 +144,16 @@ class Room:
             self._arrivals = {}
         self._arrivals[stay] = len(self._items or ())
 
-    def leave(self, stay: Stay, *, quiet: bool) -> None:
-        """`stay` ends here, owed all that the batch has brought so far."""
-        arrival = self._arrivals.pop(stay, 0) if self._arrivals else 0
+    def end_stay(self, stay: Stay) -> None:
+        """`stay` is to end here, owed all that there was to tell so far."""
+        arrival = self._arrivals.get(stay, 0) if self._arrivals else 0
         stay.lag((self._items or [])[arrival:], 0)
         stay.end = self.head
+
+    def leave(self, stay: Stay, *, quiet: bool) -> None:
+        """`stay` is here no more; the others hear of it if it was the last of its name."""
+        if self._arrivals:
+            self._arrivals.pop(stay, None)
         del self.stays[stay]
         username = stay.member.username
         if self.roster.leave(username) and not quiet:

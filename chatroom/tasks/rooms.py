@@ -74,8 +74,10 @@ class Rooms:
                 self._engine.release(room.name)
             elif room.is_ready(now):
                 broadcasts.append((room, room.take_broadcast(now)))
-            elif room.waiting:
-                self._waiting[room] = None
+            else:
+                room.answer_asks()
+                if room.waiting:
+                    self._waiting[room] = None
         return broadcasts
 
     def _touch(self, room: Room) -> Room:
@@ -94,9 +96,7 @@ class Rooms:
                         member.outlet.reply(events.ack(cid))
             case AskMembers(member, cid):
                 if member.current is not None:
-                    room = self._touch(member.current.room)
-                    room.hurry()  # nobody is to be told of a join that an answer has told already
-                    member.outlet.reply(events.members(room.name, room.roster.as_json(), cid))
+                    self._touch(member.current.room).ask_members(member.current, cid)
             case Leave(member):
                 self._depart(member)
             case Drained(stay):
@@ -145,7 +145,9 @@ class Rooms:
         if member.current is not None:
             # The writer may still have to read there: the room stays until it says that it has.
             member.current.room.holds += 1
-            self._touch(member.current.room).leave(member.current, quiet=self.quiet)
+            old = self._touch(member.current.room)
+            old.end_stay(member.current)
+            old.leave(member.current, quiet=self.quiet)
         opening = _opening(entry, room, room.head - start.after, start.recovered)
         stay = Stay(member, room, start.after, text_frame(opening))
         member.current = stay

@@ -59,13 +59,15 @@ class Item:
     """One frame of a broadcast.
 
     `position` is its own id for a stored message, the id before it for anything else; `skip` is the
-    username that must not get it; `presence` marks joined and left.
+    username that must not get it; `presence` marks joined and left; `reply` the answer to a member's command,
+    which is never dropped.
     """
 
     frame: bytes
     position: int
     stored: bool = False
     presence: bool = False
+    reply: bool = False
     skip: str | None = None
 
 
@@ -98,7 +100,7 @@ class Stay:
     def _withhold(self, item: Item) -> None:
         if self._withheld is None:
             self._withheld = deque()
-        if len(self._withheld) < MAX_WITHHELD and not self.missed:
+        if item.reply or (len(self._withheld) < MAX_WITHHELD and not self.missed):
             self._withheld.append(item)
         elif item.presence:
             self.missed = True

@@ -53,13 +53,16 @@ class Writer:
             self._end.disconnect(Disconnect(CloseCode.INTERNAL_ERROR, "the log can't be read now"))
 
     async def catch_up(self) -> None:
-        """Go on writing until the member has been given everything shown so far.
+        """Go on writing until the member has been given all that was shown, and every answer.
 
         Raises Stalled when the peer takes nothing for too long, and what the programme raises.
         """
-        while not (self._programme.live or self._wire.broken):
-            if not await self._work():
-                self._hand(await self._outlet.receive())
+        while not self._wire.broken:
+            if await self._work():
+                continue
+            if self._programme.complete:
+                return
+            self._hand(await self._outlet.receive())
 
     async def _work(self) -> bool:
         """Do one thing of what there is to do; false if there is nothing."""
