@@ -58,10 +58,11 @@ class Running:
             ('username="alice"', f'username="alice", room="{room}"'),
         ):
             source = source.replace(here, there)
+        command = MAKERS[kind](source, folder)
         self._shown = (folder / "shown").open("w+b")
         environment = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
         self.process = subprocess.Popen(
-            MAKERS[kind](source, folder), stdout=self._shown, stderr=subprocess.STDOUT, env=environment
+            command, stdout=self._shown, stderr=subprocess.STDOUT, env=environment
         )
 
     @property
@@ -110,16 +111,22 @@ def test_a_client_of_the_page_says_and_hears_everything_once(
             bob.say("while you were away")
             client.wait_for("welcome", 3)
             bob.say("are you back?")
-            frames = client.wait_for("message", 1, text="are you back?")
+            client.wait_for("message", 1, text="are you back?")
+            # Nothing is said between two breaks: what it knows then is from its welcome alone.
+            for welcomes in (4, 5):
+                relay.cut()
+                client.wait_for("welcome", welcomes)
+            bob.say("good")
+            frames = client.wait_for("message", 1, text="good")
         finally:
             client.close()
         assert [frame["data"]["text"] for frame in bob.messages(2)] == [
             "while you were away",
             "are you back?",
         ]
-        assert [frame["id"] for frame in frames if frame["event"] == "message"] == [1, 2, 3]
-        welcomes = [frame for frame in frames if frame["event"] == "welcome"]
-        assert [frame.get("recovered") for frame in welcomes] == [None, True, True]
+        assert [frame["id"] for frame in frames if frame["event"] == "message"] == [1, 2, 3, 4]
+        resumed = [frame.get("recovered") for frame in frames if frame["event"] == "welcome"]
+        assert resumed == [None, True, True, True, True]
 
 
 @pytest.mark.parametrize("kind", sorted(MAKERS))
