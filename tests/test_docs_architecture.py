@@ -12,7 +12,7 @@ import trio
 
 from chatroom import server
 from chatroom.adapters import frontdoor, linewriter
-from chatroom.tasks import broker, fanout, outlet, room, stay
+from chatroom.tasks import broker, connection, fanout, outlet, room, stay
 from chatroom.values.limits import Limits
 from tests.support.pages import ROOT, blocks, rows, section, words
 
@@ -170,6 +170,7 @@ def test_numbers_in_the_text() -> None:
         f"at {limits.unauthenticated} nobody is accepted",
         f"a pause of {frontdoor.PIPELINE_PAUSE * 1000:g} ms",
         f"429 after {limits.wrong_tokens} in a minute",
+        f"for {connection.CATCH_UP_SECONDS:g} s at most",
         f"told 1011, within {server.CRASH_SECONDS:g} s",
         f"pauses for {server.ACCEPT_PAUSE:g} s",
         f"stored and shown ({server.SETTLE_SECONDS:g} s)",

@@ -228,6 +228,7 @@ def test_numbers_in_the_text() -> None:
         f"1 to {USERNAME_MAX} characters, see",
         f"1 to {ROOM_MAX} characters |",
         f"`limit` is {codec.DEFAULT_PAGE} if left out, and above {codec.MAX_PAGE} counts as {codec.MAX_PAGE}",
+        f"A page ends at about {events.HISTORY_BYTES // 1024} KiB",
         f"nesting deeper than {codec.MAX_DEPTH} levels",
         f"more than {MAX_RECOVERED} messages are missing",
         f"within {TYPING_SECONDS:g} seconds of the last one",
