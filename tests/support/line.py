@@ -1,0 +1,203 @@
+"""A whole connection in memory: the test has its bytes; its tasks, rooms and engine are the real ones."""
+
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from itertools import count
+from typing import Any
+
+import trio
+
+from chatroom.adapters.wire import Wire
+from chatroom.pure.bucket import BucketStore
+from chatroom.pure.rights import Rights
+from chatroom.pure.session import Session
+from chatroom.pure.tokens import Identity
+from chatroom.tasks.connection import Connection, Opening
+from chatroom.tasks.ending import End, Ending
+from chatroom.tasks.outlet import ConnectionOutlet
+from chatroom.tasks.programme import Programme
+from chatroom.tasks.reader import Reader, Who
+from chatroom.tasks.stay import Member
+from chatroom.tasks.tender import Tender
+from chatroom.tasks.writer import Writer
+from chatroom.values.http import Peer
+from chatroom.values.limits import Limits
+from tests.support.client_frames import CLOSE, HANDSHAKE, TEXT, Frame, masked, read_frames
+from tests.support.hall import Hall, open_hall
+from tests.support.memory_transport import MemoryTransport
+
+LIMITS = Limits(message_rate=0)
+PEER = Peer("192.0.2.1")
+
+
+def command(event: str, cid: str | None = None, **data: object) -> bytes:
+    """A client's frame."""
+    value = {"event": event, "data": data} | ({} if cid is None else {"cid": cid})
+    return masked(TEXT, json.dumps(value).encode())
+
+
+def say(text: str, cid: str | None = None) -> bytes:
+    """The frame of a message."""
+    return command("message", cid, text=text)
+
+
+class Caller:
+    """One client's connection. `ending` is None while it lasts, `error` what it raised if it did."""
+
+    def __init__(
+        self,
+        house: "House",
+        username: str,
+        *,
+        room: str,
+        rights: Rights,
+        limits: Limits,
+        transport: MemoryTransport,
+        initial: bytes,
+        renew: Callable[[Peer, str], Identity | None],
+    ) -> None:
+        hall = house.hall
+        self.transport = transport
+        self.end = End()
+        outlet = ConnectionOutlet(self.end)
+        self.wire = Wire(
+            transport, limits, initial=initial, on_pending=outlet.wake, on_fault=self.end.disconnect
+        )
+        outlet.attach(self.wire)
+        self.member = Member(username, outlet)
+        programme = Programme(
+            self.member,
+            self.wire,
+            hall.engine,
+            let_go=hall.broker.let_go,
+            delivered=hall.broker.fanout.count,
+        )
+        self.session = Session(username, room, rights, limits)
+        self.reader = Reader(
+            session=self.session,
+            member=self.member,
+            outlet=outlet,
+            end=self.end,
+            wire=self.wire,
+            broker=hall.broker,
+            engine=hall.engine,
+            pace=house.pace,
+            limits=limits,
+            renew=renew,
+            who=Who(next(house.numbers), username, PEER),
+        )
+        self.writer = Writer(self.wire, outlet, programme, self.end)
+        self.connection = Connection(
+            wire=self.wire,
+            end=self.end,
+            member=self.member,
+            reader=self.reader,
+            writer=self.writer,
+            broker=hall.broker,
+        )
+        self.ending: Ending | None = None
+        self.error: BaseException | None = None
+        self.over_at: float | None = None
+
+    async def run(self, opening: Opening, tender: Tender) -> None:
+        tender.add(self.connection, trio.current_time())
+        try:
+            self.ending = await self.connection.run(opening)
+        except* Exception as group:
+            self.error = group
+        finally:
+            tender.remove(self.connection)
+            self.over_at = trio.current_time()
+
+    # What the test does as the client
+
+    async def send(self, *frames: bytes) -> None:
+        """Send bytes in one piece, and wait until nothing moves any more."""
+        self.transport.arrive(b"".join(frames))
+        await trio.testing.wait_all_tasks_blocked()
+
+    @property
+    def answer(self) -> bytes:
+        """The head of the answer to the handshake."""
+        return bytes(self.transport.taken).partition(b"\r\n\r\n")[0]
+
+    @property
+    def frames(self) -> list[Frame]:
+        """All whole frames that have come; there must be nothing but frames."""
+        return read_frames(bytes(self.transport.taken).partition(b"\r\n\r\n")[2])[0]
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        return [json.loads(frame.payload) for frame in self.frames if frame.opcode == TEXT]
+
+    def named(self, event: str) -> list[dict[str, Any]]:
+        return [each for each in self.events if each["event"] == event]
+
+    @property
+    def texts(self) -> list[str]:
+        return [each["data"]["text"] for each in self.named("message")]
+
+    @property
+    def closed_with(self) -> tuple[int, str] | None:
+        """Code and reason of the close frame that has come, if one has; nothing comes behind it."""
+        closing = [frame for frame in self.frames if frame.opcode == CLOSE]
+        if not closing:
+            return None
+        assert closing == [self.frames[-1]], "a close frame is the last thing that is sent"
+        payload = closing[0].payload
+        return (closing[0].close_code, payload[2:].decode()) if payload else (1005, "")
+
+
+class House:
+    """A hall, and whole connections to it."""
+
+    def __init__(self, hall: Hall, nursery: trio.Nursery, pace: tuple[float, int]) -> None:
+        self.hall = hall
+        self.pace = BucketStore(*pace)
+        self.numbers = count(1)
+        self.tender = Tender()
+        self._nursery = nursery
+
+    async def call(
+        self,
+        username: str = "alice",
+        *,
+        room: str = "r",
+        rights: Rights | None = None,
+        limits: Limits = LIMITS,
+        transport: MemoryTransport | None = None,
+        early: bytes = b"",
+        handshake: bytes = HANDSHAKE,
+        opening: Opening | None = None,
+        renew: Callable[[Peer, str], Identity | None] = lambda _peer, _token: None,
+    ) -> Caller:
+        """Connect, and wait until nothing moves any more; `early` came along with the handshake."""
+        caller = Caller(
+            self,
+            username,
+            room=room,
+            rights=rights or Rights.everything(),
+            limits=limits,
+            transport=transport or MemoryTransport(),
+            initial=handshake + early,
+            renew=renew,
+        )
+        self._nursery.start_soon(caller.run, opening or Opening(None, None, subprotocol=False), self.tender)
+        await trio.testing.wait_all_tasks_blocked()
+        return caller
+
+    def names_in(self, room: str) -> list[str]:
+        """Who is in a room, as the broker sees it."""
+        found = self.hall.rooms.get(room)
+        return [] if found is None else list(found.roster.names)
+
+
+@asynccontextmanager
+async def open_house(*, pace: tuple[float, int] = (0, 1), **options: Any) -> AsyncIterator[House]:
+    """A house at work."""
+    async with open_hall(**options) as hall, trio.open_nursery() as nursery:
+        house = House(hall, nursery, pace)
+        nursery.start_soon(house.tender.run)
+        yield house
+        nursery.cancel_scope.cancel()

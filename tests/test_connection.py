@@ -1,0 +1,626 @@
+"""A connection from its handshake to its end, over a transport in memory and on the virtual clock."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from struct import pack
+
+import pytest
+import trio
+import trio.testing
+
+from chatroom.adapters.memory import MemoryEngine
+from chatroom.tasks.connection import CATCH_UP_SECONDS, CLOSE_SECONDS, HANDSHAKE_SECONDS, Opening
+from chatroom.tasks.ending import CLIENT_LEFT, Ending
+from chatroom.values.codes import CloseCode
+from chatroom.values.errors import Disconnect, Unavailable
+from chatroom.values.messages import Draft, Message, Outcome
+from chatroom.values.statistics import Drop
+from tests.support.client_frames import BINARY, CLOSE, HANDSHAKE, PING, PONG, TEXT, Frame, head, masked
+from tests.support.line import LIMITS, Caller, House, command, open_house, say
+from tests.support.memory_transport import MemoryTransport
+
+pytestmark = pytest.mark.usefixtures("autojump_clock")
+
+RESTART = Disconnect(CloseCode.RESTART, "server is restarting")
+
+
+def closing(code: int | None = 1000, reason: str = "") -> bytes:
+    return masked(CLOSE, b"" if code is None else pack("!H", code) + reason.encode())
+
+
+async def idle(seconds: float = 0.01) -> None:
+    """Let time pass; by itself enough for presence to be told, which waits for a moment."""
+    await trio.sleep(seconds)
+    await trio.testing.wait_all_tasks_blocked()
+
+
+async def tell(house: House, *texts: str, username: str = "bob", room: str = "r") -> None:
+    """Somebody else says something, and is gone again."""
+    other = await house.call(username, room=room)
+    await other.send(*[say(text) for text in texts])
+    other.transport.arrive_end()
+    await trio.testing.wait_all_tasks_blocked()
+
+
+# The beginning
+
+
+async def test_who_comes_in_is_welcomed_and_hears_its_own_echo() -> None:
+    async with open_house() as house:
+        alice = await house.call("alice")
+        assert alice.answer.startswith(b"HTTP/1.1 101 ")
+        assert b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" in alice.answer
+        await alice.send(say("hi", "c1"))
+        welcome, echo = alice.events
+        assert welcome["data"] == {"message": "Welcome to #r, alice!", "members": []}
+        assert (echo["data"], echo["cid"]) == ({"username": "alice", "text": "hi"}, "c1")
+        assert alice.ending is None
+
+
+@pytest.mark.parametrize("asked", [True, False])
+async def test_the_subprotocol_is_answered_if_it_was_asked_for(asked: bool) -> None:
+    offer = b"\r\nSec-WebSocket-Protocol: chatroom.v1\r\n\r\n"
+    handshake = HANDSHAKE.replace(b"\r\n\r\n", offer)
+    async with open_house() as house:
+        alice = await house.call(handshake=handshake, opening=Opening(None, None, subprotocol=asked))
+        assert (b"chatroom.v1" in alice.answer) == asked
+
+
+async def test_frames_that_came_along_with_the_handshake_are_not_lost() -> None:
+    async with open_house() as house:
+        alice = await house.call(early=say("one") + say("two"))
+        assert alice.texts == ["one", "two"]
+
+
+async def test_a_client_resumes_where_it_says_that_it_is() -> None:
+    async with open_house() as house:
+        first = await house.call("carol")
+        await tell(house, *map(str, range(9)))
+        epoch = first.events[0]["epoch"]
+        alice = await house.call(opening=Opening(7, epoch, subprotocol=False))
+        assert (alice.events[0]["recovered"], alice.events[0]["replay"]) == (True, 2)
+        assert alice.texts == ["7", "8"]
+
+
+async def test_a_handshake_whose_answer_nobody_takes_is_given_up() -> None:
+    async with open_house() as house:
+        start = trio.current_time()
+        alice = await house.call(transport=MemoryTransport(room=10))
+        await idle(HANDSHAKE_SECONDS + 1)
+        assert alice.over_at == pytest.approx(start + HANDSHAKE_SECONDS)
+        assert alice.ending == Ending(drop=Drop.STALLED, hard=True)
+        assert alice.transport.aborted
+        assert house.names_in("r") == []
+
+
+async def test_a_handshake_that_breaks_off_is_no_fault_of_ours() -> None:
+    async with open_house() as house:
+        transport = MemoryTransport()
+        transport.fail()
+        alice = await house.call(transport=transport)
+        await idle(1)
+        assert (alice.error, alice.over_at is not None) == (None, True)
+        assert alice.ending is not None
+        assert len(house.hall.rooms) == 0
+
+
+# The client ends it
+
+
+@pytest.mark.parametrize("code", [1000, 1001, 3000, 4999, None])
+async def test_a_close_of_the_client_is_answered_and_is_no_drop(code: int | None) -> None:
+    async with open_house() as house:
+        alice, bob = await house.call("alice"), await house.call("bob")
+        start = trio.current_time()
+        await alice.send(say("bye"), closing(code, "" if code is None else "that's all"))
+        assert alice.ending == CLIENT_LEFT
+        assert alice.over_at == start, "nothing is waited for"
+        assert alice.closed_with is not None
+        assert alice.closed_with[0] == (1005 if code is None else code)
+        assert (alice.transport.closed, alice.transport.aborted) == (True, False)
+        await idle()
+        assert [each["event"] for each in bob.events] == ["welcome", "message", "left"]
+
+
+async def test_a_close_that_comes_before_the_first_frame_is_out_is_answered() -> None:
+    async with open_house() as house:
+        alice = await house.call(early=closing(1000))
+        assert alice.ending == CLIENT_LEFT
+        assert alice.closed_with == (1000, "")
+        assert house.names_in("r") == []
+
+
+async def test_what_comes_behind_a_close_frame_is_ignored() -> None:
+    async with open_house() as house:
+        alice = await house.call()
+        await alice.send(say("one"), closing(1000), say("two"), masked(PING))
+        assert alice.ending == CLIENT_LEFT
+        await tell(house, "still here")
+        assert house.hall.rooms.messages == 2
+
+
+async def test_the_end_of_the_stream_is_a_client_that_left() -> None:
+    async with open_house() as house:
+        alice, bob = await house.call("alice"), await house.call("bob")
+        await alice.send(say("one"), say("two"))
+        alice.transport.arrive_end()
+        await idle()
+        assert alice.ending == CLIENT_LEFT
+        assert alice.transport.closed
+        assert bob.texts == ["one", "two"]
+        assert house.names_in("r") == ["bob"]
+
+
+async def test_a_reset_is_counted_as_a_broken_connection_and_tells_nobody_but_the_room() -> None:
+    async with open_house() as house:
+        alice, bob = await house.call("alice"), await house.call("bob")
+        alice.transport.fail()
+        await idle()
+        assert alice.ending == Ending(drop=Drop.BROKEN, hard=True)
+        assert alice.transport.aborted
+        assert bob.events[-1]["event"] == "left"
+
+
+class SlowEngine(MemoryEngine):
+    """Its commits wait until they are let go."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: "e")
+        self.go = trio.Event()
+
+    async def append(self, drafts: Sequence[Draft]) -> list[Outcome]:
+        await self.go.wait()
+        return await super().append(drafts)
+
+
+async def test_what_was_read_is_carried_out_though_nothing_can_be_written_any_more() -> None:
+    """The reader's end decides, not the writer's failure; more is on its way here than may be under way."""
+    engine = SlowEngine()
+    async with open_house(engine=engine) as house:
+        alice, bob = await house.call("alice"), await house.call("bob")
+        await alice.send(*[say(str(number)) for number in range(40)])
+        alice.transport.fail()
+        await idle(1)
+        engine.go.set()
+        await idle()
+        assert bob.texts == [str(number) for number in range(40)]
+        assert alice.ending == Ending(drop=Drop.BROKEN, hard=True)
+        assert [each["event"] for each in bob.events[-2:]] == ["message", "left"]
+
+
+async def test_what_was_paced_is_not_dripped_on_for_a_client_that_is_gone() -> None:
+    limits = replace(LIMITS, message_rate=0.1, message_burst=1)
+    async with open_house(pace=(0.1, 1)) as house:
+        alice, bob = await house.call("alice", limits=limits), await house.call("bob")
+        await alice.send(*[say(str(number)) for number in range(8)])
+        alice.transport.fail()
+        await idle(11)
+        assert alice.ending == Ending(drop=Drop.BROKEN, hard=True)
+        assert bob.texts == ["0"]
+        assert bob.events[-1]["event"] == "left"
+
+
+async def test_a_switch_and_messages_that_were_read_are_carried_out_on_a_broken_connection() -> None:
+    async with open_house() as house:
+        bob, carol = await house.call("bob", room="a"), await house.call("carol", room="b")
+        transport = MemoryTransport()
+        alice = await house.call("alice", room="a", transport=transport)
+        transport.arrive(say("one") + command("switch_room", room="b") + say("two") + command("members", "m"))
+        await trio.lowlevel.checkpoint()
+        transport.room = 0
+        transport.fail()
+        await idle(1)
+        assert alice.ending == Ending(drop=Drop.BROKEN, hard=True)
+        assert house.names_in("a") == ["bob"]
+        assert house.names_in("b") == ["carol"]
+        for other in (bob, carol):
+            assert other.events[-1]["event"] in {"left", "welcome"}
+
+
+# Frames that end it
+
+
+@pytest.mark.parametrize(
+    ("data", "code", "word"),
+    [
+        (masked(3, b"x"), 1002, "protocol error"),
+        (head(TEXT, 5, mask=False) + b"hello", 1002, "protocol error"),
+        (head(TEXT, 5, bits=4) + b"\0\0\0\0hello", 1002, "protocol error"),
+        (head(PING, 126) + b"\0" * 130, 1002, "protocol error"),
+        (masked(0, b"x"), 1002, "protocol error"),
+        (closing(999), 1002, "protocol error"),
+        (closing(1005), 1002, "protocol error"),
+        (closing(5000), 1002, "protocol error"),
+        (masked(CLOSE, b"\x03"), 1002, "protocol error"),
+        (masked(TEXT, b"\xff"), 1007, "text is not UTF-8"),
+        (masked(TEXT, b"\xed\xa0\x80"), 1007, "text is not UTF-8"),
+        (masked(BINARY, b"x"), 1003, "binary"),
+        (head(TEXT, 64 * 1024 + 1), 1009, "more than 65536 bytes"),
+        (masked(TEXT, b"", fin=False) + masked(0, b"", fin=False) * 64, 1008, "more than 64 fragments"),
+        (masked(PING) * 201, 1008, "control frames"),
+        (b"".join([masked(TEXT, b"nonsense")] * 11), 1008, "too many malformed frames"),
+    ],
+)
+async def test_a_frame_that_breaks_the_rules_ends_the_connection_with_code_and_reason(
+    data: bytes, code: int, word: str
+) -> None:
+    async with open_house() as house:
+        alice, bob = await house.call("alice"), await house.call("bob")
+        await alice.send(data)
+        assert alice.closed_with is not None
+        assert alice.closed_with[0] == code
+        assert word in alice.closed_with[1] or code == 1002
+        assert len(alice.closed_with[1]) > 0, "a person at a terminal sees why"
+        alice.transport.arrive_end()
+        await idle()
+        assert alice.ending is not None
+        assert alice.ending.drop == Drop.of(CloseCode(code))
+        assert (alice.transport.closed, alice.transport.aborted) == (True, False)
+        assert bob.events[-1] == {"event": "left", "data": {"username": "alice"}, "room": "r"}
+
+
+async def test_a_client_that_does_not_answer_our_close_is_not_waited_for_long() -> None:
+    async with open_house() as house:
+        alice = await house.call()
+        start = trio.current_time()
+        await alice.send(masked(BINARY, b"x"), say("more"))
+        await idle(CLOSE_SECONDS + 1)
+        assert alice.over_at == pytest.approx(start + CLOSE_SECONDS)
+        assert alice.transport.aborted
+
+
+async def test_a_close_frame_that_nobody_takes_is_not_waited_for_long() -> None:
+    async with open_house() as house:
+        alice = await house.call()
+        alice.transport.room = 1
+        start = trio.current_time()
+        await alice.send(masked(BINARY, b"x"))
+        await idle(3 * CLOSE_SECONDS)
+        assert alice.over_at is not None
+        assert alice.over_at - start <= 2 * CLOSE_SECONDS
+        assert alice.transport.aborted
+
+
+async def test_a_message_that_does_not_end_is_not_waited_for() -> None:
+    async with open_house() as house:
+        alice = await house.call()
+        await alice.send(masked(TEXT, b"abc", fin=False))
+        for _ in range(9):
+            await trio.sleep(1)
+            await alice.send(masked(PONG))
+        assert alice.closed_with is None
+        await idle(1.5)
+        assert alice.closed_with == (1008, "message not finished in 10 seconds")
+
+
+# The keepalive
+
+
+def pings(caller: Caller) -> int:
+    return caller.frames.count(Frame(PING, b""))
+
+
+async def test_a_silent_peer_is_pinged_and_dropped_when_it_does_not_answer() -> None:
+    async with open_house() as house:
+        alice, bob = (
+            await house.call("alice"),
+            await house.call("bob", limits=replace(LIMITS, ping_interval=1e6)),
+        )
+        await idle(19)
+        assert pings(alice) == 0
+        await idle(22)  # what went out is noticed when the first ping is due, and counts as life
+        assert pings(alice) == 1
+        await idle(18)
+        assert alice.ending is None
+        await idle(2)
+        assert alice.ending == Ending(drop=Drop.SILENT, hard=True)
+        assert (alice.transport.aborted, alice.closed_with) == (True, None)
+        assert bob.events[-1]["event"] == "left"
+
+
+async def test_a_peer_that_answers_stays_for_ever() -> None:
+    async with open_house() as house:
+        alice = await house.call()
+        await idle(20)
+        for number in range(10):
+            await idle(20.1)
+            assert pings(alice) == number + 1
+            await alice.send(masked(PONG))
+        assert alice.ending is None
+
+
+async def test_any_byte_is_a_sign_of_life() -> None:
+    async with open_house() as house:
+        alice = await house.call()
+        for _ in range(10):
+            await idle(15)
+            await alice.send(command("ping"))
+        assert alice.ending is None
+        assert Frame(PING, b"") not in alice.frames
+
+
+async def test_a_paced_client_is_not_dropped_for_a_silence_of_ours() -> None:
+    limits = replace(LIMITS, message_rate=0.01, message_burst=1)
+    async with open_house(pace=(0.01, 1)) as house:
+        alice = await house.call(limits=limits)
+        # More than the library's queue and one read hold: the pong lies behind what isn't read.
+        await alice.send(*[say(f"{number:-<3000}") for number in range(60)])
+        await idle(1000)
+        assert alice.ending is None
+        assert len(alice.texts) == 11
+
+
+# Slow peers
+
+
+async def test_a_peer_that_takes_nothing_is_dropped_for_lack_of_progress() -> None:
+    async with open_house() as house:
+        alice = await house.call()
+        alice.transport.room = 0
+        start = trio.current_time()
+        await tell(house, "hello")
+        await idle(9)
+        assert alice.ending is None
+        await idle(2)
+        assert alice.ending == Ending(drop=Drop.STALLED, hard=True)
+        assert alice.over_at == pytest.approx(start + 10)
+        assert alice.transport.aborted
+
+
+async def test_a_peer_that_takes_little_but_goes_on_is_kept_and_gets_all() -> None:
+    async with open_house() as house:
+        alice = await house.call(limits=replace(LIMITS, ping_interval=1e6))
+        alice.transport.room = 0
+        texts = [f"{number:-<100}" for number in range(20)]
+        await tell(house, *texts)
+        while len(alice.texts) < 20:
+            await idle(9)
+            assert alice.ending is None
+            alice.transport.give_room(300)
+        assert alice.texts == texts
+
+
+async def test_a_reader_too_far_behind_is_told_so() -> None:
+    async with open_house(engine=MemoryEngine(lambda: "e", per_room=5), ring_bytes=0) as house:
+        alice = await house.call()
+        alice.transport.room = 20
+        await tell(house, *map(str, range(30)))
+        alice.transport.give_room(1 << 30)
+        await idle()
+        assert alice.closed_with == (4008, "too far behind")
+        assert alice.ending is None
+        await alice.send(closing(4008))
+        assert alice.ending == Ending(alice.ending.disconnect, Drop.TOO_FAR_BEHIND)
+
+
+class BlindEngine(MemoryEngine):
+    """Stores, and can't read what it has stored."""
+
+    async def read(self, room: str, after: int, upto: int, limit: int) -> list[Message]:
+        raise Unavailable("no disk")
+
+
+async def test_a_log_that_can_not_be_read_is_our_fault_and_is_said() -> None:
+    async with open_house(engine=BlindEngine(lambda: "e"), ring_bytes=0) as house:
+        await tell(house, "one")
+        carol = await house.call("carol")
+        await tell(house, "two")
+        assert carol.closed_with is None or carol.closed_with[0] == 1011
+        alice = await house.call("alice")
+        await idle()
+        assert alice.closed_with == (1011, "the log can't be read now")
+        await alice.send(closing(1011))
+        assert alice.ending == Ending(alice.ending.disconnect, Drop.INTERNAL_ERROR)
+
+
+class LockedEngine(MemoryEngine):
+    """Can't open anything."""
+
+    async def open(self, room: str) -> object:  # type: ignore[override]
+        raise Unavailable("no disk")
+
+
+async def test_a_room_that_can_not_be_opened_ends_the_connection_before_it_began() -> None:
+    async with open_house(engine=LockedEngine(lambda: "e")) as house:
+        alice = await house.call()
+        assert alice.closed_with == (1011, "the room can't be read now")
+        await alice.send(closing(1011))
+        assert alice.ending is not None
+
+
+# Pace
+
+
+async def test_messages_are_paced_by_not_reading_and_none_is_lost() -> None:
+    limits = replace(LIMITS, message_rate=5, message_burst=20)
+    async with open_house(pace=(5, 20)) as house:
+        alice, bob = await house.call("alice", limits=limits), await house.call("bob")
+        await alice.send(*[say(str(number)) for number in range(50)])
+        assert len(bob.texts) == 20
+        for second in range(1, 7):
+            await idle(1)
+            assert len(bob.texts) == pytest.approx(20 + 5 * second, abs=1)
+        assert bob.texts == [str(number) for number in range(50)]
+
+
+async def test_the_pace_is_shared_by_all_connections_of_a_name() -> None:
+    limits = replace(LIMITS, message_rate=1, message_burst=2)
+    async with open_house(pace=(1, 2)) as house:
+        alices = [await house.call("alice", limits=limits) for _ in range(3)]
+        for alice in alices:
+            await alice.send(say("hi"))
+        assert house.hall.rooms.messages == 2
+        await idle(1.1)
+        assert house.hall.rooms.messages == 3
+
+
+async def test_other_commands_have_a_pace_of_their_own() -> None:
+    limits = replace(LIMITS, message_rate=1, message_burst=1, command_rate=10)
+    async with open_house(pace=(1, 1)) as house:
+        alice = await house.call(limits=limits)
+        await alice.send(*[command("ping", str(number)) for number in range(25)])
+        assert len(alice.named("pong")) == 10
+        await idle(0.55)
+        assert len(alice.named("pong")) == 15
+        await idle(2)
+        assert [each["cid"] for each in alice.named("pong")] == [str(number) for number in range(25)]
+
+
+async def test_while_it_is_paced_small_pieces_are_read() -> None:
+    limits = replace(LIMITS, message_rate=1, message_burst=1)
+    async with open_house(pace=(1, 1)) as house:
+        alice = await house.call(limits=limits)
+        assert alice.transport.asked_for[-1] == 64 * 1024
+        await alice.send(say("one"), say("two"))
+        await idle(0.5)
+        await alice.send(say("three"))
+        assert alice.transport.asked_for[-1] == 4 * 1024
+        await idle(10)
+        for _ in range(2):
+            await alice.send(command("ping"))
+        assert alice.transport.asked_for[-1] == 64 * 1024
+
+
+# We end it
+
+
+async def test_a_restart_waits_until_the_member_has_all_that_was_shown() -> None:
+    async with open_house() as house:
+        alice = await house.call()
+        alice.transport.room = 0
+        texts = [f"{number:-<1000}" for number in range(30)]
+        await tell(house, *texts)
+        alice.connection.stop_reading()
+        alice.end.disconnect(RESTART)
+        await idle(CATCH_UP_SECONDS / 2)
+        assert alice.ending is None
+        alice.transport.give_room(1 << 30)
+        await idle()
+        assert alice.texts == texts
+        assert alice.closed_with == (1012, "server is restarting")
+        await alice.send(closing(1012))
+        assert alice.ending == Ending(RESTART, Drop.RESTART)
+        assert alice.transport.closed
+
+
+async def test_a_restart_waits_a_moment_and_no_longer() -> None:
+    async with open_house() as house:
+        alice = await house.call()
+        alice.transport.room = 0
+        await tell(house, "x" * 1000)
+        start = trio.current_time()
+        alice.end.disconnect(RESTART)
+        await idle(30)
+        assert alice.over_at is not None
+        assert alice.over_at - start <= CATCH_UP_SECONDS + 3 * CLOSE_SECONDS
+        assert alice.ending == Ending(RESTART, Drop.RESTART)
+        assert alice.transport.aborted
+
+
+async def test_a_restart_in_the_middle_of_a_handshake_is_no_wait_without_an_end() -> None:
+    async with open_house() as house:
+        start = trio.current_time()
+        alice = await house.call(transport=MemoryTransport(room=10))
+        alice.end.disconnect(RESTART)
+        await idle(30)
+        assert alice.over_at is not None
+        assert alice.over_at - start <= CATCH_UP_SECONDS + 3 * CLOSE_SECONDS
+
+
+async def test_any_other_end_does_not_wait_for_what_the_member_lacks() -> None:
+    async with open_house() as house:
+        alice = await house.call()
+        alice.transport.room = 3
+        await tell(house, "x" * 1000, "never shown")
+        alice.end.disconnect(Disconnect(CloseCode.NOT_ALLOWED, "no longer allowed here"))
+        alice.transport.give_room(1 << 30)
+        await idle()
+        assert alice.closed_with == (4503, "no longer allowed here")
+        assert [each["event"] for each in alice.events] == ["welcome", "joined"], (
+            "what was under way is finished"
+        )
+        assert house.names_in("r") == [], "its place is given up before the peer has answered"
+        assert alice.ending is None
+        await alice.send(closing(4503))
+        assert alice.ending is not None
+
+
+async def test_commands_that_come_after_an_end_was_asked_for_are_not_taken() -> None:
+    async with open_house() as house:
+        alice, bob = await house.call("alice"), await house.call("bob")
+        alice.connection.stop_reading()
+        await alice.send(say("too late"))
+        alice.end.disconnect(RESTART)
+        await idle()
+        await alice.send(closing(1012))
+        assert alice.ending == Ending(RESTART, Drop.RESTART)
+        assert bob.texts == []
+
+
+async def test_an_end_interrupts_a_pace() -> None:
+    limits = replace(LIMITS, message_rate=0.001, message_burst=1)
+    async with open_house(pace=(0.001, 1)) as house:
+        alice, bob = await house.call("alice", limits=limits), await house.call("bob")
+        await alice.send(say("one"), say("two"))
+        alice.end.disconnect(RESTART)
+        await idle()
+        assert alice.closed_with == (1012, "server is restarting")
+        await alice.send(closing(1012))
+        assert alice.ending is not None
+        await idle(5000)
+        assert bob.texts == ["one"]
+
+
+async def test_a_cancelled_connection_leaves_no_departure_undone() -> None:
+    async with open_house() as house:
+        bob = await house.call("bob")
+        async with trio.open_nursery() as nursery:
+            other = House(house.hall, nursery, (0, 1))
+            alice = await other.call("alice")
+            assert house.names_in("r") == ["alice", "bob"]
+            nursery.cancel_scope.cancel()
+        await idle()
+        assert alice.transport.aborted
+        assert alice.ending is None
+        assert house.names_in("r") == ["bob"]
+        assert bob.events[-1]["event"] == "left"
+
+
+# Faults of ours
+
+
+class Fault(Exception):
+    """Something that nobody expected."""
+
+
+class FaultyEngine(MemoryEngine):
+    """Fails in reading, in a way that no port allows."""
+
+    async def read(self, room: str, after: int, upto: int, limit: int) -> list[Message]:
+        raise Fault
+
+    async def history(self, room: str, **how: object) -> object:  # type: ignore[override]
+        raise Fault
+
+
+@pytest.mark.parametrize("where", ["reader", "writer", "renew"])
+async def test_an_exception_in_a_task_of_the_connection_leaves_no_departure_undone(where: str) -> None:
+    def fail(*_: object) -> None:
+        raise Fault
+
+    async with open_house(engine=FaultyEngine(lambda: "e"), ring_bytes=0) as house:
+        bob = await house.call("bob")
+        alice = await house.call("alice", renew=fail)
+        if where == "reader":
+            await alice.send(command("history"))
+        elif where == "renew":
+            await alice.send(command("auth", token="x"))
+        else:
+            alice.transport.room = 0
+            await bob.send(say("hello"), say("again"))
+            alice.transport.give_room(1 << 30)
+        await idle()
+        assert alice.error is not None
+        assert house.names_in("r") == ["bob"]
+        assert alice.transport.aborted
+        assert bob.events[-1]["event"] == "left"
