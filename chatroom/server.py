@@ -144,6 +144,7 @@ class Server:
     async def run(self, listeners: Sequence[Listener]) -> int:
         """Serve until told to stop."""
         _tune_collector()
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a terminal that closes is no reason to drop everybody
         async with trio.open_nursery() as root:
             root.start_soon(self._run_broker)
             root.start_soon(self._reception.tender.run)
@@ -168,6 +169,7 @@ class Server:
             say(f"Listening on {listener.name}\n")
         note(logging.INFO, "start", version=__version__, listeners=" ".join(each.name for each in listeners))
         advise(self._settings)
+        self._metrics.render()  # loads what it needs, while there are descriptors to open files with
 
     async def _run_broker(self) -> None:
         try:

@@ -105,7 +105,7 @@ class Connection:
         self._writer.interrupt(0 if ending.hard else CLOSE_SECONDS)
 
     def _is_patient(self, ending: Ending) -> bool:
-        """Whether the peer is first given what it is owed: neither a stop nor its half-close cuts that off."""
+        """Whether the peer is first given what it is owed: neither a stop nor its half-close cuts it off."""
         if ending.hard or self._wire.shut:
             return False
         return ending.disconnect is None or ending.disconnect.code == CloseCode.RESTART
