@@ -8,6 +8,7 @@ from itertools import count
 
 import pytest
 import trio
+import trio.testing
 
 from chatroom.adapters.memory import IDLE_ROOM, OVERHEAD, MemoryEngine
 from chatroom.values.errors import Trimmed
@@ -173,16 +174,14 @@ async def test_a_room_where_nothing_was_stored_leaves_nothing_behind() -> None:
     assert after - before < 5000
 
 
-async def test_an_append_lets_those_who_are_ready_go_first() -> None:
+async def test_everything_that_may_wait_gives_way_even_if_it_need_not_wait() -> None:
+    """A batch that is being stored gives those who are ready the time to get into the next."""
     engine = memory(messages=1)
-    await engine.open("a")
-    seen = []
-
-    async def other() -> None:
-        seen.append("other")
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(other)
+    with trio.testing.assert_checkpoints():
+        await engine.open("a")
+    with trio.testing.assert_checkpoints():
         await engine.append([draft(room="a")])
-        seen.append("append")
-    assert seen == ["other", "append"]
+    with trio.testing.assert_checkpoints():
+        await engine.read("a", 0, 1, 1)
+    with trio.testing.assert_checkpoints():
+        await engine.history("a", before=None, after=None, upto=1, limit=1)
