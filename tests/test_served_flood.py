@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.client import target
 from tests.support.raw import CLOSE, TEXT, Raw, command, seed
-from tests.support.scene import Scene, Served, await_true, gauges, served
+from tests.support.scene import Scene, Served, await_true, gauges, served, snapshot
 
 WIDE = "\U0001f600" * 3900
 """As many bytes as a text can have: some hundred of them are more than any socket takes."""
@@ -176,7 +176,7 @@ def test_one_that_pauses_gets_every_message_once_and_in_order(scene: Scene) -> N
     say_wide(speaker, 390)
     assert gauges(scene.server)["chatroom_lagging_members"] == 1
     assert stored(slow, 390) == list(range(1, 391))
-    await_true(lambda: gauges(scene.server)["chatroom_lagging_members"] == 0, "it is up to date")
+    await_true(lambda: snapshot(scene.server)["chatroom_lagging_members"] == 0, "it is up to date")
     slow.send(command("message", text="awake"))
     assert stored(slow, 1) == stored(speaker, 1) == [391]
 
@@ -197,7 +197,7 @@ def test_readers_of_every_speed_get_the_same(scene: Scene) -> None:
                 ids.extend(stored(reader, chance.randint(behind // 2, behind)))
     for reader, ids in zip(readers, seen, strict=True):
         assert ids + stored(reader, 1000 - len(ids)) == list(range(1, 1001))
-    await_true(lambda: gauges(scene.server)["chatroom_lagging_members"] == 0, "all are up to date")
+    await_true(lambda: snapshot(scene.server)["chatroom_lagging_members"] == 0, "all are up to date")
 
 
 def test_one_that_pauses_too_long_is_told_so(scene: Scene) -> None:
@@ -233,7 +233,7 @@ def test_members_follow_where_presence_was_withheld(scene: Scene) -> None:
         if number % 2:
             comer.reset()
     staying = 2 + 200 + 2  # with the bystanders
-    await_true(lambda: gauges(scene.server)["chatroom_connections"] == staying, "the others have left")
+    await_true(lambda: snapshot(scene.server)["chatroom_connections"] == staying, "the others have left")
     known: set[str] = set()
     told = 0
     while (found := slow.read_text())["event"] != "members":

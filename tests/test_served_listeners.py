@@ -30,6 +30,7 @@ def test_localhost_is_both_loopbacks(pyz: Path) -> None:
             raw.send(HELLO)
             assert raw.read_answer().status == 200
             raw.close()
+        server.await_listening(len(both))
         assert server.lines == [f"Listening on {url}" for url in both]
 
 
@@ -46,7 +47,8 @@ def test_hosts_may_be_repeated_and_ipv4_comes_first(pyz: Path) -> None:
     hosts = ["--host", "::1"] if ipv6() else []
     with served(*hosts, "--host", "127.0.0.1", "--host", "127.0.0.2") as server:
         urls = [f"http://127.0.0.1:{server.port}", f"http://127.0.0.2:{server.port}"]
-        assert server.listening == urls + [f"http://[::1]:{server.port}"] * bool(hosts)
+        urls += [f"http://[::1]:{server.port}"] * bool(hosts)
+        assert server.await_listening(len(urls)) == urls
     with served("--host", "127.0.0.1") as server:
         assert len(server.lines) == 1
 
@@ -54,7 +56,7 @@ def test_hosts_may_be_repeated_and_ipv4_comes_first(pyz: Path) -> None:
 def test_options_by_environment(pyz: Path) -> None:
     names = {"CHATROOM_HOST": "127.0.0.1,127.0.0.2", "CHATROOM_MAX_TEXT": "20", "CHATROOM_LOG_FORMAT": "text"}
     with Served("--log-format", "json", env=clean_environment(names)) as server, Scene(server) as scene:
-        assert len(server.listening) == 2
+        assert len(server.await_listening(2)) == 2
         assert server.stderr.startswith("{"), "the flag wins"
         chat = scene.join("alice")
         assert chat.ask("message", text="x" * 21)["code"] == "too_long"
@@ -88,7 +90,7 @@ def talk_by(path: str, server: Served) -> None:
 
 def test_a_unix_socket_beside_tcp(pyz: Path, path: str) -> None:
     with served("--unix", path) as server:
-        assert server.listening[-1] == f"unix:{path}"
+        assert server.await_listening(2 + ipv6())[-1] == f"unix:{path}"
         talk_by(path, server)
         assert stat.S_ISSOCK(os.stat(path).st_mode)
     assert not os.path.exists(path)

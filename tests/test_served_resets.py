@@ -167,3 +167,18 @@ def test_a_second_thousand_of_resets_leaves_nothing(pyz: Path) -> None:
         for name in ("connections", "rooms", "presences", "tasks", "lagging_members"):
             assert after[f"chatroom_{name}"] == before[f"chatroom_{name}"], name
         assert 'chatroom_drops_total{reason="internal_error"}' not in after
+
+
+def test_a_second_ten_thousand_of_empty_rooms_leaves_nothing(pyz: Path) -> None:
+    """A room in which nothing was said is freed when its last member has gone on."""
+    with served("--rate", "0", "--log-level", "warning") as server, Scene(server) as scene:
+        nomad = scene.raw("nomad")
+        measured = []
+        for first in (0, 10_000):
+            for number in range(first, first + 10_000, 100):
+                nomad.send(*(command("switch_room", room=f"room-{number + index}") for index in range(100)))
+                for index in range(100):
+                    assert nomad.read_text()["data"] == {"room": f"room-{number + index}"}
+            assert gauges(server)["chatroom_rooms"] <= 3
+            measured.append(rss(server.pid))
+        assert measured[1] - measured[0] < MIB // 4

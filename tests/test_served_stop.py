@@ -12,7 +12,7 @@ from websockets.exceptions import ConnectionClosed
 
 from tests.support.client import Chat
 from tests.support.raw import CLOSE, Raw, ask, command, frame, get, handshake, knock
-from tests.support.scene import Scene, Served, await_true, check_stderr, gauges
+from tests.support.scene import Scene, Served, await_true, check_stderr, gauges, snapshot
 
 MOST = 10.0
 OPTIONS = ("--rate", "0")
@@ -130,7 +130,7 @@ def test_one_that_never_reads_holds_nothing(pyz: Path) -> None:
         listener.expect("joined")
         speaker.expect("joined")
         number = 0
-        while not gauges(server)["chatroom_lagging_members"]:
+        while not snapshot(server)["chatroom_lagging_members"]:
             for _ in range(20):
                 speaker.say("x" * 3900)
             speaker.texts(20)

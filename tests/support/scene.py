@@ -102,6 +102,11 @@ class Served(ServerProcess):
         pair[0].expect("joined", username="ben")
         return pair
 
+    def await_listening(self, number: int) -> list[str]:
+        """Where it says it listens, when so many lines have come."""
+        await_true(lambda: len(self.listening) >= number, "all listeners are named")
+        return self.listening
+
     def check_bystanders(self) -> None:
         """They talk."""
         for speaker in self._pair:
@@ -160,11 +165,27 @@ def refused_start(*arguments: str, cwd: Path | None = None, env: dict[str, str] 
     return lines[0]
 
 
-def gauges(server: ServerProcess) -> dict[str, float]:
-    """The metrics by name, with their labels as they stand in the text."""
+def snapshot(server: ServerProcess) -> dict[str, float]:
+    """The metrics of a moment ago by name, with their labels as they stand in the text."""
     lines = get(server.port, "/metrics").text.splitlines()
     pairs = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
     return {name: float(value) for name, value in pairs}
+
+
+def gauges(server: ServerProcess) -> dict[str, float]:
+    """The metrics of now: they count a refusal of just before."""
+    refused = 'chatroom_refusals_total{status="404"}'
+    known = snapshot(server).get(refused, 0)
+    get(server.port, "/nowhere")
+    now: dict[str, float] = {}
+
+    def fresh() -> bool:
+        nonlocal now
+        now = snapshot(server)
+        return now.get(refused, 0) > known
+
+    await_true(fresh, "the metrics are made anew")
+    return now
 
 
 def await_empty(server: ServerProcess, connections: int = 0) -> None:
@@ -173,7 +194,7 @@ def await_empty(server: ServerProcess, connections: int = 0) -> None:
 
     def empty() -> bool:
         nonlocal now
-        now = gauges(server)
+        now = snapshot(server)
         if now["chatroom_connections"] != connections or now["chatroom_lagging_members"]:
             return False
         # The handshake counted is the one that asks for these numbers.
