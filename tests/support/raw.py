@@ -195,8 +195,9 @@ class Raw:
         self.socket.close()
 
     def half_close(self) -> None:
-        """Say that nothing more will be sent."""
-        self.socket.shutdown(socket.SHUT_WR)
+        """Say that nothing more will be sent, if anybody still hears it."""
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
         """Let go; may be called again."""
