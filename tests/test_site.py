@@ -1,0 +1,366 @@
+"""Who is let in and who is refused first, and what plain HTTP is answered."""
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from chatroom.pure.handshake import route
+from chatroom.pure.rights import Rights
+from chatroom.pure.tallies import Place, Tallies
+from chatroom.pure.tokens import TokenTable
+from chatroom.site import METRICS_SECONDS, Admission, ChatSite, Enquiry, Entrance
+from chatroom.values.errors import Refusal
+from chatroom.values.http import Peer, Request, Response
+from chatroom.values.limits import Limits
+
+PEER = Peer("192.0.2.1")
+LOCAL = Peer("127.0.0.1", exempt=True)
+TOKENS = """
+[[token]]
+token = "free"
+
+[[token]]
+token = "alices"
+username = "alice"
+rooms = { general = "rw", "ops-*" = "r", mute = "w" }
+"""
+PAGE = Response(200, b"<page>", "text/html")
+METRICS = Response(200, b"metrics")
+UPGRADE = (
+    ("host", "localhost"),
+    ("connection", "Upgrade"),
+    ("upgrade", "websocket"),
+    ("sec-websocket-version", "13"),
+    ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+)
+
+
+@dataclass
+class Desk:
+    """A site with everything real but the clock."""
+
+    limits: Limits = field(default_factory=Limits)
+    origins: frozenset[str] | None = None
+    now: float = 1000.0
+    troubles: tuple[str, ...] = ()
+    metrics_made: int = 0
+
+    def __post_init__(self) -> None:
+        self.tallies = Tallies(self.limits)
+        door = (TokenTable.parse(TOKENS, "tokens"), self.tallies, self.origins, lambda: self.now)
+        self.entrance = Entrance(*door)
+        self.site = ChatSite(
+            entrance=self.entrance,
+            enquiry=Enquiry(*door),
+            page=PAGE,
+            metrics=self._make_metrics,
+            troubles=lambda: self.troubles,
+            clock=lambda: self.now,
+        )
+
+    def _make_metrics(self) -> Response:
+        self.metrics_made += 1
+        return METRICS
+
+    def ask(self, request: Request) -> Response:
+        """A plain request, as the front door passes it on."""
+        assert route(request, draining=self.site.draining) is None
+        return self.site.answer(request)
+
+    def enter(self, request: Request) -> Admission:
+        """A handshake, as the front door passes it on."""
+        upgrade = route(request, draining=self.site.draining)
+        assert upgrade is not None
+        return self.site.admit(request, upgrade)
+
+
+def get(target: str = "/", *headers: tuple[str, str], peer: Peer = PEER, method: str = "GET") -> Request:
+    path, _, query = target.partition("?")
+    return Request(method, path, query, (("host", "localhost"), *headers), "1.1", peer)
+
+
+def handshake(query: str, *headers: tuple[str, str], peer: Peer = PEER) -> Request:
+    return Request("GET", "/", query, (*UPGRADE, *headers), "1.1", peer)
+
+
+def both(query: str, *headers: tuple[str, str], peer: Peer = PEER) -> list[tuple[str, Request]]:
+    """The handshake, and the question whether it would be let in."""
+    return [
+        ("enter", handshake(query, *headers, peer=peer)),
+        ("ask", get(f"/handshake?{query}", *headers, peer=peer)),
+    ]
+
+
+def refusal(act: Callable[[], object]) -> Refusal:
+    with pytest.raises(Refusal) as caught:
+        act()
+    return caught.value
+
+
+# Who is let in
+
+
+@pytest.mark.parametrize(
+    ("query", "username", "room"),
+    [
+        ("token=free", "anonymous", "general"),
+        ("token=free&username=bob&room=r", "bob", "r"),
+        ("token=alices", "alice", "general"),
+        ("token=alices&username=alice&room=ops-1", "alice", "ops-1"),
+        ("token=free&username=&room=", "anonymous", "general"),
+    ],
+)
+def test_who_comes_in_gets_the_name_it_asks_for_or_that_of_its_token(
+    query: str, username: str, room: str
+) -> None:
+    desk = Desk()
+    admission = desk.enter(handshake(query))
+    assert (admission.username, admission.wish.room, admission.peer) == (username, room, PEER)
+    assert not admission.subprotocol
+    assert json.loads(desk.ask(get(f"/handshake?{query}")).body) == {"username": username, "room": room}
+
+
+def test_an_admission_carries_rights_and_where_to_resume() -> None:
+    admission = Desk().enter(handshake("token=alices&since=42&epoch=e1"))
+    assert (admission.wish.since, admission.wish.epoch) == (42, "e1")
+    assert admission.rights.can("ops-1", "r")
+    assert not admission.rights.can("ops-1", "w")
+    assert Desk().enter(handshake("token=free")).rights == Rights.everything()
+
+
+@pytest.mark.parametrize(
+    ("offer", "answered"),
+    [("chatroom.v1, bearer.free", True), ("chatroom.v1", True), ("other", False)],
+)
+def test_the_subprotocol_is_told_to_the_connection(offer: str, answered: bool) -> None:
+    query = "" if "bearer" in offer else "token=free"
+    admission = Desk().enter(handshake(query, ("sec-websocket-protocol", offer)))
+    assert admission.subprotocol == answered
+
+
+def test_a_place_is_taken_by_who_comes_in_and_not_by_who_only_asks() -> None:
+    desk = Desk()
+    desk.ask(get("/handshake?token=free"))
+    assert desk.tallies.statistics().connections == 0
+    admission = desk.enter(handshake("token=free"))
+    assert desk.tallies.statistics().connections == 1
+    admission.place.leave()
+    assert desk.tallies.statistics().connections == 0
+
+
+# Who is refused, and why first
+
+REFUSED: list[tuple[str, str, tuple[tuple[str, str], ...], int]] = [
+    ("no token", "", (), 401),
+    ("a wrong token", "token=wrong", (), 401),
+    ("a token that is none", "token=%ff", (), 401),
+    ("another's name", "token=alices&username=bob", (), 403),
+    ("no right to read", "token=alices&room=secret", (), 403),
+    ("a right to write only", "token=alices&room=mute", (), 403),
+    ("a bad name", "token=free&username=a%20b", (), 400),
+    ("a bad room", "token=free&room=%00", (), 400),
+    ("a bad since", "token=free&since=x&epoch=e", (), 400),
+    ("since without epoch", "token=free&since=1", (), 400),
+    ("twice", "token=free&room=a&room=b", (), 400),
+    ("contradictory tokens", "token=free", (("authorization", "Bearer other"),), 400),
+    ("a foreign origin", "token=free", (("origin", "https://evil.example"),), 403),
+]
+
+
+@pytest.mark.parametrize(
+    ("query", "headers", "status"), [case[1:] for case in REFUSED], ids=[c[0] for c in REFUSED]
+)
+def test_a_handshake_and_the_question_about_it_are_refused_alike(
+    query: str, headers: tuple[tuple[str, str], ...], status: int
+) -> None:
+    desk = Desk(origins=frozenset({"https://good.example"}))
+    found = [
+        refusal(lambda act=act, request=request: getattr(desk, act)(request))
+        for act, request in both(query, *headers)
+    ]
+    assert [each.status for each in found] == [status, status]
+    assert found[0].text == found[1].text
+    assert "\n" not in found[0].text
+    assert desk.tallies.statistics().connections == 0
+
+
+def test_all_refused_tokens_are_answered_in_the_same_words() -> None:
+    said = {
+        (found.text, found.headers)
+        for query in ("", "token=wrong", "token=%ff", "token=%zz", "token=a%20b", "token=" + "x" * 4000)
+        for act, request in both(query)
+        for found in [refusal(lambda act=act, request=request: getattr(Desk(), act)(request))]
+    }
+    assert said == {("Unauthorized", (("WWW-Authenticate", "Bearer"),))}
+
+
+def crowded(desk: Desk) -> list[Place]:
+    """Fill the desk for PEER's address, for bob and for everybody."""
+    return [desk.tallies.enter(PEER, "bob"), desk.tallies.enter(LOCAL, "bob")]
+
+
+FULL = Limits(connections=2, per_user=2, per_address=1)
+ORIGIN = ("origin", "https://evil.example")
+STAGES: list[tuple[str, int]] = [
+    # Each row mends what the row before was refused for; the rest stays wrong.
+    ("draining", 503),
+    ("twice", 400),
+    ("origin", 403),
+    ("address", 429),
+    ("token", 401),
+    ("names", 400),
+    ("rights", 403),
+    ("username", 429),
+    ("full", 503),
+]
+
+
+@pytest.mark.parametrize("act", ["enter", "ask"])
+@pytest.mark.parametrize(("stage", "status"), STAGES)
+def test_where_several_reasons_apply_the_first_one_is_told(act: str, stage: str, status: int) -> None:
+    reached = [name for name, _ in STAGES].index(stage)
+
+    def mended(name: str) -> bool:
+        return [each for each, _ in STAGES].index(name) < reached
+
+    desk = Desk(limits=FULL, origins=frozenset({"https://good.example"}))
+    crowded(desk)
+    desk.site.draining = not mended("draining")
+    token = "alices" if mended("token") else "wrong"
+    username = "username=bob" if mended("names") else "username=a%20b"
+    room = "room=secret" if not mended("rights") else "room=general"
+    if mended("rights"):
+        token = "free"
+    if mended("username"):
+        username = "username=carol"
+    query = f"token={token}&{username}&{room}" + ("" if mended("twice") else "&room=x")
+    headers = () if mended("origin") else (ORIGIN,)
+    peer = LOCAL if mended("address") else PEER
+    request = dict(both(query, *headers, peer=peer))[act]
+    found = refusal(lambda: getattr(desk, act)(request))
+    assert found.status == status
+    retry = dict(found.headers).get("Retry-After")
+    assert (retry is not None) == (status in {429, 503})
+
+
+def test_a_place_that_was_given_back_can_be_had() -> None:
+    desk = Desk(limits=replace(FULL, per_address=9, per_user=9))
+    places = crowded(desk)
+    assert refusal(lambda: desk.enter(handshake("token=free"))).status == 503
+    places[0].leave()
+    desk.enter(handshake("token=free"))
+
+
+def test_wrong_tokens_are_counted_for_their_address_until_it_is_not_asked_any_more() -> None:
+    desk = Desk(limits=Limits(wrong_tokens=3))
+    for act, request in both("token=wrong") + both("token=wrong") + both("token=wrong"):
+        found = refusal(lambda act=act, request=request: getattr(desk, act)(request))
+        if found.status == 429:
+            break
+    assert refusal(lambda: desk.enter(handshake("token=free"))).status == 429
+    assert desk.enter(handshake("token=free", peer=Peer("192.0.2.2"))).username == "anonymous"
+    desk.now += 61
+    assert desk.enter(handshake("token=free")).username == "anonymous"
+
+
+def test_a_token_that_comes_later_is_no_way_around_that_count() -> None:
+    desk = Desk(limits=Limits(wrong_tokens=3))
+    admission = desk.enter(handshake("token=free"))
+    renewed = desk.entrance.renew(admission.peer, "alices")
+    assert renewed is not None
+    assert renewed.username == "alice"
+    for _ in range(4):
+        assert desk.entrance.renew(admission.peer, "wrong") is None
+    assert desk.entrance.renew(admission.peer, "alices") is None
+    assert desk.entrance.renew(LOCAL, "alices") is not None
+    desk.now += 61
+    assert desk.entrance.renew(admission.peer, "alices") is not None
+
+
+# Plain HTTP
+
+
+def test_paths_have_their_answers() -> None:
+    desk = Desk()
+    assert desk.ask(get("/")) is PAGE
+    assert desk.ask(get("/healthz")) == Response(200, b"ok\n")
+    assert desk.ask(get("/metrics")) is METRICS
+    ready = desk.ask(get("/readyz"))
+    assert (ready.status, json.loads(ready.body), ready.content_type) == (
+        200,
+        {"ready": True},
+        "application/json",
+    )
+
+
+@pytest.mark.parametrize(
+    ("draining", "troubles", "reasons"),
+    [
+        (True, (), ["draining"]),
+        (False, ("a commit is waiting",), ["a commit is waiting"]),
+        (True, ("a commit is waiting",), ["draining"]),
+    ],
+)
+def test_a_server_that_is_not_ready_says_why_and_goes_on_answering(
+    draining: bool, troubles: tuple[str, ...], reasons: list[str]
+) -> None:
+    desk = Desk(troubles=troubles)
+    desk.site.draining = draining
+    ready = desk.ask(get("/readyz"))
+    assert (ready.status, json.loads(ready.body)) == (503, {"ready": False, "reasons": reasons})
+    assert desk.ask(get("/healthz")).status == 200
+    assert desk.ask(get("/")) is PAGE
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("GET", "/nowhere", 404), ("POST", "/", 405), ("DELETE", "/metrics", 405), ("OPTIONS", "/", 405)],
+)
+def test_anything_else_is_refused_before_the_site_sees_it(method: str, path: str, status: int) -> None:
+    assert refusal(lambda: Desk().ask(get(path, method=method))).status == status
+
+
+@pytest.mark.parametrize("path", ["/", "/healthz", "/readyz", "/metrics", "/handshake?token=free"])
+def test_head_is_answered_as_get_is(path: str) -> None:
+    assert Desk().ask(get(path, method="HEAD")) == Desk().ask(get(path))
+
+
+# Refusals are counted, and logged a few times a second
+
+
+def test_refusals_are_counted_by_status_and_a_few_of_them_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    desk = Desk()
+    for _ in range(100):
+        desk.site.refused(PEER, 401, get("/handshake?token=s3cret"))
+    desk.site.refused(PEER, 408, None)
+    assert desk.site.refusals == {401: 100, 408: 1}
+    assert 1 <= len(caplog.records) <= 2
+    desk.now += 1
+    desk.site.refused(PEER, 400, get("/"))
+    fields = caplog.records[-1].fields
+    assert (fields["peer"], fields["status"], fields["path"]) == ("192.0.2.1", 400, "/")
+    assert fields["unlogged"] >= 99
+    assert "s3cret" not in caplog.text
+    assert all("s3cret" not in str(record.fields) for record in caplog.records)
+
+
+def test_a_path_that_is_none_of_ours_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """It may hold what was meant for the query."""
+    caplog.set_level(logging.INFO)
+    Desk().site.refused(PEER, 404, get("/token-alice"))
+    assert len(caplog.records) == 1
+    assert "token-alice" not in str(caplog.records[0].__dict__)
+
+
+def test_metrics_are_made_anew_a_few_times_a_second_at_most() -> None:
+    desk = Desk()
+    first = desk.ask(get("/metrics"))
+    assert desk.ask(get("/metrics")) is first
+    assert desk.metrics_made == 1
+    desk.now += METRICS_SECONDS
+    desk.ask(get("/metrics"))
+    assert desk.metrics_made == 2
