@@ -34,7 +34,6 @@ from chatroom.tasks.reader import Reader, Who
 from chatroom.tasks.stay import Member
 from chatroom.tasks.tender import Tender
 from chatroom.tasks.writer import Writer
-from chatroom.values.codes import CloseCode
 from chatroom.values.errors import Disconnect
 from chatroom.values.http import Peer
 from chatroom.values.journal import note
@@ -42,7 +41,6 @@ from chatroom.values.limits import Limits
 from chatroom.values.statistics import Drop
 from chatroom.values.traces import whereabouts
 
-RESTARTING = Disconnect(CloseCode.RESTART, "server is restarting")
 FAILED = Ending(drop=Drop.INTERNAL_ERROR)
 """How a connection has ended that says nothing else: by an exception."""
 UNIX_PEER = Peer("unix", exempt=True)
@@ -111,7 +109,8 @@ class Reception:
         self._let_go = broker.let_go
         self._delivered = broker.fanout.count
         self._connections: set[Connection] = set()
-        self._all_gone = trio.Event()
+        self._farewell: Disconnect | None = None
+        self._gone = trio.Event()
         self.lobby = Lobby(limits.unauthenticated)
         self.tender = Tender()
         self.drops: Counter[Drop] = Counter()
@@ -164,8 +163,8 @@ class Reception:
 
     def welcome(self, guest: "Guest") -> None:
         """Make the connection known to the server's stop and to the keepalive."""
-        if self._site.draining:
-            guest.connection.end.disconnect(RESTARTING)
+        if self._farewell is not None:
+            guest.connection.end.disconnect(self._farewell)
         self._connections.add(guest.connection)
         self.tender.add(guest.connection, trio.current_time())
 
@@ -175,7 +174,7 @@ class Reception:
         self.tender.remove(guest.connection)
         self._connections.remove(guest.connection)
         if not self._connections:
-            self._all_gone.set()
+            self._gone.set()
         ending = guest.ending
         if ending.drop is not None:
             self.drops[ending.drop] += 1
@@ -230,9 +229,11 @@ class Reception:
             connection.stop_reading()
 
     async def end_all(self, why: Disconnect) -> None:
-        """Ask all connections to end, and wait until they are gone."""
-        self._all_gone = trio.Event()
+        """Ask all connections to end, those that are just coming in as well, and wait until they are gone."""
+        self._farewell = self._farewell or why
         for connection in self._connections:
             connection.end.disconnect(why)
-        if self._connections:
-            await self._all_gone.wait()
+        while self._connections:
+            if self._gone.is_set():
+                self._gone = trio.Event()
+            await self._gone.wait()

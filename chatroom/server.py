@@ -39,7 +39,7 @@ from chatroom.page import load_page
 from chatroom.pure.csp import policy
 from chatroom.pure.tallies import Tallies
 from chatroom.pure.tokens import TokenTable, Verifier, Verifiers
-from chatroom.reception import RESTARTING, Reception
+from chatroom.reception import Reception
 from chatroom.settings import Settings
 from chatroom.site import ChatSite, Enquiry, Entrance
 from chatroom.tasks.broker import Broker
@@ -57,11 +57,12 @@ SETTLE_SECONDS = 2.0
 """How long a stop waits for what was taken to be committed and shown."""
 CRASH_SECONDS = 2.0
 """How long the end after a fault of ours may take to tell everyone."""
-ACCEPT_PAUSE = 0.1
-"""How long to wait when the process has no descriptor left for a new socket."""
-_NO_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+ACCEPT_PAUSE = 0.5
+"""How long to wait before the next try when accepting fails, for lack of descriptors perhaps."""
+_CLIENTS_OWN = frozenset({errno.ECONNABORTED, errno.EPROTO, errno.EPERM})
 FLUSH_SECONDS = 0.2
 """How long the last line of a process that is ended by force may take to get out."""
+RESTARTING = Disconnect(CloseCode.RESTART, "server is restarting")
 BROKEN = Disconnect(CloseCode.INTERNAL_ERROR, "internal error")
 
 
@@ -176,6 +177,7 @@ class Server:
             await self._broker.run()
         except Exception as error:
             note(logging.CRITICAL, "broker_failed", **whereabouts(error))
+            self._site.draining = True
             with trio.move_on_after(CRASH_SECONDS):
                 await self._reception.end_all(BROKEN)
             raise
@@ -189,7 +191,8 @@ class Server:
                 accepted, _ = await accepting.accept()
             except OSError as error:
                 # One client's trouble concerns nobody else; a lack of descriptors passes.
-                if error.errno in _NO_DESCRIPTORS:
+                if error.errno not in _CLIENTS_OWN:
+                    note(logging.WARNING, "accept_failed", errno=error.errno, reason=error.strerror)
                     await trio.sleep(ACCEPT_PAUSE)
                 continue
             sock = socket.socket(fileno=accepted.detach())

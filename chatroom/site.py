@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from chatroom.pure.bucket import Bucket
+from chatroom.pure.bucket import Bucket, Window
 from chatroom.pure.handshake import HANDSHAKE_PATH, PATHS, Upgrade, let_in
 from chatroom.pure.query import SUBPROTOCOL, Wish
 from chatroom.pure.rights import Rights
@@ -25,8 +25,8 @@ from chatroom.values.journal import note
 DEFAULT_USERNAME = "anonymous"
 LOGGED_REFUSALS = 10.0
 """Refusals logged per second; the others are counted."""
-METRICS_SECONDS = 0.2
-"""How old the metrics may be: making them takes milliseconds, and anyone may ask."""
+METRICS_A_SECOND = 20
+"""How often a second metrics are made anew: it takes milliseconds, and anyone may ask."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +138,8 @@ class ChatSite:
         self._clock = clock
         self._logged = Bucket(LOGGED_REFUSALS, 1)
         self._unlogged = 0
-        self._recent: tuple[float, Response] | None = None
+        self._recent: Response | None = None
+        self._made = Window(METRICS_A_SECOND, 1.0)
         self.refusals: Counter[int] = Counter()
         self.draining = False
 
@@ -184,9 +185,10 @@ class ChatSite:
 
     def _recent_metrics(self) -> Response:
         now = self._clock()
-        if self._recent is None or now - self._recent[0] >= METRICS_SECONDS:
-            self._recent = (now, self._metrics())
-        return self._recent[1]
+        if self._recent is None or not self._made.wait(now):
+            self._made.add(now)
+            self._recent = self._metrics()
+        return self._recent
 
     def _ready(self) -> Response:
         troubles = ("draining",) if self.draining else self._troubles()

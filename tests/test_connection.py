@@ -217,6 +217,50 @@ async def test_a_switch_and_messages_that_were_read_are_carried_out_on_a_broken_
             assert other.events[-1]["event"] in {"left", "welcome"}
 
 
+async def lag(house: House, caller: Caller) -> None:
+    """Let the caller fall behind in room `a`, where bob speaks."""
+    bob = await house.call("bob", room="a")
+    caller.transport.room = 0
+    await bob.send(say("hello"), say("again"))
+    await idle()
+    assert not caller.member.stays[0].live
+
+
+async def test_a_message_behind_a_switch_is_never_told_to_the_old_room() -> None:
+    async with open_house() as house:
+        carol, dave = await house.call("carol", room="a"), await house.call("dave", room="b")
+        alice = await house.call("alice", room="a")
+        await lag(house, alice)
+        alice.transport.arrive(command("switch_room", room="b") + say("for b only"))
+        for _ in range(2):
+            await trio.lowlevel.checkpoint()
+        alice.transport.fail()
+        await idle(1)
+        assert carol.texts == ["hello", "again"]
+        assert dave.texts in ([], ["for b only"])
+        assert alice.ending is not None
+
+
+async def test_commands_left_by_a_client_that_broke_off_in_a_switch_can_not_stop_the_broker() -> None:
+    engine = SlowEngine()
+    engine.go.set()
+    async with open_house(engine=engine) as house:
+        carol, dave = await house.call("carol", room="a"), await house.call("dave", room="b")
+        alice = await house.call("alice", room="a")
+        await lag(house, alice)
+        engine.go = trio.Event()
+        await carol.send(say("in flight"))
+        await alice.send(command("switch_room", room="b"), say("for b only"), *[command("members")] * 10)
+        alice.transport.fail()
+        await trio.testing.wait_all_tasks_blocked()
+        engine.go.set()
+        await idle(1)
+        assert carol.texts == ["hello", "again", "in flight"]
+        assert dave.texts in ([], ["for b only"])
+        assert alice.ending is not None
+        assert (house.names_in("a"), house.names_in("b")) == (["bob", "carol"], ["dave"])
+
+
 # Frames that end it
 
 
@@ -620,7 +664,9 @@ async def test_an_exception_in_a_task_of_the_connection_leaves_no_departure_undo
             await bob.send(say("hello"), say("again"))
             alice.transport.give_room(1 << 30)
         await idle()
+        assert alice.closed_with == (1011, "internal error")
+        await alice.send(closing(1011))
+        await idle()
         assert alice.error is not None
         assert house.names_in("r") == ["bob"]
-        assert alice.transport.aborted
         assert bob.events[-1]["event"] == "left"

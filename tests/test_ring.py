@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatroom.pure.ring import CACHED_SLICES, MAX_FRAMES, Ring, RingBudget, Slice, join
+from chatroom.pure.ring import MAX_FRAMES, SLICES, Ring, RingBudget, Slice, join
 
 PLENTY = 1 << 30
 
@@ -51,30 +51,40 @@ def test_nothing_joined_is_nothing() -> None:
 def test_readers_at_the_same_place_share_one_join() -> None:
     ring = filled(9)
     first = ring.slice(2, 8, 100)
+    others = [ring.slice(after, 8, 100) for after in range(3, 8)]
+    ring.append(frame(10))  # what an id stands for never changes
     assert ring.slice(2, 8, 100) is first
-    others = [ring.slice(after, 8, 100) for after in range(3, 2 + CACHED_SLICES)]
-    for _ in range(3):  # with as many places as are remembered, none pushes out another
-        assert ring.slice(2, 8, 100) is first
-        for after, other in enumerate(others, 3):
-            assert ring.slice(after, 8, 100) is other
+    assert [ring.slice(after, 8, 100) for after in range(3, 8)] == others
 
 
-def test_no_more_slices_are_kept_than_a_few() -> None:
-    ring = filled(9)
+def test_slices_are_kept_within_their_share_of_the_budget_the_newest_longest() -> None:
+    budget = RingBudget(30 * SLICES)
+    ring = filled(9, budget=budget)
     first = ring.slice(0, 8, 100)
-    for after in range(1, CACHED_SLICES + 1):
-        ring.slice(after, 8, 100)
+    second = ring.slice(7, 9, 100)
+    assert budget.sliced == 30
+    third = ring.slice(8, 9, 100)
+    assert budget.sliced == 9
+    assert ring.slice(7, 9, 100) is second
+    assert ring.slice(8, 9, 100) is third
+    assert ring.slice(0, 8, 100) == first
     assert ring.slice(0, 8, 100) is not first
 
 
-def test_a_slice_is_not_kept_beyond_what_changes_the_ring() -> None:
-    ring = filled(3)
-    before = ring.slice(0, 3, 100)
-    ring.append(frame(4))
-    assert ring.slice(0, 3, 100) == before
-    assert ring.slice(0, 3, 100) is not before
-    ring.forget_oldest()
-    assert ring.slice(0, 3, 100) is None
+def test_a_slice_beyond_the_share_is_not_kept() -> None:
+    budget = RingBudget(6 * SLICES)
+    ring = filled(3, budget=budget)
+    assert ring.slice(0, 3, 100) == ring.slice(0, 3, 100)
+    assert ring.slice(0, 3, 100) is not ring.slice(0, 3, 100)
+    assert budget.sliced == 0
+
+
+def test_what_was_read_from_the_log_is_shared_as_well() -> None:
+    ring = Ring(RingBudget(PLENTY), 9)
+    assert ring.slice(2, 5, 100) is None
+    piece = ring.remember([frame(3), frame(4), frame(5)], 2, 5, 100)
+    assert ring.slice(2, 5, 100) is piece
+    assert piece == Slice(b"003004005", (3, 6, 9), 5)
 
 
 def test_a_ring_holds_so_many_frames_and_no_more() -> None:

@@ -3,7 +3,8 @@
 1. What is delivered to anybody is what came back from `append`, the sender's own messages included.
 2. Ids are dense per room within an epoch: 1, 2, 3 …; an id once told is never given to another text.
 3. The epoch belongs to a room's log. No last id is forgotten without forgetting its epoch.
-4. Below the port there are threads, clocks, files; above it there are none.
+4. Every call ends: an engine bounds its own waits, and raises Unavailable when it has waited enough.
+5. Below the port there are threads, clocks, files; above it there are none.
 
 All engines pass one suite of tests, `tests/engine_contract.py`.
 """
@@ -41,7 +42,8 @@ class Engine(Protocol):
     async def read(self, room: str, after: int, upto: int, limit: int) -> list[Message]:
         """The messages with ids above `after`, ascending, up to `upto` and at most `limit` of them.
 
-        Raises Trimmed if the first of them is no longer kept, Unavailable.
+        At least one, and no hole: the first has the id `after + 1`. Raises Trimmed if that one is no longer
+        kept, Unavailable.
         """
         ...
 

@@ -2,8 +2,8 @@
 
 1. A ring holds consecutive ids up to the room's head; it may forget from the old end at any time.
 2. All rings share one budget in bytes; past it, the ring that was written longest ago forgets first.
-3. A slice is one bytes object; equal slices asked for in a row are the same object, so that many
-   readers at the same place share one join.
+3. A slice is one bytes object, and equal slices are the same object, so that many readers at the same
+   place share one join. Recent slices of all rings share a bound of their own, an eighth of the budget.
 
 It does not know members, nor what a frame says.
 """
@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 MAX_FRAMES = 1024
-CACHED_SLICES = 4
+SLICES = 8
+"""The share of the budget that recent slices may take beside the frames: one in so many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +34,18 @@ class RingBudget:
         self._total = total
         self._used = 0
         self._rings: OrderedDict[Ring, None] = OrderedDict()
+        self._slices: OrderedDict[tuple[Ring, int, int, int], Slice] = OrderedDict()
+        self._sliced = 0
 
     @property
     def used(self) -> int:
         """Bytes of frames held now."""
         return self._used
+
+    @property
+    def sliced(self) -> int:
+        """Bytes of slices held beside them."""
+        return self._sliced
 
     def charge(self, ring: "Ring", size: int) -> None:
         """`ring` has grown by `size` and is now the one written last; others may have to forget."""
@@ -48,6 +56,20 @@ class RingBudget:
             stalest = next(iter(self._rings))
             if not stalest.forget_oldest():
                 del self._rings[stalest]
+
+    def recall(self, ring: "Ring", after: int, upto: int, max_bytes: int) -> "Slice | None":
+        """The slice that was remembered for this, if it still is. What an id stands for never changes."""
+        return self._slices.get((ring, after, upto, max_bytes))
+
+    def remember(self, ring: "Ring", after: int, upto: int, max_bytes: int, piece: "Slice") -> None:
+        """Keep a slice for those who will ask for the same; the oldest ones go."""
+        if len(piece.data) * SLICES > self._total:
+            return
+        self._slices[ring, after, upto, max_bytes] = piece
+        self._sliced += len(piece.data)
+        while self._sliced * SLICES > self._total:
+            _, oldest = self._slices.popitem(last=False)
+            self._sliced -= len(oldest.data)
 
     def release(self, size: int) -> None:
         """A ring has forgotten `size` bytes."""
@@ -62,13 +84,12 @@ class RingBudget:
 class Ring:
     """The newest frames of one room, oldest first; the last one has the id `last_id`."""
 
-    __slots__ = ("_budget", "_cache", "_frames", "_skip", "last_id")
+    __slots__ = ("_budget", "_frames", "_skip", "last_id")
 
     def __init__(self, budget: RingBudget, last_id: int) -> None:
         self._budget = budget
         self._frames: list[bytes] = []
         self._skip = 0  # leading entries already forgotten; cut off in bulk
-        self._cache: dict[tuple[int, int, int], Slice] | None = None
         self.last_id = last_id
 
     def __len__(self) -> int:
@@ -83,7 +104,6 @@ class Ring:
         """Add the frame of the message with the id `last_id + 1`."""
         self._frames.append(frame)
         self.last_id += 1
-        self._cache = None
         if len(self) > MAX_FRAMES:
             self.forget_oldest()
         self._budget.charge(self, len(frame))
@@ -98,7 +118,6 @@ class Ring:
         if self._skip >= 256 and self._skip * 2 >= len(self._frames):
             del self._frames[: self._skip]
             self._skip = 0
-        self._cache = None
         return True
 
     def clear(self) -> None:
@@ -111,17 +130,18 @@ class Ring:
 
         None where the first of them is not held any more; the caller reads the log then.
         """
-        if after + 1 < self.first_id:
-            return None
-        key = (after, upto, max_bytes)
-        cached = self._cache.get(key) if self._cache else None
-        if cached is None:
-            if self._cache is None or len(self._cache) >= CACHED_SLICES:
-                self._cache = {}
+        piece = self._budget.recall(self, after, upto, max_bytes)
+        if piece is None and after + 1 >= self.first_id:
             start = self._skip + after + 1 - self.first_id
-            cached = join(self._frames[start : start + upto - after], after, max_bytes)
-            self._cache[key] = cached
-        return cached
+            piece = join(self._frames[start : start + upto - after], after, max_bytes)
+            self._budget.remember(self, after, upto, max_bytes, piece)
+        return piece
+
+    def remember(self, frames: list[bytes], after: int, upto: int, max_bytes: int) -> Slice:
+        """Make the slice that `slice` had to leave to the log, of `frames` from there, and keep it."""
+        piece = join(frames, after, max_bytes)
+        self._budget.remember(self, after, upto, max_bytes, piece)
+        return piece
 
 
 def join(frames: list[bytes], after: int, max_bytes: int) -> Slice:

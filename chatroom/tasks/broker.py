@@ -8,6 +8,7 @@
 4. Events take effect in the order of their batch, after its commit.
 """
 
+import logging
 import math
 from collections import deque
 from collections.abc import Callable
@@ -23,7 +24,9 @@ from chatroom.tasks.rooms import Rooms
 from chatroom.tasks.stay import Member, Stay
 from chatroom.values.codes import CloseCode, ErrorCode
 from chatroom.values.errors import CommandError, Disconnect, Unavailable
+from chatroom.values.journal import note
 from chatroom.values.messages import Draft, Head, Outcome
+from chatroom.values.traces import whereabouts
 
 INBOX = 256
 MAX_TURNS = 32
@@ -52,7 +55,7 @@ class Broker:
         self._to_commit, self._batches = trio.open_memory_channel[Batch](1)
         self._opening: dict[str, list[Enter]] = {}
         self._endings: deque[Leave | Drained] = deque()
-        self._opened: deque[tuple[str, Head | None]] = deque()
+        self._opened: deque[tuple[str, Head | CommandError]] = deque()
         self._committed: tuple[Batch, list[Outcome]] | None = None
         self._gathering = Batch()
         self._committing_since: float | None = None
@@ -186,24 +189,26 @@ class Broker:
 
     async def _open(self, name: str) -> None:
         """The task of one room's opening."""
+        opened: Head | CommandError
         try:
-            head = await self._engine.open(name)
+            opened = await self._engine.open(name)
         except Unavailable:
-            head = None
-        self._opened.append((name, head))
+            opened = CommandError(ErrorCode.UNAVAILABLE, "The room can't be read now", retry=True)
+        except Exception as error:  # nothing has changed yet: it is a failure of these commands alone
+            note(logging.ERROR, "open_failed", **whereabouts(error))
+            opened = CommandError(ErrorCode.INTERNAL, "The room can't be opened")
+        self._opened.append((name, opened))
         self._nudge()
 
-    def _on_opened(self, name: str, head: Head | None) -> None:
+    def _on_opened(self, name: str, opened: Head | CommandError) -> None:
         waiting = self._opening.pop(name)
-        if head is not None:
-            self._rooms.add(name, head).holds = len(waiting)
+        if isinstance(opened, Head):
+            self._rooms.add(name, opened).holds = len(waiting)
             self._gathering.entries.extend(waiting)
             return
         for entry in waiting:
             if entry.switch:
-                error = CommandError(
-                    ErrorCode.UNAVAILABLE, "The room can't be read now", retry=True, cid=entry.cid
-                )
+                error = CommandError(opened.code, opened.message, retry=opened.retry, cid=entry.cid)
                 entry.member.outlet.reply(events.error(error))
             else:
                 entry.member.outlet.end(Disconnect(CloseCode.INTERNAL_ERROR, "the room can't be read now"))
@@ -222,11 +227,12 @@ class Broker:
 
     async def _take_effect(self, batch: Batch, outcomes: list[Outcome]) -> None:
         rooms = self._rooms
-        results = iter(outcomes)
+        says = (entry for entry in batch.entries if isinstance(entry, Say))
+        settled = zip(says, outcomes, strict=True)
         reached: list[trio.Event] = []
         for entry in batch.entries:
             if isinstance(entry, Say):
-                rooms.settle(entry, next(results))
+                rooms.settle(*next(settled))
             elif isinstance(entry, Barrier):
                 reached.append(entry.reached)
             else:

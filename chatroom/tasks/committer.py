@@ -2,7 +2,7 @@
 
 1. At most one batch is in flight; while it commits, the next gathers. Group commit and coalescing of
    writes are this one loop: no timer, and batches grow with the load.
-2. A batch is bounded in drafts and in bytes of text.
+2. A batch is bounded in drafts and in characters of text.
 3. The outcome goes back on a path that commands can't fill.
 """
 
@@ -16,7 +16,7 @@ from chatroom.tasks.stay import Member, Stay
 from chatroom.values.messages import Draft, Outcome
 
 MAX_DRAFTS = 250
-MAX_BYTES = 1024 * 1024
+MAX_CHARACTERS = 1024 * 1024
 MAX_ENTRIES = 1000
 
 
@@ -93,7 +93,9 @@ class Batch:
     @property
     def full(self) -> bool:
         """Whether rule 2 lets nothing more in."""
-        return len(self.drafts) >= MAX_DRAFTS or self.size >= MAX_BYTES or len(self.entries) >= MAX_ENTRIES
+        return (
+            len(self.drafts) >= MAX_DRAFTS or self.size >= MAX_CHARACTERS or len(self.entries) >= MAX_ENTRIES
+        )
 
 
 async def commit_batches(

@@ -32,6 +32,7 @@ from chatroom.values.statistics import Drop
 MESSAGE_QUEUE = 16
 RECEIVE_BYTES = 64 * 1024
 HANDSHAKE_SECONDS = 5.0
+FAULT = Disconnect(CloseCode.INTERNAL_ERROR, "internal error")
 CLOSE_SECONDS = 2.0
 """How long a close frame may take to get out, and then the peer to answer it."""
 CATCH_UP_SECONDS = 1.0
@@ -92,6 +93,12 @@ class Connection:
                     await self._say_goodbye(ending)
                 nursery.cancel_scope.cancel()
             soft = not ending.hard
+        except* Exception:
+            self.end.disconnect(FAULT)
+            with trio.CancelScope(shield=True):
+                await self._see_out()
+            soft = True
+            raise
         finally:
             self._broker.depart(self._member)
             await self._close_socket(soft=soft)
@@ -116,13 +123,16 @@ class Connection:
             self._wire.close(ending.disconnect.code, ending.disconnect.reason)
 
     async def _say_goodbye(self, ending: Ending) -> None:
-        with suppress(Stalled, Disconnect, Unavailable):
-            if self._is_patient(ending):
-                with trio.move_on_after(CATCH_UP_SECONDS):
-                    await self._writer.catch_up()
-                self._put_close(ending)
-            with trio.move_on_after(CLOSE_SECONDS):
-                await self._wire.flush()
+        if self._is_patient(ending):
+            with suppress(Stalled, Disconnect, Unavailable), trio.move_on_after(CATCH_UP_SECONDS):
+                await self._writer.catch_up()
+            self._put_close(ending)
+        await self._see_out()
+
+    async def _see_out(self) -> None:
+        """Get out what is queued, a close frame at its end."""
+        with suppress(Stalled), trio.move_on_after(CLOSE_SECONDS):
+            await self._wire.flush()
 
     async def _accept(self, nursery: trio.Nursery, opening: Opening) -> None:
         """The task of the handshake, which the library answers; its reading task and ours follow."""

@@ -14,9 +14,10 @@ import trio
 
 from chatroom.adapters.wire import Wire
 from chatroom.pure.frames import text_frame
-from chatroom.tasks.ending import End
+from chatroom.tasks.ending import End, Ending
 from chatroom.tasks.stay import Member
 from chatroom.values.errors import Disconnect
+from chatroom.values.statistics import Drop
 
 MAX_UNANSWERED = 32
 CAPACITY = MAX_UNANSWERED + 8  # beside the answers: a reply, a wake-up, an `expiring`
@@ -54,12 +55,12 @@ class ConnectionOutlet:
         """See Outlet."""
         if not self._woken:
             self._woken = True
-            self._sender.send_nowait(None)
+            self._send(None)
 
     def answer(self, payload: bytes) -> None:
         """See Outlet."""
         self._answers += 1
-        self._sender.send_nowait(Answer(text_frame(payload), reply=False))
+        self._send(Answer(text_frame(payload), reply=False))
 
     def settled(self) -> None:
         """See Outlet."""
@@ -69,13 +70,19 @@ class ConnectionOutlet:
 
     def reply(self, payload: bytes) -> None:
         """See Outlet."""
-        self._sender.send_nowait(Answer(text_frame(payload), reply=True))
+        self._send(Answer(text_frame(payload), reply=True))
 
     def opened(self) -> None:
         """See Outlet."""
         if self._replied is not None:
             self._replied.set()
             self._replied = None
+
+    def _send(self, item: Answer | None) -> None:
+        try:
+            self._sender.send_nowait(item)
+        except trio.WouldBlock:  # rule 1 rules it out; but no connection is worth the broker's life
+            self._end.ask(Ending(drop=Drop.INTERNAL_ERROR, hard=True))
 
     def end(self, why: Disconnect) -> None:
         """See Outlet."""

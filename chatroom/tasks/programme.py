@@ -17,7 +17,6 @@ from chatroom.adapters.engine import Engine
 from chatroom.adapters.wire import Wire
 from chatroom.pure import events
 from chatroom.pure.frames import text_frame
-from chatroom.pure.ring import join
 from chatroom.tasks.stay import Member, Stay
 from chatroom.values.codes import CloseCode
 from chatroom.values.errors import Disconnect, Trimmed
@@ -58,9 +57,9 @@ class Programme:
     def complete(self) -> bool:
         """Everything shown so far has been given, and everything posted has its outcome."""
         stays = self._member.stays
-        if len(stays) != 1 or self._member.outstanding:
+        if len(stays) > 1 or self._member.outstanding:
             return False
-        return stays[0].live and stays[0].seen >= stays[0].room.number
+        return all(stay.live and stay.seen >= stay.room.number for stay in stays)
 
     def step(self) -> Step:
         """Give the next piece, as far as it is at hand."""
@@ -92,7 +91,9 @@ class Programme:
         for stay in self._member.stays:
             if stay.opening is not None:
                 self._open(stay, stay.opening)
-        self._member.outlet.opened()
+            while stay.next_withheld is not None:
+                if stay.take_withheld().reply:
+                    self._member.outlet.opened()
         return Step.IDLE
 
     def _give_withheld(self, stay: Stay) -> None:
@@ -155,5 +156,7 @@ class Programme:
             raise Disconnect(CloseCode.TOO_FAR_BEHIND, "too far behind") from None
         # Only this task moves a cursor that isn't live; a switch meanwhile has left the stay its place.
         frames = [text_frame(events.message(stay.room.name, message)) for message in messages]
-        piece = join(frames, after, CHUNK)
+        if not messages or messages[0].id != after + 1:
+            raise Disconnect(CloseCode.INTERNAL_ERROR, "the log has a hole")
+        piece = stay.room.ring.remember(frames, after, upto, CHUNK)
         self._feed(stay, piece.data, piece.ends)

@@ -112,6 +112,7 @@ class Room:
     def answer_asks(self) -> None:
         """Answer those who asked, after what was told them before."""
         asks, self._asks = self._asks or (), None
+        self._urgent = self._urgent and self.waiting
         for stay, cid in asks:
             if stay in self.stays:
                 frame = text_frame(events.members(self.name, self.roster.as_json(), cid))

@@ -20,6 +20,9 @@ from chatroom.values.codes import CloseCode
 from chatroom.values.errors import Disconnect, Unavailable
 from chatroom.values.statistics import Drop
 
+LOOK_AGAIN = 0.02
+"""Seconds between two looks whether a member has everything."""
+
 
 class Writer:
     """Writes in its connection's parent task."""
@@ -62,7 +65,10 @@ class Writer:
                 continue
             if self._programme.complete:
                 return
-            self._hand(await self._outlet.receive())
+            with trio.move_on_after(
+                LOOK_AGAIN
+            ):  # a fan-out that comes to a live stay doesn't wake its writer
+                self._hand(await self._outlet.receive())
 
     async def _work(self) -> bool:
         """Do one thing of what there is to do; false if there is nothing."""
