@@ -217,11 +217,20 @@ class Wire(Outbound, trio.abc.Stream):
         Without the reset, a FIN behind bytes that the peer does not read would stay in the kernel.
         """
         done = (self.ended or self._scanner.closed) and not (self.broken or self.pending)
-        if done and not self._transport.unsent():
-            await self._transport.aclose()
-        else:
-            self._transport.abort()
-            await trio.lowlevel.checkpoint()
+        try:
+            if done and not self._transport.unsent():
+                await self._transport.aclose()
+            else:
+                self._transport.abort()
+                await trio.lowlevel.checkpoint()
+        finally:
+            self._forget()
+
+    def _forget(self) -> None:
+        """Let go of the queue and of the owner: what is over is not to wait for the collector of cycles."""
+        self._break()
+        self._on_pending = _nobody
+        self._on_fault = _nobody
 
     # Reading
 
@@ -247,3 +256,7 @@ class Wire(Outbound, trio.abc.Stream):
             data = await self._transport.receive_some(most)
         self.ended = not data
         return data
+
+
+def _nobody(*_: object) -> None:
+    """Stands for the owner when the connection is over."""

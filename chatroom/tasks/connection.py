@@ -102,6 +102,7 @@ class Connection:
         finally:
             self._broker.depart(self._member)
             await self._close_socket(soft=soft)
+            self.end.forget()
         return ending
 
     def _on_end(self, ending: Ending) -> None:

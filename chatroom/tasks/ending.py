@@ -37,6 +37,10 @@ class End:
         if self.ending is not None:
             on_ask(self.ending)
 
+    def forget(self) -> None:
+        """Nobody listens any more; a connection that is over is not to be held by its own end."""
+        self._on_ask = None
+
     def ask(self, ending: Ending) -> None:
         """End with this, unless an end was asked for before."""
         if self.ending is None:
