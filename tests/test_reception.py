@@ -1,0 +1,379 @@
+"""From an accepted socket to a served connection: what ends one ends no other, and no place is lost."""
+
+import logging
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from chatroom.adapters.engine import Engine
+from chatroom.adapters.memory import MemoryEngine
+from chatroom.listeners import load_tls
+from chatroom.pure.handshake import Upgrade
+from chatroom.pure.tallies import Tallies
+from chatroom.pure.tokens import TokenTable
+from chatroom.reception import UNIX_PEER, Reception, peer_of
+from chatroom.site import Admission, ChatSite, Enquiry, Entrance
+from chatroom.values.codes import CloseCode
+from chatroom.values.errors import Disconnect
+from chatroom.values.http import Peer, Request, Response
+from chatroom.values.limits import Limits
+from chatroom.values.statistics import Drop
+from tests.support.client_frames import CLOSE, Frame, masked, read_frames
+from tests.support.hall import Hall, open_hall
+from tests.support.line import say
+from tests.support.process import ROOT
+from tests.support.raw import handshake
+
+PEM = str(ROOT / "tests" / "support" / "localhost.pem")
+RESTARTING = Disconnect(CloseCode.RESTART, "server is restarting")
+LIMITS = Limits(message_rate=0, head_seconds=3.0)
+
+
+class Fault(Exception):
+    """Something that nobody expected."""
+
+
+@dataclass
+class Client:
+    """The other end of an accepted socket."""
+
+    stream: trio.abc.HalfCloseableStream
+    received: bytes = b""
+
+    async def send(self, data: bytes) -> None:
+        await self.stream.send_all(data)
+
+    async def read_until(self, enough: Callable[[bytes], object]) -> bytes:
+        with trio.fail_after(20):
+            while not enough(self.received):
+                data = await self.stream.receive_some()
+                if not data:
+                    break
+                self.received += data
+        return self.received
+
+    async def read_to_end(self) -> None:
+        """Until the server has closed, or dropped, the connection."""
+        with suppress(trio.BrokenResourceError):
+            await self.read_until(lambda _: False)
+
+    async def upgrade(self, username: str) -> None:
+        await self.send(handshake(f"/?token=token-alice&username={username}"))
+        await self.read_until(lambda data: b'"welcome"' in data)
+        assert b'"welcome"' in self.received, self.received
+
+    @property
+    def frames(self) -> list[Frame]:
+        return read_frames(self.received.partition(b"\r\n\r\n")[2])[0]
+
+
+class Desk:
+    """A reception with everything behind it, and clients whose sockets it serves."""
+
+    def __init__(
+        self,
+        hall: Hall,
+        nursery: trio.Nursery,
+        *,
+        site: type[ChatSite],
+        metrics: Callable[[], Response],
+        tls: bool,
+    ) -> None:
+        self.tallies = Tallies(LIMITS)
+        door = (TokenTable.development(), self.tallies, None, trio.current_time)
+        entrance = Entrance(*door)
+        self.site = site(
+            entrance=entrance,
+            enquiry=Enquiry(*door),
+            page=Response(200, b"page"),
+            metrics=metrics,
+            troubles=lambda: (),
+            clock=trio.current_time,
+        )
+        self.hall = hall
+        self.reception = Reception(
+            site=self.site,
+            entrance=entrance,
+            broker=hall.broker,
+            engine=hall.engine,
+            limits=LIMITS,
+            tls=load_tls(PEM, PEM) if tls else None,
+        )
+        self._secure = tls
+        self._nursery = nursery
+        self.served = 0
+        self._change = trio.Event()
+        self.sockets: list[socket.socket] = []
+
+    def call(self) -> Client:
+        """Somebody connects."""
+        ours, theirs = socket.socketpair()
+        theirs.setblocking(False)
+        self.sockets.append(theirs)
+        self._nursery.start_soon(self._serve, ours)
+        return Client(trio.SocketStream(trio.socket.from_stdlib_socket(theirs)))
+
+    async def _serve(self, sock: socket.socket) -> None:
+        await self.reception.serve(sock, secure=self._secure)
+        self.served += 1
+        self._change.set()
+        self._change = trio.Event()
+
+    @property
+    def places(self) -> int:
+        return self.tallies.statistics().connections
+
+    async def wait_served(self, times: int) -> None:
+        with trio.fail_after(20):
+            while self.served < times:
+                await self._change.wait()
+
+
+@asynccontextmanager
+async def open_desk(
+    *,
+    engine: Engine | None = None,
+    site: type[ChatSite] = ChatSite,
+    metrics: Callable[[], Response] = lambda: Response(200, b"metrics"),
+    tls: bool = False,
+) -> AsyncIterator[Desk]:
+    async with open_hall(engine=engine) as hall, trio.open_nursery() as nursery:
+        desk = Desk(hall, nursery, site=site, metrics=metrics, tls=tls)
+        yield desk
+        nursery.cancel_scope.cancel()
+        for each in desk.sockets:
+            each.close()
+
+
+def failures(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
+    return [record.fields for record in caplog.records if record.getMessage() == "connection_failed"]
+
+
+async def test_plain_http_is_served_and_takes_no_place() -> None:
+    async with open_desk() as desk:
+        client = desk.call()
+        await client.send(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        assert b"200" in await client.read_until(lambda data: data.endswith(b"ok\n"))
+        await client.stream.aclose()
+        await desk.wait_served(1)
+        assert (desk.places, len(desk.reception.lobby)) == (0, 0)
+
+
+async def test_a_client_is_let_in_talks_and_leaves(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    async with open_desk() as desk:
+        client = desk.call()
+        await client.upgrade("alice")
+        assert (desk.places, len(desk.reception.lobby), len(desk.reception.tender)) == (1, 0, 1)
+        await client.send(say("hi") + masked(CLOSE, b"\x03\xe8"))
+        await client.read_until(lambda _: False)
+        await desk.wait_served(1)
+        assert client.frames[-1] == Frame(CLOSE, b"\x03\xe8")
+        assert (desk.places, len(desk.reception.tender), desk.reception.drops) == (0, 0, {})
+    (left,) = [record.fields for record in caplog.records if record.getMessage() == "LEAVE"]
+    assert left == {"conn": 1, "username": "alice", "peer": "unix", "code": None, "drop": None}
+
+
+async def test_a_connection_that_we_end_is_counted_by_its_reason(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    async with open_desk() as desk:
+        client = desk.call()
+        await client.upgrade("alice")
+        await client.send(masked(2, b"binary"))
+        await client.read_until(lambda _: client.frames and client.frames[-1].opcode == CLOSE)
+        await client.stream.aclose()
+        await desk.wait_served(1)
+        assert desk.reception.drops == {Drop.UNSUPPORTED_DATA: 1}
+    (left,) = [record.fields for record in caplog.records if record.getMessage() == "LEAVE"]
+    assert (left["code"], left["drop"]) == (1003, "unsupported_data")
+
+
+# The barrier
+
+
+async def test_an_exception_in_the_site_ends_that_connection_only(caplog: pytest.LogCaptureFixture) -> None:
+    def fail() -> Response:
+        raise Fault("token-alice")
+
+    async with open_desk(metrics=fail) as desk:
+        other, client = desk.call(), desk.call()
+        await other.upgrade("bob")
+        await client.send(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await client.read_to_end()
+        await desk.wait_served(1)
+        await other.send(say("still here"))
+        await other.read_until(lambda data: b"still here" in data)
+    (failure,) = failures(caplog)
+    assert failure["exception"] == "Fault"
+    assert "token-alice" not in str(failure)
+
+
+class FaultyEngine(MemoryEngine):
+    """Fails for one user's history, in a way that no port allows."""
+
+    async def history(self, room: str, **how: object) -> object:  # type: ignore[override]
+        raise Fault
+
+
+async def test_an_exception_in_a_connection_ends_it_and_gives_its_place_back(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with open_desk(engine=FaultyEngine(lambda: "e")) as desk:
+        other, client = desk.call(), desk.call()
+        await other.upgrade("bob")
+        await client.upgrade("alice")
+        await client.send(masked(1, b'{"event":"history"}'))
+        await client.read_to_end()
+        await desk.wait_served(1)
+        assert (desk.places, desk.reception.drops) == (1, {Drop.INTERNAL_ERROR: 1})
+        await other.read_until(lambda data: b'"left"' in data)
+    assert [failure["exception"] for failure in failures(caplog)] == ["Fault"]
+
+
+async def test_what_fails_between_the_door_and_the_connection_gives_its_place_back(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Strange(ChatSite):
+        def admit(self, request: Request, upgrade: Upgrade) -> Admission:
+            admission = super().admit(request, upgrade)
+            object.__setattr__(admission, "wish", None)
+            return admission
+
+    async with open_desk(site=Strange) as desk:
+        client = desk.call()
+        await client.send(handshake("/?token=token-alice"))
+        await client.read_to_end()
+        await desk.wait_served(1)
+        assert (desk.places, len(desk.reception.lobby)) == (0, 0)
+    assert [failure["exception"] for failure in failures(caplog)] == ["AttributeError"]
+
+
+async def test_a_cancelled_reception_leaves_nothing_behind() -> None:
+    async with open_desk() as desk:
+        async with trio.open_nursery() as nursery:
+            ours, theirs = socket.socketpair()
+            theirs.setblocking(False)
+            client = Client(trio.SocketStream(trio.socket.from_stdlib_socket(theirs)))
+            nursery.start_soon(partial(desk.reception.serve, ours, secure=False))
+            await client.upgrade("alice")
+            nursery.cancel_scope.cancel()
+        assert (desk.places, len(desk.reception.tender)) == (0, 0)
+        assert ours.fileno() == -1
+        await client.stream.aclose()
+
+
+# TLS
+
+
+async def test_a_client_may_come_by_tls() -> None:
+    async with open_desk(tls=True) as desk:
+        client = desk.call()
+        context = ssl.create_default_context(cafile=PEM)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        client = Client(trio.SSLStream(client.stream, context, server_hostname="localhost"))  # type: ignore[arg-type]
+        await client.upgrade("alice")
+        assert desk.places == 1
+        await client.send(say("hi"))
+        assert b'"text":"hi"' in await client.read_until(lambda data: b'"hi"' in data)
+
+
+@pytest.mark.parametrize("hello", [b"GET / HTTP/1.1\r\n\r\n", b""])
+async def test_who_does_not_speak_tls_is_dropped_in_time(
+    hello: bytes, autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_desk(tls=True) as desk:
+        client = desk.call()
+        if hello:
+            await client.send(hello)
+        await desk.wait_served(1)
+        assert trio.current_time() <= LIMITS.head_seconds + 0.1
+        assert len(desk.reception.lobby) == 0
+        assert failures(caplog) == []
+        await client.stream.aclose()
+
+
+async def test_a_tls_handshake_that_is_cancelled_leaves_no_socket_open() -> None:
+    async with open_desk(tls=True) as desk:
+        ours, theirs = socket.socketpair()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(desk.reception.serve, ours, secure=True))
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+        assert ours.fileno() == -1
+        theirs.close()
+
+
+# The server's stop
+
+
+async def test_the_end_of_all_is_waited_for() -> None:
+    async with open_desk() as desk:
+        await desk.reception.end_all(RESTARTING)  # nobody is here: nothing to wait for
+    async with open_desk() as desk:
+        clients = [desk.call() for _ in range(3)]
+        for number, client in enumerate(clients):
+            await client.upgrade(f"user-{number}")
+        desk.reception.stop_reading()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(desk.reception.end_all, RESTARTING)
+            for client in clients:
+                await client.read_until(lambda _, client=client: client.frames[-1].opcode == CLOSE)
+                assert client.frames[-1] == Frame(CLOSE, b"\x03\xf4server is restarting")
+                assert nursery.child_tasks
+                await client.send(masked(CLOSE, b"\x03\xf4"))
+        assert (desk.places, desk.reception.drops) == (0, {Drop.RESTART: 3})
+
+
+async def test_who_was_just_coming_in_when_all_were_told_is_told_as_well() -> None:
+    """Between being let in at the door and being known to the reception."""
+
+    class Late(ChatSite):
+        told: Reception
+
+        def admit(self, request: Request, upgrade: Upgrade) -> Admission:
+            admission = super().admit(request, upgrade)
+            nursery.start_soon(self.told.end_all, RESTARTING)
+            return admission
+
+    async with open_desk(site=Late) as desk, trio.open_nursery() as nursery:
+        desk.site.told = desk.reception  # type: ignore[attr-defined]
+        client = desk.call()
+        await client.send(handshake("/?token=token-alice"))
+        await client.read_until(lambda data: b"server is restarting" in data)
+        await client.stream.aclose()
+        await desk.wait_served(1)
+        assert desk.places == 0
+
+
+# Who is at the other end
+
+
+def test_a_peer_of_a_unix_socket_counts_as_near() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        assert peer_of(ours) == UNIX_PEER
+        assert UNIX_PEER.exempt
+
+
+@pytest.mark.parametrize(("family", "host"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
+def test_a_peer_on_this_machine_is_exempt_from_limits_by_address(family: int, host: str) -> None:
+    try:
+        listener = socket.create_server((host, 0), family=family)
+    except OSError:
+        pytest.skip(f"this machine has no {host}")
+    with listener, socket.create_connection(listener.getsockname()[:2]), listener.accept()[0] as accepted:
+        assert peer_of(accepted) == Peer(host, exempt=True)
+
+
+def test_a_peer_that_is_gone_has_no_address() -> None:
+    with socket.socket() as sock:
+        assert peer_of(sock) == Peer("gone")
