@@ -231,7 +231,9 @@ async def test_an_exception_in_a_connection_ends_it_and_gives_its_place_back(
         await other.upgrade("bob")
         await client.upgrade("alice")
         await client.send(masked(1, b'{"event":"history"}'))
-        await client.read_to_end()
+        await client.read_until(lambda data: b"internal error" in data)
+        assert client.frames[-1] == Frame(CLOSE, b"\x03\xf3internal error")
+        await client.send(masked(CLOSE, b"\x03\xf3"))
         await desk.wait_served(1)
         assert (desk.places, desk.reception.drops) == (1, {Drop.INTERNAL_ERROR: 1})
         await other.read_until(lambda data: b'"left"' in data)
@@ -333,7 +335,7 @@ async def test_the_end_of_all_is_waited_for() -> None:
         assert (desk.places, desk.reception.drops) == (0, {Drop.RESTART: 3})
 
 
-async def test_who_was_just_coming_in_when_all_were_told_is_told_as_well() -> None:
+async def test_who_was_just_coming_in_when_all_were_told_does_not_stay() -> None:
     """Between being let in at the door and being known to the reception."""
 
     class Late(ChatSite):
@@ -348,10 +350,19 @@ async def test_who_was_just_coming_in_when_all_were_told_is_told_as_well() -> No
         desk.site.told = desk.reception  # type: ignore[attr-defined]
         client = desk.call()
         await client.send(handshake("/?token=token-alice"))
-        await client.read_until(lambda data: b"server is restarting" in data)
-        await client.stream.aclose()
+        await client.stream.send_eof()
         await desk.wait_served(1)
-        assert desk.places == 0
+        assert (desk.places, desk.reception.drops) == (0, {Drop.RESTART: 1})
+
+
+async def test_who_comes_in_after_all_were_told_is_told_as_well() -> None:
+    async with open_desk() as desk:
+        await desk.reception.end_all(RESTARTING)
+        client = desk.call()
+        await client.send(handshake("/?token=token-alice"))
+        await client.stream.send_eof()
+        await desk.wait_served(1)
+        assert (desk.places, desk.reception.drops) == (0, {Drop.RESTART: 1})
 
 
 # Who is at the other end
