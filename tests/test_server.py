@@ -1,0 +1,458 @@
+"""The whole server in this process, on real sockets: how it starts, serves, breaks and stops."""
+
+import errno
+import gc
+import logging
+import os
+import signal
+import socket
+import ssl
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
+
+from chatroom import server
+from chatroom.adapters.memory import MemoryEngine
+from chatroom.listeners import Listener, open_listeners
+from chatroom.pure.tokens import TokenTable
+from chatroom.server import Server, serve
+from chatroom.settings import Settings, read_settings
+from chatroom.values.errors import StartError
+from chatroom.values.messages import Draft, Outcome
+from tests.support.process import ROOT
+from tests.support.raw import handshake
+
+PEM = str(ROOT / "tests" / "support" / "localhost.pem")
+PATIENCE = 20.0
+
+
+@pytest.fixture(autouse=True)
+def process_as_it_was() -> Iterator[None]:
+    """What a server changes for its whole process is put back."""
+    threshold, hangup = gc.get_threshold(), signal.getsignal(signal.SIGHUP)
+    yield
+    gc.set_threshold(*threshold)
+    gc.unfreeze()
+    signal.signal(signal.SIGHUP, hangup)
+
+
+def settings(*arguments: str) -> Settings:
+    found = read_settings(["--host", "127.0.0.1", "--port", "0", *arguments], {})
+    assert isinstance(found, Settings)
+    return found
+
+
+@dataclass
+class Running:
+    """A server at work. `code` is what it returned, `error` what it raised."""
+
+    listeners: Sequence[Listener]
+    code: int | None = None
+    error: BaseException | None = None
+    over: trio.Event = field(default_factory=trio.Event)
+
+    @property
+    def port(self) -> int:
+        return int(self.listeners[0].socket.getsockname()[1])
+
+    async def run(self, served: Server) -> None:
+        try:
+            self.code = await served.run(self.listeners)
+        except* Exception as group:
+            self.error = group
+        finally:
+            self.over.set()
+
+    async def stop(self) -> int | None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        with trio.fail_after(PATIENCE):
+            await self.over.wait()
+        return self.code
+
+    async def get(self, path: str) -> bytes:
+        with trio.fail_after(PATIENCE):
+            stream = await trio.open_tcp_stream("127.0.0.1", self.port)
+            async with stream:
+                await stream.send_all(f"GET {path} HTTP/1.0\r\n\r\n".encode())
+                return b"".join([chunk async for chunk in stream])
+
+    @asynccontextmanager
+    async def client(self, username: str, room: str = "general") -> AsyncIterator[WebSocketConnection]:
+        with trio.fail_after(PATIENCE):
+            stream = await trio.open_tcp_stream("127.0.0.1", self.port)
+        async with talking_over(stream, username, room) as client:
+            yield client
+
+
+@asynccontextmanager
+async def talking_over(
+    stream: trio.SocketStream | trio.SSLStream[trio.SocketStream], username: str, room: str
+) -> AsyncIterator[WebSocketConnection]:
+    query = f"/?token=token-alice&username={username}&room={room}"
+    try:
+        async with trio.open_nursery() as nursery:
+            with trio.fail_after(PATIENCE):
+                client = await wrap_client_stream(nursery, stream, "127.0.0.1", query)
+            yield client
+            nursery.cancel_scope.cancel()
+    finally:
+        await trio.aclose_forcefully(stream)
+
+
+@asynccontextmanager
+async def running(*arguments: str) -> AsyncIterator[Running]:
+    """A server of development tokens. It is stopped, if it hasn't been, by cancellation."""
+    asked = settings(*arguments)
+    listeners = open_listeners(asked.hosts, 0, None, secure=False)
+    async with trio.open_nursery() as nursery:
+        found = Running(listeners)
+        nursery.start_soon(found.run, Server(asked, TokenTable.development(), None))
+        await trio.testing.wait_all_tasks_blocked()
+        yield found
+        nursery.cancel_scope.cancel()
+    for listener in listeners:
+        listener.close()
+
+
+async def receive(client: WebSocketConnection) -> str:
+    with trio.fail_after(PATIENCE):
+        text = await client.get_message()
+    assert isinstance(text, str)
+    return text
+
+
+async def closing(client: WebSocketConnection) -> tuple[int, str | None]:
+    """Read until the server closes: its code and reason."""
+    heard = await read_to_end(client)
+    assert heard.reason is not None
+    return heard.reason.code, heard.reason.reason
+
+
+async def read_to_end(client: WebSocketConnection, into: list[str] | None = None) -> ConnectionClosed:
+    while True:
+        try:
+            text = await receive(client)
+        except ConnectionClosed as closed:
+            return closed
+        if into is not None:
+            into.append(text)
+
+
+async def test_it_says_where_it_listens_lets_people_talk_and_stops_when_told(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with running() as found:
+        assert capsys.readouterr().out == f"Listening on http://127.0.0.1:{found.port}\n"
+        async with found.client("alice") as alice, found.client("bob") as bob:
+            assert '"welcome"' in await receive(alice)
+            assert '"welcome"' in await receive(bob)
+            assert '"joined"' in await receive(alice)
+            await bob.send_message('{"event":"message","data":{"text":"hi"}}')
+            assert '"text":"hi"' in await receive(alice)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(found.stop)
+                assert await closing(alice) == (1012, "server is restarting")
+                assert '"text":"hi"' in await receive(bob)
+                assert await closing(bob) == (1012, "server is restarting")
+        assert found.code == 0
+    names = [record.getMessage() for record in caplog.records if record.name == "chatroom"]
+    assert names[0] == "start"
+    assert names[-1] == "stop"
+    assert "draining" in names
+    assert "broker_failed" not in names
+    assert "connection_failed" not in names
+
+
+async def test_a_stop_tells_of_no_departure() -> None:
+    async with running() as found, found.client("alice") as alice, found.client("bob") as bob:
+        await receive(alice)
+        await receive(bob)
+        await receive(alice)
+        heard: list[str] = []
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(found.stop)
+            nursery.start_soon(read_to_end, alice, heard)
+            assert (await closing(bob))[0] == 1012
+        assert heard == []
+
+
+async def test_while_it_stops_it_answers_http_and_refuses_handshakes() -> None:
+    async with running("--drain", "5s") as found:
+        # A client that doesn't answer the close frame holds up the stop for a moment.
+        stream = await trio.open_tcp_stream("127.0.0.1", found.port)
+        await stream.send_all(handshake("/?token=token-alice"))
+        received = b""
+        while b"welcome" not in received:
+            received += await stream.receive_some()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(found.stop)
+            while b"restarting" not in received:
+                received += await stream.receive_some()
+            assert b" 503 " in await found.get("/readyz")
+            assert b'"draining"' in await found.get("/readyz")
+            assert b" 503 " in await found.get("/handshake?token=token-alice")
+            assert b" 200 " in await found.get("/healthz")
+            await stream.aclose()
+        assert found.code == 0
+
+
+async def test_metrics_count_what_is_there() -> None:
+    async with running() as found:
+        async with found.client("alice") as alice:
+            await receive(alice)
+            await alice.send_message('{"event":"message","data":{"text":"hi"}}')
+            await receive(alice)
+            metrics = (await found.get("/metrics")).decode()
+            for line in (
+                "chatroom_connections 1.0",
+                "chatroom_rooms 1.0",
+                "chatroom_presences 1.0",
+                "chatroom_messages_total 1.0",
+                "chatroom_deliveries_total 1.0",
+                "chatroom_commit_seconds_count 1.0",
+            ):
+                assert f"\n{line}\n" in metrics
+        assert b" 404 " in await found.get("/nowhere")
+
+
+# Faults
+
+
+class Fault(Exception):
+    """Something that nobody expected."""
+
+
+class FaultyEngine(MemoryEngine):
+    """Fails at the text `crash` in a way that no port allows, and hangs at `hang`."""
+
+    async def append(self, drafts: Sequence[Draft]) -> list[Outcome]:
+        texts = {draft.text for draft in drafts}
+        if "crash" in texts:
+            raise Fault
+        if "hang" in texts:
+            await trio.sleep_forever()
+        return await super().append(drafts)
+
+
+def words(text: str) -> str:
+    return f'{{"event":"message","data":{{"text":"{text}"}}}}'
+
+
+async def test_a_broken_broker_ends_the_process_after_everybody_was_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(server, "MemoryEngine", FaultyEngine)
+    async with running() as found, found.client("alice") as alice, found.client("bob", "other") as bob:
+        await receive(alice)
+        await receive(bob)
+        await alice.send_message(words("crash"))
+        assert await closing(alice) == (1011, "internal error")
+        assert await closing(bob) == (1011, "internal error")
+        with trio.fail_after(PATIENCE):
+            await found.over.wait()
+        assert found.code is None
+        assert found.error is not None
+        assert found.error.subgroup(Fault) is not None  # type: ignore[attr-defined]
+    (record,) = [each for each in caplog.records if each.getMessage() == "broker_failed"]
+    assert record.fields["exception"] == "Fault"
+
+
+async def test_a_commit_that_does_not_finish_does_not_hold_up_a_stop_but_is_said(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(server, "MemoryEngine", FaultyEngine)
+    monkeypatch.setattr(server, "SETTLE_SECONDS", 0.05)
+    async with running() as found, found.client("alice") as alice:
+        await receive(alice)
+        await alice.send_message(words("hang"))
+        await alice.ping()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(found.stop)
+            assert (await closing(alice))[0] == 1012
+        assert found.code == 1
+    assert "not_settled" in caplog.messages
+
+
+class Doorway:
+    """A listening socket that fails in its way, then has nobody."""
+
+    def __init__(self, *codes: int) -> None:
+        self.codes = list(codes)
+        self.asked: list[float] = []
+
+    async def accept(self) -> tuple[object, object]:
+        await trio.lowlevel.checkpoint()
+        self.asked.append(trio.current_time())
+        if self.codes:
+            raise OSError(self.codes.pop(0), "no")
+        await trio.sleep_forever()
+        raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("code", "pause"),
+    [
+        (errno.ECONNABORTED, 0.0),
+        (errno.EPROTO, 0.0),
+        (errno.EMFILE, 0.5),
+        (errno.ENFILE, 0.5),
+        (errno.ENOMEM, 0.5),
+    ],
+)
+async def test_accepting_goes_on_whatever_fails(
+    code: int,
+    pause: float,
+    monkeypatch: pytest.MonkeyPatch,
+    autojump_clock: trio.testing.MockClock,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    doorway = Doorway(code, code)
+    monkeypatch.setattr(trio.socket, "from_stdlib_socket", lambda _: doorway)
+    (listener,) = open_listeners(["127.0.0.1"], 0, None, secure=False)
+    async with trio.open_nursery() as nursery:
+        served = Server(settings(), TokenTable.development(), None)
+        nursery.start_soon(served._accept, listener, nursery)
+        await trio.sleep(5)
+        nursery.cancel_scope.cancel()
+    listener.close()
+    assert len(doorway.asked) == 3
+    assert doorway.asked[2] - doorway.asked[0] == pytest.approx(2 * pause)
+    logged = [record.fields["errno"] for record in caplog.records if record.getMessage() == "accept_failed"]
+    assert logged == ([code, code] if pause else [])
+
+
+async def test_a_second_signal_ends_the_process_at_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Ended(BaseException):
+        pass
+
+    def end(code: int) -> None:
+        raise Ended(code)
+
+    send, signals = trio.open_memory_channel[int](1)
+    send.send_nowait(signal.SIGTERM)
+    monkeypatch.setattr(os, "_exit", end)
+    with pytest.raises(Ended, match="1"):
+        await server._end_at_once(signals)
+    assert "ended_by_force" in caplog.messages
+
+
+# The start
+
+
+async def start(*arguments: str) -> None:
+    """Start a server that can't, or that is stopped as soon as it runs."""
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve, settings(*arguments))
+            await trio.testing.wait_all_tasks_blocked()
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def reasons(error: BaseException) -> list[str]:
+    if isinstance(error, BaseExceptionGroup):
+        return [reason for inner in error.exceptions for reason in reasons(inner)]
+    assert isinstance(error, StartError), repr(error)
+    return [str(error)]
+
+
+async def why_not(*arguments: str) -> str:
+    with pytest.raises(BaseExceptionGroup) as caught:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve, settings(*arguments))
+    (reason,) = reasons(caught.value)
+    assert "\n" not in reason
+    return reason
+
+
+async def test_it_serves_its_settings_and_closes_what_it_opened(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = trio.Path(tmp_path / "sock")
+    await start("--unix", str(path))
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("Listening on http://127.0.0.1:")
+    assert second == f"Listening on unix:{path}"
+    assert not await path.exists()
+
+
+async def test_it_serves_by_tls(capsys: pytest.CaptureFixture[str]) -> None:
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve, settings("--tls-cert", PEM, "--tls-key", PEM))
+        await trio.testing.wait_all_tasks_blocked()
+        name = capsys.readouterr().out.strip().removeprefix("Listening on ")
+        assert name.startswith("https://127.0.0.1:")
+        port = int(name.rpartition(":")[2])
+        stream = await trio.open_ssl_over_tcp_stream("127.0.0.1", port, ssl_context=context)
+        async with talking_over(stream, "alice", "general") as client:
+            assert '"welcome"' in await receive(client)
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert (await closing(client))[0] == 1012
+
+
+async def test_a_token_file_that_can_not_be_read_is_told(tmp_path: Path) -> None:
+    path = str(tmp_path / "tokens.toml")
+    assert await why_not("--tokens", path) == (
+        f"--tokens {path} can't be read (No such file or directory): give a TOML file"
+    )
+    assert PEM in await why_not("--tokens", PEM)
+
+
+async def test_a_certificate_that_can_not_be_used_is_told_before_anything_is_opened(tmp_path: Path) -> None:
+    missing = str(tmp_path / "no.pem")
+    assert missing in await why_not(
+        "--tls-cert", missing, "--tls-key", missing, "--unix", str(tmp_path / "s")
+    )
+    assert not await trio.Path(tmp_path / "s").exists()
+
+
+# Whose tokens count
+
+
+TOKENS = '[[token]]\ntoken = "own"\n'
+LOCAL = Listener(socket.socket(), "http://127.0.0.1:1", local=True)
+PUBLIC = Listener(socket.socket(), "http://0.0.0.0:1", local=False)
+for each in (LOCAL, PUBLIC):
+    each.socket.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "table", "listeners", "known", "warned"),
+    [
+        ((), False, [LOCAL], {"dev-token"}, True),
+        ((), True, [LOCAL, PUBLIC], {"own"}, False),
+        (("--insecure-dev-tokens",), False, [PUBLIC], {"dev-token"}, True),
+        (("--insecure-dev-tokens",), True, [PUBLIC], {"dev-token", "own"}, True),
+    ],
+)
+def test_the_development_tokens_count_where_they_may(
+    arguments: tuple[str, ...],
+    table: bool,
+    listeners: list[Listener],
+    known: set[str],
+    warned: bool,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    own = TokenTable.parse(TOKENS, "tokens") if table else None
+    verifier = server._verifier(settings(*arguments), own, listeners)
+    assert {token for token in ("own", "dev-token", "wrong") if verifier.verify(token)} == known
+    assert ("development_tokens" in caplog.messages) == warned
+
+
+def test_development_tokens_are_refused_where_others_could_come_in() -> None:
+    with pytest.raises(
+        StartError, match=r"anyone could come in at http://0.0.0.0:1 with a development token"
+    ):
+        server._verifier(settings(), None, [LOCAL, PUBLIC])
