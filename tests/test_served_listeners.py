@@ -13,7 +13,7 @@ import pytest
 from tests.support.client import Chat, target
 from tests.support.process import ServerProcess, clean_environment
 from tests.support.raw import Raw, get, handshake, head
-from tests.support.scene import Scene, Served, check_clean, refused_start, served
+from tests.support.scene import Scene, Served, await_true, check_clean, refused_start, served
 
 HELLO = head("GET /healthz HTTP/1.1", ("Host", "localhost"), ("Connection", "close"))
 
@@ -57,9 +57,10 @@ def test_options_by_environment(pyz: Path) -> None:
     names = {"CHATROOM_HOST": "127.0.0.1,127.0.0.2", "CHATROOM_MAX_TEXT": "20", "CHATROOM_LOG_FORMAT": "text"}
     with Served("--log-format", "json", env=clean_environment(names)) as server, Scene(server) as scene:
         assert len(server.await_listening(2)) == 2
-        assert server.stderr.startswith("{"), "the flag wins"
         chat = scene.join("alice")
         assert chat.ask("message", text="x" * 21)["code"] == "too_long"
+        await_true(lambda: server.stderr, "something is logged")
+        assert server.stderr.startswith("{"), "the flag wins"
         scene.over = True
 
 

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.support.raw import knock
-from tests.support.scene import Scene, Served, check_clean, refused_start, served
+from tests.support.scene import Scene, Served, await_true, check_clean, refused_start, served
 
 
 def tokens(text: str) -> Callable[[Path], list[str]]:
@@ -91,7 +91,7 @@ def test_a_port_of_another_server(pyz: Path) -> None:
 def test_development_tokens_where_they_are_meant(pyz: Path, tmp_path: Path) -> None:
     with Served("--host", "0.0.0.0", "--insecure-dev-tokens") as server:
         assert knock(server.port, "/?token=dev-token").status == 101
-        assert "development_tokens" in server.stderr
+        await_true(lambda: "development_tokens" in server.stderr, "a warning is logged")
     (tmp_path / "tokens.toml").write_text("[[token]]\ntoken = 's3cret'\n")
     with Served("--host", "0.0.0.0", "--tokens", str(tmp_path / "tokens.toml")) as server:
         assert knock(server.port, "/?token=dev-token").status == 401

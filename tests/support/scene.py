@@ -28,16 +28,21 @@ from tests.support.process import ServerProcess, clean_environment, python_comma
 from tests.support.raw import Raw, get
 
 _numbers = count(1)
+_METRICS_PAUSE = 0.06
+"""Seconds; who asks more often gets older metrics."""
 
 
 def await_true(
-    condition: Callable[[], object], what: str | Callable[[], str], patience: float = PATIENCE
+    condition: Callable[[], object],
+    what: str | Callable[[], str],
+    patience: float = PATIENCE,
+    pause: float = 0.01,
 ) -> None:
     """Wait until `condition` holds; asked again and again, because processes have no events to wait for."""
     deadline = time.monotonic() + patience
     while not condition():
         assert time.monotonic() < deadline, what if isinstance(what, str) else what()
-        time.sleep(0.01)
+        time.sleep(pause)
 
 
 class Scene:
@@ -184,7 +189,7 @@ def gauges(server: ServerProcess) -> dict[str, float]:
         now = snapshot(server)
         return now.get(refused, 0) > known
 
-    await_true(fresh, "the metrics are made anew")
+    await_true(fresh, "the metrics are made anew", pause=_METRICS_PAUSE)
     return now
 
 
@@ -200,4 +205,4 @@ def await_empty(server: ServerProcess, connections: int = 0) -> None:
         # The handshake counted is the one that asks for these numbers.
         return now["chatroom_handshakes"] == 1 and (connections > 0 or now["chatroom_rooms"] == 0)
 
-    await_true(empty, lambda: f"the gauges return: {now}")
+    await_true(empty, lambda: f"the gauges return: {now}", pause=_METRICS_PAUSE)
