@@ -53,7 +53,7 @@ from chatroom.values.statistics import Statistics
 from chatroom.values.traces import whereabouts
 
 RING_BYTES = 32 * 1024 * 1024
-SETTLE_SECONDS = 2.0
+SETTLE_SECONDS = 1.5
 """How long a stop waits for what was taken to be committed and shown."""
 CRASH_SECONDS = 2.0
 """How long the end after a fault of ours may take to tell everyone."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import re
 import pytest
 
 from chatroom.pure.csp import policy
@@ -219,6 +219,7 @@ def test_what_was_sent_while_the_server_was_away_goes_out_once(visit: Visit) -> 
     says(alice, re.compile("Connecting again|can't be reached"))  # either stands only until the next try
     alice.say("two")
     alice.log.locator(".pending").wait_for()
+    says(alice, "can't be reached")
     with ServerProcess("--db", "none", "--port", str(first.port)) as second:
         bob = visit(second).connect("bob")
         says(alice, "Connected to #general as alice.")

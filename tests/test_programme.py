@@ -15,7 +15,7 @@ from chatroom.tasks.stay import Item, Member, Stay
 from chatroom.values.codes import CloseCode
 from chatroom.values.errors import Disconnect
 from chatroom.values.limits import Limits
-from chatroom.values.messages import Draft, Stored
+from chatroom.values.messages import Draft, Message, Stored
 from tests.support.hall import split_frames
 from tests.support.memory_transport import MemoryTransport
 
@@ -53,9 +53,10 @@ class Stage:
     direct: bool = True
     let_go: list[Stay] = field(default_factory=list)
     delivered: int = 0
+    engine: MemoryEngine | None = None
 
     def __post_init__(self) -> None:
-        self.engine = MemoryEngine(lambda: "e", per_room=self.keep)
+        self.engine = self.engine or MemoryEngine(lambda: "e", per_room=self.keep)
         self.budget = RingBudget(self.ring_bytes)
         self.transport = MemoryTransport(room=self.space, direct=self.direct)
         self.wire = Wire(
@@ -123,7 +124,7 @@ def numbers(first: int, last: int) -> list[str]:
 async def test_who_is_nowhere_has_nothing_to_get() -> None:
     stage = Stage()
     assert stage.programme.step() is Step.IDLE
-    assert stage.programme.complete
+    assert not stage.programme.complete  # it is still on its way in
 
 
 async def test_a_stay_begins_with_its_opening_and_goes_live_when_all_is_given() -> None:
@@ -183,6 +184,28 @@ async def test_a_cursor_behind_what_is_kept_ends_the_connection_and_never_skips(
         await stage.programme.read_on()
     assert caught.value.code == CloseCode.TOO_FAR_BEHIND
     assert (stay.cursor, stage.got) == (9, ["welcome"])
+
+
+class HoleyEngine(MemoryEngine):
+    """Breaks the port's word: it leaves out the first `missing` messages that it is asked for."""
+
+    missing = 1
+
+    async def read(self, room: str, after: int, upto: int, limit: int) -> list[Message]:
+        return (await super().read(room, after, upto, limit))[self.missing :]
+
+
+@pytest.mark.parametrize("missing", [1, 500])
+async def test_a_hole_in_the_log_ends_the_connection_and_is_not_passed_over(missing: int) -> None:
+    engine = HoleyEngine(lambda: "e")
+    engine.missing = missing
+    stage = Stage(ring_bytes=0, engine=engine)
+    stay = stage.stay(await stage.room(messages=20))
+    assert [stage.programme.step(), stage.programme.step()] == [Step.MORE, Step.READ]
+    with pytest.raises(Disconnect) as caught:
+        await stage.programme.read_on()
+    assert caught.value.code == CloseCode.INTERNAL_ERROR
+    assert (stay.cursor, stage.got) == (0, ["welcome"])
 
 
 async def test_what_was_withheld_comes_at_its_place() -> None:

@@ -55,6 +55,12 @@ class Session:
         self._faults: Window | None = None
         self._typing: TypingGate | None = None
 
+    def enter_room(self, room: str) -> None:
+        """The client is in another room now, where nobody has been told that it types."""
+        self.room = room
+        if self._typing is not None:
+            self._typing.forget()
+
     def decide(self, text: str, now: float) -> Decision | None:
         """What to do about `text`, received at `now`; None if nothing.
 
@@ -119,6 +125,10 @@ class TypingGate:
     def __init__(self) -> None:
         self._active_since: float | None = None
         self._passed: deque[float] = deque()
+
+    def forget(self) -> None:
+        """Those who are to be told next have not been told of the last `true`."""
+        self._active_since = None
 
     def passes(self, active: bool, now: float) -> bool:
         """Whether this frame, received at `now`, is passed on."""

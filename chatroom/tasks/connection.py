@@ -34,7 +34,11 @@ RECEIVE_BYTES = 64 * 1024
 HANDSHAKE_SECONDS = 5.0
 FAULT = Disconnect(CloseCode.INTERNAL_ERROR, "internal error")
 CLOSE_SECONDS = 2.0
-"""How long a close frame may take to get out, and then the peer to answer it."""
+"""How long a close frame may take to get out."""
+LINGER_SECONDS = 1.5
+"""How long the peer may take to answer it."""
+FINISH_SECONDS = 0.5
+"""How long closing the socket may take, where TLS still has something to say."""
 CATCH_UP_SECONDS = 1.0
 """How long a stopping server waits for a member to have all that was shown."""
 
@@ -158,8 +162,8 @@ class Connection:
     async def _close_socket(self, *, soft: bool) -> None:
         with trio.CancelScope(shield=True):
             if soft:
-                with trio.move_on_after(CLOSE_SECONDS):
+                with trio.move_on_after(LINGER_SECONDS):
                     with suppress(Stalled):
                         await self._wire.linger()
-            with trio.move_on_after(CLOSE_SECONDS):
+            with trio.move_on_after(FINISH_SECONDS):
                 await self._wire.finish()

@@ -57,9 +57,9 @@ class Programme:
     def complete(self) -> bool:
         """Everything shown so far has been given, and everything posted has its outcome."""
         stays = self._member.stays
-        if len(stays) > 1 or self._member.outstanding:
+        if len(stays) != 1 or self._member.outstanding:
             return False
-        return all(stay.live and stay.seen >= stay.room.number for stay in stays)
+        return stays[0].live and stays[0].seen >= stays[0].room.number
 
     def step(self) -> Step:
         """Give the next piece, as far as it is at hand."""

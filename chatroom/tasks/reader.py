@@ -132,16 +132,14 @@ class Reader:
     async def _take(self, text: str | bytes) -> None:
         if isinstance(text, bytes):  # the Wire refuses binary frames before the library sees them
             raise Disconnect(CloseCode.UNSUPPORTED_DATA, "binary frame")
-        if self._stopped:
-            await trio.sleep_forever()
+        await self._stop_here()
         now = trio.current_time()
         try:
             decision = self._session.decide(text, now)
         except CommandError as error:
             decision = Reply(events.error(error))
         await self._keep_pace(decision, now)
-        if self._stopped:
-            await trio.sleep_forever()
+        await self._stop_here()
         if decision is not None:
             await self._carry_out(decision)
 
@@ -160,6 +158,11 @@ class Reader:
             if self._wire.broken:  # what a dead client left in the buffers is not dripped on for it
                 self._end.ask(Ending(drop=Drop.BROKEN, hard=True))
                 await trio.sleep_forever()
+
+    async def _stop_here(self) -> None:
+        """The boundary of a command: a reader that was stopped goes no further."""
+        if self._stopped:
+            await trio.sleep_forever()
 
     async def _carry_out(self, decision: Decision) -> None:
         match decision:
@@ -183,6 +186,7 @@ class Reader:
 
     async def _post(self, text: str, cid: str | None) -> None:
         await self._outlet.wait_room(self._member)
+        await self._stop_here()
         self._member.outstanding += 1
         try:
             await self._broker.submit(Say(self._member, text, cid))
@@ -204,7 +208,7 @@ class Reader:
         stay = self._member.current
         if stay is not None and stay.room.name != self._session.room:
             note(logging.INFO, "SWITCH", **self._who.fields(), room=stay.room.name, left=self._session.room)
-            self._session.room = stay.room.name
+            self._session.enter_room(stay.room.name)
 
     async def _history(self, query: ReadHistory) -> bytes:
         stay = self._member.current
