@@ -5,11 +5,12 @@ import trio
 import trio.testing
 
 from chatroom.pure.frames import text_frame
-from chatroom.tasks.ending import End
+from chatroom.tasks.ending import End, Ending
 from chatroom.tasks.outlet import CAPACITY, MAX_UNANSWERED, Answer, ConnectionOutlet
 from chatroom.tasks.stay import Member
 from chatroom.values.codes import CloseCode
 from chatroom.values.errors import Disconnect
+from chatroom.values.statistics import Drop
 
 
 def outlet() -> ConnectionOutlet:
@@ -57,6 +58,16 @@ def test_the_channel_has_place_for_all_that_can_be_under_way() -> None:
         out.answer(b"x")
     out.reply(b"x")
     out.wake()
+
+
+def test_past_that_the_connection_ends_and_the_broker_does_not() -> None:
+    end = End()
+    out = ConnectionOutlet(end)
+    for _ in range(CAPACITY):
+        out.answer(b"x")
+    assert end.ending is None
+    out.reply(b"x")
+    assert end.ending == Ending(drop=Drop.INTERNAL_ERROR, hard=True)
 
 
 async def test_a_further_message_waits_until_fewer_are_under_way(

@@ -34,7 +34,7 @@ from tests.support.raw import handshake
 
 PEM = str(ROOT / "tests" / "support" / "localhost.pem")
 RESTARTING = Disconnect(CloseCode.RESTART, "server is restarting")
-LIMITS = Limits(message_rate=0, head_seconds=3.0)
+LIMITS = Limits(message_rate=0, head_seconds=3.0, unauthenticated=3)
 
 
 class Fault(Exception):
@@ -272,6 +272,16 @@ async def test_a_cancelled_reception_leaves_nothing_behind() -> None:
         await client.stream.aclose()
 
 
+async def test_a_visitor_whose_place_is_needed_is_dropped(autojump_clock: trio.testing.MockClock) -> None:
+    async with open_desk() as desk:
+        silent = [desk.call() for _ in range(LIMITS.unauthenticated)]
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(desk.reception.lobby) == len(silent)
+        await desk.reception.lobby.wait_place()
+        await desk.wait_served(1)
+        assert len(desk.reception.lobby) == len(silent) - 1
+
+
 # TLS
 
 
@@ -321,6 +331,10 @@ async def test_the_end_of_all_is_waited_for() -> None:
     async with open_desk() as desk:
         await desk.reception.end_all(RESTARTING)  # nobody is here: nothing to wait for
     async with open_desk() as desk:
+        earlier = desk.call()
+        await earlier.upgrade("earlier")
+        await earlier.stream.send_eof()
+        await desk.wait_served(1)
         clients = [desk.call() for _ in range(3)]
         for number, client in enumerate(clients):
             await client.upgrade(f"user-{number}")
