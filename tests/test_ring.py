@@ -192,3 +192,14 @@ def check_slice(ring: Ring, told: list[bytes], after: int, most: int) -> None:
     assert count >= min(1, missing)
     assert count <= 1 or len(found.data) <= most
     assert count == missing or len(found.data) + len(expected[count]) > most
+
+
+def test_a_slice_that_two_readers_fetched_at_once_is_counted_once() -> None:
+    """Both found the ring too short and waited for the log; the second one finds the first one's."""
+    budget = RingBudget(100 * SLICES)
+    ring = Ring(budget, 9)
+    fetched = [frame(number) for number in range(1, 10)]
+    pieces = [ring.remember(fetched, 0, 9, 1000) for _ in range(50)]
+    assert all(piece is pieces[0] for piece in pieces)
+    assert budget.sliced == 27
+    assert ring.slice(0, 9, 1000) is pieces[0]

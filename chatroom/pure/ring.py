@@ -139,8 +139,10 @@ class Ring:
 
     def remember(self, frames: list[bytes], after: int, upto: int, max_bytes: int) -> Slice:
         """Make the slice that `slice` had to leave to the log, of `frames` from there, and keep it."""
-        piece = join(frames, after, max_bytes)
-        self._budget.remember(self, after, upto, max_bytes, piece)
+        piece = self._budget.recall(self, after, upto, max_bytes)  # another reader may have been quicker
+        if piece is None:
+            piece = join(frames, after, max_bytes)
+            self._budget.remember(self, after, upto, max_bytes, piece)
         return piece
 
 
