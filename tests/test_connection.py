@@ -619,13 +619,17 @@ async def test_any_other_end_does_not_wait_for_what_the_member_lacks() -> None:
 async def test_commands_that_come_after_an_end_was_asked_for_are_not_taken() -> None:
     async with open_house() as house:
         alice, bob = await house.call("alice"), await house.call("bob")
-        alice.connection.stop_reading()
+        await idle()
+        alice.transport.room = 0
+        await bob.send(say("hello"))
+        alice.end.disconnect(RESTART)  # which waits until alice has caught up
         await alice.send(say("too late"))
-        alice.end.disconnect(RESTART)
+        assert alice.closed_with is None
+        alice.transport.give_room(1 << 30)
         await idle()
         await alice.send(closing(1012))
         assert alice.ending == Ending(RESTART, Drop.RESTART)
-        assert bob.texts == []
+        assert bob.texts == ["hello"]
 
 
 async def test_an_end_interrupts_a_pace() -> None:
