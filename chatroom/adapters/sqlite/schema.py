@@ -1,0 +1,108 @@
+"""The tables of a log, their versions, and the epoch of the file.
+
+1. `application_id` says that a file is ours, `user_version` which form its tables have. Each step of
+   MIGRATIONS leads from one version to the next; a file is only ever led forward.
+2. A room has a row from its first message on. Its messages are dense from `trimmed + 1` on, so its last id
+   is that of its last message, or `trimmed` where none is left: ids go on though all messages are gone.
+3. All rooms of a file share one epoch, which goes where their last ids go. A copy carries a mark, and gets
+   an epoch of its own when it is opened as a database, in the transaction that takes the mark away.
+"""
+
+import sqlite3
+from collections.abc import Callable, Sequence
+
+APPLICATION_ID = 0x63686174  # "chat"
+
+_FIRST = (
+    "CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID",
+    "CREATE TABLE room (key INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, trimmed INTEGER NOT NULL)",
+    """CREATE TABLE message (
+        room INTEGER NOT NULL,
+        id INTEGER NOT NULL,
+        ts INTEGER NOT NULL,
+        username TEXT NOT NULL,
+        text TEXT NOT NULL,
+        cid TEXT,
+        PRIMARY KEY (room, id)
+    ) WITHOUT ROWID""",
+    "CREATE UNIQUE INDEX message_cid ON message (room, username, cid) WHERE cid IS NOT NULL",
+)
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST,)
+VERSION = len(MIGRATIONS)
+
+_EPOCH, _COPY = "epoch", "copy"
+
+
+def version_of(connection: sqlite3.Connection) -> int:
+    """The version of the file's tables; 0 for a file without any."""
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def migrate(connection: sqlite3.Connection, steps: Sequence[Sequence[str]] = MIGRATIONS) -> None:
+    """Lead the file to the last version, all steps or none."""
+    version = version_of(connection)
+    if version == len(steps):
+        return
+    with transaction(connection):
+        for step in steps[version:]:
+            for statement in step:
+                connection.execute(statement)
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {len(steps)}")
+
+
+def settle_epoch(connection: sqlite3.Connection, new_epoch: Callable[[], str], *, renew: bool) -> str:
+    """The epoch of the file; a new one if it has none, is an unopened copy, or `renew` asks for it."""
+    known = _meta(connection, _EPOCH)
+    if known is not None and not renew and _meta(connection, _COPY) is None:
+        return known
+    epoch = new_epoch()
+    with transaction(connection):
+        connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (_EPOCH, epoch))
+        connection.execute("DELETE FROM meta WHERE name = ?", (_COPY,))
+    return epoch
+
+
+def epoch_of(connection: sqlite3.Connection) -> str | None:
+    """The epoch of the file as it stands."""
+    return _meta(connection, _EPOCH)
+
+
+def mark_copy(connection: sqlite3.Connection) -> None:
+    """This file is a copy: it gets an epoch of its own when it is opened as a database."""
+    connection.execute("INSERT OR REPLACE INTO meta VALUES (?, 1)", (_COPY,))
+
+
+def _meta(connection: sqlite3.Connection, name: str) -> str | None:
+    row = connection.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
+    return None if row is None else str(row[0])
+
+
+class transaction:  # noqa: N801  (used like a function, as in contextlib)
+    """A transaction that writes: committed at the end of the block, rolled back by an exception in it.
+
+    What fails at the end is raised from there, after a rollback; whether it was stored is then for the
+    caller to find out.
+    """
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def __enter__(self) -> None:
+        self._connection.execute("BEGIN IMMEDIATE")
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            try:
+                self._connection.execute("COMMIT")
+            except BaseException:
+                self._roll_back()
+                raise
+        else:
+            self._roll_back()
+
+    def _roll_back(self) -> None:
+        if self._connection.in_transaction:  # some errors have rolled back by themselves
+            self._connection.execute("ROLLBACK")
