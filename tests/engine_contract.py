@@ -299,29 +299,28 @@ class EngineContract:
 
     # Against a model
 
-    @given(
-        st.lists(
-            st.lists(st.tuples(*[st.sampled_from("ab")] * 3, st.sampled_from(["", "1", "2"])), max_size=6)
-        )
-    )
-    def test_any_batches_leave_what_a_model_of_them_leaves(
-        self, batches: list[list[tuple[str, ...]]]
-    ) -> None:
-        async def run() -> None:
-            async with self.opened() as engine:
-                models = {"a": Model(), "b": Model()}
-                for room in models:
-                    await engine.open(room)
-                for batch in batches:
-                    drafts = [
-                        draft(text, cid or None, room=room, username=name) for room, name, text, cid in batch
-                    ]
-                    expected = [models[each.room].append(each) for each in drafts]
-                    assert await engine.append(drafts) == expected
-                for room, model in models.items():
-                    assert await read_all(engine, room, len(model.messages)) == model.messages
+    def test_any_batches_leave_what_a_model_of_them_leaves(self) -> None:
+        commands = st.tuples(*[st.sampled_from("ab")] * 3, st.sampled_from(["", "1", "2"]))
 
-        trio.run(run)
+        @given(st.lists(st.lists(commands, max_size=6)))  # in here: each engine's class has a run of its own
+        def check(batches: list[list[tuple[str, ...]]]) -> None:
+            trio.run(self._leave_what_a_model_leaves, batches)
+
+        check()
+
+    async def _leave_what_a_model_leaves(self, batches: list[list[tuple[str, ...]]]) -> None:
+        async with self.opened() as engine:
+            models = {"a": Model(), "b": Model()}
+            for room in models:
+                await engine.open(room)
+            for batch in batches:
+                drafts = [
+                    draft(text, cid or None, room=room, username=name) for room, name, text, cid in batch
+                ]
+                expected = [models[each.room].append(each) for each in drafts]
+                assert await engine.append(drafts) == expected
+            for room, model in models.items():
+                assert await read_all(engine, room, len(model.messages)) == model.messages
 
 
 @dataclass

@@ -12,11 +12,26 @@ All engines pass one suite of tests, `tests/engine_contract.py`.
 from collections.abc import Sequence
 from typing import Protocol
 
+import trio
+
 from chatroom.values.messages import Draft, Head, Message, Outcome, Page
 
 
 class Engine(Protocol):
     """A log per room."""
+
+    async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Run what the engine needs until cancelled; nothing else may be called before it has started.
+
+        Resource handling: what was handed in before the cancellation is finished, and everything closed,
+        before it returns; within a few seconds, whatever the disk does.
+        Error handling: raises StartError before it has started. What it raises later is a fault of ours.
+        """
+        ...
+
+    def troubles(self) -> tuple[str, ...]:
+        """Why nothing can be stored just now, in words for the operator; empty if it can. Never waits."""
+        ...
 
     async def open(self, room: str) -> Head:
         """Start using `room`: where its log stands now.
@@ -33,6 +48,8 @@ class Engine(Protocol):
         """Store the drafts in their order, in one commit; one outcome each, in the same order.
 
         Durability: on return everything reported Stored or Duplicate is as durable as the engine is.
+        What was reported Unknown is never shown by a later call of this run: either it is not there, or it
+        is taken back before the next draft is stored, or the same `cid` finds it after the next start.
         Ordering: ids rise with the order of the drafts in their room. At most one call at a time.
         A store that fails makes outcomes Unknown (may be there, may not) or Failed (certainly not);
         it raises nothing.

@@ -87,6 +87,15 @@ class MemoryEngine:
         self._used: OrderedDict[str, _Log] = OrderedDict()  # by last write, the stalest first
         self._idle: OrderedDict[str, _Log] = OrderedDict()  # by release, the stalest first
 
+    async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """See Engine. It needs nothing."""
+        task_status.started()
+        await trio.sleep_forever()
+
+    def troubles(self) -> tuple[str, ...]:
+        """See Engine. It has none."""
+        return ()
+
     async def open(self, room: str) -> Head:
         """See Engine."""
         await trio.lowlevel.checkpoint()

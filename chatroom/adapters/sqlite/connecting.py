@@ -1,7 +1,7 @@
 """How a connection to a database is made, and how its errors are told apart.
 
-    the store's  the disk is full or fails, the file is locked or damaged: no draft is guilty
-    a draft's    everything else: this draft can't be stored, others can
+the store's  the disk is full or fails, the file is locked or damaged: no draft is guilty
+a draft's    everything else: this draft can't be stored, others can
 """
 
 import os

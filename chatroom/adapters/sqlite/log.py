@@ -141,9 +141,7 @@ class Log:
         extent = draught.extents[room]
         key = extent.key
         if key is None:
-            key = self.connection.execute(
-                "INSERT INTO room (name, trimmed) VALUES (?, 0)", (room,)
-            ).lastrowid
+            key = self.connection.execute("INSERT INTO room (name, trimmed) VALUES (?, 0)", (room,)).lastrowid
         advanced = Extent(key, extent.trimmed, extent.last + 1)
         draught.extents[room] = advanced
         return advanced
@@ -216,7 +214,7 @@ class Log:
         return [name for (name,) in rows]
 
     def first_since(self, room: str, ts: int, limit: int) -> int:
-        """The id of the first message of `ts` or later among the `limit` oldest; if none is, the id after them."""
+        """The id of the first message since `ts` among the `limit` oldest; if none is, the id after them."""
         extent = self.extent(room)
         end = min(extent.trimmed + limit, extent.last)
         (young,) = self.connection.execute(

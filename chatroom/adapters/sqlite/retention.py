@@ -51,9 +51,14 @@ class Retention:
         """When to take the next step; infinity for never."""
         if self._retain.everything:
             return math.inf
-        if self._due_rooms or self._swept_to is not None:
+        if self.work_waits:
             return self._paused_until
         return max(self._sweep_at, self._paused_until)
+
+    @property
+    def work_waits(self) -> bool:
+        """There is something that may have to be trimmed."""
+        return bool(self._due_rooms) or self._swept_to is not None
 
     def written(self, rooms: set[str]) -> None:
         """Something was stored in these rooms."""
