@@ -1,6 +1,6 @@
 """The command line: from the arguments to an exit code.
 
-    0   stopped as asked (SIGTERM, SIGINT), or --help or --version printed
+    0   stopped as asked (SIGTERM, SIGINT), --help or --version printed, or a backup made
     1   ended by force (a second signal), or by an error of our own: one `crash` in the log
     2   can't start as asked: one line on standard error says what to do
 
@@ -31,9 +31,15 @@ def main(
 ) -> int:
     """Run the command line and return the exit code; `run` serves until it is told to stop."""
     fill_standard_descriptors()
-    arguments = sys.argv[1:] if argv is None else argv
+    environ = os.environ if environ is None else environ
     try:
-        asked = read_settings(_options(arguments), os.environ if environ is None else environ)
+        command, options = _command(sys.argv[1:] if argv is None else argv)
+        if command == "backup":
+            from chatroom import backup  # noqa: PLC0415  (see rule 2)
+
+            backup.run(options, environ)
+            return 0
+        asked = read_settings(options, environ)
         if isinstance(asked, str):
             say(asked)
             return 0
@@ -46,13 +52,15 @@ def main(
         return 1
 
 
-def _options(arguments: Sequence[str]) -> Sequence[str]:
-    """The options behind the name of the command, which may be left out."""
+def _command(arguments: Sequence[str]) -> tuple[str, Sequence[str]]:
+    """The name of the command, which may be left out, and the options behind it."""
     if not arguments or arguments[0].startswith("-"):
-        return arguments
-    if arguments[0] != "serve":
-        raise StartError(f"unknown command {arguments[0][:64]!r}; write serve or nothing, then the options")
-    return arguments[1:]
+        return "serve", arguments
+    if arguments[0] not in ("serve", "backup"):
+        raise StartError(
+            f"unknown command {arguments[0][:64]!r}; write serve or nothing, then the options, or backup"
+        )
+    return arguments[0], arguments[1:]
 
 
 def _run(settings: Settings) -> int:

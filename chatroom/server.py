@@ -1,6 +1,7 @@
 """The server: what it is made of, how it starts, and how it stops.
 
     root nursery
+    ├─ engine
     ├─ broker (with the committer and the openers of rooms)
     ├─ keepalive of all connections
     ├─ an accepting task per listener
@@ -9,36 +10,36 @@
 
 1. It serves only when everything could be opened; what can't is a StartError before a line is printed.
 2. Stopping: handshakes are refused, readers stop at a command boundary, what was taken is committed and
-   shown, everyone is told (1012), then the listeners close. Each step has a deadline.
-3. A fault in the broker ends the process, after everyone has been told (1011).
+   shown, everyone is told (1012), then the engine and the listeners close. Each step has a deadline; if what
+   was taken could not be committed within its own, the exit code says that something was wrong.
+3. A fault in the broker or the engine ends the process, after everyone has been told (1011).
 """
 
 import errno
 import gc
 import logging
 import os
-import secrets
 import signal
 import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
-from pathlib import Path
 
 import trio
 
 from chatroom import __version__
-from chatroom.adapters.memory import MemoryEngine
 from chatroom.adapters.standard import say
 from chatroom.advice import advise
 from chatroom.listeners import Listener, load_tls, open_listeners
 from chatroom.logs import flush
 from chatroom.metrics import CONTENT_TYPE, Metrics
 from chatroom.page import load_page
+from chatroom.parts import engine_for, read_tokens, verifier_for
 from chatroom.pure.csp import policy
 from chatroom.pure.tallies import Tallies
-from chatroom.pure.tokens import TokenTable, Verifier, Verifiers
+from chatroom.pure.tokens import Verifier
 from chatroom.reception import Reception
 from chatroom.settings import Settings
 from chatroom.site import ChatSite, Enquiry, Entrance
@@ -71,38 +72,14 @@ async def serve(settings: Settings) -> int:
     tls = None
     if settings.tls_cert is not None and settings.tls_key is not None:
         tls = load_tls(settings.tls_cert, settings.tls_key)
-    table = None if settings.tokens is None else _read_tokens(settings.tokens)
+    table = None if settings.tokens is None else read_tokens(settings.tokens)
     listeners = open_listeners(settings.hosts, settings.port, settings.unix, secure=tls is not None)
     try:
-        server = Server(settings, _verifier(settings, table, listeners), tls)
+        server = Server(settings, verifier_for(settings, table, listeners), tls)
         return await server.run(listeners)
     finally:
         for listener in listeners:
             listener.close()
-
-
-def _read_tokens(path: str) -> TokenTable:
-    try:
-        source = Path(path).read_bytes()
-    except OSError as error:
-        raise StartError(f"--tokens {path} can't be read ({error.strerror}): give a TOML file") from None
-    return TokenTable.parse(source, path)
-
-
-def _verifier(settings: Settings, table: TokenTable | None, listeners: Sequence[Listener]) -> Verifier:
-    """Whose tokens count: the file's, and the development tokens where they may."""
-    if table is not None and not settings.insecure_dev_tokens:
-        return table
-    if not settings.insecure_dev_tokens:
-        for listener in listeners:
-            if not listener.local:
-                raise StartError(
-                    f"anyone could come in at {listener.name} with a development token: give --tokens FILE, "
-                    "or a loopback --host, or --insecure-dev-tokens if that is meant"
-                )
-    note(logging.WARNING, "development_tokens", hint="anyone who can connect is let in; see --tokens")
-    development = TokenTable.development()
-    return development if table is None else Verifiers([table, development])
 
 
 class Server:
@@ -112,7 +89,7 @@ class Server:
         limits = settings.limits
         self._settings = settings
         self._settled = True
-        self._engine = MemoryEngine(lambda: secrets.token_urlsafe(6))
+        self._engine = engine_for(settings)
         self._metrics = Metrics(self.statistics)
         self._rooms = Rooms(self._engine, history=settings.history, ring_bytes=RING_BYTES)
         self._broker = Broker(
@@ -130,7 +107,7 @@ class Server:
             enquiry=Enquiry(*door),
             page=_page(),
             metrics=lambda: Response(200, self._metrics.render(), CONTENT_TYPE),
-            troubles=self._broker.troubles,
+            troubles=lambda: (*self._broker.troubles(), *self._engine.troubles()),
             clock=trio.current_time,
         )
         self._reception = Reception(
@@ -147,6 +124,7 @@ class Server:
         _tune_collector()
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a terminal that closes is no reason to drop everybody
         async with trio.open_nursery() as root:
+            await root.start(self._serve_engine)
             root.start_soon(self._run_broker)
             root.start_soon(self._reception.tender.run)
             with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
@@ -172,11 +150,23 @@ class Server:
         advise(self._settings)
         self._metrics.render()  # loads what it needs, while there are descriptors to open files with
 
+    async def _serve_engine(self, task_status: trio.TaskStatus[None]) -> None:
+        async with self._fatal("engine"):
+            await self._engine.serve(task_status=task_status)
+
     async def _run_broker(self) -> None:
-        try:
+        async with self._fatal("broker"):
             await self._broker.run()
+
+    @asynccontextmanager
+    async def _fatal(self, part: str) -> AsyncIterator[None]:
+        """Rule 3."""
+        try:
+            yield
+        except StartError:
+            raise
         except Exception as error:
-            note(logging.CRITICAL, "broker_failed", **whereabouts(error))
+            note(logging.CRITICAL, "part_failed", part=part, **whereabouts(error))
             self._site.draining = True
             with trio.move_on_after(CRASH_SECONDS):
                 await self._reception.end_all(BROKEN)

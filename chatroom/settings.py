@@ -20,8 +20,10 @@ from chatroom import __version__
 from chatroom.pure import written
 from chatroom.values.errors import StartError
 from chatroom.values.limits import Limits
+from chatroom.values.retain import Retain
 
 PREFIX = "CHATROOM_"
+NO_DATABASE = "none"
 _SEE_HELP = "--help lists the options"
 
 
@@ -36,6 +38,8 @@ class Settings:
     tls_key: str | None
     db: str
     history: int
+    retain: Retain | None
+    new_epoch: bool
     tokens: str | None
     insecure_dev_tokens: bool
     origins: frozenset[str] | None
@@ -72,12 +76,6 @@ class Option:
         return self.read is written.switch
 
 
-def _database(text: str) -> str:
-    if text == "none":
-        return text
-    raise ValueError(f"{text!r}: this version keeps messages in memory only; write none or leave it out")
-
-
 _SOON, _LONG = "10ms", "24h"
 
 OPTIONS: tuple[Option, ...] = (
@@ -87,8 +85,13 @@ OPTIONS: tuple[Option, ...] = (
     Option("unix", "unix", written.unix_path, None, "PATH", "listen on a Unix socket as well"),
     Option("tls-cert", "tls_cert", written.path, None, "FILE", "PEM file of the certificate chain"),
     Option("tls-key", "tls_key", written.path, None, "FILE", "PEM file of the private key"),
-    Option("db", "db", _database, "none", "none", "where messages are kept: none is in memory only"),
+    Option("db", "db", written.path, "chat.db", "PATH",
+           "the SQLite file that keeps the messages; none keeps them in memory only"),
     Option("history", "history", written.whole(0, 500), "50", "N", "messages replayed on join, 0 to 500"),
+    Option("retain", "retain", written.retain, None, "LIMIT",
+           "how long messages are kept: an age like 90d, a count per room like 100000, or both: 90d,100000"),
+    Option("new-epoch", "new_epoch", written.switch, "0", "",
+           "begin a new epoch, so that clients which resume are told what they may have missed"),
     Option("tokens", "tokens", written.path, None, "FILE", "TOML file of static tokens"),
     Option("insecure-dev-tokens", "insecure_dev_tokens", written.switch, "0", "",
            "allow the development tokens on an address that is not loopback"),
@@ -122,7 +125,7 @@ OPTIONS: tuple[Option, ...] = (
 )  # fmt: skip
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """argparse prints its usage and exits by itself; here a mistake is an exception like any other."""
 
     def error(self, message: str) -> NoReturn:
@@ -145,18 +148,18 @@ def read_settings(arguments: Sequence[str], environ: Mapping[str, str]) -> Setti
     if given.version:
         return f"chatroom {__version__}\n"
     if rest:
-        raise StartError(_unknown(rest[0]))
-    values = {option.target: _value(option, getattr(given, option.target), environ) for option in OPTIONS}
+        raise StartError(unknown(rest[0], OPTIONS))
+    values = {option.target: value_of(option, getattr(given, option.target), environ) for option in OPTIONS}
     _check_together(values)
     limits = {name.removeprefix("limits."): value for name, value in values.items() if "." in name}
     others = {name: value for name, value in values.items() if "." not in name}
     return Settings(**others, limits=Limits(**limits), unknown_variables=_unknown_variables(environ))
 
 
-def _parser() -> _Parser:
-    parser = _Parser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="chatroom",
-        usage="./chat.pyz [serve] [options]",
+        usage="./chat.pyz [serve] [options]\n       ./chat.pyz backup [--db PATH] TO",
         description="A chat server for browsers and other WebSocket clients, in one file.",
         epilog=f"Every option is also an environment variable: {PREFIX} and its name in capitals, hyphens as "
         "underscores; repeated values separated by commas, switches 1 or 0. The flag wins.",
@@ -164,28 +167,33 @@ def _parser() -> _Parser:
         allow_abbrev=False,
     )
     for option in OPTIONS:
-        how: dict[str, Any] = {"dest": option.target, "help": option.help}
-        if option.is_switch:
-            parser.add_argument(option.flag, action="append_const", const="1", **how)
-            continue
-        if option.default is not None:
-            how["help"] += f" [{option.default}]"
-        parser.add_argument(option.flag, action="append", metavar=option.metavar, **how)
+        add_option(parser, option)
     parser.add_argument("--version", action="store_true", help="print the version and exit")
     parser.add_argument("--help", "-h", action="store_true", help="print this text and exit")
     return parser
 
 
-def _unknown(word: str) -> str:
+def add_option(parser: Parser, option: Option) -> None:
+    """Have the parser gather what is given for the option, as text."""
+    how: dict[str, Any] = {"dest": option.target, "help": option.help}
+    if option.is_switch:
+        parser.add_argument(option.flag, action="append_const", const="1", **how)
+        return
+    if option.default is not None:
+        how["help"] += f" [{option.default}]"
+    parser.add_argument(option.flag, action="append", metavar=option.metavar, **how)
+
+
+def unknown(word: str, options: Iterable[Option]) -> str:
     """What to say of an argument that isn't ours. What follows `=` is not repeated: it may be a secret."""
     if not word.startswith("-"):
         return f"unexpected argument {word[:64]!r}; {_SEE_HELP}"
     name = word.partition("=")[0][:64]
-    near = difflib.get_close_matches(name, [option.flag for option in OPTIONS], n=1)
+    near = difflib.get_close_matches(name, [option.flag for option in options], n=1)
     return f"unknown option {name!r}; " + (f"did you mean {near[0]}?" if near else _SEE_HELP)
 
 
-def _value(option: Option, flags: list[str] | None, environ: Mapping[str, str]) -> Any:
+def value_of(option: Option, flags: list[str] | None, environ: Mapping[str, str]) -> Any:
     """The value of one option, from the first of flag, environment and default that has it."""
     source = option.flag
     texts = flags
@@ -208,6 +216,10 @@ def _check_together(values: Mapping[str, Any]) -> None:
     if (values["tls_cert"] is None) != (values["tls_key"] is None):
         have, lack = ("--tls-cert", "--tls-key") if values["tls_key"] is None else ("--tls-key", "--tls-cert")
         raise StartError(f"{have} needs {lack} beside it: give both, or neither to serve without TLS")
+    if values["db"] == NO_DATABASE:
+        for target, flag in (("retain", "--retain"), ("new_epoch", "--new-epoch")):
+            if values[target]:
+                raise StartError(f"{flag} means nothing with --db none: leave one of them out")
 
 
 def _unknown_variables(environ: Mapping[str, str]) -> tuple[str, ...]:

@@ -125,7 +125,7 @@ async def test_what_was_handed_in_before_the_end_is_stored(tmp_path: Path) -> No
     async with open_engine(path) as engine, trio.open_nursery() as nursery:
         await engine.open("r")
         nursery.start_soon(engine.append, [draft("hi")])
-        await trio.sleep(0)  # it has been handed in
+        await trio.lowlevel.checkpoint()  # it has been handed in
     assert query(path, "SELECT text FROM message") == [("hi",)]
 
 

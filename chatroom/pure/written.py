@@ -11,13 +11,17 @@ import re
 from collections.abc import Callable
 from ipaddress import ip_address
 
+from chatroom.values.retain import Retain
+
 _NUMBER = re.compile(r"[0-9]{1,15}(?:\.[0-9]{1,9})?")
 _DURATION = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)(ms|s|m|h)")
+_AGE = re.compile(r"([0-9]{1,6})(m|h|d)")
 _SIZE = re.compile(r"([0-9]{1,15})(KiB|MiB)?")
 _NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,252}[A-Za-z0-9_])?\.?")
 _ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://([a-z0-9_][a-z0-9._-]*|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?")
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_AGE_SECONDS = {"m": 60, "h": 3600, "d": 86400}
 _BYTES = {"": 1, "KiB": 1024, "MiB": 1024 * 1024}
 _DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 _UNIX_PATH_BYTES = 107
@@ -64,6 +68,23 @@ def _seconds(text: str) -> float:
     if _NUMBER.fullmatch(text):
         raise ValueError(f"{text!r} has no unit: write {text}s, or another of ms, s, m, h")
     raise ValueError(f"{text!r} is not a duration: write it like 500ms, 20s, 5m or 1h")
+
+
+def retain(text: str) -> Retain:
+    """How long messages are kept: an age, a count per room, or both with a comma between."""
+    seconds: int | None = None
+    count: int | None = None
+    for part in text.split(","):
+        if seconds is None and (age := _AGE.fullmatch(part.strip())) and int(age[1]):
+            seconds = int(age[1]) * _AGE_SECONDS[age[2]]
+        elif count is None and re.fullmatch(r"[0-9]{1,12}", part.strip()) and int(part):
+            count = int(part)
+        else:
+            raise ValueError(
+                f"{text!r} is no limit: write an age like 90d or 12h, a count per room like 100000, or both: "
+                "90d,100000"
+            )
+    return Retain(seconds, count)
 
 
 def size(low: str, high: str) -> Callable[[str], int]:

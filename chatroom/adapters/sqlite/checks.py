@@ -24,17 +24,17 @@ _HEADER = 100
 _WAL_MODE = 2
 
 
-def check_header(path: str) -> bool:
+def check_header(path: str, *, write: bool = True) -> bool:
     """Look at a file's first bytes; false if there is no file yet or nothing in it. Raises StartError."""
     try:
-        with open(path, "r+b", buffering=0) as file:
+        with open(path, "r+b" if write else "rb", buffering=0) as file:
             header = file.read(_HEADER)
     except FileNotFoundError:
         header = b""
     except OSError as error:
+        wanted = "read and written" if write else "read"
         raise StartError(
-            f"{path} can't be read and written ({error.strerror}): "
-            "give the server's user both rights, or choose another file by --db"
+            f"{path} can't be {wanted} ({error.strerror}): choose another file by --db"
         ) from None
     if not header:
         _check_no_leftovers(path, "is missing or empty")
