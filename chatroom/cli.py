@@ -58,7 +58,7 @@ def _command(arguments: Sequence[str]) -> tuple[str, Sequence[str]]:
         return "serve", arguments
     if arguments[0] not in ("serve", "backup"):
         raise StartError(
-            f"unknown command {arguments[0][:64]!r}; write serve or nothing, then the options, or backup"
+            f"unknown command {arguments[0][:64]!r}; write serve, backup or nothing, then the options"
         )
     return arguments[0], arguments[1:]
 

@@ -9,6 +9,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from chatroom.advice import SPARE_DESCRIPTORS
+from chatroom.backup import read_backup
 from chatroom.logs import VALUE_CHARS
 from chatroom.metrics import Metrics
 from chatroom.pure.handshake import PATHS
@@ -75,7 +76,11 @@ def test_the_commands_shown_are_accepted() -> None:
     )
     assert len(commands) >= 7
     for command in commands:
-        assert read_settings(command.removeprefix("serve ").split(), {})
+        name, _, options = command.partition(" ")
+        if name == "backup":
+            assert read_backup(options.split(), {})
+        else:
+            assert read_settings(command.removeprefix("serve ").split(), {})
 
 
 def test_every_metric_with_its_labels() -> None:

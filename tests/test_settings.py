@@ -8,6 +8,7 @@ from chatroom import __version__
 from chatroom.settings import OPTIONS, Settings, read_settings
 from chatroom.values.errors import StartError
 from chatroom.values.limits import Limits
+from chatroom.values.retain import Retain
 
 EXAMPLES: dict[str, tuple[str, object]] = {
     "host": ("127.0.0.1", ("127.0.0.1",)),
@@ -15,8 +16,10 @@ EXAMPLES: dict[str, tuple[str, object]] = {
     "unix": ("/run/chat.sock", "/run/chat.sock"),
     "tls-cert": ("c.pem", "c.pem"),
     "tls-key": ("k.pem", "k.pem"),
-    "db": ("none", "none"),
+    "db": ("/srv/chat.db", "/srv/chat.db"),
     "history": ("500", 500),
+    "retain": ("90d,100000", Retain(7_776_000, 100_000)),
+    "new-epoch": ("1", True),
     "tokens": ("t.toml", "t.toml"),
     "insecure-dev-tokens": ("1", True),
     "origin": ("https://a.example", frozenset({"https://a.example"})),
@@ -71,8 +74,10 @@ def test_the_defaults_are_those_of_the_limits_and_of_the_contract() -> None:
         unix=None,
         tls_cert=None,
         tls_key=None,
-        db="none",
+        db="chat.db",
         history=50,
+        retain=None,
+        new_epoch=False,
         tokens=None,
         insecure_dev_tokens=False,
         origins=None,
@@ -160,9 +165,16 @@ def test_rate_zero_is_allowed() -> None:
         (["--port", "1", "3000"], "unexpected argument '3000'; --help lists the options"),
         (["x\u2028y"], "unexpected argument 'x\\u2028y'; --help lists the options"),
         (
-            ["--db", "chat.db"],
-            "--db: 'chat.db': this version keeps messages in memory only; write none or leave it out",
+            ["--retain", "90x"],
+            "--retain: '90x' is no limit: write an age like 90d or 12h, a count per room like 100000, "
+            "or both: 90d,100000",
         ),
+        (["--db", ""], "--db: an empty file name: give the path of a file"),
+        (
+            ["--db", "none", "--retain", "1d"],
+            "--retain means nothing with --db none: leave one of them out",
+        ),
+        (["--db", "none", "--new-epoch"], "--new-epoch means nothing with --db none: leave one of them out"),
         (["--history", "501"], "--history: '501' is not a whole number from 0 to 500"),
         (["--burst", "0"], "--burst: '0' is not a whole number from 1 to 1000000"),
         (["--rate", "nan"], "--rate: 'nan' is not a number from 0 to 1e+06"),
@@ -191,9 +203,7 @@ def test_mistakes_on_the_command_line(arguments: list[str], line: str) -> None:
     assert mistake(*arguments) == line
 
 
-@pytest.mark.parametrize(
-    "name", ["retain", "redis", "node", "reuse-port", "new-epoch", "jwt-secret-file", "trusted-proxy"]
-)
+@pytest.mark.parametrize("name", ["redis", "node", "reuse-port", "jwt-secret-file", "trusted-proxy"])
 def test_what_this_version_does_not_have_is_not_offered(name: str) -> None:
     assert mistake(f"--{name}", "x").startswith(f"unknown option '--{name}'")
 

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatroom.pure import written
+from chatroom.values.retain import Retain
 
 BAD_NUMBERS = ["", " ", "-1", "+1", "1e3", "nan", "inf", "NaN", "0x10", "1_000", "٣", "1 ", "9" * 16, "abc"]
 
@@ -226,3 +227,27 @@ def test_a_reader_raises_nothing_but_value_errors_of_one_line(
         read(text)
     except ValueError as error:
         assert str(error).isprintable()  # noqa: PT017
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("90d", Retain(7_776_000, None)),
+        ("12h", Retain(43_200, None)),
+        ("30m", Retain(1_800, None)),
+        ("100000", Retain(None, 100_000)),
+        ("90d,100000", Retain(7_776_000, 100_000)),
+        ("1, 1d", Retain(86_400, 1)),
+    ],
+)
+def test_how_long_messages_are_kept(text: str, expected: Retain) -> None:
+    assert written.retain(text) == expected
+    assert not expected.everything
+
+
+@pytest.mark.parametrize(
+    "text", ["", ",", "0", "0d", "90s", "1d,2d", "1,2", "90d,", "-1", "1.5d", "9" * 13, "1d,1,1d", "٣"]
+)
+def test_no_limits(text: str) -> None:
+    with pytest.raises(ValueError, match="is no limit"):
+        written.retain(text)

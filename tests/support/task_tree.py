@@ -24,7 +24,7 @@ def tree(task: trio.lowlevel.Task) -> list[Any]:
 
 async def main() -> None:
     """Serve, connect, look."""
-    settings = read_settings(["--host", "127.0.0.1", "--port", "0"], {})
+    settings = read_settings(["--host", "127.0.0.1", "--port", "0", "--db", "none"], {})
     assert isinstance(settings, Settings)
     listeners = open_listeners(settings.hosts, settings.port, None, secure=False)
     server = Server(settings, TokenTable.development(), None)
