@@ -14,6 +14,7 @@
 """
 
 import logging
+import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -27,7 +28,7 @@ from chatroom.adapters.sqlite.connecting import (
 )
 from chatroom.adapters.sqlite.log import Extent, Log
 from chatroom.adapters.sqlite.opening import Opened
-from chatroom.adapters.sqlite.schema import epoch_of, transaction
+from chatroom.adapters.sqlite.schema import transaction
 from chatroom.values.errors import Unavailable
 from chatroom.values.journal import note
 from chatroom.values.messages import Draft, Message, Outcome, Page, Unknown
@@ -46,11 +47,25 @@ _WORDS = {
 }
 
 
+def _words(error: Exception) -> str:
+    """What is wrong, for the operator."""
+    if isinstance(error, Unavailable):
+        return str(error)
+    return f"{_WORDS.get(error_code(error), 'the log fails')} ({error_name(error)})"
+
+
+def _identity(path: str) -> tuple[int, int]:
+    """Which file that is, whatever its name."""
+    found = os.stat(path)
+    return found.st_dev, found.st_ino
+
+
 class Store:
     """The log of an open database, used by one thread."""
 
     def __init__(self, opened: Opened, now: Callable[[], float]) -> None:
         self._path = opened.path
+        self._file = _identity(opened.path)
         self._epoch = opened.epoch
         self._lock = opened.lock
         self._now = now
@@ -98,7 +113,7 @@ class Store:
     def _fail(self, error: Exception, before: dict[str, int]) -> None:
         """Rules 1 and 2."""
         code = error_code(error)
-        self.trouble = f"{_WORDS.get(code, 'the log fails')} ({error_name(error)})"
+        self.trouble = _words(error)
         note(logging.ERROR, "log_failed", reason=self.trouble)
         if code not in _CERTAIN:
             self._doubtful = before
@@ -120,8 +135,8 @@ class Store:
             if self._doubtful is not None:
                 self._look_up_anew(self._doubtful)
             self._probe()
-        except (sqlite3.Error, OSError, MemoryError) as error:
-            self.trouble = f"{_WORDS.get(error_code(error), 'the log fails')} ({error_name(error)})"
+        except (sqlite3.Error, OSError, MemoryError, Unavailable) as error:
+            self.trouble = _words(error)
             self._retry_at = self._now() + RETRY_SECONDS
             if self._doubtful is None and error_code(error) not in _CERTAIN:
                 self._doubtful = {}
@@ -136,9 +151,10 @@ class Store:
             old, self._log = self._log, None
             with suppress(sqlite3.Error):
                 old.close()
+        if _identity(self._path) != self._file:
+            raise Unavailable("another file is in the place of the database")
         connection = connect(self._path, "rw")
         try:
-            self._check_same(connection)
             sync_fully(connection)
             use_write_ahead_log(connection)
             log = Log(connection)
@@ -151,16 +167,14 @@ class Store:
         self._log = log
         self._doubtful = None
 
-    def _check_same(self, connection: sqlite3.Connection) -> None:
-        if epoch_of(connection) != self._epoch:
-            raise sqlite3.OperationalError("another database is in its place")
-
     @staticmethod
     def _settle(connection: sqlite3.Connection) -> None:
         """Move all of the write-ahead log into the database."""
         (busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         if busy:
-            raise sqlite3.OperationalError("the write-ahead log is being read")
+            raise Unavailable(
+                "the disk has failed, and the way back waits for a program that reads the database"
+            )
 
     def _probe(self) -> None:
         """Rule 3."""

@@ -1,0 +1,207 @@
+"""A store in trouble: what is told, what is there afterwards, and the way back."""
+
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from chatroom.adapters.sqlite.opening import Opened, open_database
+from chatroom.adapters.sqlite.store import RETRY_SECONDS, Store
+from chatroom.values.errors import Unavailable
+from chatroom.values.messages import Duplicate, Message, Outcome, Stored, Unknown
+from tests.engine_contract import TS, draft, ids
+from tests.support.database import epochs, open_store, query
+
+
+class Faulty(sqlite3.Connection):
+    """A connection whose commits fail when it is told to: before they are done, or after."""
+
+    fault: str | None = None
+    code = "SQLITE_IOERR_FSYNC"
+
+    def execute(self, statement: str, *values: object) -> sqlite3.Cursor:  # type: ignore[override]
+        fault = self.fault if statement == "COMMIT" else None
+        if fault == "after":
+            super().execute(statement, *values)
+        if fault is not None:
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorname = self.code
+            error.sqlite_errorcode = getattr(sqlite3, self.code)
+            raise error
+        return super().execute(statement, *values)
+
+
+class Clock:
+    """Time that the test moves."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "chat.db"
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def faulty_store(path: Path, now: Callable[[], float]) -> tuple[Store, Faulty]:
+    """A store whose first connection can be made to fail."""
+    opened = open_database(str(path), epochs(), renew=False)
+    opened.connection.close()
+    connection = sqlite3.connect(path, isolation_level=None, factory=Faulty)
+    connection.execute("PRAGMA synchronous = FULL")
+    return Store(Opened(opened.path, opened.lock, connection, opened.epoch), now), connection
+
+
+def stored(number: int, text: str, cid: str | None = None) -> Outcome:
+    return Stored(Message(number, TS, "alice", text, cid))
+
+
+@pytest.mark.parametrize("fault", ["before", "after"])
+def test_a_commit_of_unknown_outcome_is_taken_back_before_anything_is_written(
+    path: Path, clock: Clock, fault: str
+) -> None:
+    store, connection = faulty_store(path, clock)
+    with closing(store):
+        assert store.append([draft("1")]) == [stored(1, "1")]
+        connection.fault = fault
+        batch = [draft("2", "c"), draft("x", room="new"), draft("3")]
+        assert store.append(batch) == [Unknown()] * 3
+        assert store.trouble == "the disk fails (SQLITE_IOERR_FSYNC)"
+        # the next ids are those that would have been next, whatever the disk has kept
+        assert store.append([draft("other"), draft("2", "c"), draft("y", room="new")]) == [
+            stored(2, "other"),
+            stored(3, "2", "c"),
+            stored(1, "y"),
+        ]
+        assert store.trouble is None
+        assert [message.text for message in store.read("r", 0, 3, 50)] == ["1", "other", "2"]
+        assert store.extent("new").last == 1
+
+
+@pytest.mark.parametrize("fault", ["before", "after"])
+def test_what_a_process_that_ended_in_trouble_left_is_there_or_not_at_the_next_start(
+    path: Path, clock: Clock, fault: str
+) -> None:
+    store, connection = faulty_store(path, clock)
+    connection.fault = fault
+    assert store.append([draft("hi", "c")]) == [Unknown()]
+    store.close()
+    with closing(open_store(path)) as store:
+        expected = Duplicate(1) if fault == "after" else stored(1, "hi", "c")
+        assert store.append([draft("hi", "c")]) == [expected]
+
+
+def test_while_the_way_back_is_shut_nothing_is_written_and_it_is_not_tried_at_each_append(
+    path: Path, clock: Clock
+) -> None:
+    store, connection = faulty_store(path, clock)
+    with closing(store):
+        store.append([draft("1")])
+        connection.fault = "before"
+        store.append([draft("lost")])
+        with closing(sqlite3.connect(path)) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT * FROM message").fetchall()  # a backup: the log can't be emptied
+            assert store.append([draft("2")]) == [Unknown()]
+            assert store.trouble == (
+                "the disk has failed, and the way back waits for a program that reads the database"
+            )
+            with pytest.raises(Unavailable):
+                store.read("r", 0, 1, 1)
+        assert store.retry_at == clock.now + RETRY_SECONDS
+        assert store.append([draft("2")]) == [Unknown()]
+        assert not store.heal()
+        clock.now += RETRY_SECONDS
+        assert store.heal()
+        assert store.append([draft("2")]) == [stored(2, "2")]
+
+
+def test_a_database_that_was_put_in_its_place_is_not_written(
+    path: Path, clock: Clock, tmp_path: Path
+) -> None:
+    store, connection = faulty_store(path, clock)
+    with closing(store):
+        store.append([draft("1")])
+        connection.fault = "before"
+        store.append([draft("2")])
+        other = path.parent / "other.db"
+        opened = open_database(str(other), epochs("other"), renew=False)
+        opened.connection.close()
+        opened.lock.release()
+        other.replace(path)
+        assert store.append([draft("2")]) == [Unknown()]
+        assert store.trouble == "another file is in the place of the database"
+
+
+def limit_pages(store: Store, pages: int) -> None:
+    """A disk that is full from this size of the database on."""
+    store._in_use().connection.execute(f"PRAGMA max_page_count = {pages}")
+
+
+def test_a_full_disk_stores_nothing_leaves_no_hole_and_is_left_behind(path: Path, clock: Clock) -> None:
+    with closing(open_store(path, clock)) as store:
+        store.append([draft("1")])
+        (pages,) = store._in_use().connection.execute("PRAGMA page_count").fetchone()
+        limit_pages(store, pages)
+        big = [draft("x" * 4000, f"c{number}") for number in range(10)]
+        assert store.append([draft("2", "c"), *big]) == [Unknown()] * 11
+        assert store.trouble == "the disk is full (SQLITE_FULL)"
+        assert ids(store.read("r", 0, 1, 50)) == [1], "reading goes on"
+        assert store.append([draft("2", "c")]) == [Unknown()], "though this one would fit"
+        clock.now += RETRY_SECONDS
+        assert not store.heal()
+        limit_pages(store, 1_000_000)
+        assert not store.heal()
+        clock.now += RETRY_SECONDS
+        assert store.heal()
+        assert store.trouble is None
+        assert store.append([draft("2", "c")]) == [stored(2, "2", "c")]
+
+
+def test_a_program_that_locks_the_database_is_waited_for(path: Path, clock: Clock) -> None:
+    with closing(open_store(path, clock)) as store:
+        store.append([draft("1")])
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            assert store.append([draft("2")]) == [Unknown()]
+            assert store.trouble == "another program has locked the database (SQLITE_BUSY)"
+            assert ids(store.read("r", 0, 1, 50)) == [1]
+        assert store.append([draft("2")]) == [stored(2, "2")]
+
+
+def test_trimming_that_fails_is_trouble_too(path: Path, clock: Clock) -> None:
+    store, connection = faulty_store(path, clock)
+    with closing(store):
+        store.append([draft("1"), draft("2")])
+        connection.fault = "before"
+        assert not store.trim({"r": 2})
+        assert store.trouble is not None
+        assert not store.trim({"r": 2})
+        assert store.heal()
+        assert store.trim({"r": 2})
+        assert ids(store.read("r", 1, 2, 50)) == [2]
+
+
+def test_a_probe_that_fails_leaves_its_own_outcome_in_doubt(path: Path, clock: Clock) -> None:
+    store, connection = faulty_store(path, clock)
+    with closing(store):
+        store.append([draft("1")])
+        connection.code = "SQLITE_FULL"
+        connection.fault = "before"
+        store.append([draft("2")])
+        connection.code = "SQLITE_IOERR"
+        assert not store.heal()
+        connection.fault = None
+        clock.now += RETRY_SECONDS
+        assert store.heal()
+        assert store.append([draft("2")]) == [stored(2, "2")]
+        assert query(path, "SELECT name FROM meta ORDER BY name") == [("epoch",)]
