@@ -113,7 +113,7 @@ def test_while_the_way_back_is_shut_nothing_is_written_and_it_is_not_tried_at_ea
             reader.execute("SELECT * FROM message").fetchall()  # a backup: the log can't be emptied
             assert store.append([draft("2")]) == [Unknown()]
             assert store.trouble == (
-                "the disk has failed, and the way back waits for a program that reads the database"
+                "the disk has failed; a program that reads the database stands in the way back"
             )
             with pytest.raises(Unavailable):
                 store.read("r", 0, 1, 1)

@@ -172,9 +172,7 @@ class Store:
         """Move all of the write-ahead log into the database."""
         (busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         if busy:
-            raise Unavailable(
-                "the disk has failed, and the way back waits for a program that reads the database"
-            )
+            raise Unavailable("the disk has failed; a program that reads the database stands in the way back")
 
     def _probe(self) -> None:
         """Rule 3."""

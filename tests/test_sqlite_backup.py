@@ -1,0 +1,223 @@
+"""Backups: whole, of one moment, never over another file, and with an epoch of their own."""
+
+import os
+import sqlite3
+import threading
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from chatroom import cli
+from chatroom.adapters.sqlite.backup import back_up
+from chatroom.values.errors import StartError
+from tests.engine_contract import draft, ids
+from tests.support.database import open_store, query
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "chat.db"
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    (tmp_path / "backups").mkdir()
+    return tmp_path / "backups" / "copy.db"
+
+
+def names(folder: Path) -> set[str]:
+    return {each.name for each in folder.iterdir()}
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_a_copy_holds_all_that_was_stored(path: Path, target: Path, running: bool) -> None:
+    store = open_store(path)
+    store.append([draft(str(number), f"c{number}") for number in range(500)])
+    if not running:
+        store.close()
+    back_up(str(path), str(target))
+    if running:
+        store.append([draft("later")])
+        store.close()
+    assert names(target.parent) == {"copy.db"}
+    with closing(open_store(target)) as copy:
+        assert copy.extent("r").last == 500
+        assert ids(copy.read("r", 0, 500, 500)) == list(range(1, 501))
+
+
+def test_a_copy_gets_an_epoch_once_when_it_is_opened_as_a_database(path: Path, target: Path) -> None:
+    open_store(path).close()
+    query(path, "UPDATE meta SET value = 'original' WHERE name = 'epoch'")
+    back_up(str(path), str(target))
+    back_up(str(target), str(target) + "2")  # a copy of a copy is a copy
+    for each in (target, target.with_name("copy.db2")):
+        with closing(open_store(each)) as copy:
+            assert copy.epoch == "e1"
+        query(each, "UPDATE meta SET value = 'settled' WHERE name = 'epoch'")
+        with closing(open_store(each)) as copy:
+            assert copy.epoch == "settled"
+    with closing(open_store(path)) as store:
+        assert store.epoch == "original"
+
+
+def test_copies_made_while_it_is_written_are_of_one_moment(path: Path, tmp_path: Path) -> None:
+    """Each batch has one message in each of two rooms: a copy has as many here as there."""
+    stop = threading.Event()
+
+    def write() -> None:
+        with closing(open_store(path)) as store:
+            ready.set()
+            number = 0
+            while not stop.is_set():
+                number += 1
+                store.append([draft(str(number) * 50, room="a"), draft(str(number) * 50, room="b")])
+            last.append(number)
+
+    ready, last = threading.Event(), list[int]()
+    writer = threading.Thread(target=write)
+    writer.start()
+    ready.wait()
+    try:
+        for number in range(5):
+            back_up(str(path), str(tmp_path / f"copy{number}"))
+    finally:
+        stop.set()
+        writer.join()
+    counts = []
+    for number in range(5):
+        copy = tmp_path / f"copy{number}"
+        assert query(copy, "PRAGMA integrity_check") == [("ok",)]
+        rows = query(copy, "SELECT room, max(id), count(*) FROM message GROUP BY room")
+        assert not rows or rows[0][1:] == rows[1][1:] == (rows[0][1], rows[0][1])
+        counts.append(rows[0][1] if rows else 0)
+    assert counts == sorted(counts)
+    assert last[0] >= counts[-1]
+    assert query(path, "SELECT count(*) FROM message") == [(2 * last[0],)]
+
+
+def test_a_copy_moves_nothing_of_the_write_ahead_log(path: Path, target: Path) -> None:
+    with closing(open_store(path)) as store:
+        store.append([draft("hi")])
+        before = {name: (path.parent / name).read_bytes() for name in ("chat.db", "chat.db-wal")}
+        back_up(str(path), str(target))
+        assert {name: (path.parent / name).read_bytes() for name in before} == before
+
+
+def test_a_file_that_is_there_is_not_replaced(path: Path, target: Path) -> None:
+    open_store(path).close()
+    target.write_text("mine")
+    with pytest.raises(StartError, match="exists already"):
+        back_up(str(path), str(target))
+    assert target.read_text() == "mine"
+    target.unlink()
+    target.symlink_to("nowhere")
+    with pytest.raises(StartError, match="exists already"):
+        back_up(str(path), str(target))
+    assert names(target.parent) == {"copy.db"}
+
+
+def test_a_file_that_appears_meanwhile_is_not_replaced(
+    path: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_store(path).close()
+    link = os.link
+
+    def late(source: str, name: str) -> None:
+        target.write_text("mine")
+        link(source, name)
+
+    monkeypatch.setattr(os, "link", late)
+    with pytest.raises(StartError, match="exists already"):
+        back_up(str(path), str(target))
+
+    def without_links(source: str, name: str) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", without_links)
+    target.unlink()
+    back_up(str(path), str(target))
+    assert names(target.parent) == {"copy.db"}
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(None, "doesn't exist"), (b"", "is empty"), (b"garbage" * 100, "is no database")],
+)
+def test_what_is_no_database_is_not_copied(
+    path: Path, target: Path, content: bytes | None, words: str
+) -> None:
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(StartError, match=words):
+        back_up(str(path), str(target))
+    assert not names(target.parent)
+
+
+def test_a_damaged_database_and_a_place_that_is_not_there(path: Path, target: Path) -> None:
+    open_store(path).close()
+    with pytest.raises(StartError, match="can't be copied to"):
+        back_up(str(path), str(target / "deeper"))
+    os.truncate(path, 4096)
+    with pytest.raises(StartError, match="can't be copied to"):
+        back_up(str(path), str(target))
+    assert not names(target.parent)
+
+
+def test_a_copy_without_an_epoch_is_no_copy(path: Path, target: Path) -> None:
+    open_store(path).close()
+    query(path, "DELETE FROM meta")
+    with pytest.raises(StartError, match="DatabaseError"):
+        back_up(str(path), str(target))
+    assert not names(target.parent)
+
+
+# The command
+
+
+def run(*arguments: str, **environ: str) -> int:
+    return cli.main(["backup", *arguments], environ)
+
+
+def test_the_command(path: Path, target: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    open_store(path).close()
+    assert run("--db", str(path), str(target)) == 0
+    assert run(str(target) + "2", CHATROOM_DB=str(path)) == 0
+    assert capfd.readouterr().out == f"Copied {path} to {target}\nCopied {path} to {target}2\n"
+    assert names(target.parent) == {"copy.db", "copy.db2"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ([], "backup needs the name of the copy: ./chat.pyz backup --db chat.db TO"),
+        (
+            ["--db", "none", "x"],
+            "with --db none there is nothing to copy: give the server's database by --db",
+        ),
+        (["--bd", "a", "x"], "unknown option '--bd'; did you mean --db?"),
+        (["x", "y"], "unexpected argument 'y'; --help lists the options"),
+        (
+            ["--db", "/nowhere/chat.db", "x"],
+            "/nowhere/chat.db doesn't exist: give the server's database by --db",
+        ),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_code_2(
+    arguments: list[str], line: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*arguments) == 2
+    assert capfd.readouterr() == ("", f"chatroom: {line}\n")
+
+
+def test_help(capfd: pytest.CaptureFixture[str]) -> None:
+    assert run("--help") == 0
+    assert "--db PATH" in capfd.readouterr().out
+
+
+def test_the_copy_is_readable_by_any_sqlite(path: Path, target: Path) -> None:
+    """One file in rollback mode: nothing beside it is needed to read it."""
+    open_store(path).close()
+    back_up(str(path), str(target))
+    with closing(sqlite3.connect(f"file:{target}?immutable=1", uri=True)) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("delete",)
