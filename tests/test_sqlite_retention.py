@@ -173,7 +173,7 @@ def test_what_grows_old_is_found_by_the_next_sweep(world: World) -> None:
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for the thread."""
     with trio.fail_after(20):
-        while not condition():
+        while not condition():  # noqa: ASYNC110  (it tells nobody)
             await trio.sleep(0.005)
 
 
