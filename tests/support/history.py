@@ -1,0 +1,181 @@
+"""A history: what clients said, were told and saw, and a checker that finds what must not be in it.
+
+    lost        acknowledged or seen, and not in the log afterwards
+    duplicate   one message under two ids, or one id twice in a stay
+    hole        an id missing in the log, or between two that a stay was shown
+    reorder     an id shown after a larger one
+    phantom     shown or kept, though nobody said it, or though its sender was told that it isn't stored
+    changed     one message told under different ids, or one id with different contents
+    stranger    shown to a connection that isn't in the room
+    unrecovered a resume that was denied though nothing stood in its way, or that began at another place
+
+1. Clients write records in the order in which things happened to each of them; nothing else is trusted.
+2. Messages are known by username and `cid`, which every client makes unique.
+3. An answer that says "unknown" is no record: it says nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What a message says, and who says it."""
+
+    username: str
+    cid: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A message was sent, for the first time or again."""
+
+    room: str
+    content: Content
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """The sender was told: stored under this id, or (None) certainly not stored."""
+
+    room: str
+    username: str
+    cid: str
+    id: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Entered:
+    """A connection's stay in a room began, behind `replay` messages up to `last_id`."""
+
+    stay: int
+    room: str
+    epoch: str
+    last_id: int
+    replay: int
+    since: int | None = None
+    recovered: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Saw:
+    """A message was shown in a stay; `room` is what its frame says."""
+
+    stay: int
+    room: str
+    id: int
+    content: Content
+
+
+MOST_RECOVERED = 500
+"""The most messages that a resume brings back."""
+
+Record = Said | Told | Entered | Saw
+Log = Mapping[str, Sequence[tuple[int, Content]]]
+"""All that is kept of each room in the end, as it was read."""
+
+
+@dataclass(slots=True)
+class _Stay:
+    room: str
+    next: int
+
+
+@dataclass(slots=True)
+class Checker:
+    """Takes records as they come, and judges them against the log whenever asked."""
+
+    faults: list[str] = field(default_factory=list)
+    _said: set[tuple[str, Content]] = field(default_factory=set)
+    _refused: set[tuple[str, str, str]] = field(default_factory=set)
+    _stays: dict[int, _Stay] = field(default_factory=dict)
+    _epochs: dict[str, str] = field(default_factory=dict)
+    _ids: dict[tuple[str, str, str], int] = field(default_factory=dict)
+    _contents: dict[tuple[str, int], Content] = field(default_factory=dict)
+
+    def take(self, record: Record) -> None:
+        """One more thing that happened."""
+        match record:
+            case Said(room, content):
+                self._said.add((room, content))
+            case Told(room, username, cid, None):
+                self._refused.add((room, username, cid))
+            case Told(room, username, cid, number):
+                self._identify((room, username, cid), number)
+            case Entered():
+                self._enter(record)
+            case Saw():
+                self._see(record)
+
+    def _fault(self, kind: str, what: object) -> None:
+        self.faults.append(f"{kind}: {what}")
+
+    def _identify(self, message: tuple[str, str, str], number: int | None) -> None:
+        assert number is not None
+        if self._ids.setdefault(message, number) != number:
+            self._fault("changed", f"{message} is {self._ids[message]} and {number}")
+
+    def _enter(self, stay: Entered) -> None:
+        first = stay.last_id - stay.replay + 1
+        same = self._epochs.setdefault(stay.room, stay.epoch) == stay.epoch
+        self._epochs[stay.room] = stay.epoch
+        if stay.since is not None and same:
+            in_reach = stay.last_id - stay.since <= MOST_RECOVERED
+            if stay.recovered != in_reach or (in_reach and first != stay.since + 1):
+                self._fault("unrecovered", stay)
+        self._stays[stay.stay] = _Stay(stay.room, first)
+
+    def _see(self, saw: Saw) -> None:
+        stay = self._stays.get(saw.stay)
+        if stay is None or stay.room != saw.room:
+            self._fault("stranger", saw)
+            return
+        if saw.id == stay.next - 1:
+            self._fault("duplicate", saw)
+        elif saw.id < stay.next:
+            self._fault("reorder", saw)
+        elif saw.id > stay.next:
+            self._fault("hole", f"{stay.next} before {saw}")
+        stay.next = max(stay.next, saw.id + 1)
+        self._know(saw.room, saw.id, saw.content)
+
+    def _know(self, room: str, number: int, content: Content) -> None:
+        """This message has been shown under this id."""
+        if self._contents.setdefault((room, number), content) != content:
+            self._fault("changed", f"{number} in {room} is {self._contents[room, number]} and {content}")
+        if (room, content) not in self._said:
+            self._fault("phantom", f"{content} in {room} was never said")
+        self._identify((room, content.username, content.cid), number)
+
+    def judge(self, log: Log) -> list[str]:
+        """Everything wrong up to now, the log being this; empty if nothing is."""
+        faults, self.faults = self.faults, []
+        for room, messages in log.items():
+            self._judge_room(room, messages)
+        kept = {(room, number): content for room, messages in log.items() for number, content in messages}
+        for (room, number), content in self._contents.items():
+            if kept.get((room, number)) != content:
+                self._fault("lost", f"{number} in {room} was seen as {content}")
+        for (room, username, cid), number in self._ids.items():
+            found = kept.get((room, number))
+            if found is None or (found.username, found.cid) != (username, cid):
+                self._fault("lost", f"{number} in {room} was told to {username} for {cid}")
+        faults, self.faults = faults + self.faults, faults
+        return faults
+
+    def _judge_room(self, room: str, messages: Iterable[tuple[int, Content]]) -> None:
+        seen: dict[tuple[str, str], int] = {}
+        for expected, (number, content) in enumerate(messages, 1):
+            if number != expected:
+                self._fault("hole", f"{number} stands at {expected} in the log of {room}")
+            mark = (content.username, content.cid)
+            if mark in seen:
+                self._fault("duplicate", f"{mark} is {seen[mark]} and {number} in the log of {room}")
+            seen[mark] = number
+            if (room, content) not in self._said:
+                self._fault("phantom", f"{content} in the log of {room} was never said")
+            if (room, *mark) in self._refused:
+                self._fault("phantom", f"{mark} is in the log of {room}, and was told not to be")

@@ -1,0 +1,188 @@
+"""The history checker: silent on a clean history, and no fault that is planted in one goes unseen."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from tests.support.history import Checker, Content, Entered, Log, Record, Said, Saw, Told
+
+ALICE = Content("alice", "a1", "hi")
+BOB = Content("bob", "b1", "ho")
+AGAIN = Content("alice", "a2", "hi")
+OTHER = Content("carol", "c1", "elsewhere")
+
+Story = tuple[list[Record], dict[str, list[tuple[int, Content]]]]
+
+
+def clean() -> Story:
+    """Alice (stays 1 and 3) and Bob (2) in r, Carol (4) in s; Alice comes back and resumes."""
+    records: list[Record] = [
+        Entered(1, "r", "e", 0, 0),
+        Said("r", ALICE),
+        Saw(1, "r", 1, ALICE),
+        Told("r", "alice", "a1", 1),
+        Entered(2, "r", "e", 1, 1),
+        Saw(2, "r", 1, ALICE),
+        Said("r", BOB),
+        Saw(2, "r", 2, BOB),
+        Told("r", "bob", "b1", 2),
+        Said("r", AGAIN),
+        Entered(3, "r", "e", 3, 2, since=1, recovered=True),
+        Saw(3, "r", 2, BOB),
+        Saw(3, "r", 3, AGAIN),
+        Said("r", AGAIN),
+        Told("r", "alice", "a2", 3),
+        Saw(2, "r", 3, AGAIN),
+        Entered(4, "s", "e", 0, 0),
+        Said("s", OTHER),
+        Saw(4, "s", 1, OTHER),
+    ]
+    return records, {"r": [(1, ALICE), (2, BOB), (3, AGAIN)], "s": [(1, OTHER)]}
+
+
+def judge(records: list[Record], log: Log) -> list[str]:
+    checker = Checker()
+    for record in records:
+        checker.take(record)
+    return checker.judge(log)
+
+
+def test_a_clean_history_has_no_fault() -> None:
+    assert judge(*clean()) == []
+
+
+def test_a_history_is_judged_as_often_as_wanted() -> None:
+    records, log = clean()
+    checker = Checker()
+    for record in records:
+        checker.take(record)
+    assert checker.judge(log) == []
+    checker.take(Saw(4, "r", 4, BOB))
+    assert len(checker.judge(log)) == 1
+    assert len(checker.judge(log)) == 1, "what was found stays found"
+
+
+def acknowledged_lost(story: Story) -> None:
+    records, log = story
+    log["r"].pop()
+    records[:] = [each for each in records if not (isinstance(each, Saw) and each.id == 3)]
+
+
+def seen_lost(story: Story) -> None:
+    records, log = story
+    log["r"].pop()
+    records[:] = [each for each in records if not (isinstance(each, Told) and each.id == 3)]
+
+
+def replaced(story: Story) -> None:
+    story[1]["r"][0] = (1, replace(ALICE, text="other"))
+
+
+def stored_twice(story: Story) -> None:
+    story[1]["r"].append((4, AGAIN))
+
+
+def shown_twice(story: Story) -> None:
+    story[0].append(Saw(2, "r", 3, AGAIN))
+
+
+def hole_in_the_log(story: Story) -> None:
+    story[1]["s"][0] = (2, OTHER)
+
+
+def hole_in_a_stay(story: Story) -> None:
+    story[0].remove(Saw(3, "r", 2, BOB))
+
+
+def hole_before_a_replay(story: Story) -> None:
+    story[0].remove(Saw(2, "r", 1, ALICE))
+
+
+def out_of_order(story: Story) -> None:
+    first, second = story[0].index(Saw(3, "r", 2, BOB)), story[0].index(Saw(3, "r", 3, AGAIN))
+    story[0][first], story[0][second] = story[0][second], story[0][first]
+
+
+def never_said(story: Story) -> None:
+    story[0].remove(Said("r", BOB))
+
+
+def kept_though_never_said(story: Story) -> None:
+    story[1]["s"].append((2, Content("mallory", "m", "boo")))
+
+
+def kept_though_refused(story: Story) -> None:
+    story[0].append(Told("s", "carol", "c1", None))
+
+
+def other_id_on_retry(story: Story) -> None:
+    story[0].append(Told("r", "alice", "a1", 2))
+
+
+def other_content_for_another(story: Story) -> None:
+    story[0][story[0].index(Saw(3, "r", 2, BOB))] = Saw(3, "r", 2, ALICE)
+
+
+def shown_to_a_stranger(story: Story) -> None:
+    story[0].append(Saw(4, "r", 4, BOB))
+
+
+def shown_before_entering(story: Story) -> None:
+    story[0].insert(0, Saw(9, "r", 1, ALICE))
+
+
+def recovery_denied(story: Story) -> None:
+    index = next(at for at, each in enumerate(story[0]) if isinstance(each, Entered) and each.stay == 3)
+    story[0][index] = Entered(3, "r", "e", 3, 2, since=1, recovered=False)
+
+
+def recovery_from_another_place(story: Story) -> None:
+    index = next(at for at, each in enumerate(story[0]) if isinstance(each, Entered) and each.stay == 3)
+    story[0][index] = Entered(3, "r", "e", 3, 2, since=0, recovered=True)
+
+
+@pytest.mark.parametrize(
+    ("plant", "kind"),
+    [
+        (acknowledged_lost, "lost"),
+        (seen_lost, "lost"),
+        (replaced, "lost"),
+        (stored_twice, "duplicate"),
+        (shown_twice, "duplicate"),
+        (hole_in_the_log, "hole"),
+        (hole_in_a_stay, "hole"),
+        (hole_before_a_replay, "hole"),
+        (out_of_order, "reorder"),
+        (never_said, "phantom"),
+        (kept_though_never_said, "phantom"),
+        (kept_though_refused, "phantom"),
+        (other_id_on_retry, "changed"),
+        (other_content_for_another, "changed"),
+        (shown_to_a_stranger, "stranger"),
+        (shown_before_entering, "stranger"),
+        (recovery_denied, "unrecovered"),
+        (recovery_from_another_place, "unrecovered"),
+    ],
+)
+def test_a_planted_fault_is_found(plant: Callable[[Story], None], kind: str) -> None:
+    story = clean()
+    plant(story)
+    found = judge(*story)
+    assert any(fault.startswith(kind + ": ") for fault in found), found
+
+
+@pytest.mark.parametrize(
+    ("missed", "recovered", "clean"),
+    [(500, True, True), (501, False, True), (500, False, False), (501, True, False)],
+)
+def test_a_resume_reaches_so_far_and_no_further(missed: int, recovered: bool, clean: bool) -> None:
+    stay = Entered(1, "r", "e", 1000, missed if recovered else 50, since=1000 - missed, recovered=recovered)
+    assert (judge([stay], {}) == []) == clean
+
+
+def test_a_new_epoch_is_no_fault_of_a_resume() -> None:
+    records, log = clean()
+    records.append(Entered(5, "s", "new", 1, 1, since=1, recovered=False))
+    records.append(Saw(5, "s", 1, OTHER))
+    assert judge(records, log) == []
