@@ -2,7 +2,7 @@
 
 import sys
 
-from benchmarks import fanout, idle, joins, rooms, start
+from benchmarks import fanout, idle, joins, log, rooms, start
 from benchmarks.prepare import prepare
 
 PROGRAMS = {
@@ -11,6 +11,7 @@ PROGRAMS = {
     "idle": idle.main,
     "rooms": rooms.main,
     "start": start.main,
+    "log": log.main,
 }
 
 

@@ -1,0 +1,239 @@
+"""The log on disk: messages accepted, a page of history, and the start, each with a large file.
+
+1. `senders`: 200 clients, each in a room of its own, each sends its next message when its last has come back.
+   The answers are counted while the clock runs and checked when it has stopped: ids dense, texts in order.
+2. `engine`: the same without sockets: batches of 200 drafts, one after the other.
+3. `page`: 50 messages from the middle of a room of five million, and from a room of fifty.
+4. `start`: from the command to `Listening`, on a file of a million messages.
+
+Ours alone is measured. The database lies where `--folder` says, which should be a real disk.
+"""
+
+import argparse
+import gc
+import json
+import random
+import select
+import socket
+import sqlite3
+import sys
+import tempfile
+import time
+from contextlib import closing
+from functools import partial
+from itertools import count
+from pathlib import Path
+
+import trio
+
+from benchmarks import wire
+from benchmarks.idle import await_welcome
+from benchmarks.report import spread
+from benchmarks.systems import BUILD, OURS, chosen, options, prepare_generator, running
+from chatroom.adapters.sqlite.engine import SqliteEngine
+from chatroom.adapters.sqlite.opening import open_database
+from chatroom.values.messages import Draft, Stored
+
+PATIENCE = 15.0
+TEXT = "a usual message of a user, of a usual length"
+CID = '"cid":"%08d-0000-4000-8000-%012d"'
+
+
+class Sender:
+    """A client that waits for its echo."""
+
+    def __init__(self, number: int, sock: socket.socket, *, cids: bool) -> None:
+        self.sock = sock
+        self._number = number
+        self._cids = cids
+        self.received = bytearray()
+        self.sent = 0
+
+    def send(self) -> None:
+        """The next message."""
+        cid = "," + CID % (self._number, self.sent) if self._cids else ""
+        self.sock.send(wire.masked(f'{{"event":"message","data":{{"text":"{self.sent}"}}{cid}}}'.encode()))
+        self.sent += 1
+
+    def check(self) -> None:
+        """Every echo has come, in its order, under the next id."""
+        frames = [json.loads(payload) for payload, _ in wire.frames(self.received)]
+        found = [(frame["id"], frame["data"]["text"]) for frame in frames]
+        if found != [(number + 1, str(number)) for number in range(self.sent)]:
+            raise wire.WrongDeliveryError(f"not the echoes of {self.sent} messages: {found[-3:]}")
+
+
+def talk(senders: list[Sender], seconds: float) -> float:
+    """Messages per second that came back."""
+    by_fd = {sender.sock.fileno(): sender for sender in senders}
+    echoes = 0
+    with select.epoll() as epoll:
+        for fd in by_fd:
+            epoll.register(fd, select.EPOLLIN)
+        for sender in senders:
+            sender.send()
+        begin = time.perf_counter()
+        while echoes < sum(sender.sent for sender in senders):
+            ready = epoll.poll(PATIENCE)
+            if not ready:
+                raise wire.WrongDeliveryError("no echo")
+            over = time.perf_counter() - begin > seconds
+            for fd, _ in ready:
+                sender = by_fd[fd]
+                sender.received += sender.sock.recv(65536)
+                echoes += 1  # it is one frame: there is one under way
+                if not over:
+                    sender.send()
+            if over and echoes >= sum(sender.sent for sender in senders):
+                break
+        elapsed = time.perf_counter() - begin
+    return echoes / elapsed
+
+
+def senders(args: argparse.Namespace, folder: Path, *, cids: bool) -> float:
+    """Of a server with a fresh database: messages per second."""
+    extra = ("--db", str(folder / f"senders-{cids}.db"), "--max-connections", "1000")
+    with running(chosen(args, *extra)[0]) as server:
+        sockets = [wire.connect(server.port, f"u{n}", f"room-{n}") for n in range(args.senders)]
+        for sock in sockets:
+            await_welcome(sock)
+        crowd = [Sender(number, sock, cids=cids) for number, sock in enumerate(sockets)]
+        cpu = server.cpu_seconds()
+        rate = talk(crowd, args.seconds)
+        cpu = server.cpu_seconds() - cpu
+        for sender in crowd:
+            sender.check()
+            sender.sock.close()
+    total = sum(sender.sent for sender in crowd)
+    print(f"  {'with cids' if cids else 'without  '} {rate:10,.0f} messages/s, "
+          f"{cpu * 1e6 / total:.1f} µs of CPU each", flush=True)  # fmt: skip
+    return rate
+
+
+async def append(folder: Path, batch: int, seconds: float, *, cids: bool) -> float:
+    """Drafts per second that the engine stores, batch after batch."""
+    engine = SqliteEngine(str(folder / f"engine-{cids}.db"), lambda: "bench")
+    async with trio.open_nursery() as nursery:
+        await nursery.start(lambda task_status: engine.serve(task_status=task_status))
+        rooms = [f"room-{number}" for number in range(batch)]
+        for room in rooms:
+            await engine.open(room)
+        stored, begin = 0, time.perf_counter()
+        for turn in count():
+            drafts = [
+                Draft(room, "alice", TEXT, f"{turn:08}-0000-4000-8000-{at:012}" if cids else None, 1)
+                for at, room in enumerate(rooms)
+            ]
+            outcomes = await engine.append(drafts)
+            stored += sum(isinstance(outcome, Stored) for outcome in outcomes)
+            if time.perf_counter() - begin > seconds:
+                break
+        elapsed = time.perf_counter() - begin
+        nursery.cancel_scope.cancel()
+    return stored / elapsed
+
+
+def make(path: Path, rooms: dict[str, int]) -> None:
+    """A database with that many messages in each room, written as fast as can be."""
+    opened = open_database(str(path), lambda: "bench", renew=False)
+    opened.connection.close()
+    opened.lock.release()
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA synchronous = OFF")
+        connection.execute("PRAGMA cache_size = -200000")
+        for key, (room, size) in enumerate(rooms.items(), 1):
+            connection.execute("BEGIN")
+            connection.execute("INSERT INTO room VALUES (?, ?, 0)", (key, room))
+            connection.executemany(
+                "INSERT INTO message VALUES (?, ?, ?, 'alice', ?, ?)",
+                (
+                    (key, number, number, TEXT, f"{number}" if number % 4 == 0 else None)
+                    for number in range(1, size + 1)
+                ),
+            )
+            connection.execute("COMMIT")
+
+
+async def pages(path: Path, rooms: dict[str, int], rounds: int) -> dict[str, list[float]]:
+    """Milliseconds that a page took, each from another place."""
+    engine = SqliteEngine(str(path), lambda: "bench")
+    chance = random.Random(1)
+    found: dict[str, list[float]] = {room: [] for room in rooms}
+    async with trio.open_nursery() as nursery:
+        await nursery.start(lambda task_status: engine.serve(task_status=task_status))
+        for room, size in rooms.items():
+            await engine.open(room)
+            for _ in range(rounds):
+                before = chance.randint(51, size + 1) if size > 50 else None
+                begin = time.perf_counter()
+                page = await engine.history(room, before=before, after=None, upto=size, limit=50)
+                found[room].append((time.perf_counter() - begin) * 1000)
+                if len(page.messages) != 50:
+                    raise wire.WrongDeliveryError(f"{len(page.messages)} messages in a page")
+        nursery.cancel_scope.cancel()
+    return found
+
+
+def starts(args: argparse.Namespace, path: Path) -> list[float]:
+    """Seconds to `Listening`."""
+    system = chosen(args, "--db", str(path))[0]
+    times = []
+    for _ in range(args.starts + 1):
+        begin = time.perf_counter()
+        with running(system):
+            times.append(time.perf_counter() - begin)
+    return times[1:]
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = options(__doc__, names=(OURS,))
+    parser.add_argument("--parts", nargs="+", default=["senders", "engine", "page", "start"], metavar="PART")
+    parser.add_argument("--folder", default=str(BUILD), help="where the databases lie; default: %(default)s")
+    parser.add_argument("--senders", type=int, default=200)
+    parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--messages", type=int, default=5_000_000, help="in the large room")
+    parser.add_argument("--pages", type=int, default=500)
+    parser.add_argument("--start-messages", type=int, default=1_000_000)
+    parser.add_argument("--starts", type=int, default=5)
+    parser.add_argument("--at-least", type=float, default=0.0, metavar="MESSAGES", help="exit 1 below it")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure what is asked for; the durability is that of every run: WAL, synchronous=FULL."""
+    args = parse(argv)
+    prepare_generator()
+    gc.disable()
+    least = float("inf")
+    print(f"log: SQLite {sqlite3.sqlite_version}, WAL, synchronous=FULL, in {args.folder}")
+    with tempfile.TemporaryDirectory(prefix="bench-log-", dir=args.folder) as name:
+        folder = Path(name)
+        if "senders" in args.parts:
+            print(f" {args.senders} senders, each in a room of its own and waiting for its echo")
+            least = min(senders(args, folder, cids=cids) for cids in (False, True))
+        if "engine" in args.parts:
+            for cids in (False, True):
+                rate = trio.run(partial(append, folder, args.senders, args.seconds, cids=cids))
+                print(
+                    f" engine alone, batches of {args.senders}, {'with' if cids else 'without'} cids: {rate:,.0f}/s"
+                )
+        if "page" in args.parts:
+            rooms = {"large": args.messages, "small": 50}
+            make(folder / "page.db", rooms)
+            for room, times in trio.run(pages, folder / "page.db", rooms, args.pages).items():
+                print(f" a page of 50 in a room of {rooms[room]:,}: {spread(times)} ms")
+            (folder / "page.db").unlink()
+        if "start" in args.parts:
+            make(folder / "start.db", {"general": args.start_messages})
+            print(
+                f" start on a file of {args.start_messages:,} messages: {spread(starts(args, folder / 'start.db'))} s"
+            )
+    if least >= args.at_least:
+        return 0
+    print(f"  below {args.at_least:,.0f} messages/s")
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
