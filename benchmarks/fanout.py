@@ -19,6 +19,7 @@ import select
 import socket
 import string
 import sys
+import tempfile
 import time
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -26,7 +27,7 @@ from zlib import crc32
 
 from benchmarks import wire
 from benchmarks.report import print_ratios, spread, verdict
-from benchmarks.systems import Server, chosen, options, prepare_generator, running
+from benchmarks.systems import BUILD, Server, chosen, options, prepare_generator, running
 
 ROOM = "bench"
 BUFFER = 1 << 18
@@ -220,6 +221,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--warmup", type=float, default=1.0)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
+        "--log", action="store_true", help="ours keeps its log on disk, in WAL with FULL sync"
+    )
+    parser.add_argument(
         "--at-least", type=float, default=0.0, metavar="RATIO", help="exit 1 below this median ratio"
     )
     return parser.parse_args(argv)
@@ -234,11 +238,12 @@ def main(argv: list[str] | None = None) -> int:
     rounds = []
     for _ in range(args.rounds):
         costs = {}
-        for system in chosen(args):
-            with running(system) as server:
-                result = measure(server, args)
-            print(line(system.name, result), flush=True)
-            costs[system.name] = result.cost
+        with tempfile.TemporaryDirectory(prefix="bench-log-", dir=BUILD) as folder:
+            for system in chosen(args, *(("--db", f"{folder}/chat.db") if args.log else ())):
+                with running(system) as server:
+                    result = measure(server, args)
+                print(line(system.name, result), flush=True)
+                costs[system.name] = result.cost
         rounds.append(costs)
     for name in rounds[0]:
         print(f"  {name:13} {spread([costs[name] for costs in rounds], '.3f')} CPU s per million deliveries")

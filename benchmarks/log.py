@@ -216,7 +216,7 @@ def main(argv: list[str] | None = None) -> int:
             for cids in (False, True):
                 rate = trio.run(partial(append, folder, args.senders, args.seconds, cids=cids))
                 print(
-                    f" engine alone, batches of {args.senders}, {'with' if cids else 'without'} cids: {rate:,.0f}/s"
+                    f" engine alone, batches of {args.senders}, cids {'on' if cids else 'off'}: {rate:,.0f}/s"
                 )
         if "page" in args.parts:
             rooms = {"large": args.messages, "small": 50}
@@ -226,9 +226,8 @@ def main(argv: list[str] | None = None) -> int:
             (folder / "page.db").unlink()
         if "start" in args.parts:
             make(folder / "start.db", {"general": args.start_messages})
-            print(
-                f" start on a file of {args.start_messages:,} messages: {spread(starts(args, folder / 'start.db'))} s"
-            )
+            times = starts(args, folder / "start.db")
+            print(f" start on a file of {args.start_messages:,} messages: {spread(times)} s")
     if least >= args.at_least:
         return 0
     print(f"  below {args.at_least:,.0f} messages/s")

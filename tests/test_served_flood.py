@@ -200,27 +200,28 @@ def test_readers_of_every_speed_get_the_same(scene: Scene) -> None:
     await_true(lambda: snapshot(scene.server)["chatroom_lagging_members"] == 0, "all are up to date")
 
 
-def test_one_that_pauses_too_long_is_told_so(scene: Scene) -> None:
+def test_one_that_pauses_too_long_is_told_so(pyz: Path) -> None:
     """Whatever it has got is without a gap; and it is told that there is one now."""
-    slow = scene.raw("slow", receive_buffer=4096)
-    epoch = scene.join("witness").welcome["epoch"]
-    say_wide(scene.raw("speaker"), 1500)
-    ids: list[int] = []
-    code = 0
-    while not code:
-        found = slow.read_frame()
-        assert found is not None
-        opcode, payload = found
-        if opcode == CLOSE:
-            code = int.from_bytes(payload[:2], "big")
-        elif opcode == TEXT and (value := json.loads(payload))["event"] == "message":
-            ids.append(value["id"])
-    assert code == 4008
-    assert ids == list(range(1, len(ids) + 1))
-    assert 0 < len(ids) < 1000
-    again = scene.visitor()
-    welcome = enter(again, target(scene.room, "slow", since=ids[-1], epoch=epoch))
-    assert (welcome["recovered"], welcome["replay"], welcome["last_id"]) == (False, 50, 1500)
+    with served("--db", "none", "--rate", "0") as server, Scene(server) as scene:
+        slow = scene.raw("slow", receive_buffer=4096)
+        epoch = scene.join("witness").welcome["epoch"]
+        say_wide(scene.raw("speaker"), 1500)
+        ids: list[int] = []
+        code = 0
+        while not code:
+            found = slow.read_frame()
+            assert found is not None
+            opcode, payload = found
+            if opcode == CLOSE:
+                code = int.from_bytes(payload[:2], "big")
+            elif opcode == TEXT and (value := json.loads(payload))["event"] == "message":
+                ids.append(value["id"])
+        assert code == 4008
+        assert ids == list(range(1, len(ids) + 1))
+        assert 0 < len(ids) < 1000
+        again = scene.visitor()
+        welcome = enter(again, target(scene.room, "slow", since=ids[-1], epoch=epoch))
+        assert (welcome["recovered"], welcome["replay"], welcome["last_id"]) == (False, 50, 1500)
 
 
 def test_members_follow_where_presence_was_withheld(scene: Scene) -> None:
