@@ -1,7 +1,10 @@
 """Opening a database: what is refused, in which words, and that what is refused is left as it is."""
 
+import errno
+import fcntl
 import os
 import re
+import resource
 import shutil
 import sqlite3
 import time
@@ -11,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from chatroom.adapters.sqlite import checks
+from chatroom.adapters.sqlite import checks, connecting
 from chatroom.adapters.sqlite.opening import Opened, open_database
 from chatroom.adapters.sqlite.schema import APPLICATION_ID, MIGRATIONS, VERSION, migrate, version_of
 from chatroom.values.errors import StartError
@@ -330,3 +333,52 @@ def test_a_change_that_was_cut_short_is_taken_back(path: Path, tmp_path: Path) -
     found = opened(copy / "chat.db", "whole")
     close(found)
     assert found.epoch == "whole1"
+
+
+# What seldom happens
+
+
+def test_where_no_write_ahead_log_can_be_used_it_says_so(path: Path) -> None:
+    fill(path, 1)
+    query(path, "PRAGMA journal_mode = DELETE")
+    path.with_name("chat.db-wal").mkdir()
+    with pytest.raises(StartError, match=r"can't be opened \(SQLITE_\w+\): choose another file"):
+        opened(path)
+    path.with_name("chat.db-wal").rmdir()
+    close(opened(path))
+
+
+def test_a_database_in_memory_has_no_write_ahead_log() -> None:
+    with (
+        closing(sqlite3.connect(":memory:")) as connection,
+        pytest.raises(sqlite3.OperationalError, match="no write-ahead log"),
+    ):
+        connecting.use_write_ahead_log(connection)
+
+
+def test_where_locks_are_not_known_it_says_so(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(fd: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(StartError, match=r"can't be locked \(No locks available\): choose a place on"):
+        opened(path)
+
+
+def test_a_full_disk_at_the_start_is_told_and_leaves_nothing(path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(StartError, match="can't be opened"):
+            opened(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not path.exists()
+    close(opened(path))
+
+
+def test_errors_are_the_store_s_or_a_draft_s() -> None:
+    assert connecting.is_of_the_store(MemoryError())
+    assert not connecting.is_of_the_store(sqlite3.IntegrityError())
+    assert not connecting.is_of_the_store(UnicodeEncodeError("utf-8", "", 0, 1, "surrogates"))
+    assert connecting.error_name(MemoryError()) == "MemoryError"

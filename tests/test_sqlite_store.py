@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from chatroom.adapters.sqlite import log
 from chatroom.adapters.sqlite.opening import Opened, open_database
 from chatroom.adapters.sqlite.store import RETRY_SECONDS, Store
 from chatroom.values.errors import Unavailable
@@ -205,3 +206,26 @@ def test_a_probe_that_fails_leaves_its_own_outcome_in_doubt(path: Path, clock: C
         assert store.heal()
         assert store.append([draft("2")]) == [stored(2, "2")]
         assert query(path, "SELECT name FROM meta ORDER BY name") == [("epoch",)]
+
+
+def test_rooms_that_were_forgotten_are_looked_up_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log, "REMEMBERED_ROOMS", 3)
+    with closing(open_store(path)) as store:
+        for turn in range(1, 4):
+            rooms = [f"room-{number}" for number in range(10)]
+            outcomes = store.append([draft(f"{turn}", f"c{turn}", room=room) for room in rooms])
+            assert outcomes == [stored(turn, f"{turn}", f"c{turn}")] * 10
+            assert store.append([draft(f"{turn}", f"c{turn}", room="room-0")]) == [Duplicate(turn)]
+
+
+def test_a_store_that_fails_while_drafts_are_tried_one_by_one_makes_all_unknown(
+    path: Path, clock: Clock
+) -> None:
+    store, connection = faulty_store(path, clock)
+    with closing(store):
+        store.append([draft("1")])
+        connection.execute("PRAGMA max_page_count = 1")
+        assert store.append([draft("\ud800"), draft("x" * 100_000)]) == [Unknown()] * 2
+        connection.execute("PRAGMA max_page_count = 1000000")
+        assert store.heal()
+        assert store.append([draft("2")]) == [stored(2, "2")]

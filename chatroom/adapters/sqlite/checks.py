@@ -14,11 +14,11 @@ import sqlite3
 import threading
 from contextlib import closing
 
-from chatroom.adapters.sqlite.connecting import connect, error_name
+from chatroom.adapters.sqlite.connecting import connect, error_code, error_name
 from chatroom.adapters.sqlite.schema import APPLICATION_ID, VERSION, version_of
 from chatroom.values.errors import StartError
 
-CHECK_SECONDS = 1.0
+CHECK_SECONDS = 0.5
 _MAGIC = b"SQLite format 3\0"
 _HEADER = 100
 _WAL_MODE = 2
@@ -68,12 +68,17 @@ def _check_no_leftovers(path: str, what: str) -> None:
 
 
 def check_content(path: str, seconds: float = CHECK_SECONDS) -> None:
-    """Look into a database that has passed `check_header`, for a limited time. Raises StartError."""
+    """Look into a database that has passed `check_header`, for a limited time.
+
+    Raises StartError, and sqlite3.Error if it can't be opened.
+    """
     try:
         with closing(_open_to_look(path)) as connection:
             _check_version(path, version_of(connection))
             found = _damage(connection, seconds)
     except sqlite3.Error as error:
+        if error_code(error) not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            raise
         found = error_name(error)
     if found is not None:
         raise StartError(
@@ -90,10 +95,7 @@ def _open_to_look(path: str) -> sqlite3.Connection:
 
 
 def _size(path: str) -> int:
-    try:
-        return os.stat(path).st_size
-    except OSError:
-        return 0
+    return os.path.getsize(path) if os.path.isfile(path) else 0
 
 
 def _damage(connection: sqlite3.Connection, seconds: float) -> str | None:
