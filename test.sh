@@ -69,6 +69,10 @@ elif ! cmp -s tests/wscat/package-lock.json .build/wscat/made-from || [ ! -x "$W
     fi
 fi
 
+# A C compiler, for a disk that fails when told to (tests/support/disk.c)
+
+installed cc || debian gcc libc6-dev || optional "a C compiler"
+
 ./build.sh
 
 if [ $# -gt 0 ]; then
