@@ -12,6 +12,7 @@ import trio
 
 from chatroom import server
 from chatroom.adapters import frontdoor, linewriter
+from chatroom.adapters.sqlite import checks, store
 from chatroom.tasks import broker, connection, fanout, outlet, room, stay
 from chatroom.values.limits import Limits
 from tests.support.pages import ROOT, blocks, rows, section, words
