@@ -11,13 +11,14 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import trio
 import trio.testing
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
-from chatroom import server
+from chatroom import parts, server
 from chatroom.adapters.memory import MemoryEngine
 from chatroom.listeners import Listener, open_listeners
 from chatroom.pure.tokens import TokenTable
@@ -43,7 +44,7 @@ def process_as_it_was() -> Iterator[None]:
 
 
 def settings(*arguments: str) -> Settings:
-    found = read_settings(["--host", "127.0.0.1", "--port", "0", *arguments], {})
+    found = read_settings(["--host", "127.0.0.1", "--port", "0", "--db", "none", *arguments], {})
     assert isinstance(found, Settings)
     return found
 
@@ -166,7 +167,7 @@ async def test_it_says_where_it_listens_lets_people_talk_and_stops_when_told(
     assert names[0] == "start"
     assert names[-1] == "stop"
     assert "draining" in names
-    assert "broker_failed" not in names
+    assert "part_failed" not in names
     assert "connection_failed" not in names
 
 
@@ -249,7 +250,7 @@ def words(text: str) -> str:
 async def test_a_broken_broker_ends_the_process_after_everybody_was_told(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(server, "MemoryEngine", FaultyEngine)
+    monkeypatch.setattr(parts, "MemoryEngine", FaultyEngine)
     async with running() as found, found.client("alice") as alice, found.client("bob", "other") as bob:
         await receive(alice)
         await receive(bob)
@@ -261,14 +262,70 @@ async def test_a_broken_broker_ends_the_process_after_everybody_was_told(
         assert found.code is None
         assert found.error is not None
         assert found.error.subgroup(Fault) is not None  # type: ignore[attr-defined]
-    (record,) = [each for each in caplog.records if each.getMessage() == "broker_failed"]
-    assert record.fields["exception"] == "Fault"
+    (record,) = [each for each in caplog.records if each.getMessage() == "part_failed"]
+    assert (record.fields["part"], record.fields["exception"]) == ("broker", "Fault")
+
+
+class DyingEngine(MemoryEngine):
+    """Serves until it is told to die, which no port allows."""
+
+    dying: ClassVar[trio.Event]
+
+    async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        task_status.started()
+        await self.dying.wait()
+        raise Fault
+
+
+async def test_a_broken_engine_ends_the_process_after_everybody_was_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    DyingEngine.dying = trio.Event()
+    monkeypatch.setattr(parts, "MemoryEngine", DyingEngine)
+    async with running() as found, found.client("alice") as alice:
+        await receive(alice)
+        DyingEngine.dying.set()
+        assert await closing(alice) == (1011, "internal error")
+        with trio.fail_after(PATIENCE):
+            await found.over.wait()
+        assert found.error is not None
+    (record,) = [each for each in caplog.records if each.getMessage() == "part_failed"]
+    assert (record.fields["part"], record.fields["exception"]) == ("engine", "Fault")
+
+
+async def test_a_database_that_can_not_be_used_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "chat.db"
+    path.write_bytes(b"garbage")
+    assert await why_not("--db", str(path)) == f"{path} is no database: choose another file by --db"
+
+
+async def test_it_serves_with_a_database(tmp_path: Path) -> None:
+    path = str(tmp_path / "chat.db")
+    texts = []
+    for turn in range(2):
+        asked = settings("--db", path, "--retain", "90d,100")
+        listeners = open_listeners(asked.hosts, 0, None, secure=False)
+        async with trio.open_nursery() as nursery:
+            found = Running(listeners)
+            nursery.start_soon(found.run, Server(asked, TokenTable.development(), None))
+            async with found.client("alice") as alice:
+                for _ in range(turn + 1):
+                    await receive(alice)
+                await alice.send_message(words(f"turn {turn}"))
+                texts.append(await receive(alice))
+                assert b'{"ready": true}' in await found.get("/readyz")
+                nursery.start_soon(found.stop)
+                assert (await closing(alice))[0] == 1012
+        assert found.code == 0
+        for listener in listeners:
+            listener.close()
+    assert ['"id":1,' in texts[0], '"id":2,' in texts[1]] == [True, True]
 
 
 async def test_a_commit_that_does_not_finish_does_not_hold_up_a_stop_but_is_said(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(server, "MemoryEngine", FaultyEngine)
+    monkeypatch.setattr(parts, "MemoryEngine", FaultyEngine)
     monkeypatch.setattr(server, "SETTLE_SECONDS", 0.05)
     async with running() as found, found.client("alice") as alice:
         await receive(alice)
@@ -446,7 +503,7 @@ def test_the_development_tokens_count_where_they_may(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     own = TokenTable.parse(TOKENS, "tokens") if table else None
-    verifier = server._verifier(settings(*arguments), own, listeners)
+    verifier = parts.verifier_for(settings(*arguments), own, listeners)
     assert {token for token in ("own", "dev-token", "wrong") if verifier.verify(token)} == known
     assert ("development_tokens" in caplog.messages) == warned
 
@@ -455,4 +512,4 @@ def test_development_tokens_are_refused_where_others_could_come_in() -> None:
     with pytest.raises(
         StartError, match=r"anyone could come in at http://0.0.0.0:1 with a development token"
     ):
-        server._verifier(settings(), None, [LOCAL, PUBLIC])
+        parts.verifier_for(settings(), None, [LOCAL, PUBLIC])

@@ -16,7 +16,7 @@ from chatroom.adapters.sqlite.schema import transaction
 from chatroom.values.errors import Trimmed
 from chatroom.values.messages import Conflict, Draft, Duplicate, Failed, Message, Outcome, Page, Stored
 
-REMEMBERED_ROOMS = 20_000
+REMEMBERED_ROOMS = 10_000
 _LOOKUPS = 64
 """Drafts that are looked up by one statement; what is missing is filled with NULL, which finds nothing."""
 
@@ -69,19 +69,22 @@ class Log:
         """Where the room's log begins and ends."""
         if (known := self._known.get(room)) is not None:
             return known
-        if len(self._known) >= REMEMBERED_ROOMS:
-            self._known.clear()
         found = self.connection.execute(
             "SELECT key, trimmed, (SELECT max(id) FROM message WHERE room = key) FROM room WHERE name = ?",
             (room,),
         ).fetchone()
         if found is None:
-            extent = Extent(None, 0, 0)
-        else:
-            key, trimmed, last = found
-            extent = Extent(key, trimmed, trimmed if last is None else last)
-        self._known[room] = extent
+            return Extent(None, 0, 0)  # not remembered: a room where nothing is stored is to cost nothing
+        key, trimmed, last = found
+        extent = Extent(key, trimmed, trimmed if last is None else last)
+        self._remember({room: extent})
         return extent
+
+    def _remember(self, extents: Mapping[str, Extent]) -> None:
+        """Called while no transaction is open."""
+        if len(self._known) >= REMEMBERED_ROOMS:
+            self._known.clear()
+        self._known.update(extents)
 
     # Writing
 
@@ -98,7 +101,7 @@ class Log:
             draught = _Draught(before.copy())
             with transaction(self.connection):
                 outcomes = [self._write_alone(draft, draught) for draft in drafts]
-        self._known.update(draught.extents)
+        self._remember({room: extent for room, extent in draught.extents.items() if extent.key is not None})
         return outcomes
 
     def _write_alone(self, draft: Draft, draught: _Draught) -> Outcome:
@@ -231,5 +234,4 @@ class Log:
                 key = extents[room].key
                 self.connection.execute("DELETE FROM message WHERE room = ? AND id < ?", (key, first))
                 self.connection.execute("UPDATE room SET trimmed = ? WHERE key = ?", (first - 1, key))
-        for room, first in firsts.items():
-            self._known[room] = replace(extents[room], trimmed=first - 1)
+        self._remember({room: replace(extents[room], trimmed=first - 1) for room, first in firsts.items()})
