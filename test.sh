@@ -90,7 +90,7 @@ check style .venv/bin/ruff check --quiet .
 check format .venv/bin/ruff format --quiet --check .
 check types .venv/bin/mypy --no-error-summary
 .venv/bin/coverage erase
-check tests .venv/bin/coverage run -m pytest -n 2 --dist loadfile
+check tests .venv/bin/coverage run -m pytest -n 2 --dist loadfile --max-worker-restart 0
 check coverage .venv/bin/coverage report
 [ $status = 0 ] && say "all passed"
 exit $status
