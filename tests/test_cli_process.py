@@ -17,7 +17,7 @@ class Process:
 
     def __init__(self, log: int, *options: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "chatroom", "--port", "0", *options],
+            [sys.executable, "-m", "chatroom", "--port", "0", "--db", "none", *options],
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
