@@ -172,7 +172,7 @@ def test_a_held_lock_does_not_stop_a_start_that_needs_no_change(pyz: Path, root:
 
 
 def private(pyz: Path, temporary: Path) -> ServerProcess:
-    return start(pyz, Path("/proc/nothing"), TMPDIR=str(temporary), CHATROOM_DB="none")
+    return start(pyz, Path("/proc/nothing"), TMPDIR=str(temporary))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
