@@ -15,6 +15,8 @@ SPARE_DESCRIPTORS = 200
 
 def advise(settings: Settings) -> None:
     """Make room for the descriptors that the connections need, and warn of what won't work as asked."""
+    if settings.takes_development_tokens:
+        note(logging.WARNING, "development_tokens", hint="anyone who can connect is let in; see --tokens")
     if settings.unknown_variables:
         note(logging.WARNING, "unknown_variables", names=" ".join(settings.unknown_variables))
     wanted = settings.limits.connections + SPARE_DESCRIPTORS

@@ -1,6 +1,5 @@
 """The parts of a server that the settings choose: whose tokens count, and where messages are kept."""
 
-import logging
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,6 @@ from chatroom.listeners import Listener
 from chatroom.pure.tokens import TokenTable, Verifier, Verifiers
 from chatroom.settings import NO_DATABASE, Settings
 from chatroom.values.errors import StartError
-from chatroom.values.journal import note
 
 
 def read_tokens(path: str) -> TokenTable:
@@ -26,7 +24,7 @@ def read_tokens(path: str) -> TokenTable:
 
 def verifier_for(settings: Settings, table: TokenTable | None, listeners: Sequence[Listener]) -> Verifier:
     """Whose tokens count: the file's, and the development tokens where they may."""
-    if table is not None and not settings.insecure_dev_tokens:
+    if table is not None and not settings.takes_development_tokens:
         return table
     if not settings.insecure_dev_tokens:
         for listener in listeners:
@@ -35,7 +33,6 @@ def verifier_for(settings: Settings, table: TokenTable | None, listeners: Sequen
                     f"anyone could come in at {listener.name} with a development token: give --tokens FILE, "
                     "or a loopback --host, or --insecure-dev-tokens if that is meant"
                 )
-    note(logging.WARNING, "development_tokens", hint="anyone who can connect is let in; see --tokens")
     development = TokenTable.development()
     return development if table is None else Verifiers([table, development])
 

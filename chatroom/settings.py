@@ -50,6 +50,11 @@ class Settings:
     unknown_variables: tuple[str, ...]
     """Names in the environment that begin like ours and mean nothing here: probably a slip of the pen."""
 
+    @property
+    def takes_development_tokens(self) -> bool:
+        """Whether well-known tokens count, which let anyone in."""
+        return self.tokens is None or self.insecure_dev_tokens
+
 
 @dataclass(frozen=True, slots=True)
 class Option:

@@ -70,12 +70,19 @@ def notes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, object]]:
 def settings(connections: int, *unknown: str) -> Settings:
     read = read_settings([], {})
     assert isinstance(read, Settings)
-    return replace(read, limits=Limits(connections=connections), unknown_variables=unknown)
+    limits = Limits(connections=connections)
+    return replace(read, limits=limits, unknown_variables=unknown, tokens="tokens.toml")
 
 
 def test_nothing_to_say(notes: list[tuple[str, object]]) -> None:
     advise(settings(10))
     assert notes == []
+
+
+def test_development_tokens_are_warned_of(notes: list[tuple[str, object]]) -> None:
+    advise(replace(settings(10), tokens=None))
+    advise(replace(settings(10), insecure_dev_tokens=True))
+    assert [event for event, _ in notes] == ["development_tokens"] * 2
 
 
 def test_what_is_said(notes: list[tuple[str, object]], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,8 +63,8 @@ def test_a_log_of_the_real_server(tmp_path: Path) -> None:
         file.seek(0)
         entries = [json.loads(line) for line in file]
     assert [entry["event"] for entry in entries] == [
-        "development_tokens",
         "start",
+        "development_tokens",
         "refused",
         "draining",
         "stop",

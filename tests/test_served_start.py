@@ -21,6 +21,11 @@ def just(*arguments: str) -> Callable[[Path], list[str]]:
     return lambda folder: [argument.format(folder=folder) for argument in arguments]
 
 
+def garbage(folder: Path) -> list[str]:
+    (folder / "chat.db").write_text("no database " * 100)
+    return ["--port", "0"]
+
+
 WRONG: list[tuple[Callable[[Path], list[str]], str]] = [
     (just("--port", "70000"), "--port"),
     (just("--port"), "--port"),
@@ -42,6 +47,9 @@ WRONG: list[tuple[Callable[[Path], list[str]], str]] = [
     (just("--unix", "{folder}/" + "x" * 200, "--port", "0"), "--unix"),
     (just("--unix", "{folder}", "--port", "0"), "--unix"),
     (just("--tokens", "{folder}/absent.toml"), "absent.toml"),
+    (just("--db", "{folder}/absent/chat.db", "--port", "0"), "absent/chat.db"),
+    (just("--db", "{folder}", "--port", "0"), "--db"),
+    (garbage, "is no database"),
     (tokens("[[token]\n"), "tokens.toml"),
     (tokens(""), "tokens.toml"),
     (tokens("[[token]]\nusername = 'alice'\n"), "tokens.toml"),
@@ -98,3 +106,10 @@ def test_development_tokens_where_they_are_meant(pyz: Path, tmp_path: Path) -> N
         assert knock(server.port, "/?token=s3cret").status == 101
         assert "development_tokens" not in server.stderr
         check_clean(server, "s3cret")
+
+
+def test_the_database_of_another_server(pyz: Path, tmp_path: Path) -> None:
+    with served("--db", str(tmp_path / "log.db")) as server, Scene(server):
+        line = refused_start("--db", str(tmp_path / "log.db"), "--port", "0")
+        assert "another server uses" in line
+        assert "--db" in line
