@@ -283,11 +283,12 @@ def test_a_full_server_is_said_and_asked_again(visit: Visit) -> None:
 
 def test_an_origin_that_is_not_let_in_is_said(visit: Visit) -> None:
     with ServerProcess("--db", "none", "--origin", "https://chat.example") as strict:
-        visit(strict).connect("alice")
+        alice = visit(strict).connect("alice")
         bob = visit(strict, from_file=True)
         bob.enter("bob")
         says(bob, "Origin not allowed")
         bob.forgive(REFUSED)
+        alice.press("Leave")  # before its server goes: it would try to come back
 
 
 def test_rights_are_said(visit: Visit, tmp_path: Path) -> None:
@@ -308,6 +309,7 @@ def test_rights_are_said(visit: Visit, tmp_path: Path) -> None:
         alice.say("hello")
         alice.log.get_by_text("not sent: ").wait_for()
         alice.forgive(REFUSED)
+        alice.press("Leave")
 
 
 def test_a_handshake_that_would_be_let_in_and_yet_fails_is_said(visit: Visit) -> None:
