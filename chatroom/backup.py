@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from chatroom.adapters.sqlite.backup import back_up
 from chatroom.adapters.standard import say
-from chatroom.settings import NO_DATABASE, OPTIONS, Parser, add_option, unknown, value_of
+from chatroom.options import OPTIONS, Parser, add_option, unknown, value_of
+from chatroom.settings import NO_DATABASE
 from chatroom.values.errors import StartError
 
 

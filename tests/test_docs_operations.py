@@ -12,9 +12,10 @@ from chatroom.advice import SPARE_DESCRIPTORS
 from chatroom.backup import read_backup
 from chatroom.logs import VALUE_CHARS
 from chatroom.metrics import Metrics
+from chatroom.options import OPTIONS, Option
 from chatroom.pure.handshake import PATHS
 from chatroom.pure.tokens import DEVELOPMENT_TOKENS, TokenTable
-from chatroom.settings import OPTIONS, Option, Settings, read_settings
+from chatroom.settings import Settings, read_settings
 from chatroom.values.codes import CloseCode
 from chatroom.values.limits import Limits
 from chatroom.values.statistics import Drop, Statistics

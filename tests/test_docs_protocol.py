@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from chatroom.options import OPTIONS
 from chatroom.pure import codec, events
 from chatroom.pure.codec import decode
 from chatroom.pure.frames import text_frame
@@ -20,7 +21,6 @@ from chatroom.pure.roster import Roster
 from chatroom.pure.session import TYPING_FRAMES, TYPING_SECONDS, Session
 from chatroom.pure.tallies import Tallies
 from chatroom.pure.tokens import Identity, TokenTable
-from chatroom.settings import OPTIONS
 from chatroom.site import Enquiry
 from chatroom.tasks.outlet import MAX_UNANSWERED
 from chatroom.tasks.room import PAUSE_PER_MEMBER

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.__main__ import PROGRAMS
+from chatroom.options import OPTIONS
 from chatroom.pure.handshake import PATHS
-from chatroom.settings import OPTIONS, Settings, read_settings
+from chatroom.settings import Settings, read_settings
 from chatroom.values.limits import Limits
 from tests.support.pages import ROOT, blocks, rows, words
 from tests.support.process import ServerProcess

@@ -12,8 +12,9 @@ from tests.support.process import ROOT
 LAYERS = ("values", "pure", "adapters", "tasks", "top")
 TOP = (
     ("__init__", "page"),
-    ("lobby", "listeners", "site", "settings", "logs"),
-    ("metrics", "advice", "reception", "parts", "backup"),
+    ("lobby", "listeners", "site", "options", "logs"),
+    ("settings", "metrics"),
+    ("advice", "reception", "parts", "backup"),
     ("server",),
     ("cli",),
     ("__main__",),
@@ -46,7 +47,7 @@ NOT_PURE = frozenset(
     }
 )
 """What no module of values and pure may import: I/O, clocks, threads, chance."""
-ONE_WAY = frozenset({"chatroom.settings"})
+ONE_WAY = frozenset({"chatroom.options", "chatroom.settings"})
 """Known at the top only: below it, configuration is named arguments."""
 
 

@@ -5,7 +5,8 @@ from dataclasses import fields
 import pytest
 
 from chatroom import __version__
-from chatroom.settings import OPTIONS, Settings, read_settings
+from chatroom.options import OPTIONS
+from chatroom.settings import Settings, read_settings
 from chatroom.values.errors import StartError
 from chatroom.values.limits import Limits
 from chatroom.values.retain import Retain

@@ -51,6 +51,8 @@ class Identity:
     rights: Rights
     source: str
     key: str = field(repr=False)
+    expires: int | None = None
+    """When the right ends, in seconds since 1970; None: never."""
 
 
 class Verifier(Protocol):
