@@ -28,9 +28,10 @@ from chatroom.site import Admission, ChatSite, Entrance
 from chatroom.tasks.broker import Broker
 from chatroom.tasks.connection import Connection, Opening
 from chatroom.tasks.ending import End, Ending
+from chatroom.tasks.handler import Handler, Who
 from chatroom.tasks.outlet import ConnectionOutlet
 from chatroom.tasks.programme import Programme
-from chatroom.tasks.reader import Reader, Who
+from chatroom.tasks.reader import Reader
 from chatroom.tasks.stay import Member
 from chatroom.tasks.tender import Tender
 from chatroom.tasks.writer import Writer
@@ -200,22 +201,28 @@ class Reception:
         outlet.attach(wire)
         member = Member(admission.username, outlet)
         programme = Programme(member, wire, self._engine, let_go=self._let_go, delivered=self._delivered)
-        reader = Reader(
-            session=Session(admission.username, admission.wish.room, admission.rights, self._limits),
+        session = Session(admission.username, admission.wish.room, admission.rights, self._limits)
+        handler = Handler(
+            session=session,
             member=member,
             outlet=outlet,
-            end=end,
-            wire=wire,
             broker=self._broker,
             engine=self._engine,
-            pace=self._pace,
-            limits=self._limits,
             renew=self._renew,
             who=who,
         )
+        reader = Reader(
+            session=session, handler=handler, end=end, wire=wire, pace=self._pace, limits=self._limits
+        )
         writer = Writer(wire, outlet, programme, end)
         connection = Connection(
-            wire=wire, end=end, member=member, reader=reader, writer=writer, broker=self._broker
+            wire=wire,
+            end=end,
+            member=member,
+            handler=handler,
+            reader=reader,
+            writer=writer,
+            broker=self._broker,
         )
         wish = admission.wish
         opening = Opening(wish.since, wish.epoch, admission.subprotocol)

@@ -1,11 +1,12 @@
 """Wire: the only thing that touches a connection's socket once its handshake has been vetted.
 
-Owns: the byte stream under trio-websocket, guarded on its way in and ordered on its way out; the
+Owns: the byte stream under trio-websocket, sorted on its way in and ordered on its way out; the
 keepalive of the peer; the last steps of a connection.
 
 1. The library sees the vetted handshake first, and nothing else before its answer is out: it would drop
    bytes that came early, so they are replayed. Nor does any frame go out before that answer.
-2. The library sees no byte of a message that breaks a limit, and none after the peer's close frame.
+2. Messages don't pass the library: the task in which it reads hands them to the inlet, at half the cost.
+   What it sees are control frames, each sound and whole, and none after the peer's close.
 3. What leaves towards the library is bytes, BrokenResourceError and nothing else. After a fault, a close
    or a failure of either direction it reads the end of the stream, so that its reader ends quietly.
 4. Closing is a request (`close`); the library's own aclose() is only noted. The socket ends in `finish`.
@@ -18,9 +19,10 @@ from collections.abc import Callable
 
 import trio
 
+from chatroom.adapters.inlet import Inlet
 from chatroom.adapters.outbound import Outbound
 from chatroom.adapters.transport import Transport
-from chatroom.pure.frames import FrameScanner
+from chatroom.pure.inbound import Inbound
 from chatroom.pure.pulse import Pulse
 from chatroom.values.errors import Disconnect
 from chatroom.values.limits import Limits
@@ -34,7 +36,7 @@ _DRAIN_LOOKS = 25  # and how often to look
 
 
 class Wire(Outbound, trio.abc.Stream):
-    """One connection's bytes. To be given to `trio_websocket.wrap_server_stream`.
+    """One connection's bytes. To be given to `trio_websocket.wrap_server_stream`, after `deliver_to`.
 
     `initial` is the vetted handshake, with whatever the peer sent behind it; empty if the handshake is
     to be read from the transport. `on_pending` is called whenever `flush` is wanted, also when the
@@ -49,11 +51,12 @@ class Wire(Outbound, trio.abc.Stream):
         "_early",
         "_gate",
         "_head",
+        "_inbound",
+        "_inlet",
         "_let_go",
         "_limits",
         "_on_fault",
         "_pulse",
-        "_scanner",
         "close_replied",
         "ended",
         "paced",
@@ -75,60 +78,79 @@ class Wire(Outbound, trio.abc.Stream):
         self._gate = trio.Event() if initial else None  # opens when the library's answer is out
         self._limits = limits
         self._on_fault = on_fault
-        self._scanner = FrameScanner(limits, binary=binary)
+        self._inbound = Inbound(limits, binary=binary)
+        self._inlet: Inlet
         self._pulse = Pulse(limits, trio.current_time())
         self._let_go = False  # the library is done with the stream
         self.close_replied = False
         self.ended = False
         self.paced = False
 
+    def deliver_to(self, inlet: Inlet) -> None:
+        """Give every message to `inlet`."""
+        self._inlet = inlet
+
     @property
     def peer_closed(self) -> bool:
         """The peer's close frame has come in whole."""
-        return self._scanner.closed
+        return self._inbound.closed
 
     # The stream that the library uses
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """The next bytes for the library's parser; empty when it is to end."""
+        """The next bytes for the library's parser, a control frame; empty when it is to end."""
         await trio.lowlevel.checkpoint_if_cancelled()
         if self._head:
             head, self._head = self._head, b""
             return head
         if self._gate is not None:
             await self._gate.wait()
-        if self._is_over():
-            await trio.lowlevel.cancel_shielded_checkpoint()
-            return b""
-        most = min(max_bytes or _MOST, _PACED if self.paced else _MOST)
-        scanner, pulse = self._scanner, self._pulse
-        scanner.pause(pulse.listen(trio.current_time()))
-        try:
-            if scanner.since is None and self._transport.direct and not self._early:
-                # Where a connection spends its idle time: each coroutine more costs it memory.
-                await trio.lowlevel.checkpoint()
-                while (arrived := self._transport.receive_nowait(most)) is None:
+        inbound, pulse = self._inbound, self._pulse
+        while not (self._let_go or self.ended or self.broken):
+            await self._deliver()
+            if inbound.control:
+                control, inbound.control = inbound.control, b""
+                return control
+            if inbound.closed or inbound.fault is not None:
+                break
+            most = min(max_bytes or _MOST, _PACED if self.paced else _MOST)
+            inbound.pause(pulse.listen(trio.current_time()))
+            try:
+                if inbound.since is None and self._transport.direct and not self._early:
+                    # Where a connection spends its idle time: each coroutine more costs it memory.
                     await self._transport.wait_arrival()
-                data = arrived
-                self.ended = not data
-            else:
-                data = await self._receive_in_time(most)
-        except (OSError, trio.ClosedResourceError):
-            self._break()
-            raise trio.BrokenResourceError("the connection is broken") from None
-        finally:
-            pulse.stop(trio.current_time())
-        return self._examine(data)
+                    data = self._transport.receive_nowait(most)
+                else:
+                    data = await self._receive_in_time(most)
+            except (OSError, trio.ClosedResourceError):
+                self._break()
+                self._inlet.close()
+                raise trio.BrokenResourceError("the connection is broken") from None
+            finally:
+                pulse.stop(trio.current_time())
+            if data is not None:
+                self._note_arrival(data)
+        self._inlet.close()
+        await trio.lowlevel.cancel_shielded_checkpoint()
+        return b""
 
-    def _examine(self, data: bytes) -> bytes:
-        """What the library may see of `data`."""
+    def _note_arrival(self, data: bytes) -> None:
         now = trio.current_time()
         if data:
             self._pulse.beat(now)
-        allowed = self._scanner.scan(data, now)
-        if self._scanner.fault is not None:
-            self._on_fault(self._scanner.fault)
-        return data[:allowed]
+            self._inbound.feed(data, now)
+        else:
+            self.ended = True
+
+    async def _deliver(self) -> None:
+        """Hand on the messages that have come, as fast as they are wanted."""
+        inbound, inlet = self._inbound, self._inlet
+        while (message := inbound.next(trio.current_time())) is not None:
+            inlet.take(message)
+            if inlet.crowded:
+                await inlet.wait_room()
+        if inbound.fault is not None:
+            self._on_fault(inbound.fault)
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send what the library wants to say, in its turn; return when it is out.
@@ -166,6 +188,7 @@ class Wire(Outbound, trio.abc.Stream):
     async def aclose(self) -> None:
         """The library won't read or write any more. The end of the connection is not its to decide."""
         self._let_go = True
+        self._inlet.close()
         await trio.lowlevel.checkpoint()
 
     # The keepalive
@@ -199,13 +222,14 @@ class Wire(Outbound, trio.abc.Stream):
         To be called when nobody else uses the stream any more. Raises Stalled as flush does.
         """
         await self.flush()
-        while not (self.broken or self.ended or self._scanner.closed):
+        self._inbound.ignore()
+        while not (self.broken or self.ended or self._inbound.closed):
             try:
                 data = await self._receive(_MOST)
             except OSError:
                 self._break()
             else:
-                self._scanner.scan(data, trio.current_time())
+                self._note_arrival(data)
         for _ in range(_DRAIN_LOOKS):
             if self.broken or not self._transport.unsent():
                 break
@@ -216,7 +240,7 @@ class Wire(Outbound, trio.abc.Stream):
 
         Without the reset, a FIN behind bytes that the peer does not read would stay in the kernel.
         """
-        done = (self.ended or self._scanner.closed) and not (self.broken or self.pending)
+        done = (self.ended or self._inbound.closed) and not (self.broken or self.pending)
         try:
             if done and not self._transport.unsent():
                 await self._transport.aclose()
@@ -234,27 +258,21 @@ class Wire(Outbound, trio.abc.Stream):
 
     # Reading
 
-    def _is_over(self) -> bool:
-        peer_is_done = self.ended or self.broken or self._scanner.closed
-        return self._let_go or peer_is_done or self._scanner.fault is not None
-
-    async def _receive_in_time(self, most: int) -> bytes:
-        """Receive while a message is unfinished. Empty at the end of the stream, or if it took too long."""
-        scanner = self._scanner
-        if scanner.since is None:
+    async def _receive_in_time(self, most: int) -> bytes | None:
+        """Receive while a message is unfinished; None if it took too long."""
+        inbound = self._inbound
+        if inbound.since is None:
             return await self._receive(most)
-        with trio.move_on_at(scanner.since + self._limits.frame_seconds):
+        with trio.move_on_at(inbound.since + self._limits.frame_seconds):
             return await self._receive(most)
-        scanner.give_up_waiting()
-        return b""
+        inbound.give_up_waiting()
+        return None
 
     async def _receive(self, most: int) -> bytes:
-        if self._early:
-            data, self._early = self._early, b""
-            await trio.lowlevel.checkpoint()
-        else:
-            data = await self._transport.receive_some(most)
-        self.ended = not data
+        if not self._early:
+            return await self._transport.receive_some(most)
+        data, self._early = self._early, b""
+        await trio.lowlevel.checkpoint()
         return data
 
 

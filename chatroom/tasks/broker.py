@@ -65,10 +65,16 @@ class Broker:
 
     async def submit(self, entry: Entry) -> None:
         """Hand in a command; waits while the broker is behind. Safe to cancel: then nothing was handed in."""
+        if not self.submit_nowait(entry):
+            await self._inbox.send(entry)
+
+    def submit_nowait(self, entry: Entry) -> bool:
+        """Hand in a command unless the broker is behind; whether it was."""
         try:
             self._inbox.send_nowait(entry)
         except trio.WouldBlock:
-            await self._inbox.send(entry)
+            return False
+        return True
 
     def depart(self, member: Member) -> None:
         """The member's connection has ended. Never waits, never fails; takes effect after what it posted."""

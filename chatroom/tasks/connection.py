@@ -22,14 +22,14 @@ from chatroom.pure.pulse import Silent
 from chatroom.pure.query import SUBPROTOCOL
 from chatroom.tasks.broker import Broker
 from chatroom.tasks.ending import End, Ending
-from chatroom.tasks.reader import Reader
+from chatroom.tasks.handler import Handler
+from chatroom.tasks.reader import MESSAGE_QUEUE, Reader
 from chatroom.tasks.stay import Member
 from chatroom.tasks.writer import Writer
 from chatroom.values.codes import CloseCode
 from chatroom.values.errors import Disconnect, Unavailable
 from chatroom.values.statistics import Drop
 
-MESSAGE_QUEUE = 16
 RECEIVE_BYTES = 64 * 1024
 HANDSHAKE_SECONDS = 5.0
 FAULT = Disconnect(CloseCode.INTERNAL_ERROR, "internal error")
@@ -55,22 +55,32 @@ class Opening:
 class Connection:
     """The tasks of one connection. `run` returns when it is over and its socket closed."""
 
-    __slots__ = ("_broker", "_member", "_reader", "_wire", "_writer", "end")
+    __slots__ = ("_broker", "_handler", "_member", "_reader", "_wire", "_writer", "end")
 
     def __init__(
-        self, *, wire: Wire, end: End, member: Member, reader: Reader, writer: Writer, broker: Broker
+        self,
+        *,
+        wire: Wire,
+        end: End,
+        member: Member,
+        handler: Handler,
+        reader: Reader,
+        writer: Writer,
+        broker: Broker,
     ) -> None:
         self._wire = wire
         self._member = member
+        self._handler = handler
         self._reader = reader
         self._writer = writer
         self._broker = broker
         self.end = end
+        wire.deliver_to(reader)
         end.listen(self._on_end)
 
     def stop_reading(self) -> None:
         """Take no further command: the server stops."""
-        self._reader.stop()
+        self._handler.stop()
 
     def tend(self, now: float) -> float:
         """Look after the peer's signs of life; return after how many seconds to call again."""
@@ -111,7 +121,7 @@ class Connection:
 
     def _on_end(self, ending: Ending) -> None:
         """An end was asked for, by any task: do at once what needs no wait, and wake this one."""
-        self._reader.stop()
+        self._handler.stop()
         if not self._is_patient(ending):
             self._put_close(ending)
         self._writer.interrupt(0 if ending.hard else CLOSE_SECONDS)
@@ -147,11 +157,11 @@ class Connection:
                     nursery,
                     self._wire,
                     message_queue_size=MESSAGE_QUEUE,
-                    max_message_size=2**62,  # the Wire counts, and in bytes
+                    max_message_size=2**62,  # none gets there
                     receive_buffer_size=RECEIVE_BYTES,
                 )
                 socket = await request.accept(subprotocol=SUBPROTOCOL if opening.subprotocol else None)
-            await self._reader.enter(opening.since, opening.epoch)
+            await self._handler.enter(opening.since, opening.epoch)
         except ConnectionClosed as closed:
             self._reader.note_closed(closed)
         except trio.TooSlowError:

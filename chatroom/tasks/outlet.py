@@ -95,9 +95,13 @@ class ConnectionOutlet:
         self._replied = trio.Event()
         return self._replied
 
+    def is_crowded(self, member: Member) -> bool:
+        """Whether no further message of `member` may be under way for now."""
+        return member.outstanding + self._answers >= MAX_UNANSWERED
+
     async def wait_room(self, member: Member) -> None:
         """Wait until one message more of `member` may be under way."""
-        while member.outstanding + self._answers >= MAX_UNANSWERED:
+        while self.is_crowded(member):
             self._relief = trio.Event()
             await self._relief.wait()
 

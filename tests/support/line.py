@@ -15,9 +15,10 @@ from chatroom.pure.session import Session
 from chatroom.pure.tokens import Identity
 from chatroom.tasks.connection import Connection, Opening
 from chatroom.tasks.ending import End, Ending
+from chatroom.tasks.handler import Handler, Who
 from chatroom.tasks.outlet import ConnectionOutlet
 from chatroom.tasks.programme import Programme
-from chatroom.tasks.reader import Reader, Who
+from chatroom.tasks.reader import Reader
 from chatroom.tasks.stay import Member
 from chatroom.tasks.tender import Tender
 from chatroom.tasks.writer import Writer
@@ -74,24 +75,29 @@ class Caller:
             delivered=hall.broker.fanout.count,
         )
         self.session = Session(username, room, rights, limits)
-        self.reader = Reader(
+        handler = Handler(
             session=self.session,
             member=self.member,
             outlet=outlet,
-            end=self.end,
-            wire=self.wire,
             broker=hall.broker,
             engine=hall.engine,
-            pace=house.pace,
-            limits=limits,
             renew=renew,
             who=Who(next(house.numbers), username, PEER),
+        )
+        self.reader = Reader(
+            session=self.session,
+            handler=handler,
+            end=self.end,
+            wire=self.wire,
+            pace=house.pace,
+            limits=limits,
         )
         self.writer = Writer(self.wire, outlet, programme, self.end)
         self.connection = Connection(
             wire=self.wire,
             end=self.end,
             member=self.member,
+            handler=handler,
             reader=self.reader,
             writer=self.writer,
             broker=hall.broker,
