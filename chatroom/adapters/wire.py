@@ -106,8 +106,9 @@ class Wire(Outbound, trio.abc.Stream):
         if self._gate is not None:
             await self._gate.wait()
         inbound, pulse = self._inbound, self._pulse
+        now = trio.current_time()
         while not (self._let_go or self.ended or self.broken):
-            await self._deliver()
+            await self._deliver(now)
             if inbound.control:
                 control, inbound.control = inbound.control, b""
                 return control
@@ -127,28 +128,29 @@ class Wire(Outbound, trio.abc.Stream):
                 self._inlet.close()
                 raise trio.BrokenResourceError("the connection is broken") from None
             finally:
-                pulse.stop(trio.current_time())
+                now = trio.current_time()
+                pulse.stop(now)
             if data is not None:
-                self._note_arrival(data)
+                self._note_arrival(data, now)
         self._inlet.close()
         await trio.lowlevel.cancel_shielded_checkpoint()
         return b""
 
-    def _note_arrival(self, data: bytes) -> None:
-        now = trio.current_time()
+    def _note_arrival(self, data: bytes, now: float) -> None:
         if data:
             self._pulse.beat(now)
             self._inbound.feed(data, now)
         else:
             self.ended = True
 
-    async def _deliver(self) -> None:
+    async def _deliver(self, now: float) -> None:
         """Hand on the messages that have come, as fast as they are wanted."""
         inbound, inlet = self._inbound, self._inlet
-        while (message := inbound.next(trio.current_time())) is not None:
+        while (message := inbound.next(now)) is not None:
             inlet.take(message)
             if inlet.crowded:
                 await inlet.wait_room()
+                now = trio.current_time()
         if inbound.fault is not None:
             self._on_fault(inbound.fault)
 
@@ -229,7 +231,7 @@ class Wire(Outbound, trio.abc.Stream):
             except OSError:
                 self._break()
             else:
-                self._note_arrival(data)
+                self._note_arrival(data, trio.current_time())
         for _ in range(_DRAIN_LOOKS):
             if self.broken or not self._transport.unsent():
                 break

@@ -38,6 +38,8 @@ MAX_PAGE = 200
 _FIELDS = frozenset(
     {"event", "data", "cid", "text", "room", "since", "epoch", "active", "before", "after", "limit", "token"}
 )
+_WHITE_SPACE = " \t\n\r"
+"""What JSON allows around a value (RFC 8259, section 2)."""
 _ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -96,11 +98,13 @@ def _too_deep(value: object, allowed: int) -> bool:
 
 def _parse(decoder: json.JSONDecoder, text: str) -> Any:
     """The JSON value of `text`; raises `bad_json` for anything that isn't one, _RepeatedKey by the hook."""
+    text = text.strip(_WHITE_SPACE)
     try:
-        value = decoder.decode(text)
+        value, end = decoder.raw_decode(text)
     except (ValueError, RecursionError):
         raise CommandError(ErrorCode.BAD_JSON, "Invalid JSON") from None
-    if text.count("{") + text.count("[") > MAX_DEPTH and _too_deep(value, MAX_DEPTH):
+    deep = text.count("{") + text.count("[") > MAX_DEPTH and _too_deep(value, MAX_DEPTH)
+    if deep or end != len(text):
         raise CommandError(ErrorCode.BAD_JSON, "Invalid JSON")
     return value
 
@@ -182,7 +186,8 @@ def decode(text: str, *, max_text: int) -> Command | None:
     if not isinstance(frame, dict):
         raise _bad_data("Not an object", "frame", None)
     cid = _valid_cid(frame.get("cid"))
-    if _ESCAPED_SURROGATE.search(text) and (field := _find_lone_surrogate(frame, "frame")) is not None:
+    escapes = "\\" in text and _ESCAPED_SURROGATE.search(text)
+    if escapes and (field := _find_lone_surrogate(frame, "frame")) is not None:
         raise _bad_data("A lone surrogate is not text", field, cid)
     event = frame.get("event")
     reader = _READERS.get(event) if isinstance(event, str) else None

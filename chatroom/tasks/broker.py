@@ -172,15 +172,17 @@ class Broker:
 
     def _take(self, entry: Entry | None, nursery: trio.Nursery) -> None:
         """Put a command into the batch, or first have the room opened that it needs."""
+        if isinstance(entry, Say):
+            member, gathering = entry.member, self._gathering
+            assert member.current is not None
+            room = member.current.room.name
+            gathering.entries.append(entry)
+            gathering.drafts.append(Draft(room, member.username, entry.text, entry.cid, self._now_ms()))
+            gathering.size += len(entry.text)
+            return
         match entry:
             case None:
                 self._nudged = False
-            case Say(member, text, cid):
-                assert member.current is not None
-                room = member.current.room
-                self._gathering.entries.append(entry)
-                self._gathering.drafts.append(Draft(room.name, member.username, text, cid, self._now_ms()))
-                self._gathering.size += len(text)
             case Enter(room=name):
                 if (waiting := self._opening.get(name)) is not None:
                     waiting.append(entry)
