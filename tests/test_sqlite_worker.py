@@ -115,6 +115,15 @@ async def test_who_waits_for_a_job_that_hangs_can_be_cancelled() -> None:
         nursery.start_soon(worker.call, lambda: None)
 
 
+async def test_who_waits_for_a_job_that_hangs_may_have_enough_of_it() -> None:
+    async with working() as worker:
+        hung = threading.Event()
+        with pytest.raises(Unavailable, match="does not answer"):
+            await worker.call(partial(hung.wait, 10), patience=0.01)
+        hung.set()
+        assert await worker.call(lambda: "works again", patience=5.0) == "works again"
+
+
 async def test_a_chore_is_done_when_it_is_due_without_any_job() -> None:
     async with working() as worker:
         done = trio.Event()

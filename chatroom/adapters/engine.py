@@ -3,7 +3,8 @@
 1. What is delivered to anybody is what came back from `append`, the sender's own messages included.
 2. Ids are dense per room within an epoch: 1, 2, 3 …; an id once told is never given to another text.
 3. The epoch belongs to a room's log. No last id is forgotten without forgetting its epoch.
-4. Every call ends: an engine bounds its own waits, and raises Unavailable when it has waited enough.
+4. Every call ends: an engine bounds its own waits, and raises Unavailable when it has waited enough. Only
+   `append` waits for as long as its store does, since there is nothing to be said of its drafts before.
 5. Below the port there are threads, clocks, files; above it there are none.
 
 All engines pass one suite of tests, `tests/engine_contract.py`.

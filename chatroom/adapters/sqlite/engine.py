@@ -20,6 +20,8 @@ from chatroom.values.journal import note
 from chatroom.values.messages import Draft, Head, Message, Outcome, Page, Unknown
 from chatroom.values.retain import Retain
 
+READ_SECONDS = 10.0
+"""How long whoever reads waits for the thread, which may be held up by a commit, and so by the disk."""
 CLOSE_SECONDS = 2.0
 """How long the end may wait for the thread, and so for the disk."""
 
@@ -72,7 +74,7 @@ class SqliteEngine:
         """See Engine."""
         self._firsts[room] = 1
         try:
-            epoch, trimmed, last = await self._thread.call(lambda: self._where(room))
+            epoch, trimmed, last = await self._thread.call(lambda: self._where(room), patience=READ_SECONDS)
         except BaseException:
             del self._firsts[room]
             raise
@@ -92,13 +94,17 @@ class SqliteEngine:
 
     async def read(self, room: str, after: int, upto: int, limit: int) -> list[Message]:
         """See Engine."""
-        return await self._thread.call(lambda: self._opened.read(room, after, upto, limit))
+        return await self._thread.call(
+            lambda: self._opened.read(room, after, upto, limit), patience=READ_SECONDS
+        )
 
     async def history(
         self, room: str, *, before: int | None, after: int | None, upto: int, limit: int
     ) -> Page:
         """See Engine."""
-        return await self._thread.call(lambda: self._opened.history(room, before, after, upto, limit))
+        return await self._thread.call(
+            lambda: self._opened.history(room, before, after, upto, limit), patience=READ_SECONDS
+        )
 
     def first_id(self, room: str) -> int:
         """See Engine."""

@@ -73,10 +73,10 @@ class Worker:
         self._token = trio.lowlevel.current_trio_token()
         threading.Thread(target=self._run, name=name, daemon=True).start()
 
-    async def call(self, function: Callable[[], T], *, urgent: bool = False) -> T:
+    async def call(self, function: Callable[[], T], *, urgent: bool = False, patience: float = math.inf) -> T:
         """Run `function` in the thread and return what it returns, or raise what it raises.
 
-        Raises Unavailable when the thread has ended.
+        Raises Unavailable when the thread has ended, or has no answer within `patience` seconds.
         """
         if self._stopping or self._ended.is_set():
             raise Unavailable("the log is closed")
@@ -84,9 +84,12 @@ class Worker:
         (self._urgent if urgent else self._usual).append(job)
         self._signal.put(None)
         try:
-            await job.done.wait()
+            with trio.move_on_after(patience):
+                await job.done.wait()
         finally:
             job.abandoned = True
+        if not job.done.is_set():
+            raise Unavailable("the log does not answer")
         if job.error is not None:
             raise job.error
         value: T = job.value
