@@ -2,7 +2,7 @@
 
 import sys
 
-from benchmarks import fanout, idle, joins, log, rooms, start
+from benchmarks import fanout, idle, joins, log, rooms, stalled, start
 from benchmarks.prepare import prepare
 
 PROGRAMS = {
@@ -12,6 +12,7 @@ PROGRAMS = {
     "rooms": rooms.main,
     "start": start.main,
     "log": log.main,
+    "stalled": stalled.main,
 }
 
 

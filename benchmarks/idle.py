@@ -33,14 +33,15 @@ def enter(port: int, numbers: range, per_room: int) -> list[socket.socket]:
     return entered
 
 
-def await_welcome(sock: socket.socket) -> None:
-    """Wait until a client has its welcome."""
+def await_welcome(sock: socket.socket) -> bytes:
+    """Wait until a client has its welcome; return all that has come."""
     received = b""
     while b'"event":"welcome"' not in received:
         wire.wait_readable(sock)
         if not (data := sock.recv(65536)):
             raise wire.WrongDeliveryError(f"refused: {received[:200]!r}")
         received += data
+    return received
 
 
 def measure(server: Server, args: argparse.Namespace) -> float:

@@ -48,6 +48,14 @@ def masked(payload: bytes) -> bytes:
     return bytes((TEXT, 0x80 | length)) + MASK + (int.from_bytes(payload) ^ mask).to_bytes(length)
 
 
+def masked_long(payload: bytes) -> bytes:
+    """The same for one of 126 bytes to 64 KiB."""
+    length = len(payload)
+    mask = (MASK * (length // 4 + 1))[:length]
+    body = (int.from_bytes(payload) ^ int.from_bytes(mask)).to_bytes(length)
+    return bytes((TEXT, 0x80 | 126)) + length.to_bytes(2) + MASK + body
+
+
 def connect(port: int, user: str, room: str) -> socket.socket:
     """A non-blocking socket on which the opening request was sent; the answer is still to come."""
     sock = socket.create_connection((HOST, port))
