@@ -106,9 +106,8 @@ class Wire(Outbound, trio.abc.Stream):
         if self._gate is not None:
             await self._gate.wait()
         inbound, pulse = self._inbound, self._pulse
-        now = trio.current_time()
         while not (self._let_go or self.ended or self.broken):
-            await self._deliver(now)
+            await self._deliver()
             if inbound.control:
                 control, inbound.control = inbound.control, b""
                 return control
@@ -143,14 +142,13 @@ class Wire(Outbound, trio.abc.Stream):
         else:
             self.ended = True
 
-    async def _deliver(self, now: float) -> None:
+    async def _deliver(self) -> None:
         """Hand on the messages that have come, as fast as they are wanted."""
         inbound, inlet = self._inbound, self._inlet
-        while (message := inbound.next(now)) is not None:
+        while (message := inbound.next()) is not None:
             inlet.take(message)
             if inlet.crowded:
                 await inlet.wait_room()
-                now = trio.current_time()
         if inbound.fault is not None:
             self._on_fault(inbound.fault)
 

@@ -34,6 +34,7 @@ class Inbound:
     """
 
     __slots__ = (
+        "_arrived",
         "_at",
         "_binary",
         "_closing",
@@ -59,6 +60,7 @@ class Inbound:
         self._binary = binary
         self._data: bytes | bytearray = b""
         self._at = 0  # where in it the next frame begins
+        self._arrived = 0.0  # when the last of it came
         self._judged = False  # the header there has been counted
         self._parts: list[bytes] | None = None  # of a message that is not finished
         self._text = True  # and whether it is text
@@ -90,9 +92,10 @@ class Inbound:
         self._follow()
 
     def feed(self, data: bytes, now: float) -> None:
-        """Take what arrived at `now`."""
+        """Take what arrived at `now`; the time that counts, however much later it is taken from here."""
         if self.closed or self.lost or not data:
             return
+        self._arrived = now
         if self.since is None:
             self.since = now
         if self._at == len(self._data):
@@ -105,12 +108,12 @@ class Inbound:
         if self._ignoring:
             self._follow()
 
-    def next(self, now: float) -> str | bytes | None:
+    def next(self) -> str | bytes | None:
         """The next message; None if there is none, or a control frame or a fault comes before it."""
         while not (self._ignoring or self.closed) and (header := self._header()) is not None:
             first, start, length = header
             if not self._judged:
-                self._judge(first, length, now)
+                self._judge(first, length)
                 if self._ignoring:
                     break
             data, at = self._data, self._at
@@ -122,13 +125,13 @@ class Inbound:
             if first & _CONTROL_BIT:
                 self.control = bytes(data[at:end])
                 self.closed = first & 0x0F == CLOSE
-                self._end_frame(now)
+                self._end_frame()
                 break
             payload = unmask(data[at + start - _KEY_BYTES : at + start], data[at + start : end])
             if (message := self._add_fragment(first, payload)) is not None:
-                self._end_frame(now)
+                self._end_frame()
                 return message
-            self._end_frame(now)
+            self._end_frame()
         return None
 
     def _header(self) -> tuple[int, int, int] | None:
@@ -157,21 +160,21 @@ class Inbound:
         if not self._ignoring:
             self._fail(BROKEN_FRAMING)
 
-    def _judge(self, first: int, length: int, now: float) -> None:
+    def _judge(self, first: int, length: int) -> None:
         """Count a frame by its header."""
         self._judged = True
         if first & _CONTROL_BIT:
-            self._count_control(now)
+            self._count_control()
         else:
             self._count_fragment(first & 0x0F, length)
 
-    def _count_control(self, now: float) -> None:
+    def _count_control(self) -> None:
         """Each control frame takes its slice of a second; a second's worth may come at once."""
         rate = self._limits.control_rate
         if rate <= 0:  # lifted
             return
-        self._paid_until = max(self._paid_until, now) + 1 / rate
-        if self._paid_until > now + 1 + 0.5 / rate:  # half a frame is for rounding
+        self._paid_until = max(self._paid_until, self._arrived) + 1 / rate
+        if self._paid_until > self._arrived + 1 + 0.5 / rate:  # half a frame is for rounding
             self._refuse(CloseCode.POLICY, f"more than {rate:g} control frames a second")
 
     def _count_fragment(self, opcode: int, length: int) -> None:
@@ -210,13 +213,13 @@ class Inbound:
             self._fail(NOT_UTF8)
             return None
 
-    def _end_frame(self, now: float) -> None:
+    def _end_frame(self) -> None:
         """The clock of what is not finished starts anew with the next message."""
         rest = self._at < len(self._data)
         if not rest:
             self._data, self._at = b"", 0
         if self.closed or self._parts is None:
-            self.since = now if rest and not self.closed else None
+            self.since = self._arrived if rest and not self.closed else None
 
     def _follow(self) -> None:
         """Rule 3: skip frames up to a close frame."""

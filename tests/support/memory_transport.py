@@ -1,6 +1,6 @@
 """A connection in memory, as Wire sees one; the test is the peer, and decides how much is taken when."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 import trio
 
@@ -84,12 +84,19 @@ class MemoryTransport:
     def receive_nowait(self, max_bytes: int) -> bytes | None:
         return self._receive(max_bytes) if self.direct else None
 
-    def wait_arrival(self) -> Awaitable[None]:
-        return self._change.wait()
+    async def wait_arrival(self) -> None:
+        """Like a kernel's: it is no wait when something has come, or the end has, or an error."""
+        await trio.lowlevel.checkpoint()
+        while not self._readable:
+            await self._change.wait()
+
+    @property
+    def _readable(self) -> bool:
+        return bool(self._arrived or self._ended or self._error or self.hung_up)
 
     def _receive(self, max_bytes: int) -> bytes | None:
         self.asked_for.append(max_bytes)
-        if not (self._arrived or self._ended or self._error or self.hung_up):
+        if not self._readable:
             return None
         if self._error:
             raise self._error
