@@ -1,6 +1,8 @@
-"""Wire: what the library may see, the keepalive, and how a connection ends."""
+"""Wire: what the library sees and what the inlet, the keepalive, and how a connection ends."""
 
+import gc
 import socket
+import weakref
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -33,6 +35,7 @@ from tests.support.client_frames import (
     masked,
     read_frames,
 )
+from tests.support.inlets import Letterbox
 from tests.support.memory_transport import MemoryTransport
 
 LIMITS = Limits(
@@ -54,14 +57,17 @@ class Peer(MemoryTransport):
         self.asked = 0
         self.faults: list[Disconnect] = []
         self.closed_early = False  # before the handshake was answered
+        self.inlet = Letterbox()
 
     def ask(self) -> None:
         self.asked += 1
 
     def wire(self, *, initial: bytes = b"", limits: Limits = LIMITS, binary: bool = False) -> Wire:
-        return Wire(
+        wire = Wire(
             self, limits, initial=initial, on_pending=self.ask, on_fault=self.faults.append, binary=binary
         )
+        wire.deliver_to(self.inlet)
+        return wire
 
     @property
     def frames(self) -> list[Frame]:
@@ -86,12 +92,12 @@ async def library(
         nursery.cancel_scope.cancel()
 
 
-async def read(wire: Wire, size: int) -> bytes:
+async def read_all(wire: Wire, seconds: float = 0.01) -> bytes:
+    """Read until nothing moves any more or the end is read; what the library got of it."""
     data = b""
-    while len(data) < size:
-        piece = await wire.receive_some()
-        assert piece, f"ended after {data!r}"
-        data += piece
+    with trio.move_on_after(seconds):
+        while piece := await wire.receive_some():
+            data += piece
     return data
 
 
@@ -109,21 +115,23 @@ def code_of(closed: ConnectionClosed) -> int:
     return closed.reason.code
 
 
-# What the library sees, and when
+# What the library sees, what the inlet, and when
 
 
 async def test_the_handshake_comes_first_and_the_rest_after_it_is_accepted() -> None:
     peer = Peer()
-    early = masked(TEXT, b"early")
-    wire = peer.wire(initial=HANDSHAKE + early)
-    peer.arrive(masked(TEXT, b"later"))
+    wire = peer.wire(initial=HANDSHAKE + masked(TEXT, b"early") + masked(PING))
+    peer.arrive(masked(TEXT, b"later") + masked(PONG))
     assert await wire.receive_some(64 * 1024) == HANDSHAKE
     with trio.move_on_after(0.01) as scope:
         await wire.receive_some()
     assert scope.cancelled_caught, "nothing before the library has accepted"
+    assert not peer.inlet.messages
     await wire.send_all(b"HTTP/1.1 101 Switching Protocols\r\n\r\n")
-    assert await wire.receive_some() == early
-    assert await wire.receive_some() == masked(TEXT, b"later")
+    assert await wire.receive_some() == masked(PING)
+    assert peer.inlet.empty() == ["early"]
+    assert await wire.receive_some() == masked(PONG)
+    assert peer.inlet.empty() == ["later"]
 
 
 async def test_bytes_sent_along_with_the_handshake_are_not_lost() -> None:
@@ -135,35 +143,92 @@ async def test_bytes_sent_along_with_the_handshake_are_not_lost() -> None:
         request = await wrap_server_stream(nursery, wire, 16, 1000, 64 * 1024)
         await wait_all_tasks_blocked()  # the library's reader asks for more before it is accepted
         peer._arrived[:0] = masked(TEXT, b"second")[4:]
-        connection = await request.accept()
-        assert [await connection.get_message() for _ in range(3)] == ["first", "second", "third"]
+        await request.accept()
+        assert [await peer.inlet.get() for _ in range(3)] == ["first", "second", "third"]
         nursery.cancel_scope.cancel()
 
 
 async def test_without_an_initial_handshake_everything_is_read() -> None:
     peer = Peer()
-    peer.arrive(masked(TEXT, b"a"))
-    assert await peer.wire().receive_some() == masked(TEXT, b"a")
+    peer.arrive(masked(TEXT, b"a") + masked(PING))
+    assert await peer.wire().receive_some() == masked(PING)
+    assert peer.inlet.empty() == ["a"]
+
+
+async def test_the_library_sees_control_frames_one_by_one_and_no_message() -> None:
+    peer = Peer()
+    wire = peer.wire()
+    peer.arrive(masked(TEXT, b"a", fin=False) + masked(PING, b"1") + masked(CONTINUATION, b"b"))
+    peer.arrive(masked(PONG, b"2") + masked(PING, b"3")[:5])
+    assert await wire.receive_some() == masked(PING, b"1")
+    assert not peer.inlet.messages
+    assert await wire.receive_some() == masked(PONG, b"2")
+    assert peer.inlet.empty() == ["ab"]
+    peer.arrive(masked(PING, b"3")[5:] + masked(CLOSE) + masked(PING, b"4") + masked(TEXT, b"c"))
+    assert await wire.receive_some() == masked(PING, b"3")
+    assert not wire.peer_closed
+    assert await wire.receive_some() == masked(CLOSE)
+    assert wire.peer_closed
+    assert await wire.receive_some() == b""
+    assert not peer.inlet.messages
+    assert peer.inlet.closed
 
 
 async def test_how_much_is_read_at_a_time() -> None:
     peer = Peer()
     wire = peer.wire()
-    peer.arrive(masked(TEXT, b"x" * 100))
+    peer.arrive(masked(PING))
     await wire.receive_some(10)
+    peer.arrive(masked(PING))
     await wire.receive_some()
     wire.paced = True
-    peer.arrive(masked(TEXT, b"x" * 100))
+    peer.arrive(masked(PING))
     await wire.receive_some(64 * 1024)
     assert peer.asked_for == [10, 64 * 1024, 4096]
+
+
+@pytest.mark.parametrize("direct", [True, False], ids=["direct", "tls"])
+async def test_a_crowded_inlet_is_not_given_more_and_the_socket_not_read(direct: bool) -> None:
+    peer = Peer(direct=direct)
+    peer.inlet.room = 3
+    wire = peer.wire()
+    peer.arrive(b"".join(masked(TEXT, b"%d" % number) for number in range(7)))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read_all, wire, 1e6)
+        await wait_all_tasks_blocked()
+        assert list(peer.inlet.messages) == ["0", "1", "2"]
+        read = len(peer.asked_for)
+        peer.arrive(masked(TEXT, b"7"))
+        await wait_all_tasks_blocked()
+        assert len(peer.asked_for) == read
+        found = [await peer.inlet.get() for _ in range(8)]
+        assert found == [str(number) for number in range(8)]
+        assert len(peer.asked_for) > read
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_crowd_is_no_crowd_before_there_is_one_more() -> None:
+    """A ping behind the last message that there is room for is answered."""
+    peer = Peer()
+    peer.inlet.room = 3
+    wire = peer.wire()
+    peer.arrive(masked(TEXT, b"waits") * 3 + masked(PING, b"answer me") + masked(TEXT, b"too many"))
+    with trio.fail_after(5):
+        assert await wire.receive_some() == masked(PING, b"answer me")
+    assert await read_all(wire) == b""
+    assert peer.inlet.empty() == ["waits"] * 3
 
 
 async def test_the_end_of_the_stream_is_seen_once_and_again() -> None:
     peer = Peer()
     wire = peer.wire()
+    peer.arrive(masked(TEXT, b"last words") + masked(TEXT, b"never finished")[:9])
     peer.arrive_end()
     assert [await wire.receive_some(), await wire.receive_some()] == [b"", b""]
     assert wire.ended
+    assert peer.inlet.empty() == ["last words"]
+    assert peer.inlet.closed
+    assert not peer.faults
 
 
 async def test_a_broken_connection_is_the_error_that_the_library_knows() -> None:
@@ -173,6 +238,7 @@ async def test_a_broken_connection_is_the_error_that_the_library_knows() -> None
     with pytest.raises(trio.BrokenResourceError):
         await wire.receive_some()
     assert wire.broken
+    assert peer.inlet.closed
     assert peer.asked == 1, "the writer is told"
     assert await wire.receive_some() == b""
     with pytest.raises(trio.BrokenResourceError):
@@ -196,6 +262,24 @@ async def test_a_broken_way_out_ends_the_way_in() -> None:
         await wait_all_tasks_blocked()
         assert wire.offer(text_frame(b"x"), [3]) == 0
     assert wire.broken
+    assert peer.inlet.closed
+
+
+async def test_what_was_read_when_the_way_out_broke_is_handed_on() -> None:
+    class HalfBroken(Peer):
+        def send_nowait(self, data: bytes | memoryview) -> int:
+            raise BrokenPipeError
+
+    peer = HalfBroken()
+    wire = peer.wire()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read_all, wire)
+        await wait_all_tasks_blocked()
+        peer.arrive(masked(TEXT, b"one") + masked(TEXT, b"two"))
+        wire.offer(text_frame(b"x"), [3])
+    assert wire.broken
+    assert peer.inlet.empty() == ["one", "two"]
+    assert peer.inlet.closed
 
 
 async def test_after_the_library_has_let_go_it_reads_the_end() -> None:
@@ -203,7 +287,9 @@ async def test_after_the_library_has_let_go_it_reads_the_end() -> None:
     wire = peer.wire()
     peer.arrive(masked(TEXT, b"unread"))
     await wire.aclose()
+    assert peer.inlet.closed
     assert await wire.receive_some() == b""
+    assert not peer.inlet.messages
     assert not any((peer.closed, peer.aborted, peer.hung_up)), "the socket is not the library's to close"
 
 
@@ -213,12 +299,17 @@ async def test_after_the_library_has_let_go_it_reads_the_end() -> None:
 async def test_a_fault_is_told_once_and_only_what_was_before_it_is_let_through() -> None:
     peer = Peer()
     wire = peer.wire()
-    peer.arrive(masked(TEXT, b"fine") + masked(TEXT, b"x" * 1001) + masked(TEXT, b"more"))
-    assert await wire.receive_some() == masked(TEXT, b"fine")
+    peer.arrive(masked(TEXT, b"fine") + masked(PING) + masked(TEXT, b"x" * 1001) + masked(TEXT, b"more"))
+    assert await wire.receive_some() == masked(PING)
+    assert peer.inlet.empty() == ["fine"]
+    assert not peer.faults
+    assert await wire.receive_some() == b""
     assert [fault.code for fault in peer.faults] == [CloseCode.TOO_BIG]
+    assert peer.inlet.closed
     peer.arrive(masked(BINARY))
     assert await wire.receive_some() == b""
     assert len(peer.faults) == 1
+    assert not peer.inlet.messages
 
 
 @pytest.mark.parametrize(
@@ -229,15 +320,30 @@ async def test_a_fault_is_told_once_and_only_what_was_before_it_is_let_through()
         (masked(PING) * 51, CloseCode.POLICY),
         (masked(TEXT, fin=False) + masked(CONTINUATION, fin=False) * 200_000, CloseCode.POLICY),
         (masked(TEXT, "€".encode() * 334), CloseCode.TOO_BIG),  # 334 characters, 1,002 bytes
+        (b"\x83\x80\0\0\0\0", CloseCode.PROTOCOL_ERROR),
+        (b"\x81\x05hello", CloseCode.PROTOCOL_ERROR),
+        (masked(CONTINUATION, b"x"), CloseCode.PROTOCOL_ERROR),
+        (masked(TEXT, b"\xc3\x28"), CloseCode.INVALID_UTF8),
     ],
-    ids=["declared length", "binary", "control flood", "empty fragments", "bytes, not characters"],
+    ids=[
+        "declared length",
+        "binary",
+        "control flood",
+        "empty fragments",
+        "bytes, not characters",
+        "reserved opcode",
+        "not masked",
+        "continuation of nothing",
+        "not UTF-8",
+    ],
 )
 async def test_a_fault_ends_the_library_quietly(data: bytes, code: CloseCode) -> None:
     peer = Peer()
     async with library(peer) as (_wire, connection):
         peer.arrive(masked(TEXT, b"fine") + data)
-        assert await connection.get_message() == "fine"
+        assert await peer.inlet.get() == "fine"
         assert await end_of(connection) == 1006
+        assert not peer.inlet.messages
         assert [fault.code for fault in peer.faults] == [code]
         assert all(frame.opcode == PONG for frame in peer.frames)
 
@@ -284,12 +390,30 @@ async def test_a_message_is_not_timed_while_nobody_reads(autojump_clock: MockClo
     data = masked(TEXT, b"hello")
     for at in range(len(data)):
         peer.arrive(data[at : at + 1])
-        assert await wire.receive_some() == data[at : at + 1]
+        assert await read_all(wire) == b""
         await trio.sleep(8)
+    assert peer.inlet.empty() == ["hello"]
     assert not peer.faults
     with trio.move_on_after(100) as scope:
         await wire.receive_some()
     assert scope.cancelled_caught, "between messages there is no hurry"
+
+
+async def test_a_wait_for_room_is_no_time_more_for_what_is_unfinished(autojump_clock: MockClock) -> None:
+    peer = Peer()
+    peer.inlet.room = 1
+    wire = peer.wire()
+    peer.arrive(masked(TEXT, b"one") + masked(TEXT, b"two") + masked(TEXT, b"three") + masked(TEXT, b"?")[:3])
+    start = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read_all, wire, 1e6)
+        for number in (1, 2):
+            await trio.sleep_until(start + 100 * number)
+            await peer.inlet.get()
+        await trio.sleep_until(start + 209.5)
+        assert not peer.faults, "while nobody reads it is not timed"
+        await trio.sleep_until(start + 210.5)
+        assert [fault.code for fault in peer.faults] == [CloseCode.POLICY]
 
 
 # What the library sends
@@ -415,7 +539,7 @@ async def test_a_ping_after_our_close_is_not_answered_and_breaks_nothing() -> No
         wire.close(1012, "restarting")
         for _ in range(3):
             peer.arrive(masked(PING, b"?") + masked(TEXT, b"!"))
-            assert await connection.get_message() == "!"
+            assert await peer.inlet.get() == "!"
         peer.arrive(masked(CLOSE, pack("!H", 1012)))
         assert await end_of(connection) == 1012
         assert [frame.opcode for frame in peer.frames] == [CLOSE]
@@ -426,12 +550,8 @@ async def test_a_ping_after_our_close_is_not_answered_and_breaks_nothing() -> No
 @pytest.mark.parametrize(
     ("data", "code"),
     [
-        (b"\x83\x80\0\0\0\0", 1002),
-        (b"\x81\x05hello", 1002),
-        (masked(CONTINUATION, b"x"), 1002),
         (masked(CLOSE, b"x"), 1002),
         *((masked(CLOSE, pack("!H", bad)), 1002) for bad in (999, 1005, 5000, 65_535)),
-        (masked(TEXT, b"\xc3\x28"), 1007),
         (masked(CLOSE, pack("!H", 1000) + b"\xff"), 1007),
     ],
 )
@@ -458,6 +578,7 @@ async def test_a_close_is_answered_even_before_our_first_frame(trailing: bytes) 
 
 async def test_pongs_come_while_messages_wait_and_after_our_pings_nothing_grows() -> None:
     peer = Peer()
+    peer.inlet.room = 16
     async with library(peer) as (wire, connection):
         for number in range(16):
             wire.ping()
@@ -736,6 +857,7 @@ async def test_after_the_end_an_offer_reaches_nobody() -> None:
     number = ours.fileno()
     transport = SocketTransport.take(trio.SocketStream(ours), LIMITS)
     wire = Wire(transport, LIMITS, initial=b"", on_pending=lambda: None, on_fault=lambda fault: None)
+    wire.deliver_to(Letterbox())
     await wire.finish()
     theirs.close()
     with socket.socket() as stranger, socket.socket() as other:
@@ -744,10 +866,29 @@ async def test_after_the_end_an_offer_reaches_nobody() -> None:
         assert wire.broken
 
 
+async def test_after_the_end_it_holds_nobody_who_holds_it() -> None:
+    class Owner(Letterbox):
+        def __init__(self, wire: Wire) -> None:
+            super().__init__()
+            self.wire = wire
+
+    wire = Peer().wire()
+    owner = Owner(wire)
+    wire.deliver_to(owner)
+    gone = weakref.ref(owner)
+    gc.disable()
+    try:
+        await wire.finish()
+        del wire, owner
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
 async def test_a_wire_has_no_dictionaries() -> None:
     wire = Peer().wire()
     assert not hasattr(wire, "__dict__")
-    assert not hasattr(wire._scanner, "__dict__")
+    assert not hasattr(wire._inbound, "__dict__")
     assert not hasattr(wire._pulse, "__dict__")
 
 
@@ -851,7 +992,7 @@ async def test_the_frame_limits_can_be_raised_and_binary_let_through() -> None:
     peer = Peer()
     raised = replace(LIMITS, frame_bytes=1 << 24, frame_fragments=1 << 20)
     wire = peer.wire(limits=raised, binary=True)
-    data = masked(BINARY, b"x" * 70_000)
-    peer.arrive(data)
-    assert await read(wire, len(data)) == data
+    peer.arrive(masked(BINARY, b"x" * 70_000))
+    assert await read_all(wire) == b""
+    assert peer.inlet.empty() == [b"x" * 70_000]
     assert not peer.faults

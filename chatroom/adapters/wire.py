@@ -106,12 +106,12 @@ class Wire(Outbound, trio.abc.Stream):
         if self._gate is not None:
             await self._gate.wait()
         inbound, pulse = self._inbound, self._pulse
-        while not (self._let_go or self.ended or self.broken):
-            await self._deliver()
+        while not self._let_go:
+            await self._deliver()  # also what was read before the end, or before a failure of the way out
             if inbound.control:
                 control, inbound.control = inbound.control, b""
                 return control
-            if inbound.closed or inbound.fault is not None:
+            if self.ended or self.broken or inbound.closed or inbound.fault is not None:
                 break
             most = min(max_bytes or _MOST, _PACED if self.paced else _MOST)
             inbound.pause(pulse.listen(trio.current_time()))
@@ -146,11 +146,12 @@ class Wire(Outbound, trio.abc.Stream):
         """Hand on the messages that have come, as fast as they are wanted."""
         inbound, inlet = self._inbound, self._inlet
         while (message := inbound.next()) is not None:
-            inlet.take(message)
-            if inlet.crowded:
+            if inlet.crowded:  # asked only now: a ping behind the last that there was room for is answered
                 await inlet.wait_room()
+            inlet.take(message)
         if inbound.fault is not None:
             self._on_fault(inbound.fault)
+            self._on_fault = _nobody
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send what the library wants to say, in its turn; return when it is out.
@@ -253,6 +254,7 @@ class Wire(Outbound, trio.abc.Stream):
     def _forget(self) -> None:
         """Let go of the queue and of the owner: what is over is not to wait for the collector of cycles."""
         self._break()
+        del self._inlet
         self._on_pending = _nobody
         self._on_fault = _nobody
 
