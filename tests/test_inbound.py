@@ -1,5 +1,6 @@
 """What is made of a client's bytes: each case is what it sends, and what comes out."""
 
+import time
 from dataclasses import replace
 
 import pytest
@@ -339,3 +340,14 @@ def test_the_time_that_counts_is_that_of_the_arrival_not_of_the_taking() -> None
     assert inbound.since == 7.0
     inbound.pause(100.0)
     assert inbound.since == 107.0
+
+
+def test_a_message_in_very_many_fragments_costs_as_much_for_each() -> None:
+    inbound = Inbound(replace(LIMITS, frame_fragments=1 << 20, frame_bytes=1 << 20))
+    number = 1 << 17
+    data = masked(TEXT, b"x", fin=False) + masked(CONTINUATION, b"x", fin=False) * (number - 2)
+    start = time.process_time()
+    inbound.feed(data, 0.0)
+    assert inbound.next() is None
+    assert feed(inbound, [masked(CONTINUATION, b"x")]) == ["x" * number]
+    assert time.process_time() - start < 5, "0.3 s; half a minute where each fragment copies those before it"

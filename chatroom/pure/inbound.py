@@ -196,11 +196,12 @@ class Inbound:
 
     def _add_fragment(self, first: int, payload: bytes) -> str | bytes | None:
         """The message, if this was the last of it."""
-        opcode = first & 0x0F
-        if opcode != CONTINUATION:
+        if opcode := first & 0x0F:
             self._text = opcode == TEXT
         if not first & FIN:
-            self._parts = [*(self._parts or ()), payload]
+            if self._parts is None:
+                self._parts = []
+            self._parts.append(payload)
             return None
         if self._parts is not None:
             payload = b"".join((*self._parts, payload))

@@ -20,7 +20,7 @@ from chatroom.values.limits import Limits
 
 LIMITS = Limits(frame_bytes=1 << 26, frame_fragments=1 << 26, frame_seconds=60.0, control_rate=0)
 CLOSE_SECONDS = 2.0
-PARSER_CODES = {1002: "protocol error", 1007: "text is not UTF-8"}
+LIBRARYS_CODES = {1002: "protocol error", 1007: "text is not UTF-8"}  # of a wrong close frame
 
 
 class EchoSite:
@@ -39,14 +39,26 @@ class EchoSite:
 
 
 class Echo:
-    """One connection: its fault, the writer's wake-up, and its end as the protocol wants it."""
+    """One connection: its Inlet, its fault, the writer's wake-up, and its end as the protocol wants it."""
+
+    crowded = False
 
     def __init__(self, transport: SocketTransport, initial: bytes) -> None:
         self.wire = Wire(
             transport, LIMITS, initial=initial, on_pending=self.wake, on_fault=self.note_fault, binary=True
         )
+        self.wire.deliver_to(self)
         self.fault: Disconnect | None = None
         self.pending = trio.Event()
+
+    def take(self, message: str | bytes) -> None:
+        self.wire.put(frame_of(message))
+
+    async def wait_room(self) -> None:
+        raise AssertionError("it is never crowded")
+
+    def close(self) -> None:
+        pass
 
     def wake(self) -> None:
         self.pending.set()
@@ -73,15 +85,13 @@ class Echo:
         request = await wrap_server_stream(nursery, self.wire, 16, 1 << 62, 64 * 1024)
         try:
             connection = await request.accept()
-            while True:
-                message = await connection.get_message()
-                self.wire.put(frame_of(message))
+            await connection.get_message()  # none passes the library: it is its word for the end
         except ConnectionClosed as closed:
             code = 1000 if closed.reason is None else closed.reason.code
         if self.fault is not None:
             self.wire.close(self.fault.code, self.fault.reason)
-        elif not self.wire.close_replied and code in PARSER_CODES:
-            self.wire.close(code, PARSER_CODES[code])
+        elif not self.wire.close_replied and code in LIBRARYS_CODES:
+            self.wire.close(code, LIBRARYS_CODES[code])
 
 
 def frame_of(message: str | bytes) -> bytes:
