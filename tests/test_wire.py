@@ -1,5 +1,6 @@
 """Wire: what the library sees and what the inlet, limits, and what the library sends."""
 
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -60,6 +61,31 @@ async def test_without_an_initial_handshake_everything_is_read() -> None:
     peer.arrive(masked(TEXT, b"a") + masked(PING))
     assert await peer.wire().receive_some() == masked(PING)
     assert peer.inlet.empty() == ["a"]
+
+
+async def test_what_was_read_is_not_kept_while_nothing_comes() -> None:
+    class Segment(bytes):
+        """Bytes that can be looked after."""
+
+    class Segments(Peer):
+        segment: "weakref.ref[Segment] | None" = None
+
+        def receive_nowait(self, max_bytes: int) -> bytes | None:
+            if (data := super().receive_nowait(max_bytes)) is None:
+                return None
+            segment = Segment(data)
+            self.segment = weakref.ref(segment)
+            return segment
+
+    peer = Segments()
+    wire = peer.wire()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wire.receive_some)
+        peer.arrive(masked(TEXT, b"x" * 100))
+        await wait_all_tasks_blocked()
+        assert peer.segment is not None
+        assert peer.segment() is None
+        nursery.cancel_scope.cancel()
 
 
 async def test_the_library_sees_control_frames_one_by_one_and_no_message() -> None:

@@ -115,6 +115,7 @@ class Wire(Outbound, trio.abc.Stream):
                 break
             most = min(max_bytes or _MOST, _PACED if self.paced else _MOST)
             inbound.pause(pulse.listen(trio.current_time()))
+            data = None  # what came last is not kept while nothing comes
             try:
                 if inbound.since is None and self._transport.direct and not self._early:
                     # Where a connection spends its idle time: each coroutine more costs it memory.

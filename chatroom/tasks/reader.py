@@ -6,8 +6,6 @@
    the socket is not read and TCP slows the client.
 """
 
-from collections import deque
-
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection
 
@@ -34,7 +32,6 @@ class Reader:
     """Takes what one client sends; the Inlet of its Wire."""
 
     __slots__ = (
-        "_arrival",
         "_closed",
         "_commands",
         "_end",
@@ -43,6 +40,7 @@ class Reader:
         "_pace",
         "_relief",
         "_session",
+        "_sleeper",
         "_texts",
         "_wire",
         "_work",
@@ -65,9 +63,9 @@ class Reader:
         self._pace = pace
         self._limits = limits
         self._commands: Bucket | None = None
-        self._texts: deque[str] = deque()
+        self._texts: list[str] = []  # a few at most; a deque takes half a kilobyte even when empty
         self._work: tuple[Decision | None, float] | None = None  # decided, but not to be done at once
-        self._arrival: trio.Event | None = None  # the task waits for something to do
+        self._sleeper: trio.lowlevel.Task | None = None  # the task, while it waits for something to do
         self._relief: trio.Event | None = None  # the Wire waits for room
         self._closed = False
 
@@ -76,8 +74,7 @@ class Reader:
     def take(self, message: str | bytes) -> None:
         """See Inlet."""
         assert isinstance(message, str)
-        arrival = self._arrival
-        if arrival is None:
+        if self._sleeper is None:
             self._texts.append(message)
             return
         if self._handler.stopped:
@@ -109,9 +106,13 @@ class Reader:
         self._wake()
 
     def _wake(self) -> None:
-        if self._arrival is not None:
-            self._arrival.set()
-            self._arrival = None
+        if self._sleeper is not None:
+            trio.lowlevel.reschedule(self._sleeper)
+            self._sleeper = None
+
+    def _let_go(self, _raise_cancel: object) -> trio.lowlevel.Abort:
+        self._sleeper = None
+        return trio.lowlevel.Abort.SUCCEEDED
 
     # The task
 
@@ -122,9 +123,9 @@ class Reader:
                 if work is not None:
                     await self._carry_out(*work)
                 else:
-                    # One coroutine deep where a connection spends its idle time: each level costs it memory.
-                    self._arrival = trio.Event()
-                    await self._arrival.wait()
+                    # Where a connection spends its idle time: an event, and a coroutine more, cost it memory.
+                    self._sleeper = trio.lowlevel.current_task()
+                    await trio.lowlevel.wait_task_rescheduled(self._let_go)
             await socket.get_message()
         except Disconnect as why:
             self._end.disconnect(why)
@@ -138,7 +139,7 @@ class Reader:
             return work
         if self._handler.stopped or not self._texts:
             return None
-        text = self._texts.popleft()
+        text = self._texts.pop(0)
         if self._relief is not None:
             self._relief.set()
             self._relief = None
