@@ -10,7 +10,6 @@ import socket
 import ssl
 from collections import Counter
 from functools import lru_cache
-from ipaddress import ip_address
 from itertools import count
 
 import trio
@@ -22,6 +21,7 @@ from chatroom.adapters.transport import SocketTransport
 from chatroom.adapters.wire import Wire
 from chatroom.lobby import Lobby
 from chatroom.pure.bucket import BucketStore
+from chatroom.pure.forwarded import UNIX, Proxies, read_address
 from chatroom.pure.session import Session
 from chatroom.pure.tallies import Place
 from chatroom.site import Admission, ChatSite, Entrance
@@ -44,7 +44,7 @@ from chatroom.values.traces import whereabouts
 
 FAILED = Ending(drop=Drop.INTERNAL_ERROR)
 """How a connection has ended that says nothing else: by an exception."""
-UNIX_PEER = Peer("unix", exempt=True)
+UNIX_PEER = Peer(UNIX, exempt=True)
 
 
 def peer_of(sock: socket.socket) -> Peer:
@@ -60,8 +60,9 @@ def peer_of(sock: socket.socket) -> Peer:
 @lru_cache(1024)
 def _peer_at(address: str) -> Peer:
     """One value for all connections of an address."""
-    address = address.partition("%")[0]
-    return Peer(address, exempt=ip_address(address).is_loopback)
+    found = read_address(address.partition("%")[0])
+    assert found is not None  # the kernel says so
+    return Peer(str(found), exempt=found.is_loopback)
 
 
 class Guest:
@@ -98,12 +99,14 @@ class Reception:
         engine: Engine,
         limits: Limits,
         tls: ssl.SSLContext | None,
+        proxies: Proxies,
     ) -> None:
         self._site = site
         self._broker = broker
         self._engine = engine
         self._limits = limits
         self._tls = tls
+        self._proxies = proxies
         self._pace = BucketStore(limits.message_rate, limits.message_burst)
         self._numbers = count(1)
         self._renew = entrance.renew  # these are bound once, not for each connection
@@ -133,7 +136,9 @@ class Reception:
             transport = await self._begin(sock, secure=secure)
             if transport is None:
                 return None
-            admitted = await receive(transport, self._site, self._limits, peer, secure=secure)
+            admitted = await receive(
+                transport, self._site, self._limits, peer, secure=secure, proxies=self._proxies
+            )
             if admitted is None:
                 return None
             try:

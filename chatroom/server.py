@@ -38,6 +38,7 @@ from chatroom.metrics import CONTENT_TYPE, Metrics
 from chatroom.page import load_page
 from chatroom.parts import engine_for, read_tokens, verifier_for
 from chatroom.pure.csp import policy
+from chatroom.pure.forwarded import Proxies
 from chatroom.pure.tallies import Tallies
 from chatroom.pure.tokens import Verifier
 from chatroom.reception import Reception
@@ -117,6 +118,7 @@ class Server:
             engine=self._engine,
             limits=limits,
             tls=tls,
+            proxies=Proxies(settings.trusted_proxies or frozenset()),
         )
 
     async def run(self, listeners: Sequence[Listener]) -> int:

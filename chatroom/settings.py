@@ -9,6 +9,7 @@ from typing import Any
 
 from chatroom import __version__
 from chatroom.options import OPTIONS, PREFIX, Parser, add_option, unknown, value_of
+from chatroom.pure.forwarded import Proxy
 from chatroom.values.errors import StartError
 from chatroom.values.limits import Limits
 from chatroom.values.retain import Retain
@@ -32,6 +33,7 @@ class Settings:
     tokens: str | None
     insecure_dev_tokens: bool
     origins: frozenset[str] | None
+    trusted_proxies: frozenset[Proxy] | None
     drain: float
     log_level: str
     log_format: str

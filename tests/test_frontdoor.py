@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from ipaddress import ip_network
 
 import h11
 import pytest
@@ -18,6 +20,7 @@ from chatroom.adapters.frontdoor import (
     Admitted,
     receive,
 )
+from chatroom.pure.forwarded import Proxies
 from chatroom.pure.handshake import Upgrade
 from chatroom.values.errors import Refusal
 from chatroom.values.http import Peer, Request, Response
@@ -342,6 +345,36 @@ async def test_the_site_learns_who_came_and_how(secure: bool, autojump_clock: Mo
     options = {"secure": True} if secure else {}
     assert await receive(visitor.transport, Witness(), LIMITS, PEER, **options) is not None
     assert seen == [(PEER, secure)]
+
+
+async def test_each_request_of_a_trusted_proxy_is_for_the_client_that_it_names(
+    autojump_clock: MockClock,
+) -> None:
+    """Clients share a proxy's connection, and one whose head can't be read is the proxy's own."""
+    seen = []
+
+    class Witness(Site):
+        def answer(self, request: Request) -> Response:
+            seen.append(request.peer.address)
+            return super().answer(request)
+
+        def refused(self, peer: Peer, status: int, request: Request | None) -> None:
+            seen.append(f"{status} {peer.address}")
+
+    async def request(*lines: bytes) -> None:
+        await visitor.send(b"\r\n".join([*lines, b"Host: a", b"", b""]))
+        await trio.sleep(1)
+
+    visitor = Visitor()
+    async with trio.open_nursery() as nursery:
+        trusted = Proxies(frozenset({ip_network("192.0.2.0/24")}))
+        nursery.start_soon(partial(receive, visitor.transport, Witness(), LIMITS, PEER, proxies=trusted))
+        await request(b"GET / HTTP/1.1", b"X-Forwarded-For: 203.0.113.1")
+        await request(b"GET / HTTP/1.1", b"X-Forwarded-For: 127.0.0.1, 2001:db8::2")
+        await request(b"GET / HTTP/1.1")
+        await request(b"GET /nowhere HTTP/1.1", b"X-Forwarded-For: 203.0.113.3")
+        await request(b"GET / HTTP/1.1", b"X-Forwarded-For: 203.0.113.4", b"bad header")
+    assert seen == ["203.0.113.1", "2001:db8::2", "192.0.2.1", "404 203.0.113.3", "400 192.0.2.1"]
 
 
 async def test_an_admission_is_not_lost_to_a_cancellation(autojump_clock: MockClock) -> None:

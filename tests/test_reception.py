@@ -16,6 +16,7 @@ import trio.testing
 from chatroom.adapters.engine import Engine
 from chatroom.adapters.memory import MemoryEngine
 from chatroom.listeners import load_tls
+from chatroom.pure.forwarded import UNIX, Proxies
 from chatroom.pure.handshake import Upgrade
 from chatroom.pure.tallies import Tallies
 from chatroom.pure.tokens import TokenTable
@@ -106,6 +107,7 @@ class Desk:
             engine=hall.engine,
             limits=LIMITS,
             tls=load_tls(PEM, PEM) if tls else None,
+            proxies=Proxies(frozenset({UNIX})),
         )
         self._secure = tls
         self._nursery = nursery

@@ -1,6 +1,7 @@
 """Options: every one from the command line and the environment, every mistake in one line."""
 
 from dataclasses import fields
+from ipaddress import ip_network
 
 import pytest
 
@@ -24,6 +25,7 @@ EXAMPLES: dict[str, tuple[str, object]] = {
     "tokens": ("t.toml", "t.toml"),
     "insecure-dev-tokens": ("1", True),
     "origin": ("https://a.example", frozenset({"https://a.example"})),
+    "trusted-proxy": ("10.0.0.0/8", frozenset({ip_network("10.0.0.0/8")})),
     "rate": ("0.5", 0.5),
     "burst": ("7", 7),
     "max-connections": ("8", 8),
@@ -82,6 +84,7 @@ def test_the_defaults_are_those_of_the_limits_and_of_the_contract() -> None:
         tokens=None,
         insecure_dev_tokens=False,
         origins=None,
+        trusted_proxies=None,
         drain=5.0,
         log_level="info",
         log_format="auto",
@@ -138,6 +141,9 @@ def test_repeatable_options() -> None:
     assert read("--host", "::1", "--host", "127.0.0.1", "--host", "::1").hosts == ("::1", "127.0.0.1")
     assert read(CHATROOM_HOST="::1, 127.0.0.1").hosts == ("::1", "127.0.0.1")
     assert read(CHATROOM_ORIGIN="null,https://a.example").origins == frozenset(("null", "https://a.example"))
+    trusted = frozenset((ip_network("::1"), "unix"))
+    assert read("--trusted-proxy", "::1", "--trusted-proxy", "unix").trusted_proxies == trusted
+    assert read(CHATROOM_TRUSTED_PROXY="unix,::1/128").trusted_proxies == trusted
 
 
 def test_of_an_option_that_is_no_list_the_last_counts() -> None:

@@ -1,6 +1,8 @@
 """Values as an operator writes them: what is read, what is refused and what is said then."""
 
+import re
 from collections.abc import Callable
+from ipaddress import ip_network
 
 import pytest
 from hypothesis import given
@@ -205,6 +207,51 @@ def test_not_origins(text: str, says: str) -> None:
         written.origin(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "network"),
+    [
+        ("10.0.0.0/8", "10.0.0.0/8"),
+        ("192.0.2.1", "192.0.2.1/32"),
+        ("0.0.0.0/0", "0.0.0.0/0"),
+        ("2001:DB8::/32", "2001:db8::/32"),
+        ("::1", "::1/128"),
+    ],
+)
+def test_proxies(text: str, network: str) -> None:
+    assert written.proxy(text) == ip_network(network)
+
+
+def test_the_proxies_at_the_unix_socket() -> None:
+    assert written.proxy("unix") == "unix"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "is no network"),
+        ("*", "is no network"),
+        ("localhost", "write one like 10.0.0.0/8 or ::1, or unix"),
+        ("UNIX", "is no network"),
+        ("10.0.0.0/33", "is no network"),
+        ("10.0.0.0/-1", "is no network"),
+        ("10.0.0.0/255.0.0.0", "is no network"),
+        ("10.0.0.0/", "is no network"),
+        ("10.0.0.0/8 ", "is no network"),
+        ("10.0.0", "is no network"),
+        ("127.0.0.1:80", "is no network"),
+        ("[::1]", "is no network"),
+        ("fe80::1%eth0", "is no network"),
+        ("١0.0.0.1", "is no network"),
+        ("10.0.0.1/8", "write 10.0.0.0/8"),
+        ("2001:db8::1/64", "write 2001:db8::/64"),
+        ("::ffff:10.0.0.0/104", "write them as such"),
+    ],
+)
+def test_not_proxies(text: str, says: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(says)):
+        written.proxy(text)
+
+
 READERS: list[Callable[[str], object]] = [
     written.whole(0, 5),
     written.number(5),
@@ -216,6 +263,7 @@ READERS: list[Callable[[str], object]] = [
     written.unix_path,
     written.host,
     written.origin,
+    written.proxy,
 ]
 
 

@@ -10,6 +10,7 @@ Rules:
 4. After the last answer the sending half is closed, and what still comes is read and thrown away for a
    moment: closing with unread input would reset the answer away.
 5. Nothing is awaited between the site's admission and the return, so an admission is never lost.
+6. Whom a trusted proxy asks for is seen anew in each request: clients share its connections.
 
 It doesn't know what the site answers, whom it lets in, or what a WebSocket is.
 """
@@ -24,6 +25,7 @@ from typing import Generic, Protocol, TypeVar
 import trio
 
 from chatroom.adapters.transport import Transport
+from chatroom.pure.forwarded import Proxies
 from chatroom.pure.handshake import (
     CORS_HEADERS,
     HANDSHAKE_PATH,
@@ -46,6 +48,7 @@ LINGER_BYTES = 256 * 1024
 SLOWEST_WRITE = 64 * 1024
 """A large answer has the send timeout for each so many bytes."""
 
+NO_PROXIES = Proxies()
 _KEEPING = frozenset({401, 403, 404, 405, 429})
 """Refusals of a plain request after which another one may follow; after 400 the peer can't be trusted to."""
 
@@ -96,6 +99,7 @@ async def receive(
     peer: Peer,
     *,
     secure: bool = False,
+    proxies: Proxies = NO_PROXIES,
     wall_clock: Callable[[], float] = time.time,
 ) -> Admitted[Admission] | None:
     """Serve the peer until it is let in, or until the connection has ended (None).
@@ -106,7 +110,7 @@ async def receive(
     Error handling: no fault of the peer or of the network raises. What `site` raises beyond Refusal does.
     """
     try:
-        return await _Visit(transport, site, limits, peer, secure, wall_clock).serve()
+        return await _Visit(transport, site, limits, peer, secure, proxies, wall_clock).serve()
     except BaseException:
         transport.abort()
         raise
@@ -121,6 +125,7 @@ class _Visit(Generic[Admission]):
     limits: Limits
     peer: Peer
     secure: bool
+    proxies: Proxies
     wall_clock: Callable[[], float]
 
     async def serve(self) -> Admitted[Admission] | None:
@@ -182,7 +187,7 @@ class _Visit(Generic[Admission]):
         """What to do about a complete head; no I/O."""
         request = None
         try:
-            request = exchange.read(scanner.head, self.peer, secure=self.secure)
+            request = self.proxies.see_through(exchange.read(scanner.head, self.peer, secure=self.secure))
             upgrade = route(request, draining=self.site.draining)
             if upgrade is not None:
                 admission = self.site.admit(request, upgrade)
@@ -193,7 +198,7 @@ class _Visit(Generic[Admission]):
         return _Answer(_shared(response, request), has_body(request))
 
     def _refuse(self, refusal: Refusal, request: Request | None) -> _Answer:
-        self.site.refused(self.peer, refusal.status, request)
+        self.site.refused(request.peer if request else self.peer, refusal.status, request)
         line = " ".join(refusal.text.split())
         response = Response(refusal.status, line.encode("utf-8", "replace"), headers=refusal.headers)
         if request is None:

@@ -23,7 +23,7 @@ from typing import Protocol, TypeVar
 from chatroom.pure.http1 import has_body
 from chatroom.pure.query import SUBPROTOCOL, Wish, read_query
 from chatroom.values.errors import Refusal
-from chatroom.values.http import Peer, Request, Response
+from chatroom.values.http import HOST, Peer, Request, Response
 
 HANDSHAKE_PATH = "/handshake"
 """Where a browser asks what the handshake would answer."""
@@ -57,7 +57,6 @@ _SINGLE = (
     "authorization",
     "origin",
 )
-_HOST = re.compile(r"([A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{0,5})?")
 _DIGITS = re.compile(r"[0-9]+")
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://([^/?#@\s]+)")
@@ -190,7 +189,7 @@ def _check_form(request: Request) -> None:
     for name in _SINGLE:
         if len(request.values(name)) > 1:
             raise Refusal(400, f"Header {name} given twice")
-    if not all(_HOST.fullmatch(host) for host in request.values("host")):
+    if not all(HOST.fullmatch(host) for host in request.values("host")):
         raise Refusal(400, "Bad Host")
     lengths = request.values("content-length")
     if not all(_DIGITS.fullmatch(length) for length in lengths):

@@ -9,8 +9,9 @@ Doesn't know where a string comes from (flag or environment); whoever does names
 
 import re
 from collections.abc import Callable
-from ipaddress import ip_address
+from ipaddress import IPv6Network, ip_address, ip_network
 
+from chatroom.pure.forwarded import UNIX, Proxy
 from chatroom.values.retain import Retain
 
 _NUMBER = re.compile(r"[0-9]{1,15}(?:\.[0-9]{1,9})?")
@@ -19,6 +20,7 @@ _AGE = re.compile(r"([0-9]{1,6})(m|h|d)")
 _SIZE = re.compile(r"([0-9]{1,15})(KiB|MiB)?")
 _NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,252}[A-Za-z0-9_])?\.?")
 _ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://([a-z0-9_][a-z0-9._-]*|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?")
+_CIDR = re.compile(r"[0-9A-Fa-f.:]+(?:/[0-9]{1,3})?")
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _AGE_SECONDS = {"m": 60, "h": 3600, "d": 86400}
@@ -157,6 +159,23 @@ def host(text: str) -> str:
     if re.fullmatch(r".+:[0-9]+", text):
         raise ValueError(f"{text!r} is not an address: give the port by --port")
     raise ValueError(f"{text!r} is neither an IP address nor a host name")
+
+
+def proxy(text: str) -> Proxy:
+    """Addresses of trusted proxies: one, or a network as address and prefix length; or `unix`."""
+    if text == UNIX:
+        return UNIX
+    try:
+        found = ip_network(text, strict=False)
+    except ValueError:
+        found = None
+    if found is None or not _CIDR.fullmatch(text):
+        raise ValueError(f"{text!r} is no network: write one like 10.0.0.0/8 or ::1, or unix")
+    if isinstance(found, IPv6Network) and found.network_address.ipv4_mapped:
+        raise ValueError(f"{text!r} means IPv4 addresses: write them as such, like 10.0.0.0/8")
+    if ip_address(text.partition("/")[0]) != found.network_address:
+        raise ValueError(f"{text!r} has bits beyond its prefix: write {found}")
+    return found
 
 
 def origin(text: str) -> str:

@@ -1,13 +1,18 @@
 """HTTP as the server's own layers see it: one vetted request, one complete answer."""
 
+import re
 from dataclasses import dataclass
+
+HOST = re.compile(r"([A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{0,5})?")
+"""A host and its port, as the Host header has them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Who is at the other end: `address` as the counts and logs name it.
+    """Who asks: `address` as the counts and logs name it.
 
-    `exempt` is true for loopback and Unix-socket peers, whom the limits per address do not count.
+    `exempt` is true for peers by loopback or Unix socket, whom the limits per address do not count, unless
+    they are proxies that ask for somebody else.
     """
 
     address: str
@@ -19,7 +24,7 @@ class Request:
     """A request whose head has been parsed and vetted.
 
     Header names are lower case, values are stripped Latin-1 text; `path` and `query` are the raw,
-    still percent-encoded ASCII parts of an origin-form target; `secure` says that it came by TLS.
+    still percent-encoded ASCII parts of an origin-form target; `secure` says that the client came by TLS.
     """
 
     method: str
