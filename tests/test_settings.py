@@ -210,7 +210,7 @@ def test_mistakes_on_the_command_line(arguments: list[str], line: str) -> None:
     assert mistake(*arguments) == line
 
 
-@pytest.mark.parametrize("name", ["redis", "node", "reuse-port", "jwt-secret-file", "trusted-proxy"])
+@pytest.mark.parametrize("name", ["redis", "node", "reuse-port", "jwt-secret-file"])
 def test_what_this_version_does_not_have_is_not_offered(name: str) -> None:
     assert mistake(f"--{name}", "x").startswith(f"unknown option '--{name}'")
 

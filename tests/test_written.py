@@ -241,7 +241,7 @@ def test_the_proxies_at_the_unix_socket() -> None:
         ("127.0.0.1:80", "is no network"),
         ("[::1]", "is no network"),
         ("fe80::1%eth0", "is no network"),
-        ("١0.0.0.1", "is no network"),
+        ("\u06610.0.0.1", "is no network"),
         ("10.0.0.1/8", "write 10.0.0.0/8"),
         ("2001:db8::1/64", "write 2001:db8::/64"),
         ("::ffff:10.0.0.0/104", "write them as such"),
