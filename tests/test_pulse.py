@@ -31,6 +31,17 @@ def test_an_unanswered_ping_ends_in_silence() -> None:
         pulse.wait(135.0)
 
 
+def test_while_an_answer_is_awaited_the_clock_is_looked_at_once_in_an_interval() -> None:
+    """The answer comes without a word to the clock, and the next ping is due an interval after it."""
+    pulse = Pulse(Limits(ping_interval=2.0, ping_timeout=15.0), 100.0)
+    pulse.listen(100.0)
+    pulse.ping(102.0)
+    assert pulse.wait(102.0) == 2.0
+    assert pulse.wait(116.5) == 0.5
+    pulse.beat(102.1)
+    assert pulse.wait(104.0) == pytest.approx(0.1)
+
+
 def test_any_life_answers_a_ping() -> None:
     pulse = listening()
     pulse.ping(120.0)

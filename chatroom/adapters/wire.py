@@ -207,7 +207,7 @@ class Wire(Outbound, trio.abc.Stream):
             return wait
         self.ping()
         self._pulse.ping(now)
-        return self._limits.ping_timeout
+        return self._pulse.wait(now)
 
     # The end
 

@@ -52,14 +52,17 @@ class Pulse:
         self._pinged = self._heard_until(now)
 
     def wait(self, now: float) -> float:
-        """Seconds until the next step; 0 if a ping is due now. Raises Silent when there is no answer."""
+        """Seconds until the next step; 0 if a ping is due now. Raises Silent when there is no answer.
+
+        After an answer the next ping is due an interval later, so that is how long to wait for one at a time.
+        """
         heard_until = self._heard_until(now)
         if self._pinged is None:
             return max(0.0, self._life + self._limits.ping_interval - heard_until)
         left = self._pinged + self._limits.ping_timeout - heard_until
         if left <= 0:
             raise Silent(f"no answer to a ping in {self._limits.ping_timeout:g} seconds")
-        return left
+        return min(left, self._limits.ping_interval)
 
     def _heard_until(self, now: float) -> float:
         return now if self._deaf_since is None else self._deaf_since
