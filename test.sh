@@ -4,8 +4,8 @@
 #   ./test.sh                               everything, as CI does
 #   ./test.sh tests/test_pyz.py -k home     only these tests: all arguments go to pytest
 #
-# Python 3.11 or newer is needed. Chromium (for the page) and Node.js (for wscat) are installed where apt-get may be
-# used; where they can't be had, their tests are skipped and said so, but fail where CI=true.
+# Python 3.11 or newer is needed. Chromium (for the page), Node.js (for wscat), nginx and Caddy are installed where apt-get
+# may be used; where they can't be had, their tests are skipped and said so, but fail where CI=true.
 set -eu
 cd "$(dirname "$0")"
 . bundle/find-python.sh
@@ -68,6 +68,12 @@ elif ! cmp -s tests/wscat/package-lock.json .build/wscat/made-from || [ ! -x "$W
         optional "wscat"
     fi
 fi
+
+# Proxies to stand behind (docs/security.md)
+
+for proxy in nginx caddy; do
+    installed $proxy || [ -x /usr/sbin/$proxy ] || debian $proxy || optional "$proxy"
+done
 
 # A C compiler, for a disk that fails when told to (tests/support/disk.c)
 
