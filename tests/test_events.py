@@ -1,6 +1,7 @@
 """Each event's exact bytes, and that hostile text can't break out of them."""
 
 import json
+import unicodedata
 from collections.abc import Callable
 
 import pytest
@@ -109,6 +110,14 @@ def test_event_and_data_stand_first_and_there_are_no_spaces(made: bytes) -> None
 @pytest.mark.parametrize("code", list(ErrorCode))
 def test_an_error_carries_the_word_of_its_code(code: ErrorCode) -> None:
     assert json.loads(events.error(CommandError(code, "x")))["code"] == str(code)
+
+
+@pytest.mark.parametrize("acting", ["\x00", "\x07", "\x1b[2J", "\x80", "\x9b2J", "\x9d0;title\x9c", "é\x9bA"])
+def test_nothing_in_a_text_acts_on_a_terminal(acting: str) -> None:
+    """Both sets of control characters are escaped; to JSON that is the same text."""
+    made = events.message("r", Message(1, 2, acting, acting, acting)).decode()
+    assert not any(unicodedata.category(char) == "Cc" for char in made)
+    assert json.loads(made)["data"] == {"username": acting, "text": acting}
 
 
 hostile = st.text(max_size=30) | st.sampled_from(

@@ -7,6 +7,7 @@
 It does not know to whom an event goes.
 """
 
+import re
 from json.encoder import encode_basestring
 
 from chatroom.values.errors import CommandError
@@ -15,8 +16,14 @@ from chatroom.values.messages import Message, Page
 HISTORY_BYTES = 128 * 1024
 """About the most that one page of history takes: its reader may be slow, and there may be thousands."""
 
-quoted = encode_basestring
-"""A string as a JSON string; all but quotes, backslashes and control characters stands as it is."""
+_C1 = re.compile("[\x80-\x9f]")
+"""Control characters that JSON lets stand and some terminals act on: U+009B does what ESC [ does."""
+
+
+def quoted(text: str) -> str:
+    """A string as a JSON string; all but quotes, backslashes and control characters stands as it is."""
+    encoded = encode_basestring(text)
+    return encoded if encoded.isascii() else _C1.sub(lambda found: f"\\u{ord(found[0]):04x}", encoded)
 
 
 def _cid(cid: str | None) -> str:
