@@ -16,12 +16,14 @@ from websockets.exceptions import ConnectionClosed
 
 from tests.support.client import Chat, target
 from tests.support.proxies import Proxy, caddy, nginx
-from tests.support.raw import Answer, Raw, handshake, head
+from tests.support.raw import UPGRADE, Answer, Raw, handshake, head
 from tests.support.scene import Served, await_true, check_stderr
 
 SECRET = "a-secret-that-nobody-may-read"
 WRONG = "a-wrong-one-that-nobody-may-read"
-TOKENS = f'[[token]]\ntoken = "{SECRET}"\n'
+STOWAWAY = "one-that-a-proxy-may-quote-as-a-malformed-header"
+TOKENS = f'[[token]]\ntoken = "{SECRET}"\n[[token]]\ntoken = "{STOWAWAY}"\n'
+HOST = ("Host", "localhost")
 ALICE, BOB = "127.0.0.2", "127.0.0.3"
 """Loopback has more than one address; the proxy itself is at 127.0.0.1."""
 
@@ -157,6 +159,44 @@ def test_clients_who_share_a_connection_to_the_server_stay_apart(behind: Behind)
         assert house.call(address, head("GET /nowhere HTTP/1.1", ("Host", "localhost"))).status == 404
         time.sleep(0.15)  # so that each refusal is logged: ten a second are
     assert house.peers("refused", 3) == [ALICE, BOB, ALICE]
+
+
+def test_nothing_is_smuggled_through_it(behind: Behind) -> None:
+    """No part of a request is taken for another one, be it the sender's next or somebody else's."""
+    house = behind()
+    inner = handshake(f"/?token={STOWAWAY}&username=stowaway")
+    size = str(len(inner))
+    chunk = f"{len(inner):x}\r\n".encode()
+    upgrade = (*UPGRADE[:-1], ("Sec-WebSocket-Version", "777"))
+    for attack in (
+        head("POST / HTTP/1.1", HOST, ("Content-Length", size)) + inner,
+        head("GET / HTTP/1.1", HOST, ("Content-Length", size)) + inner,
+        head("GET /handshake HTTP/1.1", HOST, ("Content-Length", size)) + inner,
+        head("GET / HTTP/1.1", HOST, ("Content-Length", f"+{size}")) + inner,
+        head("GET / HTTP/1.1", HOST, ("Content-Length", "0"), ("Content-Length", size)) + inner,
+        head("GET / HTTP/1.1", HOST, ("Content-Length", size), ("Transfer-Encoding", "chunked")) + inner,
+        head("GET / HTTP/1.1", HOST, ("Transfer-Encoding", "chunked")) + b"0\r\n\r\n"[:3] + inner,
+        head("GET / HTTP/1.1", HOST, ("Transfer-Encoding", "chunked")) + chunk + inner + b"\r\n0\r\n\r\n",
+        head("GET / HTTP/1.1", HOST, ("Transfer-Encoding", " chunked"), ("Content-Length", size)) + inner,
+        head("GET / HTTP/1.1", HOST, ("Transfer-Encoding", "xchunked"), ("Content-Length", size)) + inner,
+        head("GET / HTTP/1.1", HOST, ("Content-Length ", size)) + inner,
+        head("GET / HTTP/1.1", HOST, ("X", "a\rContent-Length: " + size)) + inner,
+        head("GET / HTTP/1.1", HOST, ("X", "a\nContent-Length: " + size)) + inner,
+        head("GET / HTTP/1.1", HOST, ("Expect", "100-continue"), ("Content-Length", size)) + inner,
+        head("GET / HTTP/1.1", HOST, ("Connection", "Content-Length"), ("Content-Length", size)) + inner,
+        head("GET / HTTP/1.1", *upgrade, ("Content-Length", size)) + inner,
+        head(f"GET /?token={SECRET} HTTP/1.1", *upgrade[1:], ("Host", "a"), ("Content-Length", size)) + inner,
+    ):
+        raw = Raws(house.proxy.connect(ALICE))
+        raw.send(attack)
+        assert raw.read_answer().status != 101, attack
+        for _ in range(3):
+            answer = house.call(BOB, head("GET /healthz HTTP/1.1", HOST))
+            assert (answer.status, answer.body) == (200, b"ok\n"), attack
+        raw.close()
+    assert "stowaway" not in house.server.stderr
+    assert house.knock(ALICE, f"/?token={STOWAWAY}&username=stowaway") == 101
+    await_true(lambda: "stowaway" in house.server.stderr, "it would have been seen")
 
 
 def test_the_servers_own_origin_is_the_proxys(behind: Behind) -> None:

@@ -10,7 +10,7 @@ import pytest
 from chatroom.pure.handshake import route
 from chatroom.pure.rights import Rights
 from chatroom.pure.tallies import Place, Tallies
-from chatroom.pure.tokens import TokenTable
+from chatroom.pure.tokens import Identity, TokenTable
 from chatroom.site import METRICS_A_SECOND, Admission, ChatSite, Enquiry, Entrance
 from chatroom.values.errors import Refusal
 from chatroom.values.http import Peer, Request, Response
@@ -252,6 +252,43 @@ def test_a_place_that_was_given_back_can_be_had() -> None:
     assert refusal(lambda: desk.enter(handshake("token=free"))).status == 503
     places[0].leave()
     desk.enter(handshake("token=free"))
+
+
+class CountingVerifier:
+    """Says how often it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[str | None] = []
+        self._table = TokenTable.parse(TOKENS, "tokens")
+
+    def verify(self, token: str | None) -> Identity | None:
+        self.asked.append(token)
+        return self._table.verify(token)
+
+
+@pytest.mark.parametrize("act", ["enter", "ask"])
+def test_each_handshake_asks_the_verifier_once_whatever_is_wrong(act: str) -> None:
+    """So the time until a 401 doesn't say what is wrong; past the count not even a right one is asked for."""
+    desk = Desk(limits=Limits(wrong_tokens=6))
+    verifier = CountingVerifier()
+    door = (verifier, desk.tallies, None, lambda: desk.now)
+    desk.site._entrance, desk.site._enquiry = Entrance(*door), Enquiry(*door)
+    for query, headers in (
+        ("", ()),
+        ("token=wrong", ()),
+        ("token=%ff", ()),
+        ("token=alices%20", ()),
+        ("", (("authorization", "Bearer x y"),)),
+        ("token=" + "x" * 4000, ()),
+    ):
+        request = dict(both(query, *headers))[act]
+        assert refusal(lambda request=request: getattr(desk, act)(request)).status == 401
+    assert len(verifier.asked) == 6
+    assert desk.tallies.wait_of_suspect(PEER, desk.now) > 0, "all of them were counted"
+    for query in ("token=free", "token=wrong"):
+        request = dict(both(query))[act]
+        assert refusal(lambda request=request: getattr(desk, act)(request)).status == 429
+    assert len(verifier.asked) == 6
 
 
 def test_wrong_tokens_are_counted_for_their_address_until_it_is_not_asked_any_more() -> None:
