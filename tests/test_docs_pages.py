@@ -58,6 +58,7 @@ def test_the_pages_that_must_be_here_are() -> None:
         "README.md",
         "CHANGELOG.md",
         "CONTRIBUTING.md",
+        "docs/security.md",
         "docs/protocol.md",
         "docs/operations.md",
         "docs/architecture.md",
