@@ -5,7 +5,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from chatroom.pure import written
-from chatroom.pure.forwarded import Proxies, read_address
+from chatroom.pure.forwarded import HOPS, Proxies, read_address
 from chatroom.pure.handshake import allowed_origin
 from chatroom.values.http import Peer, Request
 
@@ -80,6 +80,13 @@ def client(*lines: str, peer: Peer = LOOPBACK, believed: Proxies = NEAR) -> Peer
 )
 def test_who_is_named_is_counted_and_never_exempt(line: str, address: str) -> None:
     assert client(line) == Peer(address, exempt=False)
+
+
+def test_a_chain_without_an_end_is_not_followed_to_it() -> None:
+    """So that a request costs little, whoever is trusted."""
+    near = ["10.0.0.7"] * (HOPS - 1)
+    assert client(", ".join(["203.0.113.5", *near])) == CLIENT
+    assert client(", ".join(["203.0.113.5", "10.0.0.8", *near])) == Peer("10.0.0.8")
 
 
 def test_several_lines_are_one_list() -> None:

@@ -5,7 +5,7 @@ Owns which peers are trusted proxies, and what of their headers is believed. Rul
 1. Only who is a trusted proxy itself is believed; in anybody else's requests these headers mean nothing.
 2. `X-Forwarded-For` is read from its right end, over all its lines, because each proxy adds there whom it
    was asked by. The first address that is no trusted proxy's is the client. Where an entry is no address, and
-   where the list is out, the last address read counts: that of the farthest proxy that is believed.
+   where the list is out or too long, the last address read counts: that of the farthest proxy believed.
 3. Exempt from the limits of an address are only those who connect to the server itself. Whom a proxy names is
    never exempt, and neither is a proxy that names somebody unreadable: else a header with 127.0.0.1 in it
    would lift the limits. A trusted proxy that names nobody asks for itself.
@@ -27,6 +27,9 @@ from chatroom.values.http import HOST, Peer, Request
 
 UNIX: Literal["unix"] = "unix"
 """The address of all peers of the Unix socket."""
+
+HOPS = 32
+"""More proxies than stand in any row; so many entries are read at most."""
 
 Proxy = IPv4Network | IPv6Network | Literal["unix"]
 
@@ -58,7 +61,7 @@ class Proxies:
         if not named:
             return request.peer
         farthest = request.peer.address
-        for text in reversed(named):
+        for text in reversed(named[-HOPS:]):
             address = read_address(text)
             if address is None:
                 break
