@@ -218,9 +218,17 @@ def test_the_servers_own_origin_is_the_one_that_the_client_sees(
         assert not allowed_origin(proxies().see_through(asked), frozenset())
 
 
-def test_two_hosts_stay_a_fault_of_the_head() -> None:
-    asked = request(LOOPBACK, ("host", "other"), ("x-forwarded-for", "203.0.113.5"))
-    assert NEAR.see_through(asked).values("host") == ["upstream:3000", "other"]
+@pytest.mark.parametrize("hosts", [["upstream:3000", "other"], ["a/b"], ["", ""]])
+def test_a_fault_of_the_head_stays_one(hosts: list[str]) -> None:
+    """What another header says doesn't hide a Host that has to be refused."""
+    headers = (*(("host", host) for host in hosts), ("x-forwarded-host", "chat.example"))
+    asked = Request("GET", "/", "", headers, "1.1", LOOPBACK)
+    assert NEAR.see_through(asked).values("host") == hosts
+
+
+def test_a_request_without_a_host_gets_the_one_that_the_proxy_names() -> None:
+    asked = Request("GET", "/", "", (("x-forwarded-host", "chat.example"),), "1.0", LOOPBACK)
+    assert NEAR.see_through(asked).values("host") == ["chat.example"]
 
 
 WORDS = st.sampled_from(

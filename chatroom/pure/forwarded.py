@@ -49,11 +49,7 @@ class Proxies:
         if not self.trusted or not self._trusts(UNIX if address == UNIX else read_address(address)):
             return request
         secure = _SECURE.get(_last(request, "x-forwarded-proto").lower(), request.secure)
-        headers = request.headers
-        host = _last(request, "x-forwarded-host")
-        if HOST.fullmatch(host):
-            headers = (*(each for each in headers if each[0] != "host"), ("host", host))
-        return replace(request, peer=self._client(request), secure=secure, headers=headers)
+        return replace(request, peer=self._client(request), secure=secure, headers=_headers(request))
 
     def _client(self, request: Request) -> Peer:
         """Rules 2 and 3."""
@@ -89,6 +85,15 @@ def read_address(text: str) -> IPv4Address | IPv6Address | None:
             return None
         return address.ipv4_mapped or address
     return address
+
+
+def _headers(request: Request) -> tuple[tuple[str, str], ...]:
+    """The headers, with the host that the client sees. A Host that is to be refused stays, to be refused."""
+    seen = _last(request, "x-forwarded-host")
+    hosts = request.values("host")
+    if not HOST.fullmatch(seen) or len(hosts) > 1 or not all(map(HOST.fullmatch, hosts)):
+        return request.headers
+    return (*(each for each in request.headers if each[0] != "host"), ("host", seen))
 
 
 def _members(request: Request, name: str) -> list[str]:
