@@ -137,6 +137,12 @@ def test_the_clients_own_address_is_the_one_that_counts(behind: Behind) -> None:
     assert house.knock(ALICE) == 429
     for claimed in (BOB, "127.0.0.1", "203.0.113.5", "203.0.113.5, 127.0.0.1", "unknown", "", ","):
         assert house.knock(ALICE, f"/?token={SECRET}", ("X-Forwarded-For", claimed)) == 429, claimed
+    # A client that has the proxy take out what it put in (hop-by-hop headers) would be nobody.
+    for names in ("X-Forwarded-For", "close, X-Forwarded-For, X-Forwarded-Proto"):
+        assert house.knock(ALICE, f"/?token={SECRET}", ("Connection", names)) in {400, 429}
+    ask = head(f"GET /handshake?token={SECRET} HTTP/1.1", HOST, ("Connection", "keep-alive, X-Forwarded-For"))
+    assert house.call(ALICE, ask).status == 429
+    assert house.call(BOB, ask).status == 200
     assert house.knock(BOB) == 101
 
 

@@ -65,8 +65,14 @@ class Proxy:
 
     @property
     def trust(self) -> ssl.SSLContext:
-        """What a client needs to believe its certificate."""
-        return ssl.create_default_context(cafile=str(CERTIFICATE))
+        """What a client needs to believe its certificate.
+
+        Not TLS 1.3: its tickets come by themselves, and then the client's reading thread may be in OpenSSL
+        while another one writes, which OpenSSL doesn't bear.
+        """
+        context = ssl.create_default_context(cafile=str(CERTIFICATE))
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        return context
 
     def connect(self, address: str = "127.0.0.1") -> ssl.SSLSocket:
         """A connection to it from this loopback address."""
