@@ -16,7 +16,7 @@ import pytest
 from tests.support.client import Chat, target
 from tests.support.process import ServerProcess, python_command
 from tests.support.raw import UPGRADE, Answer, Raw, ask, exchange, get, handshake, head, knock
-from tests.support.scene import Scene, Served, await_true, served
+from tests.support.scene import Scene, Served, await_true, gauges, served, snapshot
 
 HOST = ("Host", "localhost")
 PROTECTION = {
@@ -168,7 +168,35 @@ def test_loopback_may_try_as_often_as_it_likes(pyz: Path) -> None:
         assert ask(server.port, "/?token=dev-token").status == 200
 
 
-# Descriptors
+def test_connections_of_an_address_are_counted_and_given_back(pyz: Path) -> None:
+    """By the address that a trusted proxy names; an IPv6 address counts with its network."""
+    with served("--max-per-ip", "2", "--trusted-proxy", "127.0.0.1", "--rate", "0") as server, Scene(server):
+        for first, same, other in (
+            ("203.0.113.5", "::ffff:203.0.113.5", "203.0.113.6"),
+            ("2001:db8:1:2::1", "2001:db8:1:2:3::1", "2001:db8:1:3::1"),
+            ("127.0.0.9", "127.0.0.9:1234", "127.0.0.8"),
+        ):
+            inside = [Raw(server.port), Raw(server.port)]
+            for raw, address in zip(inside, (first, same), strict=True):
+                raw.upgrade("/?token=dev-token", behind(address))
+            for act in (knock, ask):
+                for address in (first, same):
+                    answer = act(server.port, "/?token=dev-token", behind(address))
+                    assert answer.status == 429
+                    assert int(answer.headers["retry-after"]) > 0
+                assert ask(server.port, "/?token=wrong", behind(first)).status == 429
+                assert ask(server.port, "/?token=dev-token", behind(other)).status == 200
+                assert ask(server.port, "/?token=dev-token").status == 200
+            inside[0].close()
+            again = behind(first)
+            await_true(
+                lambda again=again: ask(server.port, "/?token=dev-token", again).status == 200,  # type: ignore[misc]
+                "a place is free",
+            )
+            inside[1].close()
+
+
+# Descriptors, and places before the door
 
 
 @contextmanager
@@ -185,6 +213,18 @@ def hanging(port: int, number: int) -> Iterator[list[socket.socket]]:
     finally:
         for sock in sockets:
             sock.close()
+
+
+def test_those_who_hang_before_the_door_are_bounded_and_keep_nobody_out(scene: Scene) -> None:
+    """Of hundreds who say nothing a hundred are held, the oldest go, and who says something comes in."""
+    alice = scene.join("alice")
+    with hanging(scene.server.port, 400):
+        bob = scene.join("bob")
+        alice.expect("joined", username="bob")
+        assert snapshot(scene.server)["chatroom_handshakes"] <= 100
+        bob.say("in spite of them")
+        assert alice.texts(1) == ["in spite of them"]
+    await_true(lambda: gauges(scene.server)["chatroom_handshakes"] <= 2, "they are forgotten")
 
 
 def cpu_seconds(pid: int) -> float:
