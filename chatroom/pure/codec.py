@@ -12,8 +12,9 @@ It does not know who asks, nor whether they may.
 import json
 import re
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any
 
+from chatroom.pure.jsontext import RepeatedKey, decoder
 from chatroom.values.codes import ErrorCode
 from chatroom.values.commands import (
     Authenticate,
@@ -43,47 +44,12 @@ _WHITE_SPACE = " \t\n\r"
 _ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
-class _RepeatedKey(Exception):
-    """An object has a key twice; only the careful second reading says what that means."""
-
-
 class _Pairs(list[tuple[str, Any]]):
     """An object read without losing repeated keys."""
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise _RepeatedKey
-    return members
-
-
-def _integer(digits: str) -> int:
-    # Checked by length first: converting a huge literal costs quadratic time.
-    if len(digits) > 20 or not -(2**63) <= (value := int(digits)) < 2**63:
-        raise ValueError("integer beyond 64 bits")
-    return value
-
-
-def _number(digits: str) -> float:
-    value = float(digits)
-    if value in (float("inf"), float("-inf")):
-        raise ValueError("number too large")
-    return value
-
-
-def _constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _decoder(pairs_hook: Callable[[list[tuple[str, Any]]], Any]) -> json.JSONDecoder:
-    return json.JSONDecoder(
-        object_pairs_hook=pairs_hook, parse_int=_integer, parse_float=_number, parse_constant=_constant
-    )
-
-
-_FAST = _decoder(_unique)
-_CAREFUL = _decoder(_Pairs)
+_FAST = decoder()
+_CAREFUL = decoder(_Pairs)
 
 
 def _too_deep(value: object, allowed: int) -> bool:
@@ -96,11 +62,11 @@ def _too_deep(value: object, allowed: int) -> bool:
     return False
 
 
-def _parse(decoder: json.JSONDecoder, text: str) -> Any:
-    """The JSON value of `text`; raises `bad_json` for anything that isn't one, _RepeatedKey by the hook."""
+def _parse(reader: json.JSONDecoder, text: str) -> Any:
+    """The JSON value of `text`; raises `bad_json` for anything that isn't one, RepeatedKey by the hook."""
     text = text.strip(_WHITE_SPACE)
     try:
-        value, end = decoder.raw_decode(text)
+        value, end = reader.raw_decode(text)
     except (ValueError, RecursionError):
         raise CommandError(ErrorCode.BAD_JSON, "Invalid JSON") from None
     deep = text.count("{") + text.count("[") > MAX_DEPTH and _too_deep(value, MAX_DEPTH)
@@ -181,7 +147,7 @@ def decode(text: str, *, max_text: int) -> Command | None:
     """
     try:
         frame = _parse(_FAST, text)
-    except _RepeatedKey:
+    except RepeatedKey:
         raise _repeated_key(text) from None
     if not isinstance(frame, dict):
         raise _bad_data("Not an object", "frame", None)
