@@ -13,10 +13,15 @@ SPARE_DESCRIPTORS = 200
 """Beside those of the connections: listeners, files, and sockets that haven't been let in yet."""
 
 
-def advise(settings: Settings) -> None:
-    """Make room for the descriptors that the connections need, and warn of what won't work as asked."""
+def advise(settings: Settings, unbound: int) -> None:
+    """Make room for the descriptors that the connections need, and warn of what won't work as asked.
+
+    `unbound` tokens let their holders take any name.
+    """
     if settings.takes_development_tokens:
         note(logging.WARNING, "development_tokens", hint="anyone who can connect is let in; see --tokens")
+    if unbound:
+        note(logging.WARNING, "unbound_tokens", count=unbound, hint="their holders may take any name")
     if settings.unknown_variables:
         note(logging.WARNING, "unknown_variables", names=" ".join(settings.unknown_variables))
     wanted = settings.limits.connections + SPARE_DESCRIPTORS

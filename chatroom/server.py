@@ -4,6 +4,7 @@
     ├─ engine
     ├─ broker (with the committer and the openers of rooms)
     ├─ keepalive of all connections
+    ├─ keys from an address, where they come from one
     ├─ an accepting task per listener
     ├─ signals
     └─ connections nursery: one task per socket
@@ -26,6 +27,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -36,7 +38,7 @@ from chatroom.listeners import Listener, load_tls, open_listeners
 from chatroom.logs import flush
 from chatroom.metrics import CONTENT_TYPE, Metrics
 from chatroom.page import load_page
-from chatroom.parts import engine_for, read_tokens, verifier_for
+from chatroom.parts import engine_for, key_feed_for, load_verifier
 from chatroom.pure.csp import policy
 from chatroom.pure.forwarded import Proxies
 from chatroom.pure.tallies import Tallies
@@ -53,6 +55,9 @@ from chatroom.values.http import Response
 from chatroom.values.journal import note
 from chatroom.values.statistics import Statistics
 from chatroom.values.traces import whereabouts
+
+if TYPE_CHECKING:
+    from chatroom.adapters.keyfeed import KeyFeed
 
 RING_BYTES = 32 * 1024 * 1024
 SETTLE_SECONDS = 1.5
@@ -73,10 +78,10 @@ async def serve(settings: Settings) -> int:
     tls = None
     if settings.tls_cert is not None and settings.tls_key is not None:
         tls = load_tls(settings.tls_cert, settings.tls_key)
-    table = None if settings.tokens is None else read_tokens(settings.tokens)
     listeners = open_listeners(settings.hosts, settings.port, settings.unix, secure=tls is not None)
     try:
-        server = Server(settings, verifier_for(settings, table, listeners), tls)
+        feed = key_feed_for(settings)
+        server = Server(settings, await load_verifier(settings, feed, listeners), tls, feed)
         return await server.run(listeners)
     finally:
         for listener in listeners:
@@ -86,9 +91,17 @@ async def serve(settings: Settings) -> int:
 class Server:
     """One node, from its parts to its stop."""
 
-    def __init__(self, settings: Settings, verifier: Verifier, tls: ssl.SSLContext | None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        verifier: Verifier,
+        tls: ssl.SSLContext | None,
+        feed: "KeyFeed | None" = None,
+    ) -> None:
         limits = settings.limits
         self._settings = settings
+        self._unbound = verifier.unbound
+        self._feed = feed
         self._settled = True
         self._engine = engine_for(settings)
         self._metrics = Metrics(self.statistics)
@@ -129,6 +142,8 @@ class Server:
             await root.start(self._serve_engine)
             root.start_soon(self._run_broker)
             root.start_soon(self._reception.tender.run)
+            if self._feed is not None:
+                root.start_soon(self._feed.run)
             with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
                 async with trio.open_nursery() as connections:
                     for listener in listeners:
@@ -149,7 +164,7 @@ class Server:
         for listener in listeners:
             say(f"Listening on {listener.name}\n")
         note(logging.INFO, "start", version=__version__, listeners=" ".join(each.name for each in listeners))
-        advise(self._settings)
+        advise(self._settings, self._unbound)
         self._metrics.render()  # loads what it needs, while there are descriptors to open files with
 
     async def _serve_engine(self, task_status: trio.TaskStatus[None]) -> None:

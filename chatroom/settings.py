@@ -31,6 +31,11 @@ class Settings:
     retain: Retain | None
     new_epoch: bool
     tokens: str | None
+    jwt_secret_file: str | None
+    jwt_public_key: str | None
+    jwt_jwks: str | None
+    jwt_audience: str | None
+    jwt_issuer: str | None
     insecure_dev_tokens: bool
     origins: frozenset[str] | None
     trusted_proxies: frozenset[Proxy] | None
@@ -44,7 +49,12 @@ class Settings:
     @property
     def takes_development_tokens(self) -> bool:
         """Whether well-known tokens count, which let anyone in."""
-        return self.tokens is None or self.insecure_dev_tokens
+        return self.insecure_dev_tokens or not (self.tokens or self.takes_web_tokens)
+
+    @property
+    def takes_web_tokens(self) -> bool:
+        """Whether JSON Web Tokens count."""
+        return any((self.jwt_secret_file, self.jwt_public_key, self.jwt_jwks))
 
 
 def read_settings(arguments: Sequence[str], environ: Mapping[str, str]) -> Settings | str:
@@ -89,10 +99,23 @@ def _check_together(values: Mapping[str, Any]) -> None:
     if (values["tls_cert"] is None) != (values["tls_key"] is None):
         have, lack = ("--tls-cert", "--tls-key") if values["tls_key"] is None else ("--tls-key", "--tls-cert")
         raise StartError(f"{have} needs {lack} beside it: give both, or neither to serve without TLS")
+    _check_web_tokens(values)
     if values["db"] == NO_DATABASE:
         for target, flag in (("retain", "--retain"), ("new_epoch", "--new-epoch")):
             if values[target]:
                 raise StartError(f"{flag} means nothing with --db none: leave one of them out")
+
+
+def _check_web_tokens(values: Mapping[str, Any]) -> None:
+    """One source of keys is one kind of keys: what is signed with one kind is never checked with another."""
+    sources = {"--jwt-secret-file": "jwt_secret_file", "--jwt-public-key": "jwt_public_key"}
+    sources["--jwt-jwks"] = "jwt_jwks"
+    given = [flag for flag, target in sources.items() if values[target]]
+    if len(given) > 1:
+        raise StartError(f"{given[0]} and {given[1]} exclude each other: give one source of keys")
+    for target, flag in (("jwt_audience", "--jwt-audience"), ("jwt_issuer", "--jwt-issuer")):
+        if values[target] and not given:
+            raise StartError(f"{flag} means nothing without keys: give one of {', '.join(sources)} beside it")
 
 
 def _unknown_variables(environ: Mapping[str, str]) -> tuple[str, ...]:

@@ -75,21 +75,26 @@ def settings(connections: int, *unknown: str) -> Settings:
 
 
 def test_nothing_to_say(notes: list[tuple[str, object]]) -> None:
-    advise(settings(10))
+    advise(settings(10), 0)
     assert notes == []
 
 
 def test_development_tokens_are_warned_of(notes: list[tuple[str, object]]) -> None:
-    advise(replace(settings(10), tokens=None))
-    advise(replace(settings(10), insecure_dev_tokens=True))
+    advise(replace(settings(10), tokens=None), 0)
+    advise(replace(settings(10), insecure_dev_tokens=True), 0)
     assert [event for event, _ in notes] == ["development_tokens"] * 2
+
+
+def test_tokens_for_any_name_are_warned_of(notes: list[tuple[str, object]]) -> None:
+    advise(settings(10), 2)
+    assert notes == [("unbound_tokens", {"count": 2, "hint": "their holders may take any name"})]
 
 
 def test_what_is_said(notes: list[tuple[str, object]], monkeypatch: pytest.MonkeyPatch) -> None:
     system = System(1024, 4096)
     monkeypatch.setattr(resource, "getrlimit", system.getrlimit)
     monkeypatch.setattr(resource, "setrlimit", system.setrlimit)
-    advise(settings(10_000, "CHATROOM_A", "CHATROOM_B"))
+    advise(settings(10_000, "CHATROOM_A", "CHATROOM_B"), 0)
     assert notes == [
         ("unknown_variables", {"names": "CHATROOM_A CHATROOM_B"}),
         ("few_descriptors", {"limit": 4096, "wanted": 10_000 + SPARE_DESCRIPTORS}),

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import ssl
+import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ import trio.testing
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
 from chatroom import parts, server
+from chatroom.adapters import keys
 from chatroom.adapters.memory import MemoryEngine
 from chatroom.listeners import Listener, open_listeners
 from chatroom.pure.tokens import TokenTable
@@ -478,6 +480,7 @@ async def test_a_certificate_that_can_not_be_used_is_told_before_anything_is_ope
 # Whose tokens count
 
 
+SECRET = b"a secret of 32 bytes, or of more"
 TOKENS = '[[token]]\ntoken = "own"\n'
 LOCAL = Listener(socket.socket(), "http://127.0.0.1:1", local=True)
 PUBLIC = Listener(socket.socket(), "http://0.0.0.0:1", local=False)
@@ -485,28 +488,43 @@ for each in (LOCAL, PUBLIC):
     each.socket.close()
 
 
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    """A folder with a token file and a secret."""
+    (tmp_path / "tokens").write_text(TOKENS)
+    (tmp_path / "secret").write_bytes(SECRET)
+    return tmp_path
+
+
 @pytest.mark.parametrize(
-    ("arguments", "table", "listeners", "known"),
+    ("arguments", "listeners", "known"),
     [
-        ((), False, [LOCAL], {"dev-token"}),
-        (("--tokens", "tokens"), True, [LOCAL, PUBLIC], {"own"}),
-        (("--insecure-dev-tokens",), False, [PUBLIC], {"dev-token"}),
-        (("--tokens", "tokens", "--insecure-dev-tokens"), True, [PUBLIC], {"dev-token", "own"}),
+        ("", [LOCAL], {"dev-token"}),
+        ("--tokens tokens", [LOCAL, PUBLIC], {"own"}),
+        ("--jwt-secret-file secret", [LOCAL, PUBLIC], {"web"}),
+        ("--tokens tokens --jwt-secret-file secret", [PUBLIC], {"own", "web"}),
+        ("--insecure-dev-tokens", [PUBLIC], {"dev-token"}),
+        ("--tokens tokens --insecure-dev-tokens", [PUBLIC], {"dev-token", "own"}),
+        ("--jwt-secret-file secret --insecure-dev-tokens", [LOCAL], {"dev-token", "web"}),
     ],
 )
-def test_the_development_tokens_count_where_they_may(
-    arguments: tuple[str, ...],
-    table: bool,
+async def test_the_development_tokens_count_where_they_may(
+    arguments: str,
     listeners: list[Listener],
     known: set[str],
+    files: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    own = TokenTable.parse(TOKENS, "tokens") if table else None
-    verifier = parts.verifier_for(settings(*arguments), own, listeners)
-    assert {token for token in ("own", "dev-token", "wrong") if verifier.verify(token)} == known
+    monkeypatch.chdir(files)
+    asked = settings(*arguments.split())
+    verifier = await parts.load_verifier(asked, parts.key_feed_for(asked), listeners)
+    web = keys.sign(SECRET, {"sub": "alice", "exp": int(time.time()) + 60})
+    tokens = {"own": "own", "dev-token": "dev-token", "web": web, "wrong": "wrong"}
+    assert {name for name, token in tokens.items() if verifier.verify(token)} == known
 
 
-def test_development_tokens_are_refused_where_others_could_come_in() -> None:
+async def test_development_tokens_are_refused_where_others_could_come_in() -> None:
     with pytest.raises(
         StartError, match=r"anyone could come in at http://0.0.0.0:1 with a development token"
     ):
-        parts.verifier_for(settings(), None, [LOCAL, PUBLIC])
+        await parts.load_verifier(settings(), None, [LOCAL, PUBLIC])

@@ -23,6 +23,11 @@ EXAMPLES: dict[str, tuple[str, object]] = {
     "retain": ("90d,100000", Retain(7_776_000, 100_000)),
     "new-epoch": ("1", True),
     "tokens": ("t.toml", "t.toml"),
+    "jwt-secret-file": ("secret", "secret"),
+    "jwt-public-key": ("key.pem", "key.pem"),
+    "jwt-jwks": ("https://issuer.example/jwks.json", "https://issuer.example/jwks.json"),
+    "jwt-audience": ("chat", "chat"),
+    "jwt-issuer": ("https://issuer.example/", "https://issuer.example/"),
     "insecure-dev-tokens": ("1", True),
     "origin": ("https://a.example", frozenset({"https://a.example"})),
     "trusted-proxy": ("10.0.0.0/8", frozenset({ip_network("10.0.0.0/8")})),
@@ -42,7 +47,12 @@ EXAMPLES: dict[str, tuple[str, object]] = {
 }
 """One value for each option, other than its default wherever there is another."""
 
-PAIRED = {"tls-cert": "tls-key", "tls-key": "tls-cert"}
+PAIRED = {
+    "tls-cert": "tls-key",
+    "tls-key": "tls-cert",
+    "jwt-audience": "jwt-secret-file",
+    "jwt-issuer": "jwt-secret-file",
+}
 
 
 def read(*arguments: str, **environ: str) -> Settings:
@@ -82,6 +92,11 @@ def test_the_defaults_are_those_of_the_limits_and_of_the_contract() -> None:
         retain=None,
         new_epoch=False,
         tokens=None,
+        jwt_secret_file=None,
+        jwt_public_key=None,
+        jwt_jwks=None,
+        jwt_audience=None,
+        jwt_issuer=None,
         insecure_dev_tokens=False,
         origins=None,
         trusted_proxies=None,
@@ -204,13 +219,30 @@ def test_rate_zero_is_allowed() -> None:
             ["--tls-key", "k"],
             "--tls-key needs --tls-cert beside it: give both, or neither to serve without TLS",
         ),
+        (
+            ["--jwt-secret-file", "s", "--jwt-jwks", "j"],
+            "--jwt-secret-file and --jwt-jwks exclude each other: give one source of keys",
+        ),
+        (
+            ["--jwt-public-key", "k", "--jwt-jwks", "j"],
+            "--jwt-public-key and --jwt-jwks exclude each other: give one source of keys",
+        ),
+        (
+            ["--jwt-audience", "a"],
+            "--jwt-audience means nothing without keys: give one of --jwt-secret-file, --jwt-public-key, "
+            "--jwt-jwks beside it",
+        ),
+        (
+            ["--jwt-jwks", "http://issuer.example/jwks"],
+            "--jwt-jwks: what comes by 'http' may be anybody's: give an https address, or a file",
+        ),
     ],
 )
 def test_mistakes_on_the_command_line(arguments: list[str], line: str) -> None:
     assert mistake(*arguments) == line
 
 
-@pytest.mark.parametrize("name", ["redis", "node", "reuse-port", "jwt-secret-file"])
+@pytest.mark.parametrize("name", ["redis", "node", "reuse-port"])
 def test_what_this_version_does_not_have_is_not_offered(name: str) -> None:
     assert mistake(f"--{name}", "x").startswith(f"unknown option '--{name}'")
 

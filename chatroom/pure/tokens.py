@@ -58,6 +58,10 @@ class Identity:
 class Verifier(Protocol):
     """A source of identities."""
 
+    @property
+    def unbound(self) -> int:
+        """How many of its tokens let their holder take any name."""
+
     def verify(self, token: str | None) -> Identity | None:
         """The identity that `token` proves, None if it proves none; never raises, never waits.
 
@@ -73,6 +77,11 @@ class Verifiers:
     def __init__(self, sources: Iterable[Verifier]) -> None:
         self._sources = tuple(sources)
 
+    @property
+    def unbound(self) -> int:
+        """Those of all sources."""
+        return sum(source.unbound for source in self._sources)
+
     def verify(self, token: str | None) -> Identity | None:
         """The identity by the first source that has one."""
         found = [source.verify(token) for source in self._sources]
@@ -86,6 +95,11 @@ class TokenTable:
 
     def __init__(self, identities: Mapping[bytes, Identity]) -> None:
         self._identities = dict(identities)
+
+    @property
+    def unbound(self) -> int:
+        """Those without a username."""
+        return sum(identity.username is None for identity in self._identities.values())
 
     @classmethod
     def development(cls) -> Self:
@@ -183,6 +197,11 @@ def _read_username(value: object) -> str:
 
 def _digest(token: str) -> bytes:
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+
+
+def key_of(token: str) -> str:
+    """What tells this token from others; see Identity."""
+    return _key(_digest(token))
 
 
 def _key(digest: bytes) -> str:

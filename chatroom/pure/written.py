@@ -10,6 +10,7 @@ Doesn't know where a string comes from (flag or environment); whoever does names
 import re
 from collections.abc import Callable
 from ipaddress import IPv6Network, ip_address, ip_network
+from urllib.parse import urlsplit
 
 from chatroom.pure.forwarded import UNIX, Proxy
 from chatroom.values.retain import Retain
@@ -135,6 +136,39 @@ def path(text: str) -> str:
     if not text:
         raise ValueError("an empty file name: give the path of a file")
     return text
+
+
+def text(value: str) -> str:
+    """A name that is compared as it is, character by character."""
+    if not value or not value.isprintable():
+        raise ValueError("give a name of printable characters")
+    return value
+
+
+def file_or_https(text: str) -> str:
+    """The name of a file, or an https address. Nothing else vouches for what comes from it."""
+    scheme, separator, _ = path(text).partition("://")
+    if not separator:
+        return text
+    try:
+        parts = urlsplit(text)
+        usable = bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        usable = False
+    if scheme.lower() != "https":
+        raise ValueError(f"what comes by {scheme[:16]!r} may be anybody's: give an https address, or a file")
+    if not usable or not re.fullmatch("[!-~]+", text) or parts.fragment:
+        raise ValueError("no https address: write it like https://issuer.example/jwks.json")
+    if "@" in parts.netloc:
+        raise ValueError(
+            "an address with a user's name in it is seen by many: leave that and the password out"
+        )
+    return text
+
+
+def is_https(text: str) -> bool:
+    """Which of the two it is that `file_or_https` has read."""
+    return "://" in text
 
 
 def unix_path(text: str) -> str:

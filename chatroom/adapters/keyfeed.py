@@ -1,0 +1,70 @@
+"""The keys at an https address, which their issuer changes from time to time.
+
+1. Keys are fetched at the start, then every REFRESH_SECONDS, and soon after a token named a key that isn't
+   there; but never within PAUSE_SECONDS of the last time, whatever strangers write into their tokens.
+2. What fails leaves the keys as they were. It is logged once, and so is the next success.
+3. A source stays with the kind of keys that it began with.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable
+
+import trio
+
+from chatroom.pure.webtokens import Key
+from chatroom.values.errors import StartError
+from chatroom.values.journal import note
+
+REFRESH_SECONDS = 900.0
+RETRY_SECONDS = 60.0
+PAUSE_SECONDS = 30.0
+
+Fetch = Callable[[str | None], Awaitable[tuple[Key, ...]]]
+"""Fetches the keys for an algorithm, any for None. Raises StartError, within seconds."""
+
+
+class KeyFeed:
+    """A source of keys; see KeySource. `load` comes first, then `run` keeps it fresh."""
+
+    def __init__(self, fetch: Fetch) -> None:
+        self._fetch = fetch
+        self._wanted = trio.Event()
+        self._tried = 0.0
+        self.keys: tuple[Key, ...] = ()
+
+    def missed(self) -> None:
+        """Have the keys fetched soon."""
+        self._wanted.set()
+
+    async def load(self) -> None:
+        """Fetch the keys. Raises StartError, and leaves them as they were."""
+        self._tried = trio.current_time()
+        algorithm = self.keys[0].algorithm if self.keys else None
+        self.keys = await self._fetch(algorithm)
+
+    async def run(self) -> None:
+        """Keep the keys fresh, for ever. No error leaves but cancellation."""
+        failing = False
+        self._note_keys()
+        while True:
+            with trio.move_on_after(RETRY_SECONDS if failing else REFRESH_SECONDS):
+                await self._wanted.wait()
+            await trio.sleep_until(self._tried + PAUSE_SECONDS)
+            self._wanted = trio.Event()
+            known = self._kids()
+            try:
+                await self.load()
+            except StartError as error:
+                if not failing:
+                    note(logging.WARNING, "keys_not_refreshed", reason=str(error))
+                failing = True
+                continue
+            if failing or self._kids() != known:
+                self._note_keys()
+            failing = False
+
+    def _kids(self) -> list[str | None]:
+        return [key.kid for key in self.keys]
+
+    def _note_keys(self) -> None:
+        note(logging.INFO, "keys", algorithm=self.keys[0].algorithm, count=len(self.keys))

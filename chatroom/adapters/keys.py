@@ -1,0 +1,165 @@
+"""The keys of web tokens, made by PyJWT from what an operator's files hold.
+
+1. The kind of a key gives its algorithm: a secret HS256, an RSA key RS256, one on P-256 ES256, an Ed25519 one
+   EdDSA. Nothing that is written beside a key can change that.
+2. A secret is never taken from anything that looks like a public key, nor from a JWK set.
+3. A set is one kind of keys: that of the first one that can be used, or of those it had before. Others are
+   left out, as are keys that are for something else by their `use`, `key_ops` or `alg`.
+4. Whatever is wrong is a StartError of one line, which shows nothing of a file but its name.
+"""
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from chatroom.adapters.pyjwt import import_pyjwt, require_cryptography
+from chatroom.pure.jose import MAX_KID, read_object
+from chatroom.pure.webtokens import Key
+from chatroom.values.errors import StartError
+
+SECRET_BYTES = 32
+RSA_BITS = (2048, 8192)
+"""The least is of RFC 7518, section 3.3; beyond the most, a check takes long."""
+MAX_FILE = 256 * 1024
+MAX_KEYS = 100
+_KINDS = {("RSA", None): "RS256", ("EC", "P-256"): "ES256", ("OKP", "Ed25519"): "EdDSA"}
+
+
+def read_secret(path: str) -> bytes:
+    """The secret in a file, without the white space at its end."""
+    secret = read_file("--jwt-secret-file", path).rstrip()
+    if len(secret) < SECRET_BYTES:
+        raise StartError(
+            f"--jwt-secret-file {path} has {len(secret)} bytes, without white space at its end, and a secret "
+            f"has {SECRET_BYTES} at least: make one by openssl rand -hex 32"
+        )
+    jwt = import_pyjwt()
+    try:
+        jwt.get_algorithm_by_name("HS256").prepare_key(secret)
+    except jwt.InvalidKeyError:
+        raise StartError(
+            f"--jwt-secret-file {path} holds a key that is no secret: give public keys by --jwt-public-key "
+            "or --jwt-jwks"
+        ) from None
+    return secret
+
+
+def sign(secret: bytes, payload: Mapping[str, Any]) -> str:
+    """A token that says `payload`, signed with HS256."""
+    return str(import_pyjwt().encode(dict(payload), secret, algorithm="HS256"))
+
+
+def secret_key(path: str) -> Key:
+    """The key that a secret file is."""
+    return _key("HS256", None, read_secret(path), SECRET_BYTES)
+
+
+def public_key(path: str) -> Key:
+    """The key that a PEM file holds."""
+    require_cryptography()
+    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415  (there by now)
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key  # noqa: PLC0415
+
+    source = read_file("--jwt-public-key", path)
+    if source.count(b"-----BEGIN ") == 1:
+        with suppress(ValueError, TypeError, UnsupportedAlgorithm):
+            return _public(load_pem_public_key(source), None)
+    raise StartError(_not_a_public_key(path, source))
+
+
+def _not_a_public_key(path: str, source: bytes) -> str:
+    if b"PRIVATE KEY-----" in source:
+        return f"--jwt-public-key {path} holds a private key: make the public one by openssl pkey -pubout"
+    if b"CERTIFICATE-----" in source:
+        return f"--jwt-public-key {path} holds a certificate: take its key by openssl x509 -noout -pubkey"
+    return (
+        f"--jwt-public-key {path} is no usable key: give one PEM public key, of RSA with {RSA_BITS[0]} to "
+        f"{RSA_BITS[1]} bits, P-256 or Ed25519"
+    )
+
+
+def key_set(source: bytes, name: str, algorithm: str | None = None) -> tuple[Key, ...]:
+    """The usable keys of the JWK set `source`, which came from `name`; those of one `algorithm` if given."""
+    require_cryptography()
+    try:
+        entries = read_object(source).get("keys")
+    except ValueError:
+        entries = None
+    if not isinstance(entries, list) or len(entries) > MAX_KEYS:
+        raise StartError(f'{name} is no JWK set: it must be {{"keys": […]}}, {MAX_KEYS} at most')
+    found: dict[str | None, Key] = {}
+    for entry in entries:
+        key = _read_entry(entry, name)
+        if key is None or key.algorithm != (algorithm or key.algorithm):
+            continue
+        if key.kid in found:
+            raise StartError(f"{name}: two keys of one kid, or two without any: each needs its own")
+        found[key.kid] = key
+        algorithm = key.algorithm
+    if not found:
+        kind = f"of RSA with {RSA_BITS[0]} to {RSA_BITS[1]} bits, P-256 or Ed25519"
+        raise StartError(
+            f"{name} has no usable key{f' for {algorithm}' if algorithm else ''}: it must hold a public one, "
+            f"{kind}, that is meant for signatures"
+        )
+    return tuple(found.values())
+
+
+def _read_entry(entry: object, name: str) -> Key | None:
+    """The key of an element of a set, if it is one for us. Raises StartError if it should be a secret."""
+    if not isinstance(entry, dict):
+        return None
+    kind, curve, kid = entry.get("kty"), entry.get("crv"), entry.get("kid")
+    if "d" in entry and kind in ("RSA", "EC", "OKP"):
+        raise StartError(f"{name} holds a private key, which others may have read: replace it by a new one")
+    algorithm = _KINDS.get((kind, None if kind == "RSA" else curve)) if isinstance(kind, str) else None
+    operations = entry.get("key_ops", ["verify"])
+    if (
+        algorithm is None
+        or entry.get("alg", algorithm) != algorithm
+        or entry.get("use", "sig") != "sig"
+        or not (isinstance(operations, list) and "verify" in operations)
+        or not (kid is None or (isinstance(kid, str) and len(kid) <= MAX_KID))
+    ):
+        return None
+    jwt = import_pyjwt()
+    try:
+        return _public(jwt.PyJWK(entry, algorithm).key, kid)
+    except (jwt.PyJWTError, ValueError, TypeError):
+        return None
+
+
+def _public(key: Any, kid: str | None) -> Key:
+    """The key of a `cryptography` object; ValueError if it isn't one for us."""
+    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa  # noqa: PLC0415  (there by now)
+
+    match key:
+        case rsa.RSAPublicKey() if RSA_BITS[0] <= key.key_size <= RSA_BITS[1]:
+            return _key("RS256", kid, key, (key.key_size + 7) // 8)
+        case ec.EllipticCurvePublicKey() if key.curve.name == "secp256r1":
+            return _key("ES256", kid, key, 64)
+        case ed25519.Ed25519PublicKey():
+            return _key("EdDSA", kid, key, 64)
+    raise ValueError("no key for us")
+
+
+def _key(algorithm: str, kid: str | None, key: Any, signature_bytes: int) -> Key:
+    verify: Callable[[bytes, Any, bytes], bool] = import_pyjwt().get_algorithm_by_name(algorithm).verify
+
+    def check(signed: bytes, signature: bytes) -> bool:
+        return verify(signed, key, signature)
+
+    return Key(algorithm, kid, signature_bytes, check)
+
+
+def read_file(flag: str, path: str) -> bytes:
+    """What a file of keys holds."""
+    try:
+        with open(path, "rb") as file:
+            source = file.read(MAX_FILE + 1)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise StartError(f"{flag} {path} can't be read ({reason}): give a readable file") from None
+    if len(source) > MAX_FILE:
+        raise StartError(f"{flag} {path} is larger than {MAX_FILE // 1024} KiB: give a file of keys")
+    return source
