@@ -1,6 +1,6 @@
 """The command line: from the arguments to an exit code.
 
-    0   stopped as asked (SIGTERM, SIGINT), --help or --version printed, or a backup made
+    0   stopped as asked (SIGTERM, SIGINT), --help or --version printed, a backup or a token made
     1   ended by force (a second signal), or by an error of our own: one `crash` in the log
     2   can't start as asked: one line on standard error says what to do
 
@@ -34,10 +34,8 @@ def main(
     environ = os.environ if environ is None else environ
     try:
         command, options = _command(sys.argv[1:] if argv is None else argv)
-        if command == "backup":
-            from chatroom import backup  # noqa: PLC0415  (see rule 2)
-
-            backup.run(options, environ)
+        if command != "serve":
+            _run_command(command, options, environ)
             return 0
         asked = read_settings(options, environ)
         if isinstance(asked, str):
@@ -56,11 +54,23 @@ def _command(arguments: Sequence[str]) -> tuple[str, Sequence[str]]:
     """The name of the command, which may be left out, and the options behind it."""
     if not arguments or arguments[0].startswith("-"):
         return "serve", arguments
-    if arguments[0] not in ("serve", "backup"):
+    if arguments[0] not in ("serve", "backup", "token"):
         raise StartError(
-            f"unknown command {arguments[0][:64]!r}; write serve, backup or nothing, then the options"
+            f"unknown command {arguments[0][:64]!r}; write serve, backup, token or nothing, then the options"
         )
     return arguments[0], arguments[1:]
+
+
+def _run_command(command: str, options: Sequence[str], environ: Mapping[str, str]) -> None:
+    """Do what is done at once."""
+    if command == "backup":
+        from chatroom import backup  # noqa: PLC0415  (see rule 2)
+
+        backup.run(options, environ)
+    else:
+        from chatroom import mint  # noqa: PLC0415
+
+        mint.run(options, environ)
 
 
 def _run(settings: Settings) -> int:

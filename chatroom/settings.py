@@ -80,7 +80,8 @@ def read_settings(arguments: Sequence[str], environ: Mapping[str, str]) -> Setti
 def _parser() -> Parser:
     parser = Parser(
         prog="chatroom",
-        usage="./chat.pyz [serve] [options]\n       ./chat.pyz backup [--db PATH] TO",
+        usage="./chat.pyz [serve] [options]\n       ./chat.pyz backup [--db PATH] TO\n"
+        "       ./chat.pyz token --sub NAME [--room ROOM:RIGHTS]… --jwt-secret-file FILE",
         description="A chat server for browsers and other WebSocket clients, in one file.",
         epilog=f"Every option is also an environment variable: {PREFIX} and its name in capitals, hyphens as "
         "underscores; repeated values separated by commas, switches 1 or 0. The flag wins.",

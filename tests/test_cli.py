@@ -62,15 +62,15 @@ def test_arguments_and_environment_of_the_process_are_the_default(monkeypatch: p
         (["--port", "x"], "chatroom: --port: 'x' is not a whole number from 0 to 65535\n"),
         (["serve", "--port"], "chatroom: --port: needs a value; --help lists the options\n"),
         (
-            ["token"],
-            "chatroom: unknown command 'token'; write serve, backup or nothing, then the options\n",
+            ["tokens"],
+            "chatroom: unknown command 'tokens'; write serve, backup, token or nothing, then the options\n",
         ),
         (
-            ["back\nup"],
-            "chatroom: unknown command 'back\\nup'; write serve, backup or nothing, then the options\n",
+            ["back\np"],
+            "chatroom: unknown command 'back\\np'; write serve, backup, token or nothing, then the options\n",
         ),
         (["serve", "serve"], "chatroom: unexpected argument 'serve'; --help lists the options\n"),
-        ([""], "chatroom: unknown command ''; write serve, backup or nothing, then the options\n"),
+        ([""], "chatroom: unknown command ''; write serve, backup, token or nothing, then the options\n"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(arguments: list[str], line: str, capfd: Captured) -> None:

@@ -12,6 +12,7 @@ from chatroom.advice import SPARE_DESCRIPTORS
 from chatroom.backup import read_backup
 from chatroom.logs import VALUE_CHARS
 from chatroom.metrics import Metrics
+from chatroom.mint import read_mint
 from chatroom.options import OPTIONS, Option
 from chatroom.pure.handshake import PATHS
 from chatroom.pure.tokens import DEVELOPMENT_TOKENS, TokenTable
@@ -80,6 +81,8 @@ def test_the_commands_shown_are_accepted() -> None:
         name, _, options = command.partition(" ")
         if name == "backup":
             assert read_backup(options.split(), {})
+        elif name == "token":
+            assert read_mint(options.split(), {})
         else:
             assert read_settings(command.removeprefix("serve ").split(), {})
 

@@ -14,7 +14,7 @@ TOP = (
     ("__init__", "page"),
     ("lobby", "listeners", "site", "options", "logs"),
     ("settings", "metrics"),
-    ("advice", "reception", "parts", "backup"),
+    ("advice", "reception", "parts", "backup", "mint"),
     ("server",),
     ("cli",),
     ("__main__",),

@@ -1,0 +1,108 @@
+"""The command `token`: makes a JSON Web Token that a server with the same secret lets in.
+
+1. What the server would refuse isn't made: names, rights and the lifetime are held to its rules.
+2. Only secrets sign. Where a server has public keys, somebody else holds the private ones.
+3. The key options may come from the environment, as the server's do; what the token says may not.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from chatroom.adapters.standard import say
+from chatroom.options import OPTIONS, Option, Parser, add_option, unknown, value_of
+from chatroom.pure import written
+from chatroom.pure.claims import MOST_AHEAD
+from chatroom.pure.jose import MAX_TOKEN
+from chatroom.pure.rights import Rights
+from chatroom.values.errors import StartError
+from chatroom.values.names import clean_username
+
+HEAD_CHARS = 1024
+"""What a request has beside its token."""
+
+
+def _room(text: str) -> tuple[str, str]:
+    """A room, or a glob of rooms, and its rights, as the server reads them from a token."""
+    name, separator, rights = text.rpartition(":")
+    if not separator:
+        raise ValueError(f"{text!r} names no rights: write it like general:rw, with r, w or rw")
+    (entry,) = Rights.parse({name: rights}).entries
+    return entry
+
+
+_OWN = (
+    Option("sub", "sub", clean_username, None, "NAME", "the username that the token is bound to"),
+    Option("room", "rooms", _room, None, "ROOM:RIGHTS",
+           "a room or glob and r, w or rw; may be repeated; without it, everything", tuple),
+    Option("ttl", "ttl", written.duration("1s", f"{MOST_AHEAD // 3600}h"), "1h", "TIME",
+           "how long the token is good"),
+)  # fmt: skip
+_SHARED = tuple(
+    option for option in OPTIONS if option.target in ("jwt_secret_file", "jwt_audience", "jwt_issuer")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class MintSettings:
+    """What the token is to say, and what it is signed with."""
+
+    sub: str
+    rooms: tuple[tuple[str, str], ...] | None
+    ttl: float
+    jwt_secret_file: str
+    jwt_audience: str | None
+    jwt_issuer: str | None
+
+
+def run(arguments: Sequence[str], environ: Mapping[str, str]) -> None:
+    """Print the token that is asked for. Raises StartError."""
+    asked = read_mint(arguments, environ)
+    say(asked if isinstance(asked, str) else f"{mint(asked, int(time.time()))}\n")
+
+
+def read_mint(arguments: Sequence[str], environ: Mapping[str, str]) -> MintSettings | str:
+    """Read the options of `token`, as `read_settings` does those of `serve`."""
+    parser = Parser(
+        prog="chatroom token",
+        usage="./chat.pyz token --sub NAME [--room ROOM:RIGHTS]… [--ttl 1h] --jwt-secret-file FILE",
+        description="Prints a JSON Web Token, signed with HS256.",
+        add_help=False,
+        allow_abbrev=False,
+    )
+    for option in (*_OWN, *_SHARED):
+        add_option(parser, option)
+    parser.add_argument("--help", "-h", action="store_true", help="print this text and exit")
+    given, rest = parser.parse_known_args(arguments)
+    if given.help:
+        return parser.format_help()
+    if rest:
+        raise StartError(unknown(rest[0], (*_OWN, *_SHARED)))
+    values = {option.target: value_of(option, getattr(given, option.target), {}) for option in _OWN}
+    for option in _SHARED:
+        values[option.target] = value_of(option, getattr(given, option.target), environ)
+    for name, what in (
+        ("sub", "a username: --sub alice"),
+        ("jwt_secret_file", "the server's --jwt-secret-file"),
+    ):
+        if values[name] is None:
+            raise StartError(f"token needs {what}")
+    if values["rooms"] and len(dict(values["rooms"])) < len(values["rooms"]):
+        raise StartError("--room: a room is given twice: give all its rights at once")
+    return MintSettings(**values)
+
+
+def mint(asked: MintSettings, now: int) -> str:
+    """The token. Raises StartError."""
+    from chatroom.adapters import keys  # noqa: PLC0415  (slow to import, and --help needs it not)
+
+    claims: dict[str, Any] = {"sub": asked.sub, "iat": now, "exp": now + int(asked.ttl)}
+    rooms = None if asked.rooms is None else dict(asked.rooms)
+    for name, value in (("aud", asked.jwt_audience), ("iss", asked.jwt_issuer), ("rooms", rooms)):
+        if value is not None:
+            claims[name] = value
+    token = keys.sign(keys.read_secret(asked.jwt_secret_file), claims)
+    if len(token) > MAX_TOKEN - HEAD_CHARS:
+        raise StartError(f"the token has {len(token)} characters, too many for a request: name fewer rooms")
+    return token
