@@ -22,7 +22,7 @@ RSA_BITS = (2048, 8192)
 """The least is of RFC 7518, section 3.3; beyond the most, a check takes long."""
 MAX_FILE = 256 * 1024
 MAX_KEYS = 100
-_KINDS = {("RSA", None): "RS256", ("EC", "P-256"): "ES256", ("OKP", "Ed25519"): "EdDSA"}
+_KINDS = {"RSA": "RS256", "EC P-256": "ES256", "OKP Ed25519": "EdDSA"}
 
 
 def read_secret(path: str) -> bytes:
@@ -109,10 +109,10 @@ def _read_entry(entry: object, name: str) -> Key | None:
     """The key of an element of a set, if it is one for us. Raises StartError if it should be a secret."""
     if not isinstance(entry, dict):
         return None
-    kind, curve, kid = entry.get("kty"), entry.get("crv"), entry.get("kid")
+    kind, kid = entry.get("kty"), entry.get("kid")
     if "d" in entry and kind in ("RSA", "EC", "OKP"):
         raise StartError(f"{name} holds a private key, which others may have read: replace it by a new one")
-    algorithm = _KINDS.get((kind, None if kind == "RSA" else curve)) if isinstance(kind, str) else None
+    algorithm = _KINDS.get("RSA" if kind == "RSA" else f"{kind} {entry.get('crv')}")
     operations = entry.get("key_ops", ["verify"])
     if (
         algorithm is None
