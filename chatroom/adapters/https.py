@@ -3,12 +3,12 @@
 1. The server must prove its name, by the certificates that this machine trusts (`SSL_CERT_FILE` may name
    others). The proxy of the environment (`https_proxy`) is used.
 2. No redirect is followed: it could lead anywhere, out of TLS as well.
-3. Size and time are bounded. The waiting is done in a thread, which is left to itself when the time is over.
+3. Size and time are bounded. The waiting is done in a thread, which is left to itself when the time is over;
+   there are never more than THREADS of them, however slowly a server goes on answering.
 4. Whatever fails is a StartError that names the address without its query, which may be a secret.
 """
 
 import ssl
-from functools import partial
 from urllib.parse import urlsplit
 
 import trio
@@ -17,6 +17,8 @@ from chatroom.values.errors import StartError
 
 DEADLINE_SECONDS = 10.0
 MAX_BYTES = 256 * 1024
+THREADS = 2
+_limiter = trio.CapacityLimiter(THREADS)
 
 
 def shown(url: str) -> str:
@@ -28,7 +30,7 @@ async def fetch(url: str) -> bytes:
     """What is at `url`."""
     try:
         with trio.fail_after(DEADLINE_SECONDS):
-            return await trio.to_thread.run_sync(partial(_fetch, url), abandon_on_cancel=True)
+            return await trio.to_thread.run_sync(_fetch, url, abandon_on_cancel=True, limiter=_limiter)
     except trio.TooSlowError:
         reason = f"no answer within {DEADLINE_SECONDS:g} seconds"
     except _Unfit as error:

@@ -1,0 +1,130 @@
+"""Keys from an address are kept fresh, at a pace that no stranger sets."""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+
+from chatroom.adapters.keyfeed import PAUSE_SECONDS, REFRESH_SECONDS, RETRY_SECONDS, KeyFeed
+from chatroom.pure.webtokens import Key
+from chatroom.values.errors import StartError
+
+pytestmark = pytest.mark.usefixtures("autojump_clock")
+
+
+def key(kid: str, algorithm: str = "RS256") -> Key:
+    return Key(algorithm, kid, 256, lambda *_: True)
+
+
+class Issuer:
+    """An address that answers with `keys`, or fails; when it was asked, and for which algorithm."""
+
+    def __init__(self, *kids: str) -> None:
+        self.keys = tuple(key(kid) for kid in kids)
+        self.fault: str | None = None
+        self.seconds = 0.0
+        self.asked: list[tuple[float, str | None]] = []
+
+    async def fetch(self, algorithm: str | None) -> tuple[Key, ...]:
+        self.asked.append((trio.current_time(), algorithm))
+        await trio.sleep(self.seconds)
+        if self.fault is not None:
+            raise StartError(self.fault)
+        return self.keys
+
+    def times(self) -> list[float]:
+        """When it was asked after the start."""
+        return [when - self.asked[0][0] for when, _ in self.asked[1:]]
+
+
+@asynccontextmanager
+async def running(issuer: Issuer) -> AsyncIterator[KeyFeed]:
+    feed = KeyFeed(issuer.fetch)
+    await feed.load()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(feed.run)
+        yield feed
+        nursery.cancel_scope.cancel()
+
+
+async def test_keys_are_fetched_at_the_start_and_from_time_to_time() -> None:
+    issuer = Issuer("a")
+    async with running(issuer) as feed:
+        assert feed.keys == issuer.keys
+        issuer.keys = (key("b"),)
+        await trio.sleep(REFRESH_SECONDS - 1)
+        assert [each.kid for each in feed.keys] == ["a"]
+        await trio.sleep(2)
+        assert [each.kid for each in feed.keys] == ["b"]
+        await trio.sleep(REFRESH_SECONDS)
+    assert issuer.times() == [REFRESH_SECONDS, 2 * REFRESH_SECONDS]
+    assert [algorithm for _, algorithm in issuer.asked] == [None, "RS256", "RS256"]
+
+
+async def test_a_missed_key_is_asked_for_soon_but_not_too_often() -> None:
+    issuer = Issuer("a")
+    async with running(issuer) as feed:
+        feed.missed()
+        feed.missed()
+        await trio.sleep(PAUSE_SECONDS - 1)
+        assert issuer.times() == []
+        await trio.sleep(2)
+        assert issuer.times() == [PAUSE_SECONDS]
+        await trio.sleep(100)
+        assert issuer.times() == [PAUSE_SECONDS]
+        feed.missed()
+        await trio.sleep(1)
+        assert issuer.times() == [PAUSE_SECONDS, PAUSE_SECONDS + 101]
+        for _ in range(600):
+            feed.missed()
+            await trio.sleep(0.5)
+    assert len(issuer.times()) == 2 + 300 / PAUSE_SECONDS
+
+
+async def test_a_failure_leaves_the_keys_and_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    issuer = Issuer("a")
+    with caplog.at_level(logging.INFO, "chatroom"):
+        async with running(issuer) as feed:
+            issuer.fault = "no answer"
+            await trio.sleep(REFRESH_SECONDS + 5 * RETRY_SECONDS + 1)
+            assert [each.kid for each in feed.keys] == ["a"]
+            issuer.fault = None
+            await trio.sleep(REFRESH_SECONDS)
+    retries = [REFRESH_SECONDS + number * RETRY_SECONDS for number in range(7)]
+    assert issuer.times() == retries
+    said = [(record.getMessage(), record.__dict__["fields"]) for record in caplog.records]
+    assert said == [
+        ("keys", {"algorithm": "RS256", "count": 1}),
+        ("keys_not_refreshed", {"reason": "no answer"}),
+        ("keys", {"algorithm": "RS256", "count": 1}),
+    ]
+
+
+async def test_changed_keys_are_told_and_the_same_ones_are_not(caplog: pytest.LogCaptureFixture) -> None:
+    issuer = Issuer("a")
+    with caplog.at_level(logging.INFO, "chatroom"):
+        async with running(issuer):
+            await trio.sleep(3 * REFRESH_SECONDS + 1)
+            issuer.keys = (key("a"), key("b"))
+            await trio.sleep(REFRESH_SECONDS)
+    assert [record.__dict__["fields"]["count"] for record in caplog.records] == [1, 2]
+
+
+async def test_a_failure_at_the_start_is_a_start_error() -> None:
+    issuer = Issuer()
+    issuer.fault = "no answer"
+    with pytest.raises(StartError, match="no answer"):
+        await KeyFeed(issuer.fetch).load()
+
+
+async def test_a_key_missed_while_keys_are_fetched_is_asked_for_again() -> None:
+    issuer = Issuer("a")
+    async with running(issuer) as feed:
+        issuer.seconds = 5
+        feed.missed()
+        await trio.sleep(PAUSE_SECONDS + 1)
+        feed.missed()
+        await trio.sleep(PAUSE_SECONDS + 1)
+    assert issuer.times() == [PAUSE_SECONDS, 2 * PAUSE_SECONDS]
