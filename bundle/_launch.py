@@ -21,13 +21,20 @@ import shutil
 import signal
 import stat
 import sys
+import sysconfig
 import tempfile
 import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from importlib.abc import PathEntryFinder
-from importlib.machinery import SOURCE_SUFFIXES, FileFinder, SourceFileLoader
+from importlib.machinery import (
+    EXTENSION_SUFFIXES,
+    SOURCE_SUFFIXES,
+    ExtensionFileLoader,
+    FileFinder,
+    SourceFileLoader,
+)
 from importlib.util import cache_from_source
 from pathlib import Path
 from types import CodeType
@@ -35,6 +42,7 @@ from types import CodeType
 import _bootstrap
 
 _PACKAGES = "site-packages/"
+_BOUND = "bound_to"
 _UNPACKED = "unpacked"
 _PRIVATE = ".chat.pyz-private-"
 _SETTLING = 60.0  # seconds in which a private folder may not have its lock yet
@@ -44,10 +52,24 @@ _PATIENCE = 20.0  # seconds to wait for another start that is replacing the copy
 def launch(file: str) -> None:
     """Unpack, and hand over to shiv's bootstrap, which imports the entry point and calls it."""
     with zipfile.ZipFile(file) as archive:
+        _check_bound(archive, Path(file).name)
         folder = _unpacked(archive, Path(file).resolve().name)
     sys.path_hooks.insert(0, _importer_of(folder))
     _bootstrap.cache_path = lambda *_: folder
     _bootstrap.bootstrap()
+
+
+def _check_bound(archive: zipfile.ZipFile, name: str) -> None:
+    """A file with compiled parts says which interpreters can load them; another one gets one line."""
+    if _BOUND not in archive.namelist():
+        return
+    wanted, found = archive.read(_BOUND).decode(), sysconfig.get_config_var("SOABI")
+    if found != wanted:
+        sys.stderr.write(
+            f"{name} was made for {wanted}, and this Python is {found}: start it with that one, or make it "
+            "anew with this one by ./build.sh --with-cryptography\n"
+        )
+        sys.exit(2)
 
 
 class _Mending(SourceFileLoader):
@@ -62,7 +84,7 @@ class _Mending(SourceFileLoader):
 
 
 def _importer_of(folder: Path) -> Callable[[str], PathEntryFinder]:
-    make = FileFinder.path_hook((_Mending, SOURCE_SUFFIXES))
+    make = FileFinder.path_hook((ExtensionFileLoader, EXTENSION_SUFFIXES), (_Mending, SOURCE_SUFFIXES))
 
     def find(path: str) -> PathEntryFinder:
         if not path.startswith(f"{folder}/"):

@@ -1,11 +1,13 @@
-"""Makes chat.pyz, the same bytes wherever it is made.
+"""Makes chat.pyz, the same bytes wherever it is made; or, if asked, an edition of it for this platform only.
 
-1. requirements/runtime.txt names what goes in, requirements/build.txt what it is made with, both by hash.
+1. requirements/runtime.txt names what goes in (platform.txt, what goes into the other edition), and
+   requirements/build.txt what it is made with, all by hash.
 2. Nothing of the machine goes in: no path, time, mode, order of a folder or Python version shows in the file.
    The archive that shiv makes is written anew for that, and without compression: what a compressor makes of
    the same bytes depends on the library that this Python was built with, and the file is small enough.
 3. Each step is skipped when what it is made from hasn't changed, so that only changed locks need the network.
 4. Only pure Python goes in; tests of other projects and what `pip` notes about an installation stay out.
+5. `--with-cryptography` adds what is compiled. Such a file has another name, and says for which Python it is.
 """
 
 import fcntl
@@ -16,58 +18,86 @@ import shutil
 import stat
 import subprocess
 import sys
+import sysconfig
 import time
 import zipfile
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / ".build"
-TARGET = ROOT / "chat.pyz"
 VENV = WORK / "venv"
 PYTHON = VENV / "bin" / "python"
-RUNTIME_LOCK = ROOT / "requirements" / "runtime.txt"
 BUILD_LOCK = ROOT / "requirements" / "build.txt"
 SHEBANG = b"#!/usr/bin/env python3\n"
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the oldest time that a zip archive can say
 EPOCH_SECONDS = "315532800"
-PURE = [
+PURE = (
     "--only-binary=:all:",
     *("--platform", "any"),
     *("--implementation", "py"),
     *("--abi", "none"),
     *("--python-version", "3.11"),
-]
+)
 NOTES = {"RECORD", "INSTALLER", "REQUESTED", "direct_url.json"}  # in *.dist-info
 TESTS = {"_tests", "tests"}
 NATIVE = {".so", ".pyd", ".dylib", ".dll"}
 
 
-def main() -> None:
-    """Bring chat.pyz up to date, one build at a time."""
+@dataclass(frozen=True)
+class Edition:
+    """What is made: its file, the lock of what goes in, and which wheels of that; `bound` to which Python."""
+
+    target: Path
+    lock: Path
+    wheels: tuple[str, ...]
+    bound: str | None = None
+
+    @property
+    def libraries(self) -> str:
+        """Where its libraries are gathered."""
+        return f"libraries-{self.lock.stem}"
+
+
+PORTABLE = Edition(ROOT / "chat.pyz", ROOT / "requirements" / "runtime.txt", PURE)
+BOUND = Edition(
+    ROOT / "chat-with-cryptography.pyz",
+    ROOT / "requirements" / "platform.txt",
+    ("--only-binary=:all:",),
+    sysconfig.get_config_var("SOABI"),
+)
+
+
+def main(arguments: list[str]) -> None:
+    """Bring the file up to date, one build at a time."""
+    if arguments not in ([], ["--with-cryptography"]):
+        sys.exit("build.sh: unknown arguments; write ./build.sh or ./build.sh --with-cryptography")
+    edition = BOUND if arguments else PORTABLE
     started = time.monotonic()
     WORK.mkdir(exist_ok=True)
     with (WORK / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         sources = _sources()
-        key = _digest(
-            [ROOT / "bundle" / "build.py", ROOT / "build.sh", RUNTIME_LOCK, BUILD_LOCK, *sources.values()]
+        target = edition.target
+        key = (edition.bound or "") + _digest(
+            [ROOT / "bundle" / "build.py", ROOT / "build.sh", edition.lock, BUILD_LOCK, *sources.values()]
         )
-        if _is_current(key):
-            _say("chat.pyz is up to date")
+        if _is_current(target, key):
+            _say(f"{target.name} is up to date")
             return
         _tools()
-        _dependencies()
+        _dependencies(edition)
         _project(sources)
-        _say("packing chat.pyz")
-        _pack()
-        _mark("target", key + _digest([TARGET]))
-    size, seconds = TARGET.stat().st_size / 1e6, time.monotonic() - started
-    _say(f"made chat.pyz: {size:.2f} MB in {seconds:.0f} s")
+        _say(f"packing {target.name}")
+        _pack(edition)
+        _mark(target.name, key + _digest([target]))
+    size, seconds = target.stat().st_size / 1e6, time.monotonic() - started
+    _say(f"made {target.name}: {size:.2f} MB in {seconds:.0f} s")
 
 
-def _is_current(key: str) -> bool:
-    return TARGET.is_file() and os.access(TARGET, os.X_OK) and _marked("target", key + _digest([TARGET]))
+def _is_current(target: Path, key: str) -> bool:
+    return target.is_file() and os.access(target, os.X_OK) and _marked(target.name, key + _digest([target]))
 
 
 # Steps
@@ -85,15 +115,15 @@ def _tools() -> None:
     _mark("venv", key)
 
 
-def _dependencies() -> None:
-    """The libraries, as wheels that run anywhere."""
-    key = _digest([RUNTIME_LOCK])
-    if _marked("libraries", key):
+def _dependencies(edition: Edition) -> None:
+    """The libraries, as wheels that run anywhere, or here."""
+    key = (edition.bound or "") + _digest([edition.lock])
+    if _marked(edition.libraries, key):
         return
     _say("fetching the libraries")
-    target = _emptied("libraries")
-    _install("--require-hashes", *PURE, "--target", target, "-r", RUNTIME_LOCK)
-    _mark("libraries", key)
+    target = _emptied(edition.libraries)
+    _install("--require-hashes", *edition.wheels, "--target", target, "-r", edition.lock)
+    _mark(edition.libraries, key)
 
 
 def _project(sources: dict[str, Path]) -> None:
@@ -106,9 +136,9 @@ def _project(sources: dict[str, Path]) -> None:
     _install("--no-build-isolation", "--no-index", "--target", target, stage)
 
 
-def _pack() -> None:
+def _pack(edition: Edition) -> None:
     site, raw = _emptied("site"), WORK / "shiv.pyz"
-    for part in ("libraries", "project"):
+    for part in (edition.libraries, "project"):
         shutil.copytree(WORK / part, site, dirs_exist_ok=True, ignore=_left_out, copy_function=_copy_plain)
     _run(
         *(PYTHON, "-m", "shiv", "--site-packages", site, "--uncompressed", "--reproducible"),
@@ -118,12 +148,14 @@ def _pack() -> None:
     entries["__main__.py"] = (ROOT / "bundle" / "__main__.py").read_bytes()
     entries["_launch.py"] = (ROOT / "bundle" / "_launch.py").read_bytes()
     native = [name for name in entries if Path(name).suffix in NATIVE]
-    if native:
+    if edition.bound:
+        entries["bound_to"] = edition.bound.encode()
+    elif native:
         sys.exit(f"build.sh: these are not pure Python: {', '.join(native)}")
-    fresh = WORK / "chat.pyz"
+    fresh = WORK / edition.target.name
     _write_archive(fresh, entries)
     fresh.chmod(0o755)
-    fresh.replace(TARGET)
+    fresh.replace(edition.target)
 
 
 # What goes in
@@ -234,4 +266,4 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

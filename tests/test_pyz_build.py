@@ -129,7 +129,7 @@ def pins(lock: str) -> set[str]:
 
 
 def test_the_locks_agree_with_each_other_and_with_the_project() -> None:
-    assert pins("runtime.txt") <= pins("dev.txt"), "what is tested is what is packed"
+    assert pins("runtime.txt") <= pins("platform.txt") <= pins("dev.txt"), "what is tested is what is packed"
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     wanted = (ROOT / "requirements" / "runtime.in").read_text("utf-8").splitlines()
     assert sorted(project["dependencies"]) == sorted(line for line in wanted if not line.startswith("#"))
