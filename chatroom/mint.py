@@ -32,7 +32,7 @@ def _room(text: str) -> tuple[str, str]:
     return entry
 
 
-_OWN = (
+TOKEN_OPTIONS = (
     Option("sub", "sub", clean_username, None, "NAME", "the username that the token is bound to"),
     Option("room", "rooms", _room, None, "ROOM:RIGHTS",
            "a room or glob and r, w or rw; may be repeated; without it, everything", tuple),
@@ -71,15 +71,15 @@ def read_mint(arguments: Sequence[str], environ: Mapping[str, str]) -> MintSetti
         add_help=False,
         allow_abbrev=False,
     )
-    for option in (*_OWN, *_SHARED):
+    for option in (*TOKEN_OPTIONS, *_SHARED):
         add_option(parser, option)
     parser.add_argument("--help", "-h", action="store_true", help="print this text and exit")
     given, rest = parser.parse_known_args(arguments)
     if given.help:
         return parser.format_help()
     if rest:
-        raise StartError(unknown(rest[0], (*_OWN, *_SHARED)))
-    values = {option.target: value_of(option, getattr(given, option.target), {}) for option in _OWN}
+        raise StartError(unknown(rest[0], (*TOKEN_OPTIONS, *_SHARED)))
+    values = {option.target: value_of(option, getattr(given, option.target), {}) for option in TOKEN_OPTIONS}
     for option in _SHARED:
         values[option.target] = value_of(option, getattr(given, option.target), environ)
     for name, what in (

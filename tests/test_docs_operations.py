@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from chatroom.adapters import https, keyfeed, keys
 from chatroom.advice import SPARE_DESCRIPTORS
 from chatroom.backup import read_backup
 from chatroom.logs import VALUE_CHARS
 from chatroom.metrics import Metrics
 from chatroom.mint import read_mint
 from chatroom.options import OPTIONS, Option
+from chatroom.pure import claims, jose
 from chatroom.pure.handshake import PATHS
 from chatroom.pure.tokens import DEVELOPMENT_TOKENS, TokenTable
 from chatroom.settings import Settings, read_settings
@@ -182,5 +184,14 @@ def test_numbers_in_the_text() -> None:
         f"a head has {limits.head_bytes // 1024} KiB",
         f"too large, or over {limits.head_headers}",
         f"over {limits.wrong_tokens} wrong tokens",
+        f"a secret of {keys.SECRET_BYTES} bytes at least",
+        f"RSA ({keys.RSA_BITS[0]} to {keys.RSA_BITS[1]} bits)",
+        f"the end, at most {claims.MOST_AHEAD // 86400} days ahead",
+        f"`{claims.MOST_AHEAD // 3600}h` at most",
+        f"may differ by {claims.LEEWAY} seconds",
+        f"more than {jose.MAX_TOKEN} characters",
+        f"within {https.DEADLINE_SECONDS:g} seconds, without following redirects",
+        f"then every {keyfeed.REFRESH_SECONDS / 60:g} minutes",
+        f"{keyfeed.PAUSE_SECONDS:g} seconds after the last time at the earliest",
     ):
-        assert sentence in PAGE
+        assert sentence in PAGE, sentence

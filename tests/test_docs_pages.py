@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from chatroom import __version__
+from chatroom.mint import TOKEN_OPTIONS
 from chatroom.options import OPTIONS
 from tests.support.pages import ROOT, pages
 
@@ -46,7 +47,7 @@ def test_no_page_knows_the_machine_on_which_it_was_written(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_options_of_the_server_are_spelt_right(page: Path) -> None:
-    flags = {option.flag for option in OPTIONS} | {"--version", "--help"}
+    flags = {option.flag for option in (*OPTIONS, *TOKEN_OPTIONS)} | {"--version", "--help"}
     shown = re.findall(r"chat\.pyz ([^`|\n]*)", page.read_text("utf-8"))
     for arguments in shown:
         assert set(re.findall(r"(?<!\S)--[\w-]+", arguments)) <= flags, arguments

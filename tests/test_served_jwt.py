@@ -1,8 +1,12 @@
 """The built server and JSON Web Tokens: who is let in, what is refused alike, and keys that change."""
 
+import re
+import shlex
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -10,7 +14,7 @@ from urllib.parse import urlencode
 import pytest
 
 from tests.support.issuer import TRUST, Issuer
-from tests.support.process import ServerProcess, clean_environment, python_command
+from tests.support.process import ROOT, ServerProcess, clean_environment, python_command
 from tests.support.raw import Answer, ask, get, knock
 from tests.support.scene import Scene, Served, await_true, check_stderr, refused_start, served
 from tests.support.signing import (
@@ -200,6 +204,20 @@ def test_what_the_command_makes_is_let_in(pyz: Path, tmp_path: Path) -> None:
         answers = [knock(server.port, "/?" + urlencode(query | {"room": room})) for room in ("ops-1", "den")]
         assert [answer.status for answer in answers] == [101, 403]
         assert server.stop() == 0
+
+
+def test_the_example_of_the_documentation_works(pyz: Path, tmp_path: Path) -> None:
+    if shutil.which("openssl") is None:
+        pytest.skip("there is no openssl here to make a secret with")
+    page = (ROOT / "docs" / "operations.md").read_text("utf-8")
+    (example,) = re.findall(r"```sh\n(openssl .*?)```", page, re.DOTALL)
+    secret, server, mint = example.replace("./chat.pyz", shlex.join(python_command())).splitlines()
+    run = partial(subprocess.run, shell=True, cwd=tmp_path, check=True, text=True, env=clean_environment())
+    run(secret)
+    with ServerProcess(command=shlex.split(server.removesuffix(" &")), cwd=tmp_path) as process:
+        shown = run(mint, stdout=subprocess.PIPE).stdout.strip()
+        assert status(process, shown) == 101
+        assert process.stop() == 0
 
 
 # Keys at an address

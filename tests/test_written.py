@@ -299,3 +299,67 @@ def test_how_long_messages_are_kept(text: str, expected: Retain) -> None:
 def test_no_limits(text: str) -> None:
     with pytest.raises(ValueError, match="is no limit"):
         written.retain(text)
+
+
+@pytest.mark.parametrize("value", ["chat", "https://issuer.example/", "ünïcode", " "])
+def test_texts(value: str) -> None:
+    assert written.text(value) == value
+
+
+@pytest.mark.parametrize("value", ["", "a\nb", "a\u202eb", "\0"])
+def test_not_texts(value: str) -> None:
+    with pytest.raises(ValueError, match="give a name of printable characters"):
+        written.text(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "is_address"),
+    [
+        ("jwks.json", False),
+        ("/etc/chatroom/jwks.json", False),
+        ("https:odd", False),
+        ("https://issuer.example", True),
+        ("https://issuer.example:8443/jwks.json?a=b", True),
+        ("HTTPS://issuer.example/", True),
+        ("https://[::1]:8443/", True),
+    ],
+)
+def test_files_and_addresses(value: str, is_address: bool) -> None:
+    assert written.file_or_https(value) == value
+    assert written.is_https(value) == is_address
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ("", "an empty file name"),
+        ("http://issuer.example/", "what comes by 'http' may be anybody's: give an https address, or a file"),
+        ("HTTP://issuer.example/", "give an https address, or a file"),
+        ("file:///etc/passwd", "give an https address, or a file"),
+        ("ftp://issuer.example/", "give an https address, or a file"),
+        ("://issuer.example/", "give an https address, or a file"),
+        ("https://", "no https address: write it like https://issuer.example/jwks.json"),
+        ("https:///jwks.json", "no https address"),
+        ("https://issuer.example:port/", "no https address"),
+        ("https://issuer.example:0/", "no https address"),
+        ("https://[::1/", "no https address"),
+        ("https://issuer.example/a b", "no https address"),
+        ("https://issuer.example/\r\nHost: x", "no https address"),
+        ("https://issuer.example/é", "no https address"),
+        ("https://issuer.example/#keys", "no https address"),
+        ("https://alice:s3cret@issuer.example/", "leave that and the password out"),
+        ("https://alice@issuer.example/", "leave that and the password out"),
+    ],
+)
+def test_not_files_and_addresses(value: str, says: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(says)) as caught:
+        written.file_or_https(value)
+    assert "s3cret" not in str(caught.value)
+
+
+@given(st.text())
+def test_whatever_is_given_is_a_file_or_an_address_or_a_value_error(value: str) -> None:
+    try:
+        written.is_https(written.file_or_https(value))
+    except ValueError:
+        return

@@ -10,8 +10,10 @@ import trio
 import trio.testing
 from trio_websocket import open_websocket_url
 
+from chatroom.adapters.keyfeed import KeyFeed
 from chatroom.listeners import open_listeners
 from chatroom.pure.tokens import TokenTable
+from chatroom.pure.webtokens import Key
 from chatroom.server import Server
 from chatroom.settings import Settings, read_settings
 
@@ -22,12 +24,19 @@ def tree(task: trio.lowlevel.Task) -> list[Any]:
     return [".".join(task.name.split(".")[-2:]), sorted(children)]
 
 
+async def keys(_: str | None) -> tuple[Key, ...]:
+    """One key, of no use."""
+    return (Key("RS256", None, 256, lambda *_: False),)
+
+
 async def main() -> None:
     """Serve, connect, look."""
     settings = read_settings(["--host", "127.0.0.1", "--port", "0", "--db", "none"], {})
     assert isinstance(settings, Settings)
     listeners = open_listeners(settings.hosts, settings.port, None, secure=False)
-    server = Server(settings, TokenTable.development(), None)
+    feed = KeyFeed(keys)
+    await feed.load()
+    server = Server(settings, TokenTable.development(), None, feed)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(server.run, listeners)
         url = listeners[0].name.replace("http", "ws") + "/?token=dev-token"
