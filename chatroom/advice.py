@@ -16,12 +16,14 @@ SPARE_DESCRIPTORS = 200
 def advise(settings: Settings, unbound: int) -> None:
     """Make room for the descriptors that the connections need, and warn of what won't work as asked.
 
-    `unbound` tokens let their holders take any name.
+    `unbound` tokens let their holders take any name; the development tokens are among them.
     """
     if settings.takes_development_tokens:
-        note(logging.WARNING, "development_tokens", hint="anyone who can connect is let in; see --tokens")
-    if unbound:
-        note(logging.WARNING, "unbound_tokens", count=unbound, hint="their holders may take any name")
+        hint = "anyone who can connect is let in under any name; see --tokens"
+        note(logging.WARNING, "development_tokens", hint=hint)
+    elif unbound:
+        hint = "who holds one may take any name, so a name is only a name"
+        note(logging.WARNING, "unbound_tokens", count=unbound, hint=hint)
     if settings.unknown_variables:
         note(logging.WARNING, "unknown_variables", names=" ".join(settings.unknown_variables))
     wanted = settings.limits.connections + SPARE_DESCRIPTORS

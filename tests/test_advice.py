@@ -80,14 +80,16 @@ def test_nothing_to_say(notes: list[tuple[str, object]]) -> None:
 
 
 def test_development_tokens_are_warned_of(notes: list[tuple[str, object]]) -> None:
-    advise(replace(settings(10), tokens=None), 0)
-    advise(replace(settings(10), insecure_dev_tokens=True), 0)
+    advise(replace(settings(10), tokens=None), 4)
+    advise(replace(settings(10), insecure_dev_tokens=True), 5)
     assert [event for event, _ in notes] == ["development_tokens"] * 2
 
 
 def test_tokens_for_any_name_are_warned_of(notes: list[tuple[str, object]]) -> None:
     advise(settings(10), 2)
-    assert notes == [("unbound_tokens", {"count": 2, "hint": "their holders may take any name"})]
+    assert notes == [
+        ("unbound_tokens", {"count": 2, "hint": "who holds one may take any name, so a name is only a name"})
+    ]
 
 
 def test_what_is_said(notes: list[tuple[str, object]], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,8 +8,10 @@ import pytest
 import trio
 
 from chatroom.adapters.keyfeed import PAUSE_SECONDS, REFRESH_SECONDS, RETRY_SECONDS, KeyFeed
-from chatroom.pure.webtokens import Key
+from chatroom.pure.claims import Expected
+from chatroom.pure.webtokens import Key, WebTokens
 from chatroom.values.errors import StartError
+from tests.support.signing import NOW, SECRET, token
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 
@@ -110,6 +112,21 @@ async def test_changed_keys_are_told_and_the_same_ones_are_not(caplog: pytest.Lo
             issuer.keys = (key("a"), key("b"))
             await trio.sleep(REFRESH_SECONDS)
     assert [record.__dict__["fields"]["count"] for record in caplog.records] == [1, 2]
+
+
+async def test_a_token_of_a_new_key_is_good_as_soon_as_the_key_is_there() -> None:
+    issuer = Issuer("a")
+    async with running(issuer) as feed:
+        verifier = WebTokens(feed, Expected(), lambda: NOW)
+        shown = token(None, SECRET, {"alg": "RS256", "kid": "b"})
+        issuer.keys = (key("a"), key("b"))
+        assert verifier.verify(shown) is None
+        await trio.sleep(PAUSE_SECONDS + 1)
+        assert verifier.verify(shown) is not None
+        issuer.keys = (key("b"),)
+        await trio.sleep(REFRESH_SECONDS)
+        assert verifier.verify(token(None, SECRET, {"alg": "RS256", "kid": "a"})) is None
+    assert issuer.times() == [PAUSE_SECONDS, PAUSE_SECONDS + REFRESH_SECONDS]
 
 
 async def test_a_failure_at_the_start_is_a_start_error() -> None:
