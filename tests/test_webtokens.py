@@ -258,7 +258,9 @@ def test_the_key_is_the_one_that_is_named_or_the_only_one(
     assert [len(each.seen) for each in counted] == [int(at == (chosen or 0)) for at in range(len(kids))]
 
 
-@pytest.mark.parametrize("what", [None, "", "x", "a.b", token(None, SECRET, {"alg": "none"}), "\ud800"])
+@pytest.mark.parametrize(
+    "what", [None, "", "x", "a.b", token(None, SECRET, {"alg": "none"}), token() + "AAAA", "\ud800"]
+)
 def test_whatever_is_wrong_costs_one_check_of_a_whole_signature(what: str | None) -> None:
     counted = Checks(None)
     verifier = WebTokens(FixedKeys((counted.key(),)), Expected(), lambda: NOW)

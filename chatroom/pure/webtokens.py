@@ -92,7 +92,7 @@ class WebTokens:
         key = _named(keys, signed.kid)
         if key is None:
             self._source.missed()
-        elif key.algorithm == signed.algorithm:
+        elif (signed.algorithm, len(signed.signature)) == (key.algorithm, key.signature_bytes):
             return signed, key
         return None
 
