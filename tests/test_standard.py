@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from chatroom.adapters.standard import complain, say
+from chatroom.adapters.standard import complain, say, unheard
 
 
 def python(code: str, redirect: str = "") -> subprocess.CompletedProcess[bytes]:
@@ -75,3 +75,13 @@ def test_open_descriptors_are_left_alone() -> None:
         "print(before == [os.fstat(n).st_ino for n in range(3)])"
     )
     assert python(code).stdout == b"True\n"
+
+
+def test_what_is_written_unheard_is_lost_and_what_comes_after_is_not(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(KeyError), unheard():
+        os.write(2, b"a long story")
+        raise KeyError
+    os.write(2, b"what matters")
+    assert capfd.readouterr() == ("", "what matters")

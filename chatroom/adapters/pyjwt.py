@@ -12,6 +12,7 @@ import sysconfig
 from pathlib import Path
 from typing import Any
 
+from chatroom.adapters.standard import unheard
 from chatroom.values.errors import StartError
 
 _OLDEST = (3, 4)
@@ -44,12 +45,13 @@ def require_cryptography() -> None:
 def _fault_of_cryptography() -> str | None:
     """What is wrong with the package, if anything."""
     try:
-        version = str(importlib.import_module("cryptography").__version__)
-        importlib.import_module("cryptography.hazmat.primitives.asymmetric.ed25519")
-        importlib.import_module("cryptography.hazmat.primitives.serialization")
+        with unheard():  # a panic tells its story by itself, in a hundred lines
+            version = str(importlib.import_module("cryptography").__version__)
+            importlib.import_module("cryptography.hazmat.primitives.asymmetric.ed25519")
+            importlib.import_module("cryptography.hazmat.primitives.serialization")
     except (KeyboardInterrupt, SystemExit):
         raise
-    except BaseException as error:  # the panic of a broken one, written in Rust, is no Exception
+    except BaseException as error:  # that panic, which comes from Rust, is no Exception
         missing = isinstance(error, ModuleNotFoundError) and error.name == "cryptography"
         return "is not installed" if missing else f"is broken ({type(error).__name__}: {error})"
     release = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())

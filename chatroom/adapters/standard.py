@@ -2,7 +2,8 @@
 
 import os
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 from chatroom.pure.printable import cut, escape
 
@@ -31,6 +32,20 @@ def say(text: str) -> None:
         sys.stdout.flush()
     except (OSError, ValueError):
         _forget_stdout()
+
+
+@contextmanager
+def unheard() -> Iterator[None]:
+    """What is written to standard error meanwhile, by whatever code in the process, is lost."""
+    kept = os.dup(2)
+    try:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 2)
+        os.close(null)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _forget_stdout() -> None:
