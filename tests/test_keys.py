@@ -31,6 +31,7 @@ from tests.support.signing import (
     public_pem,
     signature,
     token,
+    unnamed,
 )
 
 CERTIFICATE = (
@@ -168,6 +169,7 @@ def test_a_public_key_has_the_algorithm_of_its_kind(
         (CERTIFICATE, "holds a certificate"),
         (SECRET, "is no usable key"),
     ],
+    ids=unnamed,
 )
 def test_what_is_no_public_key(file: Path, content: bytes, says: str) -> None:
     file.write_bytes(content)
@@ -263,6 +265,7 @@ def test_a_key_of_a_set_proves_signatures() -> None:
         (jwks(jwk(RSA, "a") | {"d": "AQAB"}), "holds a private key"),
         (jwks(jwk(RSA, "a"), jwk(EDWARDS, "d") | {"d": "AQAB"}), "holds a private key"),
     ],
+    ids=unnamed,
 )
 def test_what_is_no_set(source: bytes, says: str) -> None:
     line = mistake(key_set, source, "set")

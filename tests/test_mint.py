@@ -13,7 +13,7 @@ from chatroom.pure.claims import LEEWAY, MOST_AHEAD, Expected
 from chatroom.pure.rights import Rights
 from chatroom.pure.webtokens import FixedKeys, WebTokens
 from chatroom.values.errors import StartError
-from tests.support.signing import NOW, SECRET, as_json, jwk, private_key
+from tests.support.signing import NOW, SECRET, as_json, jwk, private_key, unnamed
 
 Captured = pytest.CaptureFixture[str]
 
@@ -142,6 +142,7 @@ def test_a_room_is_told_apart_by_its_clean_name(secret: str) -> None:
 @pytest.mark.parametrize(
     ("content", "says"),
     [(b"short\n", "has 5 bytes"), (as_json(jwk(private_key("P-256"))), "holds a key that is no secret")],
+    ids=unnamed,
 )
 def test_a_secret_that_the_server_would_not_take(secret: str, content: bytes, says: str) -> None:
     Path(secret).write_bytes(content)

@@ -28,6 +28,7 @@ from tests.support.signing import (
     private_pem,
     public_pem,
     token,
+    unnamed,
 )
 
 KINDS = {"HS256": "HS256", "RSA": "RS256", "P-256": "ES256", "Ed25519": "EdDSA"}
@@ -286,6 +287,7 @@ def test_an_address_that_gives_no_keys_is_one_line(pyz: Path) -> None:
         ("--jwt-jwks", public_pem(OLD), "is no JWK set"),
         ("--jwt-jwks", jwks(), "has no usable key"),
     ],
+    ids=unnamed,
 )
 def test_a_file_that_is_no_key_is_one_line(
     pyz: Path, tmp_path: Path, flag: str, content: bytes, says: str

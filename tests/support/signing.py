@@ -86,6 +86,11 @@ def signature(data: bytes, signer: Signer) -> bytes:
     raise AssertionError(signer)
 
 
+def unnamed(value: object) -> str | None:
+    """For `ids` of parameters: keys are others in each process, and no test may be called by them."""
+    return "bytes" if isinstance(value, bytes) else None
+
+
 @functools.cache
 def private_key(kind: str, number: int = 1) -> Any:
     """The private key of a kind: RSA, with its bits behind it if they aren't 2048, P-256, P-384, Ed25519."""
