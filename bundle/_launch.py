@@ -21,7 +21,6 @@ import shutil
 import signal
 import stat
 import sys
-import sysconfig
 import tempfile
 import time
 import zipfile
@@ -63,6 +62,8 @@ def _check_bound(archive: zipfile.ZipFile, name: str) -> None:
     """A file with compiled parts says which interpreters can load them; another one gets one line."""
     if _BOUND not in archive.namelist():
         return
+    import sysconfig  # noqa: PLC0415  (only such a file needs it)
+
     wanted, found = archive.read(_BOUND).decode(), sysconfig.get_config_var("SOABI")
     if found != wanted:
         sys.stderr.write(

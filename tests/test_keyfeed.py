@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("autojump_clock")
 
 
 def key(kid: str, algorithm: str = "RS256") -> Key:
-    return Key(algorithm, kid, 256, lambda *_: True)
+    return Key(algorithm, kid, 32, lambda *_: True)
 
 
 class Issuer:

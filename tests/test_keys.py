@@ -19,7 +19,7 @@ from chatroom.adapters.keys import (
 )
 from chatroom.pure.jose import take_apart
 from chatroom.values.errors import StartError
-from tests.support.process import ROOT
+from tests.support.process import ROOT, clean_environment
 from tests.support.signing import (
     SECRET,
     as_json,
@@ -283,7 +283,7 @@ def without_cryptography(what: str, prepare: str, folder: Path) -> subprocess.Co
     code = f"{prepare}\nfrom chatroom.adapters import keys, pyjwt\nprint({what})"
     return subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=folder,
-        env={"PYTHONPATH": f"{folder}:{ROOT}"},
+        env=clean_environment({"PYTHONPATH": f"{folder}:{ROOT}"}),
     )  # fmt: skip
 
 

@@ -10,7 +10,6 @@ Doesn't know where a string comes from (flag or environment); whoever does names
 import re
 from collections.abc import Callable
 from ipaddress import IPv6Network, ip_address, ip_network
-from urllib.parse import urlsplit
 
 from chatroom.pure.forwarded import UNIX, Proxy
 from chatroom.values.retain import Retain
@@ -22,6 +21,9 @@ _SIZE = re.compile(r"([0-9]{1,15})(KiB|MiB)?")
 _NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,252}[A-Za-z0-9_])?\.?")
 _ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://([a-z0-9_][a-z0-9._-]*|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?")
 _CIDR = re.compile(r"[0-9A-Fa-f.:]+(?:/[0-9]{1,3})?")
+_ADDRESS = re.compile(
+    r"(?P<user>[^/?#@]*@)?(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?(?:[/?][!-\"$-~]*)?"
+)
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _AGE_SECONDS = {"m": 60, "h": 3600, "d": 86400}
@@ -147,19 +149,15 @@ def text(value: str) -> str:
 
 def file_or_https(text: str) -> str:
     """The name of a file, or an https address. Nothing else vouches for what comes from it."""
-    scheme, separator, _ = path(text).partition("://")
+    scheme, separator, rest = path(text).partition("://")
     if not separator:
         return text
-    try:
-        parts = urlsplit(text)
-        usable = bool(parts.hostname) and (parts.port is None or parts.port > 0)
-    except ValueError:
-        usable = False
     if scheme.lower() != "https":
         raise ValueError(f"what comes by {scheme[:16]!r} may be anybody's: give an https address, or a file")
-    if not usable or not re.fullmatch("[!-~]+", text) or parts.fragment:
+    match = _ADDRESS.fullmatch(rest)
+    if match is None or not 0 < int(match["port"] or 443) <= 65535:
         raise ValueError("no https address: write it like https://issuer.example/jwks.json")
-    if "@" in parts.netloc:
+    if match["user"]:
         raise ValueError(
             "an address with a user's name in it is seen by many: leave that and the password out"
         )
