@@ -9,32 +9,25 @@ import logging
 import socket
 import ssl
 from collections import Counter
+from collections.abc import Callable
 from functools import lru_cache
-from itertools import count
 
 import trio
 
 from chatroom.adapters.engine import Engine
-from chatroom.adapters.frontdoor import Admitted, receive
+from chatroom.adapters.frontdoor import receive
 from chatroom.adapters.tls import TlsTransport
 from chatroom.adapters.transport import SocketTransport
-from chatroom.adapters.wire import Wire
+from chatroom.assembly import Assembled, Assembly
 from chatroom.lobby import Lobby
-from chatroom.pure.bucket import BucketStore
 from chatroom.pure.forwarded import UNIX, Proxies, read_address
-from chatroom.pure.session import Session
 from chatroom.pure.tallies import Place
-from chatroom.site import Admission, ChatSite, Entrance
+from chatroom.pure.tokens import Identity
+from chatroom.site import ChatSite, Entrance
 from chatroom.tasks.broker import Broker
-from chatroom.tasks.connection import Connection, Opening
-from chatroom.tasks.ending import End, Ending
-from chatroom.tasks.handler import Handler, Who
-from chatroom.tasks.outlet import ConnectionOutlet
-from chatroom.tasks.programme import Programme
-from chatroom.tasks.reader import Reader
-from chatroom.tasks.stay import Member
+from chatroom.tasks.connection import Connection
+from chatroom.tasks.ending import Ending
 from chatroom.tasks.tender import Tender
-from chatroom.tasks.writer import Writer
 from chatroom.values.errors import Disconnect
 from chatroom.values.http import Peer
 from chatroom.values.journal import note
@@ -44,6 +37,8 @@ from chatroom.values.traces import whereabouts
 
 FAILED = Ending(drop=Drop.INTERNAL_ERROR)
 """How a connection has ended that says nothing else: by an exception."""
+LONGEST_NAP = 0.5
+"""Seconds. The time of day may be set: after so long it is looked at again for tokens that have expired."""
 UNIX_PEER = Peer(UNIX, exempt=True)
 
 
@@ -70,14 +65,12 @@ class Guest:
 
     __slots__ = ("_reception", "connection", "ending", "opening", "place", "who")
 
-    def __init__(
-        self, reception: "Reception", connection: Connection, place: Place, opening: Opening, who: Who
-    ) -> None:
+    def __init__(self, reception: "Reception", assembled: Assembled, place: Place) -> None:
         self._reception = reception
-        self.connection = connection
+        self.connection = assembled.connection
+        self.opening = assembled.opening
+        self.who = assembled.who
         self.place = place
-        self.opening = opening
-        self.who = who
         self.ending = FAILED
 
     def __enter__(self) -> None:
@@ -100,18 +93,16 @@ class Reception:
         limits: Limits,
         tls: ssl.SSLContext | None,
         proxies: Proxies,
+        wall_clock: Callable[[], float],
     ) -> None:
         self._site = site
-        self._broker = broker
-        self._engine = engine
         self._limits = limits
-        self._tls = tls
+        self.tls = tls
         self._proxies = proxies
-        self._pace = BucketStore(limits.message_rate, limits.message_burst)
-        self._numbers = count(1)
-        self._renew = entrance.renew  # these are bound once, not for each connection
-        self._let_go = broker.let_go
-        self._delivered = broker.fanout.count
+        self.expiry = Tender(wall_clock, longest=LONGEST_NAP)
+        self._assembly = Assembly(
+            broker=broker, engine=engine, limits=limits, renew=entrance.renew, watch=self.expiry.add
+        )
         self._connections: set[Connection] = set()
         self._farewell: Disconnect | None = None
         self._gone = trio.Event()
@@ -142,7 +133,7 @@ class Reception:
             if admitted is None:
                 return None
             try:
-                return self._assemble(transport, admitted)
+                return Guest(self, self._assembly.make(transport, admitted), admitted.admission.place)
             except BaseException:
                 transport.abort()
                 admitted.admission.place.leave()
@@ -154,8 +145,8 @@ class Reception:
         plain = SocketTransport(sock, self._limits)
         if not secure:
             return plain
-        assert self._tls is not None
-        tls = TlsTransport(plain, self._tls)
+        assert self.tls is not None
+        tls = TlsTransport(plain, self.tls)
         try:
             with trio.fail_after(self._limits.head_seconds):
                 await tls.do_handshake()
@@ -168,16 +159,18 @@ class Reception:
         return tls
 
     def welcome(self, guest: "Guest") -> None:
-        """Make the connection known to the server's stop and to the keepalive."""
+        """Make the connection known to the server's stop, to the keepalive, and to who sees to its end."""
         if self._farewell is not None:
             guest.connection.end.disconnect(self._farewell)
         self._connections.add(guest.connection)
-        self.tender.add(guest.connection, trio.current_time())
+        self.tender.add(guest.connection)
+        guest.connection.tenure.watch()
 
     def dismiss(self, guest: "Guest") -> None:
         """The connection is over."""
         guest.place.leave()
         self.tender.remove(guest.connection)
+        self.expiry.remove(guest.connection.tenure)
         self._connections.remove(guest.connection)
         if not self._connections:
             self._gone.set()
@@ -187,51 +180,9 @@ class Reception:
         code = None if ending.disconnect is None else int(ending.disconnect.code)
         note(logging.INFO, "LEAVE", **guest.who.fields(), code=code, drop=ending.drop)
 
-    def _assemble(
-        self,
-        transport: SocketTransport | TlsTransport,
-        admitted: Admitted[Admission],
-    ) -> Guest:
-        admission = admitted.admission
-        who = Who(next(self._numbers), admission.username, admission.peer)
-        end = End()
-        outlet = ConnectionOutlet(end)
-        wire = Wire(
-            transport,
-            self._limits,
-            initial=admitted.head + admitted.trailing,
-            on_pending=outlet.wake,
-            on_fault=end.disconnect,
-        )
-        outlet.attach(wire)
-        member = Member(admission.username, outlet)
-        programme = Programme(member, wire, self._engine, let_go=self._let_go, delivered=self._delivered)
-        session = Session(admission.username, admission.wish.room, admission.rights, self._limits)
-        handler = Handler(
-            session=session,
-            member=member,
-            outlet=outlet,
-            broker=self._broker,
-            engine=self._engine,
-            renew=self._renew,
-            who=who,
-        )
-        reader = Reader(
-            session=session, handler=handler, end=end, wire=wire, pace=self._pace, limits=self._limits
-        )
-        writer = Writer(wire, outlet, programme, end)
-        connection = Connection(
-            wire=wire,
-            end=end,
-            member=member,
-            handler=handler,
-            reader=reader,
-            writer=writer,
-            broker=self._broker,
-        )
-        wish = admission.wish
-        opening = Opening(wish.since, wish.epoch, admission.subprotocol)
-        return Guest(self, connection, admission.place, opening, who)
+    def review(self, judge: Callable[[Identity], Identity | None]) -> int:
+        """Judge all connections anew, see Tenure; how many end by that."""
+        return sum(connection.tenure.review(judge) for connection in self._connections)
 
     # For the server's stop
 

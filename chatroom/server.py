@@ -3,8 +3,9 @@
     root nursery
     ├─ engine
     ├─ broker (with the committer and the openers of rooms)
-    ├─ keepalive of all connections
+    ├─ keepalive of all connections, and the expiry of their tokens
     ├─ keys from an address, where they come from one
+    ├─ reload on SIGHUP
     ├─ an accepting task per listener
     ├─ signals
     └─ connections nursery: one task per socket
@@ -22,11 +23,11 @@ import logging
 import os
 import signal
 import socket
-import ssl
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from ssl import SSLContext
 from typing import TYPE_CHECKING
 
 import trio
@@ -34,16 +35,18 @@ import trio
 from chatroom import __version__
 from chatroom.adapters.standard import say
 from chatroom.advice import advise
-from chatroom.listeners import Listener, load_tls, open_listeners
+from chatroom.credentials import key_feed_for, read_credentials
+from chatroom.listeners import Listener, open_listeners
 from chatroom.logs import flush
 from chatroom.metrics import CONTENT_TYPE, Metrics
 from chatroom.page import load_page
-from chatroom.parts import engine_for, key_feed_for, load_verifier
+from chatroom.parts import check_strangers, engine_for
 from chatroom.pure.csp import policy
 from chatroom.pure.forwarded import Proxies
 from chatroom.pure.tallies import Tallies
-from chatroom.pure.tokens import Verifier
+from chatroom.pure.tokens import Verifier, Verifiers
 from chatroom.reception import Reception
+from chatroom.reload import Reload
 from chatroom.settings import Settings
 from chatroom.site import ChatSite, Enquiry, Entrance
 from chatroom.tasks.broker import Broker
@@ -75,13 +78,15 @@ BROKEN = Disconnect(CloseCode.INTERNAL_ERROR, "internal error")
 
 async def serve(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT; the exit code. Raises StartError before it has begun."""
-    tls = None
-    if settings.tls_cert is not None and settings.tls_key is not None:
-        tls = load_tls(settings.tls_cert, settings.tls_key)
-    listeners = open_listeners(settings.hosts, settings.port, settings.unix, secure=tls is not None)
+    feed = key_feed_for(settings)
+    credentials = read_credentials(settings, feed)
+    secure = credentials.tls is not None
+    listeners = open_listeners(settings.hosts, settings.port, settings.unix, secure=secure)
     try:
-        feed = key_feed_for(settings)
-        server = Server(settings, await load_verifier(settings, feed, listeners), tls, feed)
+        check_strangers(settings, listeners)
+        if feed is not None:
+            await feed.load()
+        server = Server(settings, Verifiers(credentials.verifiers), credentials.tls, feed)
         return await server.run(listeners)
     finally:
         for listener in listeners:
@@ -95,7 +100,7 @@ class Server:
         self,
         settings: Settings,
         verifier: Verifier,
-        tls: ssl.SSLContext | None,
+        tls: SSLContext | None,
         feed: "KeyFeed | None" = None,
     ) -> None:
         limits = settings.limits
@@ -114,7 +119,8 @@ class Server:
             observe_commit=self._metrics.observe_commit,
         )
         self._tallies = Tallies(limits)
-        door = (verifier, self._tallies, settings.origins, trio.current_time)
+        verifiers = Verifiers([verifier])
+        door = (verifiers, self._tallies, settings.origins, trio.current_time)
         entrance = Entrance(*door)
         self._site = ChatSite(
             entrance=entrance,
@@ -132,7 +138,9 @@ class Server:
             limits=limits,
             tls=tls,
             proxies=Proxies(settings.trusted_proxies or frozenset()),
+            wall_clock=time.time,
         )
+        self._reload = Reload(settings, verifiers, self._reception, feed)
 
     async def run(self, listeners: Sequence[Listener]) -> int:
         """Serve until told to stop."""
@@ -142,6 +150,8 @@ class Server:
             await root.start(self._serve_engine)
             root.start_soon(self._run_broker)
             root.start_soon(self._reception.tender.run)
+            root.start_soon(self._reception.expiry.run)
+            await root.start(self._reload.run)
             if self._feed is not None:
                 root.start_soon(self._feed.run)
             with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from chatroom.pure.bucket import Bucket, Window
 from chatroom.pure.handshake import HANDSHAKE_PATH, PATHS, Upgrade, let_in
 from chatroom.pure.query import SUBPROTOCOL, Wish
-from chatroom.pure.rights import Rights
 from chatroom.pure.tallies import Place, Tallies
 from chatroom.pure.tokens import Identity, Verifier
 from chatroom.values.errors import Refusal
@@ -31,12 +30,12 @@ METRICS_A_SECOND = 20
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """A client that was let in: who it is, what it may do, where it goes, its place in the counts."""
+    """A client that was let in: its name, by what right it is here, where it goes, and its place."""
 
     place: Place
     peer: Peer
     username: str
-    rights: Rights
+    identity: Identity
     wish: Wish
     subprotocol: bool = False
 
@@ -101,7 +100,7 @@ class Entrance(Door):
     def enter(self, peer: Peer, identity: Identity, username: str, wish: Wish) -> Admission:
         """Take a place."""
         self.check_room_for(username)
-        return Admission(self.tallies.enter(peer, username), peer, username, identity.rights, wish)
+        return Admission(self.tallies.enter(peer, username), peer, username, identity, wish)
 
 
 class Enquiry(Door):
@@ -165,7 +164,7 @@ class ChatSite:
             admission.place,
             admission.peer,
             admission.username,
-            admission.rights,
+            admission.identity,
             admission.wish,
             SUBPROTOCOL in upgrade.subprotocols,
         )

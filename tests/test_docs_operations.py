@@ -18,6 +18,7 @@ from chatroom.options import OPTIONS, Option
 from chatroom.pure import claims, jose
 from chatroom.pure.handshake import PATHS
 from chatroom.pure.tokens import DEVELOPMENT_TOKENS, TokenTable
+from chatroom.reload import READ_SECONDS
 from chatroom.settings import Settings, read_settings
 from chatroom.values.codes import CloseCode
 from chatroom.values.limits import Limits
@@ -193,5 +194,6 @@ def test_numbers_in_the_text() -> None:
         f"within {https.DEADLINE_SECONDS:g} seconds, without following redirects",
         f"then every {keyfeed.REFRESH_SECONDS / 60:g} minutes",
         f"{keyfeed.PAUSE_SECONDS:g} seconds after the last time at the earliest",
+        f"After {READ_SECONDS:.0f} seconds the reload has failed",
     ):
         assert sentence in PAGE, sentence

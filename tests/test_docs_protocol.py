@@ -12,6 +12,7 @@ import pytest
 
 from chatroom.options import OPTIONS
 from chatroom.pure import codec, events
+from chatroom.pure.claims import LEEWAY
 from chatroom.pure.codec import decode
 from chatroom.pure.frames import text_frame
 from chatroom.pure.query import SUBPROTOCOL, Wish
@@ -24,6 +25,7 @@ from chatroom.pure.tokens import Identity, TokenTable
 from chatroom.site import Enquiry
 from chatroom.tasks.outlet import MAX_UNANSWERED
 from chatroom.tasks.room import PAUSE_PER_MEMBER
+from chatroom.tasks.tenure import NOTICE_SECONDS
 from chatroom.values.codes import CloseCode, ErrorCode
 from chatroom.values.errors import CommandError
 from chatroom.values.http import Peer
@@ -78,6 +80,8 @@ BUILD: dict[str, Callable[[dict[str, Any], dict[str, Any]], bytes]] = {
     ),
     "pong": lambda frame, _data: events.pong(frame.get("cid")),
     "ack": lambda frame, _data: events.ack(frame.get("cid")),
+    "renewed": lambda frame, data: events.renewed(data["exp"], frame.get("cid")),
+    "expiring": lambda _frame, data: events.expiring(data["in"]),
     "duplicate": lambda frame, data: events.duplicate(data["id"], frame.get("cid")),
     "error": lambda frame, _data: failure(frame),
 }
@@ -101,7 +105,8 @@ def server_examples() -> list[str]:
 def made_by(line: str) -> str:
     """The encoder whose bytes these are."""
     frame = json.loads(line)
-    name = "duplicate" if "duplicate" in frame["data"] else frame["event"]
+    special = {"duplicate": "duplicate", "exp": "renewed"}
+    name = next((special[key] for key in frame["data"] if key in special), frame["event"])
     assert BUILD[name](frame, frame["data"]).decode() == line
     return name
 
@@ -236,6 +241,8 @@ def test_numbers_in_the_text() -> None:
         f"{PAUSE_PER_MEMBER * 1000 * 1000:.0f} ms with a thousand members",
         f"Up to {MAX_UNANSWERED} messages may be under way",
         f'["{SUBPROTOCOL}", "bearer.T"]',
+        f"ends {LEEWAY} seconds after it",
+        f"says {'a minute' if NOTICE_SECONDS == 60 else '?'} before how many seconds",
     ):
         assert sentence in text, sentence
 

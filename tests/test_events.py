@@ -78,6 +78,9 @@ EXACT: list[tuple[bytes, str]] = [
     (events.pong("p"), '{"event":"pong","data":{},"cid":"p"}'),
     (events.ack("a"), '{"event":"ack","data":{},"cid":"a"}'),
     (events.ack(None), '{"event":"ack","data":{}}'),
+    (events.renewed(1764007200, "c"), '{"event":"ack","data":{"exp":1764007200},"cid":"c"}'),
+    (events.renewed(1764007200, None), '{"event":"ack","data":{"exp":1764007200}}'),
+    (events.expiring(60), '{"event":"expiring","data":{"in":60}}'),
     (events.duplicate(1843, "c"), '{"event":"ack","data":{"id":1843,"duplicate":true},"cid":"c"}'),
     (
         events.error(CommandError(ErrorCode.BAD_JSON, "Invalid JSON")),
@@ -190,6 +193,10 @@ TELL: dict[str, Callable[[str], tuple[bytes, dict[str, object]]]] = {
     ),
     "pong": lambda text: (events.pong(text), {"event": "pong", "data": {}, "cid": text}),
     "ack": lambda text: (events.ack(text), {"event": "ack", "data": {}, "cid": text}),
+    "renewed": lambda text: (
+        events.renewed(7, text),
+        {"event": "ack", "data": {"exp": 7}, "cid": text},
+    ),
     "duplicate": lambda text: (
         events.duplicate(7, text),
         {"event": "ack", "data": {"id": 7, "duplicate": True}, "cid": text},

@@ -13,8 +13,9 @@ LAYERS = ("values", "pure", "adapters", "tasks", "top")
 TOP = (
     ("__init__", "page"),
     ("lobby", "listeners", "site", "options", "logs"),
-    ("settings", "metrics"),
-    ("advice", "reception", "parts", "backup", "mint"),
+    ("settings", "metrics", "assembly"),
+    ("advice", "reception", "parts", "backup", "credentials", "mint"),
+    ("reload",),
     ("server",),
     ("cli",),
     ("__main__",),

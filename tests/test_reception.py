@@ -108,6 +108,7 @@ class Desk:
             limits=LIMITS,
             tls=load_tls(PEM, PEM) if tls else None,
             proxies=Proxies(frozenset({UNIX})),
+            wall_clock=trio.current_time,
         )
         self._secure = tls
         self._nursery = nursery

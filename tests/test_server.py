@@ -22,8 +22,9 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_st
 from chatroom import parts, server
 from chatroom.adapters import keys
 from chatroom.adapters.memory import MemoryEngine
+from chatroom.credentials import read_credentials
 from chatroom.listeners import Listener, open_listeners
-from chatroom.pure.tokens import TokenTable
+from chatroom.pure.tokens import TokenTable, Verifiers
 from chatroom.server import Server, serve
 from chatroom.settings import Settings, read_settings
 from chatroom.values.errors import StartError
@@ -508,7 +509,7 @@ def files(tmp_path: Path) -> Path:
         ("--jwt-secret-file secret --insecure-dev-tokens", [LOCAL], {"dev-token", "web"}),
     ],
 )
-async def test_the_development_tokens_count_where_they_may(
+def test_the_development_tokens_count_where_they_may(
     arguments: str,
     listeners: list[Listener],
     known: set[str],
@@ -517,14 +518,15 @@ async def test_the_development_tokens_count_where_they_may(
 ) -> None:
     monkeypatch.chdir(files)
     asked = settings(*arguments.split())
-    verifier = await parts.load_verifier(asked, parts.key_feed_for(asked), listeners)
+    parts.check_strangers(asked, listeners)
+    verifier = Verifiers(read_credentials(asked, None).verifiers)
     web = keys.sign(SECRET, {"sub": "alice", "exp": int(time.time()) + 60})
     tokens = {"own": "own", "dev-token": "dev-token", "web": web, "wrong": "wrong"}
     assert {name for name, token in tokens.items() if verifier.verify(token)} == known
 
 
-async def test_development_tokens_are_refused_where_others_could_come_in() -> None:
+def test_development_tokens_are_refused_where_others_could_come_in() -> None:
     with pytest.raises(
         StartError, match=r"anyone could come in at http://0.0.0.0:1 with a development token"
     ):
-        await parts.load_verifier(settings(), None, [LOCAL, PUBLIC])
+        parts.check_strangers(settings(), [LOCAL, PUBLIC])

@@ -4,6 +4,7 @@ import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from urllib.parse import urlencode
 
 import pytest
 
@@ -46,11 +47,12 @@ class Desk:
     origins: frozenset[str] | None = None
     now: float = 1000.0
     troubles: tuple[str, ...] = ()
+    tokens: str = TOKENS
     metrics_made: int = 0
 
     def __post_init__(self) -> None:
         self.tallies = Tallies(self.limits)
-        door = (TokenTable.parse(TOKENS, "tokens"), self.tallies, self.origins, lambda: self.now)
+        door = (TokenTable.parse(self.tokens, "tokens"), self.tallies, self.origins, lambda: self.now)
         self.entrance = Entrance(*door)
         self.site = ChatSite(
             entrance=self.entrance,
@@ -126,9 +128,9 @@ def test_who_comes_in_gets_the_name_it_asks_for_or_that_of_its_token(
 def test_an_admission_carries_rights_and_where_to_resume() -> None:
     admission = Desk().enter(handshake("token=alices&since=42&epoch=e1"))
     assert (admission.wish.since, admission.wish.epoch) == (42, "e1")
-    assert admission.rights.can("ops-1", "r")
-    assert not admission.rights.can("ops-1", "w")
-    assert Desk().enter(handshake("token=free")).rights == Rights.everything()
+    assert admission.identity.rights.can("ops-1", "r")
+    assert not admission.identity.rights.can("ops-1", "w")
+    assert Desk().enter(handshake("token=free")).identity.rights == Rights.everything()
 
 
 @pytest.mark.parametrize(
@@ -149,6 +151,56 @@ def test_a_place_is_taken_by_who_comes_in_and_not_by_who_only_asks() -> None:
     assert desk.tallies.statistics().connections == 1
     admission.place.leave()
     assert desk.tallies.statistics().connections == 0
+
+
+# A name that is bound
+
+ACCENTED = """
+[[token]]
+token = "composed"
+username = "Zo\u00eb"
+
+[[token]]
+token = "decomposed"
+username = "Zoe\u0308"
+
+[[token]]
+token = "wide"
+username = "\uff21\uff22"
+"""
+
+
+@pytest.mark.parametrize("token", ["composed", "decomposed"])
+@pytest.mark.parametrize("asked", ["Zo\u00eb", "Zoe\u0308", "\uff3ao\u00eb"])
+def test_a_bound_name_is_the_same_however_it_is_spelled(token: str, asked: str) -> None:
+    desk = Desk(tokens=ACCENTED)
+    query = urlencode({"token": token, "username": asked})
+    assert desk.enter(handshake(query)).username == "Zo\u00eb"
+    assert json.loads(desk.ask(get(f"/handshake?{query}")).body)["username"] == "Zo\u00eb"
+
+
+@pytest.mark.parametrize(
+    ("token", "asked"),
+    [
+        ("composed", "Zoe"),
+        ("composed", "zo\u00eb"),
+        ("composed", "Zo\u0451"),  # a letter that looks alike
+        ("composed", "Zo\u00eb2"),
+        ("composed", "anonymous"),
+        ("wide", "ab"),
+        ("alices", "\u0430lice"),
+    ],
+)
+def test_nobody_speaks_under_another_name_than_their_tokens(token: str, asked: str) -> None:
+    desk = Desk(tokens=TOKENS + ACCENTED)
+    for act, request in both(urlencode({"token": token, "username": asked})):
+        found = refusal(lambda act=act, request=request: getattr(desk, act)(request))
+        assert (found.status, found.text) == (403, "This token is bound to another username")
+
+
+def test_a_bound_name_in_other_widths_is_the_ordinary_one() -> None:
+    assert Desk(tokens=ACCENTED).enter(handshake("token=wide&username=AB")).username == "AB"
+    assert Desk(tokens=ACCENTED).enter(handshake("token=wide")).username == "AB"
 
 
 # Who is refused, and why first

@@ -31,7 +31,7 @@ async def test_each_is_looked_after_when_it_asked_to_be() -> None:
         nursery.start_soon(tender.run)
         slow, quick, once = Patient(20, 20), Patient(1, 2, 3), Patient()
         for patient in (slow, quick, once):
-            tender.add(patient, trio.current_time())
+            tender.add(patient)
         await trio.sleep(100)
         nursery.cancel_scope.cancel()
     assert slow.seen == [0, 20, 40]
@@ -43,10 +43,10 @@ async def test_one_who_comes_later_with_less_patience_is_not_kept_waiting() -> N
     tender = Tender()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(tender.run)
-        tender.add(Patient(20), trio.current_time())
+        tender.add(Patient(20))
         await trio.sleep(5)
         late = Patient(1, 1)
-        tender.add(late, trio.current_time())
+        tender.add(late)
         await trio.sleep(10)
         nursery.cancel_scope.cancel()
     assert late.seen == [0, 1, 2]
@@ -58,7 +58,7 @@ async def test_one_who_is_gone_is_not_looked_after() -> None:
         nursery.start_soon(tender.run)
         gone, kept = Patient(10), Patient(10)
         for patient in (gone, kept):
-            tender.add(patient, trio.current_time())
+            tender.add(patient)
         await trio.sleep(5)
         assert len(tender) == 2
         tender.remove(gone)
@@ -72,10 +72,10 @@ async def test_one_who_is_gone_is_not_looked_after() -> None:
 async def test_those_who_are_gone_are_forgotten_long_before_their_time() -> None:
     tender = Tender()
     kept = Patient(30)
-    tender.add(kept, trio.current_time())
+    tender.add(kept)
     for _ in range(1000):
         patient = Patient(20)
-        tender.add(patient, trio.current_time())
+        tender.add(patient)
         tender.remove(patient)
         del patient
     gc.collect()
@@ -94,8 +94,66 @@ async def test_one_who_asks_to_come_again_at_once_is_seen_a_few_times_a_second_a
         nursery.start_soon(tender.run)
         hasty, calm = Patient(*[1e-12] * 100_000), Patient(10)
         for patient in (hasty, calm):
-            tender.add(patient, trio.current_time())
+            tender.add(patient)
         await trio.sleep(20)
         nursery.cancel_scope.cancel()
     assert len(hasty.seen) < 500
     assert calm.seen == [0, 10]
+
+
+async def test_who_is_added_again_has_its_plan_made_anew_and_is_seen_once_at_a_time() -> None:
+    tender = Tender()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(tender.run)
+        later, earlier, never = Patient(10, 30, 30), Patient(30, 10, 30), Patient(10)
+        for patient in (later, earlier, never):
+            tender.add(patient)
+        await trio.sleep(5)
+        for patient in (later, earlier, never):
+            tender.add(patient)
+        assert len(tender) == 2
+        await trio.sleep(61)
+        nursery.cancel_scope.cancel()
+    assert later.seen == [0, 5, 35, 65]
+    assert earlier.seen == [0, 5, 15, 45]
+    assert never.seen == [0, 5]
+
+
+async def test_plans_that_were_made_anew_are_forgotten() -> None:
+    tender = Tender()
+    often = Patient(*[30] * 1001)
+    for _ in range(1000):
+        tender.add(often)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(tender.run)
+        assert len(tender._due) < 20
+        await trio.sleep(31)
+        nursery.cancel_scope.cancel()
+    assert often.seen == [0] * 1000 + [30]
+
+
+@pytest.mark.parametrize(("jump", "seen"), [(0.0, 100.0), (60.0, 40.0), (-20.0, 120.0), (1000.0, 10.5)])
+async def test_by_a_clock_that_may_be_set_each_is_seen_at_its_time_after_all(
+    jump: float, seen: float
+) -> None:
+    """Ten seconds after the start somebody sets it; who waits for a time of that day hears of it soon."""
+    jumped = 0.0
+    found: list[float] = []
+
+    class AtHundred:
+        def tend(self, now: float) -> float:
+            if now < 100:
+                return 100 - now
+            found.append(trio.current_time() - start)
+            return math.inf
+
+    start = trio.current_time()
+    tender = Tender(lambda: trio.current_time() - start + jumped, longest=0.5)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(tender.run)
+        tender.add(AtHundred())
+        await trio.sleep(10.1)
+        jumped = jump
+        await trio.sleep(200)
+        nursery.cancel_scope.cancel()
+    assert found == [pytest.approx(seen, abs=0.06)]

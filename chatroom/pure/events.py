@@ -149,6 +149,16 @@ def ack(cid: str | None) -> bytes:
     return f'{{"event":"ack","data":{{}}{_cid(cid)}}}'.encode()
 
 
+def renewed(exp: int, cid: str | None) -> bytes:
+    """The connection goes on by a token whose `exp` this is."""
+    return f'{{"event":"ack","data":{{"exp":{exp}}}{_cid(cid)}}}'.encode()
+
+
+def expiring(seconds: int) -> bytes:
+    """The right by which the client is here ends in so many seconds."""
+    return f'{{"event":"expiring","data":{{"in":{seconds}}}}}'.encode()
+
+
 def duplicate(message_id: int, cid: str | None) -> bytes:
     """The message is stored already, under `message_id`."""
     return f'{{"event":"ack","data":{{"id":{message_id},"duplicate":true}}{_cid(cid)}}}'.encode()

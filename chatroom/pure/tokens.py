@@ -28,6 +28,8 @@ from chatroom.pure.rights import Rights
 from chatroom.values.errors import StartError
 from chatroom.values.names import clean_username
 
+STATIC = "static"
+"""The source of the identities of a token file."""
 DEVELOPMENT_TOKENS = ("token-alice", "token-bob", "token-carol", "dev-token")
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -75,6 +77,10 @@ class Verifiers:
     __slots__ = ("_sources",)
 
     def __init__(self, sources: Iterable[Verifier]) -> None:
+        self.replace(sources)
+
+    def replace(self, sources: Iterable[Verifier]) -> None:
+        """Ask these from the next token on, and no others."""
         self._sources = tuple(sources)
 
     @property
@@ -91,10 +97,11 @@ class Verifiers:
 class TokenTable:
     """Static tokens by their digests."""
 
-    __slots__ = ("_identities",)
+    __slots__ = ("_by_key", "_identities")
 
     def __init__(self, identities: Mapping[bytes, Identity]) -> None:
         self._identities = dict(identities)
+        self._by_key = {identity.key: identity for identity in identities.values()}
 
     @property
     def unbound(self) -> int:
@@ -132,6 +139,13 @@ class TokenTable:
         identity = self._identities.get(_digest(presented))
         return identity if _TOKEN.fullmatch(presented) else None
 
+    def review(self, identity: Identity) -> Identity | None:
+        """What has become of an identity of an older token file: None if its token is no longer there.
+
+        One of another source stays as it is.
+        """
+        return self._by_key.get(identity.key) if identity.source == STATIC else identity
+
 
 def _entries(source: bytes | str, file: str) -> list[object]:
     """The elements of the array `token`, not yet looked at."""
@@ -165,7 +179,7 @@ def _read_entry(entry: object) -> tuple[bytes, Identity]:
     digest = _read_digest(entry)
     username = _read_username(entry["username"]) if "username" in entry else None
     rights = Rights.parse(entry["rooms"]) if "rooms" in entry else Rights.everything()
-    return digest, Identity(username, rights, "static", _key(digest))
+    return digest, Identity(username, rights, STATIC, _key(digest))
 
 
 def _read_digest(entry: Mapping[str, object]) -> bytes:

@@ -25,6 +25,7 @@ from chatroom.tasks.ending import End, Ending
 from chatroom.tasks.handler import Handler
 from chatroom.tasks.reader import MESSAGE_QUEUE, Reader
 from chatroom.tasks.stay import Member
+from chatroom.tasks.tenure import Tenure
 from chatroom.tasks.writer import Writer
 from chatroom.values.codes import CloseCode
 from chatroom.values.errors import Disconnect, Unavailable
@@ -55,7 +56,7 @@ class Opening:
 class Connection:
     """The tasks of one connection. `run` returns when it is over and its socket closed."""
 
-    __slots__ = ("_broker", "_handler", "_member", "_reader", "_wire", "_writer", "end")
+    __slots__ = ("_broker", "_handler", "_member", "_reader", "_wire", "_writer", "end", "tenure")
 
     def __init__(
         self,
@@ -66,6 +67,7 @@ class Connection:
         handler: Handler,
         reader: Reader,
         writer: Writer,
+        tenure: Tenure,
         broker: Broker,
     ) -> None:
         self._wire = wire
@@ -75,6 +77,7 @@ class Connection:
         self._writer = writer
         self._broker = broker
         self.end = end
+        self.tenure = tenure
         wire.deliver_to(reader)
         end.listen(self._on_end)
 

@@ -19,9 +19,10 @@ from chatroom.tasks.broker import Broker
 from chatroom.tasks.committer import AskMembers, Enter, Say, Type
 from chatroom.tasks.outlet import ConnectionOutlet
 from chatroom.tasks.stay import Member
-from chatroom.values.codes import CloseCode, ErrorCode
+from chatroom.tasks.tenure import Tenure
+from chatroom.values.codes import ErrorCode
 from chatroom.values.commands import Authenticate, ListMembers, Post, ReadHistory, SwitchRoom, Typing
-from chatroom.values.errors import CommandError, Disconnect, Unavailable
+from chatroom.values.errors import CommandError, Unavailable
 from chatroom.values.http import Peer
 from chatroom.values.journal import note
 
@@ -41,7 +42,17 @@ class Who(NamedTuple):
 class Handler:
     """Carries out what one client asks for. `stopped`: it begins nothing more."""
 
-    __slots__ = ("_broker", "_engine", "_member", "_outlet", "_renew", "_session", "_who", "stopped")
+    __slots__ = (
+        "_broker",
+        "_engine",
+        "_member",
+        "_outlet",
+        "_renew",
+        "_session",
+        "_tenure",
+        "_who",
+        "stopped",
+    )
 
     def __init__(
         self,
@@ -51,6 +62,7 @@ class Handler:
         outlet: ConnectionOutlet,
         broker: Broker,
         engine: Engine,
+        tenure: Tenure,
         renew: Callable[[Peer, str], Identity | None],
         who: Who,
     ) -> None:
@@ -59,6 +71,7 @@ class Handler:
         self._outlet = outlet
         self._broker = broker
         self._engine = engine
+        self._tenure = tenure
         self._renew = renew
         self._who = who
         self.stopped = False
@@ -66,6 +79,7 @@ class Handler:
     async def enter(self, since: int | None, epoch: str | None) -> None:
         """Enter the session's room; returns when `welcome` is on its way."""
         await self._command(Enter(self._member, self._session.room, since, epoch))
+        self._tenure.welcome()
         note(logging.INFO, "JOIN", **self._who.fields(), room=self._session.room)
 
     def stop(self) -> None:
@@ -88,7 +102,7 @@ class Handler:
         return True
 
     async def carry_out(self, decision: Decision) -> None:
-        """Do what was decided, and wait for its answer if it has one. Raises Disconnect."""
+        """Do what was decided, and wait for its answer if it has one."""
         match decision:
             case Post():
                 await self._post(decision)
@@ -106,7 +120,7 @@ class Handler:
             case ReadHistory():
                 await self._reply(await self._history(decision))
             case Authenticate(token, cid):
-                await self._reply(self._authenticate(token, cid))
+                await self._authenticate(token, cid)
 
     async def _post(self, post: Post) -> None:
         await self._outlet.wait_room(self._member)
@@ -133,6 +147,7 @@ class Handler:
         if stay is not None and stay.room.name != self._session.room:
             note(logging.INFO, "SWITCH", **self._who.fields(), room=stay.room.name, left=self._session.room)
             self._session.enter_room(stay.room.name)
+            self._tenure.check_room()  # rights may have been taken anew while the switch was under way
 
     async def _history(self, query: ReadHistory) -> bytes:
         stay = self._member.current
@@ -150,11 +165,16 @@ class Handler:
         forward = query.after is not None
         return events.history(room.name, page, query.cid, forward=forward)
 
-    def _authenticate(self, token: str, cid: str | None) -> bytes:
+    async def _authenticate(self, token: str, cid: str | None) -> None:
         identity = self._renew(self._who.peer, token)
-        if identity is None or identity.username not in (None, self._session.username):
-            return events.error(CommandError(ErrorCode.FORBIDDEN, "Not a token for this name", cid=cid))
-        self._session.rights = identity.rights
-        if not identity.rights.can(self._session.room, "r"):
-            raise Disconnect(CloseCode.NOT_ALLOWED, "no longer allowed in this room")
-        return events.ack(cid)
+        if identity is None or not self._tenure.is_for(identity):
+            error = CommandError(ErrorCode.FORBIDDEN, "Not a token for this name", cid=cid)
+            await self._reply(events.error(error))
+            return
+        self._tenure.renew(identity)
+        replied = self._outlet.expect_reply()
+        self._outlet.reply(
+            events.ack(cid) if identity.expires is None else events.renewed(identity.expires, cid)
+        )
+        self._tenure.watch()  # behind the answer: `expiring` may follow at once
+        await replied.wait()

@@ -13,6 +13,7 @@ from chatroom.pure.bucket import BucketStore
 from chatroom.pure.rights import Rights
 from chatroom.pure.session import Session
 from chatroom.pure.tokens import Identity
+from chatroom.reception import LONGEST_NAP
 from chatroom.tasks.connection import Connection, Opening
 from chatroom.tasks.ending import End, Ending
 from chatroom.tasks.handler import Handler, Who
@@ -21,6 +22,7 @@ from chatroom.tasks.programme import Programme
 from chatroom.tasks.reader import Reader
 from chatroom.tasks.stay import Member
 from chatroom.tasks.tender import Tender
+from chatroom.tasks.tenure import Tenure
 from chatroom.tasks.writer import Writer
 from chatroom.values.http import Peer
 from chatroom.values.limits import Limits
@@ -30,6 +32,10 @@ from tests.support.memory_transport import MemoryTransport
 
 LIMITS = Limits(message_rate=0)
 PEER = Peer("192.0.2.1")
+MIDNIGHT = 1_764_000_000
+"""The time of day at the start of the test's clock."""
+FIRST_KEY = "first"
+"""The key of the token by which everybody has come in."""
 
 
 def command(event: str, cid: str | None = None, **data: object) -> bytes:
@@ -57,6 +63,7 @@ class Caller:
         transport: MemoryTransport,
         initial: bytes,
         renew: Callable[[Peer, str], Identity | None],
+        expires: int | None,
     ) -> None:
         hall = house.hall
         self.transport = transport
@@ -75,12 +82,20 @@ class Caller:
             delivered=hall.broker.fanout.count,
         )
         self.session = Session(username, room, rights, limits)
+        self.tenure = Tenure(
+            Identity(None, rights, "static", FIRST_KEY, expires),
+            session=self.session,
+            outlet=outlet,
+            end=self.end,
+            watch=house.expiry.add,
+        )
         handler = Handler(
             session=self.session,
             member=self.member,
             outlet=outlet,
             broker=hall.broker,
             engine=hall.engine,
+            tenure=self.tenure,
             renew=renew,
             who=Who(next(house.numbers), username, PEER),
         )
@@ -100,20 +115,23 @@ class Caller:
             handler=handler,
             reader=self.reader,
             writer=self.writer,
+            tenure=self.tenure,
             broker=hall.broker,
         )
         self.ending: Ending | None = None
         self.error: BaseException | None = None
         self.over_at: float | None = None
 
-    async def run(self, opening: Opening, tender: Tender) -> None:
-        tender.add(self.connection, trio.current_time())
+    async def run(self, opening: Opening, house: "House") -> None:
+        house.tender.add(self.connection)
+        self.tenure.watch()
         try:
             self.ending = await self.connection.run(opening)
         except* Exception as group:
             self.error = group
         finally:
-            tender.remove(self.connection)
+            house.tender.remove(self.connection)
+            house.expiry.remove(self.tenure)
             self.over_at = trio.current_time()
 
     # What the test does as the client
@@ -163,7 +181,13 @@ class House:
         self.pace = BucketStore(*pace)
         self.numbers = count(1)
         self.tender = Tender()
+        self.jump = 0.0
+        self.expiry = Tender(self.time_of_day, longest=LONGEST_NAP)
         self._nursery = nursery
+
+    def time_of_day(self) -> float:
+        """It goes with the clock of the test, until that makes it jump."""
+        return MIDNIGHT + trio.current_time() + self.jump
 
     async def call(
         self,
@@ -177,8 +201,12 @@ class House:
         handshake: bytes = HANDSHAKE,
         opening: Opening | None = None,
         renew: Callable[[Peer, str], Identity | None] = lambda _peer, _token: None,
+        expires: int | None = None,
     ) -> Caller:
-        """Connect, and wait until nothing moves any more; `early` came along with the handshake."""
+        """Connect, and wait until nothing moves any more; `early` came along with the handshake.
+
+        `expires` is the `exp` of the token by which the client comes.
+        """
         caller = Caller(
             self,
             username,
@@ -188,8 +216,9 @@ class House:
             transport=transport or MemoryTransport(),
             initial=handshake + early,
             renew=renew,
+            expires=expires,
         )
-        self._nursery.start_soon(caller.run, opening or Opening(None, None, subprotocol=False), self.tender)
+        self._nursery.start_soon(caller.run, opening or Opening(None, None, subprotocol=False), self)
         await trio.testing.wait_all_tasks_blocked()
         return caller
 
@@ -205,5 +234,6 @@ async def open_house(*, pace: tuple[float, int] = (0, 1), **options: Any) -> Asy
     async with open_hall(**options) as hall, trio.open_nursery() as nursery:
         house = House(hall, nursery, pace)
         nursery.start_soon(house.tender.run)
+        nursery.start_soon(house.expiry.run)
         yield house
         nursery.cancel_scope.cancel()

@@ -1,0 +1,100 @@
+"""Credentials: what stands in files and decides who gets in, and by which certificate.
+
+They are read as a whole or not at all, at the start and anew on SIGHUP, by the same function. It blocks.
+Keys at an address are no file: a KeyFeed fetches them.
+"""
+
+import ssl
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from chatroom.listeners import load_tls
+from chatroom.pure.claims import Expected
+from chatroom.pure.tokens import TokenTable, Verifier
+from chatroom.pure.webtokens import FixedKeys, Key, WebTokens
+from chatroom.pure.written import is_https
+from chatroom.settings import Settings
+from chatroom.values.errors import StartError
+
+if TYPE_CHECKING:
+    from chatroom.adapters.keyfeed import KeyFeed
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What the files say: `verifiers` know all tokens that count; one is the `table` of the token file."""
+
+    tls: ssl.SSLContext | None
+    table: TokenTable | None
+    verifiers: tuple[Verifier, ...]
+
+
+def read_credentials(settings: Settings, feed: "KeyFeed | None") -> Credentials:
+    """Read all files that the settings name. Raises StartError if anything is wrong with one of them.
+
+    Web tokens are held against the keys of `feed`, where there is one.
+    """
+    tls = table = None
+    if settings.tls_cert is not None and settings.tls_key is not None:
+        tls = load_tls(settings.tls_cert, settings.tls_key)
+    verifiers: list[Verifier] = []
+    if settings.tokens is not None:
+        table = _read_tokens(settings.tokens)
+        verifiers.append(table)
+    if settings.takes_development_tokens:
+        verifiers.append(TokenTable.development())
+    if settings.takes_web_tokens:
+        keys = FixedKeys(_read_keys(settings)) if feed is None else feed
+        expected = Expected(settings.jwt_audience, settings.jwt_issuer)
+        verifiers.append(WebTokens(keys, expected, time.time))
+    return Credentials(tls, table, tuple(verifiers))
+
+
+def names_of_credentials(settings: Settings) -> list[str]:
+    """The options that name what is read."""
+    named = {
+        "--tls-cert": settings.tls_cert,
+        "--tls-key": settings.tls_key,
+        "--tokens": settings.tokens,
+        "--jwt-secret-file": settings.jwt_secret_file,
+        "--jwt-public-key": settings.jwt_public_key,
+        "--jwt-jwks": settings.jwt_jwks,
+    }
+    return [flag for flag, name in named.items() if name is not None]
+
+
+def key_feed_for(settings: Settings) -> "KeyFeed | None":
+    """The keys at an https address, if they are to come from one. Nothing is fetched yet."""
+    url = settings.jwt_jwks
+    if url is None or not is_https(url):
+        return None
+    from chatroom.adapters import https  # noqa: PLC0415  (slow to import, and not needed by most)
+    from chatroom.adapters.keyfeed import KeyFeed  # noqa: PLC0415
+    from chatroom.adapters.keys import key_set  # noqa: PLC0415
+
+    async def fetch(algorithm: str | None) -> tuple[Key, ...]:
+        return key_set(await https.fetch(url), https.shown(url), algorithm)
+
+    return KeyFeed(fetch)
+
+
+def _read_tokens(path: str) -> TokenTable:
+    try:
+        source = Path(path).read_bytes()
+    except OSError as error:
+        raise StartError(f"--tokens {path} can't be read ({error.strerror}): give a TOML file") from None
+    return TokenTable.parse(source, path)
+
+
+def _read_keys(settings: Settings) -> tuple[Key, ...]:
+    """The keys of web tokens, from a file."""
+    from chatroom.adapters import keys  # noqa: PLC0415  (slow to import, and not needed by most)
+
+    if settings.jwt_secret_file is not None:
+        return (keys.secret_key(settings.jwt_secret_file),)
+    if settings.jwt_public_key is not None:
+        return (keys.public_key(settings.jwt_public_key),)
+    assert settings.jwt_jwks is not None
+    return keys.key_set(keys.read_file("--jwt-jwks", settings.jwt_jwks), f"--jwt-jwks {settings.jwt_jwks}")

@@ -1,0 +1,100 @@
+"""Reload: on SIGHUP the credentials are read anew, and whoever is here is judged by them.
+
+1. All of them or none: where one file is broken, everything stays as it was.
+2. They are read in a thread and within a deadline: a file on a disk that doesn't answer holds up nobody. A
+   thread that hangs is left to itself, and there is never more than one: until it is through, every further
+   reload fails.
+3. A reload is one line in the log, good or bad. Nothing that goes wrong in it ends the server.
+
+A connection is judged where it has come by a static token. A web token is not kept, so it can't be held
+against new keys; it carries its own end.
+"""
+
+import logging
+import signal
+from collections.abc import Callable
+from ssl import SSLContext
+from typing import TYPE_CHECKING, NoReturn, Protocol
+
+import trio
+
+from chatroom.credentials import Credentials, names_of_credentials, read_credentials
+from chatroom.pure.tokens import Identity, Verifiers
+from chatroom.settings import Settings
+from chatroom.values.errors import StartError
+from chatroom.values.journal import note
+from chatroom.values.traces import whereabouts
+
+if TYPE_CHECKING:
+    from chatroom.adapters.keyfeed import KeyFeed
+
+READ_SECONDS = 10.0
+
+
+class Doors(Protocol):
+    """Where connections come in and are known; see Reception."""
+
+    tls: SSLContext | None
+
+    def review(self, judge: Callable[[Identity], Identity | None]) -> int:
+        """Judge all connections anew; how many end by that."""
+
+
+class Reload:
+    """Waits for SIGHUP, and takes over what it reads then."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        verifiers: Verifiers,
+        doors: Doors,
+        feed: "KeyFeed | None",
+    ) -> None:
+        self._settings = settings
+        self._verifiers = verifiers
+        self._doors = doors
+        self._feed = feed
+        self._one_at_a_time = trio.CapacityLimiter(1)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> NoReturn:
+        """Reload at each SIGHUP, for ever; those that come during a reload are one more."""
+        with trio.open_signal_receiver(signal.SIGHUP) as hangups:
+            task_status.started()
+            while True:
+                await anext(hangups)
+                await self.reload()
+
+    async def reload(self) -> None:
+        """Read everything, then take it over."""
+        try:
+            credentials = await self._read()
+            if self._feed is not None:
+                await self._feed.load()  # last, since it takes over by itself
+            self._take_over(credentials)
+        except StartError as error:
+            reason = str(error)
+        except Exception as error:  # rule 3
+            reason = "an error of the server's own: " + " at ".join(whereabouts(error).values())
+        else:
+            return
+        note(logging.ERROR, "reload_failed", reason=reason)
+
+    async def _read(self) -> Credentials:
+        """What the files say. Raises StartError."""
+        try:
+            with trio.fail_after(READ_SECONDS):
+                return await trio.to_thread.run_sync(
+                    read_credentials,
+                    self._settings,
+                    self._feed,
+                    abandon_on_cancel=True,
+                    limiter=self._one_at_a_time,
+                )
+        except trio.TooSlowError:
+            raise StartError(f"the files could not be read within {READ_SECONDS:g} seconds") from None
+
+    def _take_over(self, credentials: Credentials) -> None:
+        self._verifiers.replace(credentials.verifiers)
+        self._doors.tls = credentials.tls
+        closed = 0 if credentials.table is None else self._doors.review(credentials.table.review)
+        note(logging.INFO, "reloaded", read=" ".join(names_of_credentials(self._settings)), closed=closed)

@@ -1,0 +1,231 @@
+"""The built server and SIGHUP: tokens, rights and certificates that change while people are in."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.exceptions import InvalidStatus
+
+from tests.support.client import Chat, target
+from tests.support.process import ROOT
+from tests.support.scene import Scene, Served, await_true, check_clean, check_stderr, gauges, served
+
+PEM = ROOT / "tests" / "support" / "localhost.pem"
+RENEWED = ROOT / "tests" / "support" / "renewed.pem"
+CERTIFICATE = "-----BEGIN CERTIFICATE-----"
+SECRETS = ("alice-secret", "guest-secret", "later-secret")
+TOKENS = """
+[[token]]
+token = "alice-secret"
+username = "alice"
+
+[[token]]
+token = "guest-secret"
+rooms = { den = "rw", hall = "rw" }
+"""
+
+
+class Reloading:
+    """A server with a token file that the test may change."""
+
+    def __init__(self, server: Served, path: Path) -> None:
+        self.server = server
+        self.path = path
+
+    def outcomes(self) -> list[dict[str, Any]]:
+        """What reloads have said up to now."""
+        lines = [json.loads(line) for line in self.server.stderr.splitlines()]
+        return [line for line in lines if line["event"] in ("reloaded", "reload_failed")]
+
+    def hang_up(self) -> dict[str, Any]:
+        """Send the signal; what the reload said."""
+        known = len(self.outcomes())
+        self.server.signal(signal.SIGHUP)
+        await_true(lambda: len(self.outcomes()) > known, "the reload says something")
+        assert len(self.outcomes()) == known + 1
+        return self.outcomes()[-1]
+
+    def reload(self, text: str) -> dict[str, Any]:
+        """Change the file and have it read."""
+        self.path.write_text(text)
+        return self.hang_up()
+
+
+@pytest.fixture
+def reloading(pyz: Path, tmp_path: Path) -> Iterator[Reloading]:
+    path = tmp_path / "tokens.toml"
+    path.write_text(TOKENS)
+    options = ("--tokens", str(path), "--insecure-dev-tokens", "--rate", "0", "--log-format", "json")
+    with served(*options, secrets=SECRETS) as server:
+        yield Reloading(server, path)
+
+
+@pytest.fixture
+def scene(reloading: Reloading) -> Iterator[Scene]:
+    with Scene(reloading.server) as scene:
+        yield scene
+
+
+def said(outcome: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in outcome.items() if key != "ts"}
+
+
+def test_whose_token_is_gone_goes_and_the_others_stay(reloading: Reloading, scene: Scene) -> None:
+    alice = scene.join("alice", "den", token="alice-secret")
+    guest = scene.join("guest", "den", token="guest-secret")
+    bob = scene.join("bob", "den")  # by a development token, which is in no file
+    later = '[[token]]\ntoken = "later-secret"\n'
+    assert said(reloading.reload(TOKENS.partition("[[token]]\ntoken = \"guest")[0] + later)) == {
+        "level": "info", "event": "reloaded", "read": "--tokens", "closed": 1,
+    }  # fmt: skip
+    assert guest.closing() == (4503, "the token is no longer valid")
+    for chat in (alice, bob):
+        chat.settle()
+        assert chat.ask("members")["data"]["members"] == ["alice", "bob"]
+    with pytest.raises(InvalidStatus) as refused:
+        scene.join("guest", "den", token="guest-secret")
+    assert refused.value.response.status_code == 401
+    assert alice.ask("auth", token="guest-secret")["code"] == "forbidden"
+    assert scene.join("carol", "den", token="later-secret").welcome["username"] == "carol"
+    assert gauges(scene.server)['chatroom_drops_total{reason="not_allowed"}'] == 1
+
+
+def test_rights_that_change_count_at_once(reloading: Reloading, scene: Scene) -> None:
+    there, here = (
+        scene.join("there", "hall", token="guest-secret"),
+        scene.join("g", "den", token="guest-secret"),
+    )
+    outcome = reloading.reload(TOKENS.replace('den = "rw", hall = "rw"', 'den = "r", "new-*" = "rw"'))
+    assert outcome["closed"] == 1
+    assert there.closing() == (4503, "no longer allowed in this room")
+    for event, data in (
+        ("message", {"text": "x"}),
+        ("typing", {"active": True}),
+        ("switch_room", {"room": "hall"}),
+    ):
+        assert here.ask(event, **data)["code"] == "forbidden"
+    assert here.ask("history")["room"] == "den"
+    assert here.ask("switch_room", room="new-1")["event"] == "switched"
+    here.say("at last", "c")
+    assert here.receive()["cid"] == "c"
+
+
+def test_a_token_that_is_bound_anew_keeps_its_owner_only(reloading: Reloading, scene: Scene) -> None:
+    bob = scene.join("bob", "den", token="guest-secret")
+    carol = scene.join("carol", "den", token="guest-secret")
+    bob.expect("joined", username="carol")
+    bound = TOKENS.replace('"guest-secret"', '"guest-secret"\nusername = "carol"')
+    assert reloading.reload(bound)["closed"] == 1
+    assert bob.closing() == (4503, "the token is bound to another username now")
+    carol.expect("left", username="bob")
+    assert carol.settle() == []
+
+
+@pytest.mark.parametrize("text", ["[[token]]\n", TOKENS + "[[token", "token = 1", None])
+def test_a_broken_file_changes_nothing_and_is_told_once(
+    reloading: Reloading, scene: Scene, text: str | None
+) -> None:
+    alice = scene.join("alice", "den", token="alice-secret")
+    if text is None:
+        reloading.path.unlink()
+        outcome = reloading.hang_up()
+    else:
+        outcome = reloading.reload(text)
+    assert (outcome["level"], outcome["event"]) == ("error", "reload_failed")
+    assert str(reloading.path) in outcome["reason"]
+    assert alice.ask("auth", token="alice-secret")["event"] == "ack"
+    assert alice.settle() == []
+    assert scene.join("guest", "den", token="guest-secret").welcome["username"] == "guest"
+    assert reloading.reload(TOKENS)["event"] == "reloaded"
+
+
+def test_a_file_that_does_not_answer_holds_up_nobody(reloading: Reloading, scene: Scene) -> None:
+    """A pipe without a writer stands for a disk that hangs."""
+    alice, bob = scene.join("alice", "den", token="alice-secret"), scene.join("bob", "den")
+    alice.expect("joined", username="bob")
+    reloading.path.unlink()
+    os.mkfifo(reloading.path)
+    for _ in range(3):
+        scene.server.signal(signal.SIGHUP)
+        alice.say("still here")
+        assert bob.texts(1) == alice.texts(1) == ["still here"]
+    known = len(reloading.outcomes())
+    with reloading.path.open("w") as pipe:
+        pipe.write(TOKENS.replace("guest-secret", "later-secret"))
+    await_true(lambda: len(reloading.outcomes()) > known, "what came in the end is taken")
+    assert said(reloading.outcomes()[known])["closed"] == 0
+    assert scene.join("carol", "den", token="later-secret").welcome["username"] == "carol"
+    # The hang-ups during that reload are one more, which waits for the pipe as well; the stop doesn't.
+
+
+def test_a_certificate_is_renewed_for_who_comes_next(pyz: Path, tmp_path: Path) -> None:
+    path = tmp_path / "both.pem"
+    shutil.copy(PEM, path)
+    options = ("--tls-cert", str(path), "--tls-key", str(path), "--rate", "0", "--log-format", "json")
+    with Served(*options) as server:
+        reloading = Reloading(server, path)
+        alice = join_by_tls(server, "alice", PEM)
+        shutil.copy(RENEWED, path)
+        assert said(reloading.hang_up())["read"] == "--tls-cert --tls-key"
+        assert shown_certificate(server) == der(RENEWED)
+        bob = join_by_tls(server, "bob", RENEWED)
+        alice.expect("joined", username="bob")
+        bob.say("hi")
+        assert alice.texts(1) == bob.texts(1) == ["hi"]
+        path.write_text(CERTIFICATE + RENEWED.read_text().partition(CERTIFICATE)[2])
+        assert reloading.hang_up()["event"] == "reload_failed"
+        assert shown_certificate(server) == der(RENEWED)
+        check_clean(server)
+        assert server.stop() == 0
+
+
+def join_by_tls(server: Served, username: str, certificate: Path) -> Chat:
+    context = ssl.create_default_context(cafile=str(certificate))
+    return Chat(f"wss://localhost:{server.port}" + target("den", username), ssl=context)
+
+
+def shown_certificate(server: Served) -> bytes | None:
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    with (
+        socket.create_connection(("127.0.0.1", server.port)) as plain,
+        context.wrap_socket(plain) as secure,
+    ):
+        return secure.getpeercert(binary_form=True)
+
+
+def der(path: Path) -> bytes:
+    return ssl.PEM_cert_to_DER_cert(CERTIFICATE + path.read_text().partition(CERTIFICATE)[2])
+
+
+def test_a_hangup_that_has_nothing_to_read_is_harmless(pyz: Path) -> None:
+    with served("--rate", "0", "--log-format", "json") as server, Scene(server) as scene:
+        alice, bob = scene.pair()
+        reloading = Reloading(server, Path())
+        assert said(reloading.hang_up()) == {"level": "info", "event": "reloaded", "read": "", "closed": 0}
+        alice.say("still here")
+        assert bob.texts(1) == ["still here"]
+
+
+def test_hangups_during_a_stop_do_not_disturb_it(pyz: Path, tmp_path: Path) -> None:
+    path = tmp_path / "tokens.toml"
+    path.write_text(TOKENS)
+    with Served("--tokens", str(path)) as server:
+        chats = [Chat(server.ws_url + target("den", "guest", "guest-secret")) for _ in range(5)]
+        path.write_text("token = []")
+        server.signal(signal.SIGTERM)
+        for _ in range(20):
+            server.signal(signal.SIGHUP)
+        for chat in chats:
+            assert chat.closing()[0] in (1012, 4503)
+            chat.close()
+        assert server.wait() == 0
+        check_stderr(server.stderr, *SECRETS)
