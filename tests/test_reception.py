@@ -18,8 +18,9 @@ from chatroom.adapters.memory import MemoryEngine
 from chatroom.listeners import load_tls
 from chatroom.pure.forwarded import UNIX, Proxies
 from chatroom.pure.handshake import Upgrade
+from chatroom.pure.rights import Rights
 from chatroom.pure.tallies import Tallies
-from chatroom.pure.tokens import TokenTable
+from chatroom.pure.tokens import Identity, TokenTable, Verifier
 from chatroom.reception import UNIX_PEER, Reception, peer_of
 from chatroom.site import Admission, ChatSite, Enquiry, Entrance
 from chatroom.values.codes import CloseCode
@@ -87,9 +88,11 @@ class Desk:
         site: type[ChatSite],
         metrics: Callable[[], Response],
         tls: bool,
+        verifier: Verifier,
     ) -> None:
         self.tallies = Tallies(LIMITS)
-        door = (TokenTable.development(), self.tallies, None, trio.current_time)
+        self.time_of_day = 1000.0
+        door = (verifier, self.tallies, None, trio.current_time)
         entrance = Entrance(*door)
         self.site = site(
             entrance=entrance,
@@ -108,7 +111,7 @@ class Desk:
             limits=LIMITS,
             tls=load_tls(PEM, PEM) if tls else None,
             proxies=Proxies(frozenset({UNIX})),
-            wall_clock=trio.current_time,
+            wall_clock=lambda: self.time_of_day,
         )
         self._secure = tls
         self._nursery = nursery
@@ -147,9 +150,11 @@ async def open_desk(
     site: type[ChatSite] = ChatSite,
     metrics: Callable[[], Response] = lambda: Response(200, b"metrics"),
     tls: bool = False,
+    verifier: Verifier | None = None,
 ) -> AsyncIterator[Desk]:
     async with open_hall(engine=engine) as hall, trio.open_nursery() as nursery:
-        desk = Desk(hall, nursery, site=site, metrics=metrics, tls=tls)
+        verifier = verifier or TokenTable.development()
+        desk = Desk(hall, nursery, site=site, metrics=metrics, tls=tls, verifier=verifier)
         yield desk
         nursery.cancel_scope.cancel()
         for each in desk.sockets:
@@ -325,6 +330,76 @@ async def test_a_tls_handshake_that_is_cancelled_leaves_no_socket_open() -> None
             nursery.cancel_scope.cancel()
         assert ours.fileno() == -1
         theirs.close()
+
+
+# Rights that end
+
+
+class Issuer:
+    """Its tokens are `token-alice`, and end at a time of day; none, if there is none."""
+
+    unbound = 0
+
+    def __init__(self, expires: int | None) -> None:
+        self.identity = Identity("alice", Rights.everything(), "static", "key", expires)
+
+    def verify(self, token: str | None) -> Identity | None:
+        return self.identity if token == "token-alice" else None
+
+
+async def test_a_connection_whose_token_expires_is_closed_and_looked_after_no_more() -> None:
+    async with open_desk(verifier=Issuer(971)) as desk, trio.open_nursery() as nursery:
+        nursery.start_soon(desk.reception.expiry.run)
+        client = desk.call()
+        await client.upgrade("alice")
+        await client.read_until(lambda data: b'"expiring","data":{"in":1}' in data)
+        assert len(desk.reception.expiry) == 1
+        desk.time_of_day += 1.5
+        await client.read_until(lambda _: client.frames and client.frames[-1].opcode == CLOSE)
+        assert client.frames[-1] == Frame(CLOSE, b"\x0f\xa1the token has expired")
+        await client.stream.aclose()
+        await desk.wait_served(1)
+        assert (len(desk.reception.expiry), desk.reception.drops) == (0, {Drop.TOKEN_EXPIRED: 1})
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_client_that_leaves_is_looked_after_no_more() -> None:
+    async with open_desk(verifier=Issuer(2000)) as desk:
+        client = desk.call()
+        await client.upgrade("alice")
+        assert len(desk.reception.expiry) == 1
+        await client.stream.aclose()
+        await desk.wait_served(1)
+        assert len(desk.reception.expiry) == 0
+
+
+async def test_a_right_without_an_end_needs_nobody_to_look_after_it() -> None:
+    async with open_desk() as desk:
+        await desk.call().upgrade("alice")
+        assert len(desk.reception.expiry) == 0
+
+
+async def test_a_review_judges_all_and_counts_those_who_end_by_it() -> None:
+    async with open_desk(verifier=Issuer(None)) as desk:
+        clients = [desk.call() for _ in range(3)]
+        for client in clients:
+            await client.upgrade("alice")
+        judged: list[Identity] = []
+
+        def judge(identity: Identity) -> Identity | None:
+            judged.append(identity)
+            return identity if len(judged) == 1 else None
+
+        assert desk.reception.review(judge) == 2
+        assert len(judged) == 3
+        assert desk.reception.review(judge) == 1
+        assert desk.reception.review(judge) == 0
+        for client in clients:
+            await client.read_until(lambda _, client=client: client.frames[-1].opcode == CLOSE)
+            assert client.frames[-1] == Frame(CLOSE, b"\x11\x97the token is no longer valid")
+            await client.stream.aclose()
+        await desk.wait_served(3)
+        assert desk.reception.drops == {Drop.NOT_ALLOWED: 3}
 
 
 # The server's stop

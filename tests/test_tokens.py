@@ -2,6 +2,7 @@
 
 import hashlib
 import pickle
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -140,6 +141,29 @@ def test_the_key_finds_a_token_again_in_another_table() -> None:
     assert same is not None
     assert other is not None
     assert before.key == same.key != other.key
+
+
+def test_a_newer_table_says_what_has_become_of_an_identity() -> None:
+    old = TokenTable.parse('[[token]]\ntoken = "kept"\nusername = "alice"\n[[token]]\ntoken = "gone"', "old")
+    new = TokenTable.parse('[[token]]\ntoken = "kept"\nusername = "bob"\nrooms = {}', "new")
+    kept, gone = old.verify("kept"), old.verify("gone")
+    assert kept is not None
+    assert gone is not None
+    assert new.review(kept) == new.verify("kept")
+    assert new.review(gone) is None
+    assert old.review(kept) == kept
+    for source in ("dev", "jwt"):  # those of other sources are none of its business
+        other = replace(gone, source=source)
+        assert new.review(other) is other
+
+
+def test_verifiers_may_be_replaced_while_they_are_in_use() -> None:
+    table = TokenTable.parse('[[token]]\ntoken = "own"', "file")
+    verifiers = Verifiers([table])
+    verifiers.replace(iter([TokenTable.development()]))
+    for _ in range(2):
+        assert verifiers.verify("own") is None
+        assert verifiers.verify("dev-token") is not None
 
 
 def test_development_tokens_are_anybody_with_all_rights() -> None:
