@@ -363,6 +363,17 @@ async def test_a_connection_whose_token_expires_is_closed_and_looked_after_no_mo
         nursery.cancel_scope.cancel()
 
 
+async def test_a_right_that_is_over_before_the_welcome_gets_none() -> None:
+    async with open_desk(verifier=Issuer(969)) as desk:
+        client = desk.call()
+        await client.send(handshake("/?token=token-alice"))
+        await client.read_to_end()
+        assert b"welcome" not in client.received
+        await client.stream.aclose()
+        await desk.wait_served(1)
+        assert desk.reception.drops == {Drop.TOKEN_EXPIRED: 1}
+
+
 async def test_a_client_that_leaves_is_looked_after_no_more() -> None:
     async with open_desk(verifier=Issuer(2000)) as desk:
         client = desk.call()

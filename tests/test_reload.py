@@ -13,10 +13,13 @@ import trio
 import trio.testing
 
 from chatroom import reload
+from chatroom.adapters.keyfeed import KeyFeed
 from chatroom.listeners import load_tls
 from chatroom.pure.tokens import Identity, TokenTable, Verifiers
+from chatroom.pure.webtokens import Key
 from chatroom.reload import Reload
 from chatroom.settings import Settings, read_settings
+from chatroom.values.errors import StartError
 from tests.support.process import ROOT
 
 PEM = str(ROOT / "tests" / "support" / "localhost.pem")
@@ -54,8 +57,16 @@ class Desk:
         assert isinstance(settings, Settings)
         self.doors = Doors()
         self.verifiers = Verifiers([TokenTable.parse(OLD, "old")])
-        self.reload = Reload(settings, self.verifiers, self.doors, None)
+        self.fetched: list[Key | StartError] = []
+        self.feed = KeyFeed(self._fetch) if settings.jwt_jwks else None
+        self.reload = Reload(settings, self.verifiers, self.doors, self.feed)
         self.before = self.doors.tls
+
+    async def _fetch(self, _: str | None) -> tuple[Key, ...]:
+        found = self.fetched.pop(0)
+        if isinstance(found, StartError):
+            raise found
+        return (found,)
 
     @property
     def is_as_it_was(self) -> bool:
@@ -141,6 +152,31 @@ async def test_one_broken_file_keeps_all_as_it_was_and_is_told_once(
     assert isinstance(fields, dict)
     assert reason in fields["reason"]
     assert "secret" not in fields["reason"]
+
+
+async def test_keys_at_an_address_are_fetched_anew_and_are_part_of_all_or_nothing(
+    tmp_path: Path, said: Said
+) -> None:
+    old, new = (Key("RS256", kid, 256, lambda *_: True) for kid in ("old", "new"))
+    desk = Desk(tmp_path, "--tokens", str(tmp_path / "tokens.toml"), "--jwt-jwks", "https://x.example/keys")
+    assert desk.feed is not None
+    desk.fetched = [old, StartError("no answer"), new]
+    await desk.feed.load()
+
+    desk.tokens.write_text(NEW)
+    await desk.reload.reload()  # the address doesn't answer
+    assert (desk.known, desk.feed.keys) == ({"old-secret"}, (old,))
+    desk.tokens.write_text("nonsense")
+    await desk.reload.reload()  # the file is broken
+    assert (desk.known, desk.feed.keys) == ({"old-secret"}, (old,))
+    desk.tokens.write_text(NEW)
+    await desk.reload.reload()
+    assert (desk.known, desk.feed.keys) == ({"new-secret"}, (new,))
+    assert [(event, fields.get("read")) for _, event, fields in said() if isinstance(fields, dict)] == [
+        ("reload_failed", None),
+        ("reload_failed", None),
+        ("reloaded", "--tokens --jwt-jwks"),
+    ]
 
 
 async def test_a_fault_of_ours_ends_nothing(desk: Desk, said: Said, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,6 +101,15 @@ async def test_what_has_less_than_a_minute_left_is_told_so_behind_the_welcome(
     assert seen == [(0, "welcome", {}), (0, "expiring", {"in": left}), (left, "close", EXPIRED)]
 
 
+@pytest.mark.parametrize(("late", "told"), [(0.02, 60), (0.49, 60), (0.51, 59)])
+async def test_what_is_told_is_the_nearest_number_of_seconds(late: float, told: int) -> None:
+    async with open_house() as house:
+        alice = await call(house, expires=at(100))
+        alice.tenure.tend(at(130) - 60 + late)
+        await trio.testing.wait_all_tasks_blocked()
+        assert alice.named("expiring") == [{"event": "expiring", "data": {"in": told}}]
+
+
 async def test_a_token_without_an_end_has_none() -> None:
     async with open_house() as house:
         assert await watched(house, 1000) == [(0, "welcome", {})]
@@ -387,6 +396,14 @@ async def test_a_review_asks_of_the_token_that_was_shown_last() -> None:
 
         assert not alice.tenure.review(judge)
         assert asked == ["second"]
+
+
+async def test_a_review_may_set_an_end() -> None:
+    async with open_house() as house:
+        alice = await call(house)
+        assert not alice.tenure.review(becomes(token(at(10))))
+        await trio.sleep(41)
+        assert alice.closed_with == EXPIRED
 
 
 class SlowEngine(MemoryEngine):

@@ -63,7 +63,7 @@ class Tenure:
 
     def tend(self, now: float) -> float:
         """Do what is due at the time of day `now`; return after how many seconds to call again."""
-        if self.identity.expires is None or self._end.ending is not None:
+        if self.identity.expires is None:
             return math.inf
         left = self.identity.expires + LEEWAY - now
         if left <= 0:
