@@ -24,10 +24,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What the files say: `verifiers` know all tokens that count; one is the `table` of the token file."""
+    """What the files say: all whose tokens count, and the server's certificate."""
 
     tls: ssl.SSLContext | None
-    table: TokenTable | None
     verifiers: tuple[Verifier, ...]
 
 
@@ -36,20 +35,19 @@ def read_credentials(settings: Settings, feed: "KeyFeed | None") -> Credentials:
 
     Web tokens are held against the keys of `feed`, where there is one.
     """
-    tls = table = None
+    tls = None
     if settings.tls_cert is not None and settings.tls_key is not None:
         tls = load_tls(settings.tls_cert, settings.tls_key)
     verifiers: list[Verifier] = []
     if settings.tokens is not None:
-        table = _read_tokens(settings.tokens)
-        verifiers.append(table)
+        verifiers.append(_read_tokens(settings.tokens))
     if settings.takes_development_tokens:
         verifiers.append(TokenTable.development())
     if settings.takes_web_tokens:
         keys = FixedKeys(_read_keys(settings)) if feed is None else feed
         expected = Expected(settings.jwt_audience, settings.jwt_issuer)
         verifiers.append(WebTokens(keys, expected, time.time))
-    return Credentials(tls, table, tuple(verifiers))
+    return Credentials(tls, tuple(verifiers))
 
 
 def names_of_credentials(settings: Settings) -> list[str]:

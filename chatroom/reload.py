@@ -6,8 +6,7 @@
    reload fails.
 3. A reload is one line in the log, good or bad. Nothing that goes wrong in it ends the server.
 
-A connection is judged where it has come by a static token. A web token is not kept, so it can't be held
-against new keys; it carries its own end.
+It doesn't know what makes a token good, nor how a connection ends.
 """
 
 import logging
@@ -96,5 +95,5 @@ class Reload:
     def _take_over(self, credentials: Credentials) -> None:
         self._verifiers.replace(credentials.verifiers)
         self._doors.tls = credentials.tls
-        closed = 0 if credentials.table is None else self._doors.review(credentials.table.review)
+        closed = self._doors.review(self._verifiers.review)
         note(logging.INFO, "reloaded", read=" ".join(names_of_credentials(self._settings)), closed=closed)

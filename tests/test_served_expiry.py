@@ -82,10 +82,15 @@ def test_a_token_that_does_not_let_its_user_stay_ends_the_connection(scene: Scen
 
 
 def test_a_new_secret_counts_from_the_hangup_on(scene: Scene, secret: Path) -> None:
-    alice = scene.join("alice", token=token(3600))
+    carol = scene.join("carol", token=token(3600, "carol"))
+    alice = scene.join("alice")  # by a development token, which doesn't hang on the secret
+    carol.expect("joined", username="alice")
     for outcome, content in (("reloaded", OTHER), ("reload_failed", b"short"), ("reload_failed", b"")):
         secret.write_bytes(content)
         hang_up(scene.server, outcome)
+        if outcome == "reloaded":
+            assert carol.closing() == (4503, "the token is no longer valid")
+            alice.expect("left", username="carol")
         assert alice.ask("auth", token=token(3600))["code"] == "forbidden"
         with pytest.raises(InvalidStatus):
             scene.join("bob", token=token(3600, "bob"))

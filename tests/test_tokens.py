@@ -157,6 +157,20 @@ def test_a_newer_table_says_what_has_become_of_an_identity() -> None:
         assert new.review(other) is other
 
 
+def test_of_several_verifiers_each_judges_its_own() -> None:
+    own = TokenTable.parse('[[token]]\ntoken = "own"', "file")
+    gone, dev = own.verify("own"), TokenTable.development().verify("dev-token")
+    assert gone is not None
+    assert dev is not None
+    verifiers = Verifiers([TokenTable.parse("token = []", "file"), TokenTable.development()])
+    for chain in (verifiers, Verifiers([verifiers])):
+        assert chain.review(gone) is None
+        assert chain.review(dev) == dev
+    assert Verifiers([TokenTable.development(), own]).review(gone) == gone
+    assert TokenTable.development().review(replace(dev, key="other")) is None
+    assert Verifiers([]).review(gone) is gone
+
+
 def test_verifiers_may_be_replaced_while_they_are_in_use() -> None:
     table = TokenTable.parse('[[token]]\ntoken = "own"', "file")
     verifiers = Verifiers([table])

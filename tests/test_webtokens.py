@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from chatroom.adapters.keys import key_set, public_key, secret_key
 from chatroom.pure.claims import LEEWAY, Expected
 from chatroom.pure.rights import Rights
+from chatroom.pure.tokens import Identity
 from chatroom.pure.webtokens import FixedKeys, Key, WebTokens
 from tests.support.signing import (
     NOW,
@@ -283,6 +285,35 @@ def test_a_key_of_a_set_is_held_against_its_own_algorithm_only() -> None:
     assert verifier.verify(token(None, rsa, {"alg": "RS256", "kid": "e"})) is None
     assert verifier.verify(token(None, curve, {"alg": "RS256", "kid": "r"})) is None
     assert verifier.verify(token(None, curve, {"alg": "ES256", "kid": "r"})) is None
+
+
+def test_an_identity_is_reviewed_by_the_key_that_proved_it(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+
+    def tokens_of(*entries: object, secret: bytes | None = None) -> WebTokens:
+        if secret is None:
+            return WebTokens(FixedKeys(key_set(jwks(*entries), "set")), Expected(), lambda: NOW)
+        file.write_bytes(secret)
+        return WebTokens(FixedKeys((secret_key(str(file)),)), Expected(), lambda: NOW)
+
+    one, two = private_key("RSA"), private_key("P-256")
+    other = private_key("P-256", 2)
+    old = {
+        "rsa": (tokens_of(jwk(one, "a")), token(None, one, {"alg": "RS256"})),
+        "curve": (tokens_of(jwk(two, "a")), token(None, two, {"alg": "ES256"})),
+        "secret": (tokens_of(secret=b"s" * 40), token(None, b"s" * 40)),
+    }
+    found = {name: verifier.verify(text) for name, (verifier, text) in old.items()}
+    for verifier, kept in (
+        (tokens_of(jwk(one, "renamed")), {"rsa"}),
+        (tokens_of(jwk(other, "b"), jwk(two, "a")), {"curve"}),
+        (tokens_of(jwk(other, "a")), set()),
+        (tokens_of(secret=b"s" * 40 + b"\n"), {"secret"}),
+        (tokens_of(secret=b"t" * 40), set()),
+    ):
+        assert {name for name, identity in found.items() if identity and verifier.review(identity)} == kept
+    static = Identity("alice", Rights.everything(), "static", "k")
+    assert tokens_of(secret=b"t" * 40).review(static) is static
 
 
 def test_no_key_and_no_token_is_shown() -> None:

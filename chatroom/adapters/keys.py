@@ -8,6 +8,7 @@
 4. Whatever is wrong is a StartError of one line, which shows nothing of a file but its name.
 """
 
+import hashlib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
@@ -149,7 +150,18 @@ def _key(algorithm: str, kid: str | None, key: Any, signature_bytes: int) -> Key
     def check(signed: bytes, signature: bytes) -> bool:
         return verify(signed, key, signature)
 
-    return Key(algorithm, kid, signature_bytes, check)
+    return Key(algorithm, kid, signature_bytes, check, _fingerprint(algorithm, key))
+
+
+def _fingerprint(algorithm: str, key: Any) -> str:
+    if isinstance(key, bytes):
+        material = key
+    else:
+        from cryptography.hazmat.primitives import serialization  # noqa: PLC0415  (there by now)
+
+        form = serialization.PublicFormat.SubjectPublicKeyInfo
+        material = key.public_bytes(serialization.Encoding.DER, form)
+    return hashlib.sha256(algorithm.encode() + b" key " + material).hexdigest()[:16]
 
 
 def read_file(flag: str, path: str) -> bytes:

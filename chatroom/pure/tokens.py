@@ -70,6 +70,12 @@ class Verifier(Protocol):
         None stands for a token that is missing or could not be read, and must cost what a wrong one costs.
         """
 
+    def review(self, identity: Identity) -> Identity | None:
+        """What has become of an identity that an older state of this source has proven; None: it is no more.
+
+        One of another source stays as it is.
+        """
+
 
 class Verifiers:
     """Several verifiers as one. The first that knows a token decides, but all are asked every time."""
@@ -88,6 +94,13 @@ class Verifiers:
         """Those of all sources."""
         return sum(source.unbound for source in self._sources)
 
+    def review(self, identity: Identity) -> Identity | None:
+        """What its source makes of it."""
+        reviewed: Identity | None = identity
+        for source in self._sources:
+            reviewed = reviewed and source.review(reviewed)
+        return reviewed
+
     def verify(self, token: str | None) -> Identity | None:
         """The identity by the first source that has one."""
         found = [source.verify(token) for source in self._sources]
@@ -97,9 +110,10 @@ class Verifiers:
 class TokenTable:
     """Static tokens by their digests."""
 
-    __slots__ = ("_by_key", "_identities")
+    __slots__ = ("_by_key", "_identities", "_source")
 
-    def __init__(self, identities: Mapping[bytes, Identity]) -> None:
+    def __init__(self, identities: Mapping[bytes, Identity], source: str = STATIC) -> None:
+        self._source = source
         self._identities = dict(identities)
         self._by_key = {identity.key: identity for identity in identities.values()}
 
@@ -112,7 +126,8 @@ class TokenTable:
     def development(cls) -> Self:
         """The development tokens: any username, all rights."""
         digests = [_digest(token) for token in DEVELOPMENT_TOKENS]
-        return cls({digest: Identity(None, Rights.everything(), "dev", _key(digest)) for digest in digests})
+        known = {digest: Identity(None, Rights.everything(), "dev", _key(digest)) for digest in digests}
+        return cls(known, "dev")
 
     @classmethod
     def parse(cls, source: bytes | str, name: str) -> Self:
@@ -140,11 +155,8 @@ class TokenTable:
         return identity if _TOKEN.fullmatch(presented) else None
 
     def review(self, identity: Identity) -> Identity | None:
-        """What has become of an identity of an older token file: None if its token is no longer there.
-
-        One of another source stays as it is.
-        """
-        return self._by_key.get(identity.key) if identity.source == STATIC else identity
+        """What its token stands for in this table, if it is still there."""
+        return self._by_key.get(identity.key) if identity.source == self._source else identity
 
 
 def _entries(source: bytes | str, file: str) -> list[object]:

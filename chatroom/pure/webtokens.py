@@ -19,6 +19,9 @@ from chatroom.pure.claims import Expected, read_claims
 from chatroom.pure.jose import Signed, read_object, take_apart
 from chatroom.pure.tokens import Identity, key_of
 
+SOURCE = "jwt"
+"""The source of the identities of web tokens."""
+
 
 @dataclass(frozen=True, slots=True)
 class Key:
@@ -29,6 +32,8 @@ class Key:
     signature_bytes: int
     check: Callable[[bytes, bytes], bool] = field(repr=False)
     """Whether the second is the signature of the first; never raises."""
+    fingerprint: str = field(default="", repr=False)
+    """The same for the same key, whenever it was read. It has no dot, and no business in a log."""
 
 
 class KeySource(Protocol):
@@ -53,7 +58,11 @@ class FixedKeys:
 
 
 class WebTokens:
-    """A Verifier of signed tokens. `now` tells the seconds since 1970."""
+    """A Verifier of signed tokens. `now` tells the seconds since 1970.
+
+    The `key` of an identity begins with the fingerprint of the key that proved it: so what has become of it
+    can be told without the token, which isn't kept.
+    """
 
     __slots__ = ("_expected", "_now", "_source")
 
@@ -80,7 +89,15 @@ class WebTokens:
             claims = read_claims(read_object(signed.payload), self._expected, self._now())
         except ValueError:
             return None
-        return Identity(claims.username, claims.rights, "jwt", key_of(presented), claims.expires)
+        mark = f"{key.fingerprint}.{key_of(presented)}"
+        return Identity(claims.username, claims.rights, SOURCE, mark, claims.expires)
+
+    def review(self, identity: Identity) -> Identity | None:
+        """The same, while the key that proved it is there."""
+        if identity.source != SOURCE:
+            return identity
+        proven_by = identity.key.partition(".")[0]
+        return identity if any(key.fingerprint == proven_by for key in self._source.keys) else None
 
     def _match(self, token: str) -> tuple[Signed, Key] | None:
         """The parts of a token and the key that may prove it."""
