@@ -18,9 +18,7 @@
 """
 
 import errno
-import gc
 import logging
-import os
 import signal
 import socket
 import time
@@ -37,10 +35,10 @@ from chatroom.adapters.standard import say
 from chatroom.advice import advise
 from chatroom.credentials import key_feed_for, read_credentials
 from chatroom.listeners import Listener, open_listeners
-from chatroom.logs import flush
 from chatroom.metrics import CONTENT_TYPE, Metrics
 from chatroom.page import load_page
 from chatroom.parts import check_strangers, engine_for
+from chatroom.process import end_at_once, tune_collector
 from chatroom.pure.csp import policy
 from chatroom.pure.forwarded import Proxies
 from chatroom.pure.tallies import Tallies
@@ -70,8 +68,6 @@ CRASH_SECONDS = 2.0
 ACCEPT_PAUSE = 0.5
 """How long to wait before the next try when accepting fails, for lack of descriptors perhaps."""
 _CLIENTS_OWN = frozenset({errno.ECONNABORTED, errno.EPROTO, errno.EPERM})
-FLUSH_SECONDS = 0.2
-"""How long the last line of a process that is ended by force may take to get out."""
 RESTARTING = Disconnect(CloseCode.RESTART, "server is restarting")
 BROKEN = Disconnect(CloseCode.INTERNAL_ERROR, "internal error")
 
@@ -144,7 +140,7 @@ class Server:
 
     async def run(self, listeners: Sequence[Listener]) -> int:
         """Serve until told to stop."""
-        _tune_collector()
+        tune_collector()
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a terminal that closes is no reason to drop everybody
         async with trio.open_nursery() as root:
             await root.start(self._serve_engine)
@@ -160,7 +156,7 @@ class Server:
                         connections.start_soon(self._accept, listener, connections)
                     self._announce(listeners)
                     await anext(signals)
-                    root.start_soon(_end_at_once, signals)
+                    root.start_soon(end_at_once, signals)
                     await self._stop()
                     connections.cancel_scope.cancel()
             root.cancel_scope.cancel()
@@ -245,21 +241,6 @@ class Server:
         )
 
 
-def _tune_collector() -> None:
-    """Look for cyclic garbage less often: connections make hardly any, and each look visits all of them."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(10_000, 50, 100)
-
-
 def _page() -> Response:
     html = load_page()
     return Response(200, html, "text/html; charset=utf-8", (("Content-Security-Policy", policy(html)),))
-
-
-async def _end_at_once(signals: AsyncIterator[int]) -> None:
-    """A second signal means now: nothing is waited for, not even our own clean-up."""
-    await anext(signals)
-    note(logging.WARNING, "ended_by_force")
-    flush(FLUSH_SECONDS)
-    os._exit(1)

@@ -13,7 +13,7 @@ LAYERS = ("values", "pure", "adapters", "tasks", "top")
 TOP = (
     ("__init__", "page"),
     ("lobby", "listeners", "site", "options", "logs"),
-    ("settings", "metrics", "assembly"),
+    ("settings", "metrics", "assembly", "process"),
     ("advice", "reception", "parts", "backup", "credentials", "mint"),
     ("reload",),
     ("server",),

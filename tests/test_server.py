@@ -19,7 +19,7 @@ import trio
 import trio.testing
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
-from chatroom import parts, server
+from chatroom import parts, process, server
 from chatroom.adapters import keys
 from chatroom.adapters.memory import MemoryEngine
 from chatroom.credentials import read_credentials
@@ -402,7 +402,7 @@ async def test_a_second_signal_ends_the_process_at_once(
     send.send_nowait(signal.SIGTERM)
     monkeypatch.setattr(os, "_exit", end)
     with pytest.raises(Ended, match="1"):
-        await server._end_at_once(signals)
+        await process.end_at_once(signals)
     assert "ended_by_force" in caplog.messages
 
 
