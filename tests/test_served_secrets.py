@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,8 @@ import pytest
 from tests.support.process import ServerProcess
 from tests.support.raw import BINARY, CLOSE, UPGRADE, Raw, close, command, frame, handshake, head
 from tests.support.scene import await_true, refused_start
+from tests.support.signing import SECRET, claims
+from tests.support.signing import token as signed
 
 HOST = ("Host", "localhost")
 
@@ -29,10 +32,16 @@ def token(name: str) -> str:
     return f"{name}-{hashlib.sha256(b'secret of ' + name.encode()).hexdigest()[:20]}"
 
 
+def web_token(name: str, signer: bytes = SECRET) -> str:
+    """A token that is signed."""
+    return signed(claims(time.time(), jti=name), signer)
+
+
 def variants(secret: str) -> set[bytes]:
     """What would give a secret away. A digest does, since it can be tried against at leisure."""
     digest = hashlib.sha256(secret.encode()).digest()
-    core = secret.rpartition("-")[2].encode()  # without the name: it may be cut or escaped before that
+    # Without the name, or what is signed: it may be cut or escaped before that.
+    core = secret.rpartition("." if secret.startswith("eyJ") else "-")[2].encode()
     found = {core, core.upper(), core[::-1], core.hex().encode()}
     for raw in (secret.encode(), core, digest, b"Bearer " + secret.encode()):
         encoded = (base64.b64encode(raw), base64.urlsafe_b64encode(raw))
@@ -157,6 +166,8 @@ def in_commands(there: Listener, good: str, wrong: str) -> None:
             close(999, each),
         ):
             there.talk(good, last)
+        if len(each) > 123:  # more than fits into a close frame
+            continue
         # A close frame is answered by one like it, to whoever wrote it and to nobody else.
         heard = len(there.heard)
         there.talk(good, close(1000, each))
@@ -182,7 +193,10 @@ def listener(request: pytest.FixtureRequest, pyz: Path, tmp_path: Path) -> Itera
         digest = hashlib.sha256(good.encode()).hexdigest()
         entries.append(f'[[token]]\ntoken = "{good}"' if number % 2 else f'[[token]]\nsha256 = "{digest}"')
     tokens.write_text("\n".join(entries))
-    options = ("--tokens", str(tokens), "--log-level", "debug", "--log-format", request.param)
+    key = tmp_path / "secret"
+    key.write_bytes(SECRET)
+    sources = ("--tokens", str(tokens), "--jwt-secret-file", str(key))
+    options = (*sources, "--log-level", "debug", "--log-format", request.param)
     folder = tmp_path / "server"
     folder.mkdir()
     with ServerProcess(*options, "--max-per-user", "1000", "--rate", "0", cwd=folder) as server:
@@ -191,8 +205,12 @@ def listener(request: pytest.FixtureRequest, pyz: Path, tmp_path: Path) -> Itera
 
 def test_tokens_are_nowhere_but_with_who_has_them(listener: Listener) -> None:
     server = listener.server
+    secrets = [SECRET.decode()]
     for name, way in WAYS.items():
-        way(listener, token(name), token(f"wrong-{name}"))
+        web = web_token(name), web_token(name, b"another secret, of 32 bytes and more")
+        for good, wrong in ((token(name), token(f"wrong-{name}")), web):
+            way(listener, good, wrong)
+            secrets += (good, wrong)
     for path in ("/", "/metrics", "/readyz", "/nowhere"):
         listener.tell(plain(path))
     assert isinstance(server.cwd, Path)
@@ -209,11 +227,10 @@ def test_tokens_are_nowhere_but_with_who_has_them(listener: Listener) -> None:
         "database when closed": closed,
     }
     assert all(places.values())
-    for name in WAYS:
-        for secret in (token(name), token(f"wrong-{name}")):
-            for variant in variants(secret):
-                for place, content in places.items():
-                    assert variant not in content, (secret, variant, place)
+    for secret in secrets:
+        for variant in variants(secret):
+            for place, content in places.items():
+                assert variant not in content, (secret, variant, place)
     answered = {int(part[:3]) for part in bytes(listener.heard).split(b"HTTP/1.1 ")[1:]}
     assert answered == {101, 200, 204, 400, 401, 404, 405, 414, 426, 431, 505}
     assert "Traceback" not in server.stderr
@@ -255,7 +272,8 @@ def test_the_search_finds_what_is_planted() -> None:
 def test_every_way_is_taken(listener: Listener) -> None:
     """The tokens that are good let in, or the search would have nothing to find."""
     for name in WAYS:
-        before = len(listener.heard)
-        listener.talk(token(name), close(1000))
-        assert listener.heard[before:].startswith(b"HTTP/1.1 101")
-    await_true(lambda: listener.server.stderr.count("LEAVE") >= len(WAYS), "all have left")
+        for good in (token(name), web_token(name)):
+            before = len(listener.heard)
+            listener.talk(good, close(1000))
+            assert listener.heard[before:].startswith(b"HTTP/1.1 101")
+    await_true(lambda: listener.server.stderr.count("LEAVE") >= 2 * len(WAYS), "all have left")
