@@ -4,6 +4,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -177,16 +178,19 @@ def test_a_second_thousand_of_resets_leaves_nothing(pyz: Path) -> None:
         assert 'chatroom_drops_total{reason="internal_error"}' not in gauges(server)
 
 
-def test_a_second_five_thousand_of_empty_rooms_leaves_nothing(pyz: Path) -> None:
-    """A room in which nothing was said is freed when its last member has gone on."""
+def test_more_thousands_of_empty_rooms_leave_nothing(pyz: Path) -> None:
+    """A room in which nothing was said is freed when its last member has gone on.
+
+    What a room left behind would be there after each round; what the allocator takes once is not.
+    """
     with served("--rate", "0", "--log-level", "warning") as server, Scene(server) as scene:
         nomad = scene.raw("nomad")
         measured = []
-        for first in (0, 5_000):
-            for number in range(first, first + 5_000, 100):
+        for first in range(0, 16_000, 4_000):
+            for number in range(first, first + 4_000, 100):
                 nomad.send(*(command("switch_room", room=f"room-{number + index}") for index in range(100)))
                 for index in range(100):
                     assert nomad.read_text()["data"] == {"room": f"room-{number + index}"}
             assert gauges(server)["chatroom_rooms"] <= 3
             measured.append(rss(server.pid))
-        assert measured[1] - measured[0] < MIB // 4
+        assert min(after - before for before, after in pairwise(measured)) < MIB // 8
