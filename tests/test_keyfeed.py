@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from chatroom.adapters.keyfeed import PAUSE_SECONDS, REFRESH_SECONDS, RETRY_SECONDS, KeyFeed
 from chatroom.pure.claims import Expected
@@ -63,6 +64,22 @@ async def test_keys_are_fetched_at_the_start_and_from_time_to_time() -> None:
         await trio.sleep(REFRESH_SECONDS)
     assert issuer.times() == [REFRESH_SECONDS, 2 * REFRESH_SECONDS]
     assert [algorithm for _, algorithm in issuer.asked] == [None, "RS256", "RS256"]
+
+
+async def test_what_was_asked_for_last_counts_however_slow_the_answer_before_it() -> None:
+    answers = iter([(5.0, "withdrawn"), (1.0, "new")])
+
+    async def fetch(_: str | None) -> tuple[Key, ...]:
+        seconds, kid = next(answers)
+        await trio.sleep(seconds)
+        return (key(kid),)
+
+    feed = KeyFeed(fetch)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(feed.load)
+        await wait_all_tasks_blocked()
+        nursery.start_soon(feed.load)
+    assert [each.kid for each in feed.keys] == ["new"]
 
 
 async def test_a_missed_key_is_asked_for_soon_but_not_too_often() -> None:

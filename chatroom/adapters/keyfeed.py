@@ -3,7 +3,9 @@
 1. Keys are fetched at the start, then every REFRESH_SECONDS, and soon after a token named a key that isn't
    there; but never within PAUSE_SECONDS of the last time, whatever strangers write into their tokens.
 2. What fails leaves the keys as they were. It is logged once, and so is the next success.
-3. A source stays with the kind of keys that it began with.
+3. One fetch at a time: an answer that was slow never replaces one that was asked for later, so that a key
+   which a reload has withdrawn doesn't come back.
+4. A source stays with the kind of keys that it began with.
 """
 
 import logging
@@ -29,6 +31,7 @@ class KeyFeed:
     def __init__(self, fetch: Fetch) -> None:
         self._fetch = fetch
         self._wanted = trio.Event()
+        self._one_at_a_time = trio.Lock()
         self._tried = 0.0
         self.keys: tuple[Key, ...] = ()
 
@@ -38,9 +41,10 @@ class KeyFeed:
 
     async def load(self) -> None:
         """Fetch the keys. Raises StartError, and leaves them as they were."""
-        self._tried = trio.current_time()
-        algorithm = self.keys[0].algorithm if self.keys else None
-        self.keys = await self._fetch(algorithm)
+        async with self._one_at_a_time:
+            self._tried = trio.current_time()
+            algorithm = self.keys[0].algorithm if self.keys else None
+            self.keys = await self._fetch(algorithm)
 
     async def run(self) -> None:
         """Keep the keys fresh, for ever. No error leaves but cancellation."""
