@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from chatroom.adapters.keys import (
     MAX_FILE,
@@ -227,6 +229,17 @@ def found(*entries: object, algorithm: str | None = None) -> list[tuple[str, str
 )
 def test_the_keys_of_a_set(entries: list[object], expected: list[tuple[str, str | None]]) -> None:
     assert found(*entries) == expected
+
+
+def test_a_key_that_this_cryptography_has_been_built_without_is_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def unsupported(_: bytes) -> None:
+        raise UnsupportedAlgorithm("ed25519 is not supported by this version of OpenSSL")
+
+    monkeypatch.setattr(Ed25519PublicKey, "from_public_bytes", unsupported)
+    assert found(jwk(EDWARDS, "d"), jwk(RSA, "a")) == [("RS256", "a")]
+    assert "set has no usable key" in mistake(key_set, jwks(jwk(EDWARDS, "d")), "set")
 
 
 def test_a_set_stays_with_its_kind() -> None:

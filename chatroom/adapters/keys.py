@@ -123,10 +123,12 @@ def _read_entry(entry: object, name: str) -> Key | None:
         or not (kid is None or (isinstance(kid, str) and len(kid) <= MAX_KID))
     ):
         return None
+    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415  (there by now)
+
     jwt = import_pyjwt()
     try:
         return _public(jwt.PyJWK(entry, algorithm).key, kid)
-    except (jwt.PyJWTError, ValueError, TypeError):
+    except (jwt.PyJWTError, ValueError, TypeError, UnsupportedAlgorithm):
         return None
 
 
