@@ -12,26 +12,24 @@
 
 import fcntl
 import hashlib
-import json
 import os
 import shutil
-import stat
 import subprocess
 import sys
 import sysconfig
 import time
-import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+
+from archive import read_archive, write_archive
 
 ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / ".build"
 VENV = WORK / "venv"
 PYTHON = VENV / "bin" / "python"
+BUILDERS = (ROOT / "build.sh", ROOT / "bundle" / "build.py", ROOT / "bundle" / "archive.py")
 BUILD_LOCK = ROOT / "requirements" / "build.txt"
-SHEBANG = b"#!/usr/bin/env python3\n"
-EPOCH = (1980, 1, 1, 0, 0, 0)  # the oldest time that a zip archive can say
 EPOCH_SECONDS = "315532800"
 PURE = (
     "--only-binary=:all:",
@@ -81,7 +79,7 @@ def main(arguments: list[str]) -> None:
         sources = _sources()
         target = edition.target
         key = (edition.bound or "") + _digest(
-            [ROOT / "bundle" / "build.py", ROOT / "build.sh", edition.lock, BUILD_LOCK, *sources.values()]
+            [*BUILDERS, edition.lock, BUILD_LOCK, *sources.values()]
         )
         if _is_current(target, key):
             _say(f"{target.name} is up to date")
@@ -144,7 +142,7 @@ def _pack(edition: Edition) -> None:
         *(PYTHON, "-m", "shiv", "--site-packages", site, "--uncompressed", "--reproducible"),
         *("--entry-point", "chatroom.cli:main", "--python", "/usr/bin/env python3", "--output-file", raw),
     )
-    entries = _entries(raw)
+    entries = read_archive(raw)
     entries["__main__.py"] = (ROOT / "bundle" / "__main__.py").read_bytes()
     entries["_launch.py"] = (ROOT / "bundle" / "_launch.py").read_bytes()
     native = [name for name in entries if Path(name).suffix in NATIVE]
@@ -153,7 +151,7 @@ def _pack(edition: Edition) -> None:
     elif native:
         sys.exit(f"build.sh: these are not pure Python: {', '.join(native)}")
     fresh = WORK / edition.target.name
-    _write_archive(fresh, entries)
+    write_archive(fresh, entries)
     fresh.chmod(0o755)
     fresh.replace(edition.target)
 
@@ -185,26 +183,6 @@ def _left_out(folder: str, names: list[str]) -> set[str]:
 def _copy_plain(source: str, target: str) -> None:
     shutil.copyfile(source, target)
     Path(target).chmod(0o644)
-
-
-def _entries(archive: Path) -> dict[str, bytes]:
-    with zipfile.ZipFile(archive) as file:
-        entries = {name: file.read(name) for name in file.namelist()}
-    notes = json.loads(entries["environment.json"])
-    entries["environment.json"] = json.dumps(notes, sort_keys=True, indent=1).encode()
-    return entries
-
-
-def _write_archive(target: Path, entries: dict[str, bytes]) -> None:
-    with target.open("wb") as file:
-        file.write(SHEBANG)
-        with zipfile.ZipFile(file, "w") as archive:
-            for name in sorted(entries):
-                info = zipfile.ZipInfo(name, EPOCH)
-                info.create_system = 3
-                info.external_attr = (stat.S_IFREG | 0o644) << 16
-                info.compress_type = zipfile.ZIP_STORED
-                archive.writestr(info, entries[name])
 
 
 # Small tools
