@@ -78,9 +78,7 @@ def main(arguments: list[str]) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         sources = _sources()
         target = edition.target
-        key = (edition.bound or "") + _digest(
-            [*BUILDERS, edition.lock, BUILD_LOCK, *sources.values()]
-        )
+        key = (edition.bound or "") + _digest([*BUILDERS, edition.lock, BUILD_LOCK, *sources.values()])
         if _is_current(target, key):
             _say(f"{target.name} is up to date")
             return
