@@ -42,7 +42,7 @@ from chatroom.process import end_at_once, tune_collector
 from chatroom.pure.csp import policy
 from chatroom.pure.forwarded import Proxies
 from chatroom.pure.tallies import Tallies
-from chatroom.pure.tokens import Verifier, Verifiers
+from chatroom.pure.tokens import Verifiers
 from chatroom.reception import Reception
 from chatroom.reload import Reload
 from chatroom.settings import Settings
@@ -74,6 +74,7 @@ BROKEN = Disconnect(CloseCode.INTERNAL_ERROR, "internal error")
 
 async def serve(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT; the exit code. Raises StartError before it has begun."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until Reload listens: it never ends the process
     feed = key_feed_for(settings)
     credentials = read_credentials(settings, feed)
     secure = credentials.tls is not None
@@ -95,13 +96,13 @@ class Server:
     def __init__(
         self,
         settings: Settings,
-        verifier: Verifier,
+        verifiers: Verifiers,
         tls: SSLContext | None,
         feed: "KeyFeed | None" = None,
     ) -> None:
         limits = settings.limits
         self._settings = settings
-        self._unbound = verifier.unbound
+        self._unbound = verifiers.unbound
         self._feed = feed
         self._settled = True
         self._engine = engine_for(settings)
@@ -115,17 +116,9 @@ class Server:
             observe_commit=self._metrics.observe_commit,
         )
         self._tallies = Tallies(limits)
-        verifiers = Verifiers([verifier])
         door = (verifiers, self._tallies, settings.origins, trio.current_time)
         entrance = Entrance(*door)
-        self._site = ChatSite(
-            entrance=entrance,
-            enquiry=Enquiry(*door),
-            page=_page(),
-            metrics=lambda: Response(200, self._metrics.render(), CONTENT_TYPE),
-            troubles=lambda: (*self._broker.troubles(), *self._engine.troubles()),
-            clock=trio.current_time,
-        )
+        self._site = self._make_site(entrance, Enquiry(*door))
         self._reception = Reception(
             site=self._site,
             entrance=entrance,
@@ -138,10 +131,19 @@ class Server:
         )
         self._reload = Reload(settings, verifiers, self._reception, feed)
 
+    def _make_site(self, entrance: Entrance, enquiry: Enquiry) -> ChatSite:
+        return ChatSite(
+            entrance=entrance,
+            enquiry=enquiry,
+            page=_page(),
+            metrics=lambda: Response(200, self._metrics.render(), CONTENT_TYPE),
+            troubles=lambda: (*self._broker.troubles(), *self._engine.troubles()),
+            clock=trio.current_time,
+        )
+
     async def run(self, listeners: Sequence[Listener]) -> int:
         """Serve until told to stop."""
         tune_collector()
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a terminal that closes is no reason to drop everybody
         async with trio.open_nursery() as root:
             await root.start(self._serve_engine)
             root.start_soon(self._run_broker)

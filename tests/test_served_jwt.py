@@ -3,7 +3,9 @@
 import re
 import shlex
 import shutil
+import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -254,6 +256,25 @@ def test_a_set_from_an_address_is_fetched_and_the_last_good_one_kept(pyz: Path) 
             assert get(server.port, "/readyz").status == 200
             assert server.stop() == 0
             check_stderr(server.stderr, "s3cret", "eyJ")
+
+
+def test_a_hangup_while_keys_are_still_fetched_ends_nothing(pyz: Path) -> None:
+    with Issuer() as issuer:
+        issuer.body = jwks(jwk(OLD, "old"))
+        issuer.go_on.clear()
+        server = ServerProcess("--jwt-jwks", issuer.url, env=clean_environment(TRUST))
+
+        def hang_up() -> None:
+            await_true(lambda: bool(issuer.asked), "keys are asked for")
+            server.signal(signal.SIGHUP)
+            issuer.go_on.set()
+
+        meanwhile = threading.Thread(target=hang_up)
+        meanwhile.start()
+        with server:
+            assert status(server, headed(OLD, "old")) == 101
+            assert server.stop() == 0
+        meanwhile.join()
 
 
 # What can't be used is said at the start

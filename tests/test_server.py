@@ -116,7 +116,7 @@ async def running(*arguments: str) -> AsyncIterator[Running]:
     listeners = open_listeners(asked.hosts, 0, None, secure=False)
     async with trio.open_nursery() as nursery:
         found = Running(listeners)
-        nursery.start_soon(found.run, Server(asked, TokenTable.development(), None))
+        nursery.start_soon(found.run, Server(asked, Verifiers([TokenTable.development()]), None))
         await trio.testing.wait_all_tasks_blocked()
         yield found
         nursery.cancel_scope.cancel()
@@ -310,7 +310,7 @@ async def test_it_serves_with_a_database(tmp_path: Path) -> None:
         listeners = open_listeners(asked.hosts, 0, None, secure=False)
         async with trio.open_nursery() as nursery:
             found = Running(listeners)
-            nursery.start_soon(found.run, Server(asked, TokenTable.development(), None))
+            nursery.start_soon(found.run, Server(asked, Verifiers([TokenTable.development()]), None))
             async with found.client("alice") as alice:
                 for _ in range(turn + 1):
                     await receive(alice)
@@ -378,7 +378,7 @@ async def test_accepting_goes_on_whatever_fails(
     monkeypatch.setattr(trio.socket, "from_stdlib_socket", lambda _: doorway)
     (listener,) = open_listeners(["127.0.0.1"], 0, None, secure=False)
     async with trio.open_nursery() as nursery:
-        served = Server(settings(), TokenTable.development(), None)
+        served = Server(settings(), Verifiers([TokenTable.development()]), None)
         nursery.start_soon(served._accept, listener, nursery)
         await trio.sleep(5)
         nursery.cancel_scope.cancel()

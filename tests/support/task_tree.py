@@ -12,7 +12,7 @@ from trio_websocket import open_websocket_url
 
 from chatroom.adapters.keyfeed import KeyFeed
 from chatroom.listeners import open_listeners
-from chatroom.pure.tokens import TokenTable
+from chatroom.pure.tokens import TokenTable, Verifiers
 from chatroom.pure.webtokens import Key
 from chatroom.server import Server
 from chatroom.settings import Settings, read_settings
@@ -36,7 +36,7 @@ async def main() -> None:
     listeners = open_listeners(settings.hosts, settings.port, None, secure=False)
     feed = KeyFeed(keys)
     await feed.load()
-    server = Server(settings, TokenTable.development(), None, feed)
+    server = Server(settings, Verifiers([TokenTable.development()]), None, feed)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(server.run, listeners)
         url = listeners[0].name.replace("http", "ws") + "/?token=dev-token"
