@@ -23,7 +23,7 @@ from chatroom.pure.query import SUBPROTOCOL
 from chatroom.tasks.broker import Broker
 from chatroom.tasks.ending import End, Ending
 from chatroom.tasks.handler import Handler
-from chatroom.tasks.reader import MESSAGE_QUEUE, Reader
+from chatroom.tasks.reader import Reader
 from chatroom.tasks.stay import Member
 from chatroom.tasks.tenure import Tenure
 from chatroom.tasks.writer import Writer
@@ -159,8 +159,8 @@ class Connection:
                 request = await wrap_server_stream(
                     nursery,
                     self._wire,
-                    message_queue_size=MESSAGE_QUEUE,
-                    max_message_size=2**62,  # none gets there
+                    message_queue_size=0,  # messages don't pass the library
+                    max_message_size=0,
                     receive_buffer_size=RECEIVE_BYTES,
                 )
                 socket = await request.accept(subprotocol=SUBPROTOCOL if opening.subprotocol else None)

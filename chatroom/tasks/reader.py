@@ -12,6 +12,7 @@ from trio_websocket import ConnectionClosed, WebSocketConnection
 from chatroom.adapters.wire import Wire
 from chatroom.pure import events
 from chatroom.pure.bucket import Bucket, BucketStore
+from chatroom.pure.inbound import BROKEN_FRAMING, NOT_UTF8
 from chatroom.pure.session import Decision, Reply, Session
 from chatroom.tasks.ending import CLIENT_LEFT, End, Ending
 from chatroom.tasks.handler import Handler
@@ -22,10 +23,11 @@ from chatroom.values.limits import Limits
 from chatroom.values.statistics import Drop
 
 MESSAGE_QUEUE = 16
-_LIBRARYS_CODES: dict[int, str] = {
-    CloseCode.PROTOCOL_ERROR: "protocol error",
-    CloseCode.INVALID_UTF8: "text is not UTF-8",
+_LIBRARYS_FAULTS: dict[int, Disconnect] = {
+    CloseCode.PROTOCOL_ERROR: BROKEN_FRAMING,
+    CloseCode.INVALID_UTF8: NOT_UTF8,
 }
+"""What the library finds wrong with a close frame, as we answer it elsewhere."""
 
 
 class Reader:
@@ -180,8 +182,8 @@ class Reader:
         """The library calls the connection closed: ask for the end that fits."""
         if self._wire.close_replied or closed.reason is None:
             self._end.ask(CLIENT_LEFT)
-        elif (text := _LIBRARYS_CODES.get(closed.reason.code)) is not None:
-            self._end.disconnect(Disconnect(CloseCode(closed.reason.code), text))
+        elif (fault := _LIBRARYS_FAULTS.get(closed.reason.code)) is not None:
+            self._end.disconnect(fault)
         elif self._wire.broken:
             self._end.ask(Ending(drop=Drop.BROKEN, hard=True))
         else:
