@@ -66,14 +66,7 @@ class Assembly:
         wish = admission.wish
         end = End()
         outlet = ConnectionOutlet(end)
-        wire = Wire(
-            transport,
-            self._limits,
-            initial=admitted.head + admitted.trailing,
-            on_pending=outlet.wake,
-            on_fault=end.disconnect,
-        )
-        outlet.attach(wire)
+        wire = self._make_wire(transport, admitted.head + admitted.trailing, outlet, end)
         member = Member(admission.username, outlet)
         programme = Programme(member, wire, self._engine, let_go=self._let_go, delivered=self._delivered)
         who = Who(next(self._numbers), admission.username, admission.peer)
@@ -104,3 +97,8 @@ class Assembly:
             broker=self._broker,
         )
         return Assembled(connection, Opening(wish.since, wish.epoch, admission.subprotocol), who)
+
+    def _make_wire(self, transport: Transport, initial: bytes, outlet: ConnectionOutlet, end: End) -> Wire:
+        wire = Wire(transport, self._limits, initial=initial, on_pending=outlet.wake, on_fault=end.disconnect)
+        outlet.attach(wire)
+        return wire

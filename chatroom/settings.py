@@ -109,8 +109,11 @@ def _check_together(values: Mapping[str, Any]) -> None:
 
 def _check_web_tokens(values: Mapping[str, Any]) -> None:
     """One source of keys is one kind of keys: what is signed with one kind is never checked with another."""
-    sources = {"--jwt-secret-file": "jwt_secret_file", "--jwt-public-key": "jwt_public_key"}
-    sources["--jwt-jwks"] = "jwt_jwks"
+    sources = {
+        "--jwt-secret-file": "jwt_secret_file",
+        "--jwt-public-key": "jwt_public_key",
+        "--jwt-jwks": "jwt_jwks",
+    }
     given = [flag for flag, target in sources.items() if values[target]]
     if len(given) > 1:
         raise StartError(f"{given[0]} and {given[1]} exclude each other: give one source of keys")

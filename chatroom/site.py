@@ -10,7 +10,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from chatroom.pure.bucket import Bucket, Window
 from chatroom.pure.handshake import HANDSHAKE_PATH, PATHS, Upgrade, let_in
@@ -160,14 +160,7 @@ class ChatSite:
     def admit(self, request: Request, upgrade: Upgrade) -> Admission:
         """Let a WebSocket in."""
         admission = let_in(request, upgrade, self._entrance)
-        return Admission(
-            admission.place,
-            admission.peer,
-            admission.username,
-            admission.identity,
-            admission.wish,
-            SUBPROTOCOL in upgrade.subprotocols,
-        )
+        return replace(admission, subprotocol=SUBPROTOCOL in upgrade.subprotocols)
 
     def refused(self, peer: Peer, status: int, request: Request | None) -> None:
         """Count a refusal, and log it unless there are too many."""

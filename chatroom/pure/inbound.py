@@ -128,10 +128,10 @@ class Inbound:
                 self._end_frame()
                 break
             payload = unmask(data[at + start - _KEY_BYTES : at + start], data[at + start : end])
-            if (message := self._add_fragment(first, payload)) is not None:
-                self._end_frame()
-                return message
+            message = self._add_fragment(first, payload)
             self._end_frame()
+            if message is not None:
+                return message
         return None
 
     def _header(self) -> tuple[int, int, int] | None:
@@ -229,9 +229,8 @@ class Inbound:
                 if self._closing:
                     self.closed = True
                     break
-                header = self._header()
-                if header is None:
-                    return
+                if (header := self._header()) is None:
+                    break
                 first, size, self._skip = header
                 self._skip += size
                 self._closing = first & 0x0F == CLOSE

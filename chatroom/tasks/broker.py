@@ -69,7 +69,7 @@ class Broker:
             await self._inbox.send(entry)
 
     def submit_nowait(self, entry: Entry) -> bool:
-        """Hand in a command unless the broker is behind; whether it was."""
+        """Hand in a command unless the broker is behind; whether it was handed in."""
         try:
             self._inbox.send_nowait(entry)
         except trio.WouldBlock:
@@ -96,9 +96,8 @@ class Broker:
     def troubles(self) -> tuple[str, ...]:
         """Why messages can't be stored just now; empty if they can."""
         since = self._committing_since
-        if since is not None and trio.current_time() - since > SLOW_COMMIT:
-            return ("a commit is waiting",)
-        return ()
+        late = since is not None and trio.current_time() - since > SLOW_COMMIT
+        return ("a commit is waiting",) if late else ()
 
     async def run(self) -> None:
         """Serve for ever, with the committer and the openers of rooms as child tasks."""
@@ -112,9 +111,8 @@ class Broker:
     async def _turn(self, nursery: trio.Nursery) -> None:
         """Look at results first, then hand on what was gathered, then gather more."""
         if self._committed is not None:
-            batch, outcomes = self._committed
-            self._committed, self._committing_since = None, None
-            await self._take_effect(batch, outcomes)
+            committed, self._committed, self._committing_since = self._committed, None, None
+            await self._take_effect(*committed)
             return
         while self._endings and not self._gathering.full:
             self._gathering.entries.append(self._endings.popleft())
@@ -137,8 +135,7 @@ class Broker:
             if self._committed is None:
                 await self._attention.wait()
             return
-        due = self._rooms.due
-        if due < math.inf:
+        if (due := self._rooms.due) < math.inf:
             with trio.move_on_at(due) as waiting:
                 self._take(await self._commands.receive(), nursery)
             if waiting.cancelled_caught:
@@ -235,12 +232,11 @@ class Broker:
 
     async def _take_effect(self, batch: Batch, outcomes: list[Outcome]) -> None:
         rooms = self._rooms
-        says = (entry for entry in batch.entries if isinstance(entry, Say))
-        settled = zip(says, outcomes, strict=True)
+        results = iter(outcomes)  # one for each Say, in their order
         reached: list[trio.Event] = []
         for entry in batch.entries:
             if isinstance(entry, Say):
-                rooms.settle(*next(settled))
+                rooms.settle(entry, next(results))
             elif isinstance(entry, Barrier):
                 reached.append(entry.reached)
             else:
