@@ -22,7 +22,7 @@ from chatroom.pure.tokens import Identity, Verifiers
 from chatroom.settings import Settings
 from chatroom.values.errors import StartError
 from chatroom.values.journal import note
-from chatroom.values.traces import whereabouts
+from chatroom.values.traces import own_fault
 
 if TYPE_CHECKING:
     from chatroom.adapters.keyfeed import KeyFeed
@@ -73,7 +73,7 @@ class Reload:
         except StartError as error:
             reason = str(error)
         except Exception as error:  # rule 3
-            reason = "an error of the server's own: " + " at ".join(whereabouts(error).values())
+            reason = own_fault(error)
         else:
             return
         note(logging.ERROR, "reload_failed", reason=reason)

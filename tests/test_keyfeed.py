@@ -3,6 +3,7 @@
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 import trio
@@ -121,6 +122,32 @@ async def test_a_failure_leaves_the_keys_and_is_told_once(caplog: pytest.LogCapt
     ]
 
 
+async def test_an_error_of_our_own_in_a_fetch_ends_nothing_and_quotes_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    answers = iter([(key("a"),), None, (key("b"),)])
+
+    async def fetch(_: str | None) -> tuple[Key, ...]:
+        answer = next(answers)
+        if answer is None:
+            raise KeyError("what the issuer has sent")
+        return answer
+
+    feed = KeyFeed(fetch)
+    await feed.load()
+    async with trio.open_nursery() as nursery:
+        with caplog.at_level(logging.WARNING, "chatroom"):
+            nursery.start_soon(feed.run)
+            await trio.sleep(REFRESH_SECONDS + 1)
+            assert [each.kid for each in feed.keys] == ["a"]
+            await trio.sleep(RETRY_SECONDS)
+            assert [each.kid for each in feed.keys] == ["b"]
+        nursery.cancel_scope.cancel()
+    (record,) = caplog.records
+    assert record.__dict__["fields"]["reason"].startswith("an error of the server's own: KeyError at ")
+    assert "issuer" not in record.__dict__["fields"]["reason"]
+
+
 async def test_changed_keys_are_told_and_the_same_ones_are_not(caplog: pytest.LogCaptureFixture) -> None:
     issuer = Issuer("a")
     with caplog.at_level(logging.INFO, "chatroom"):
@@ -128,7 +155,9 @@ async def test_changed_keys_are_told_and_the_same_ones_are_not(caplog: pytest.Lo
             await trio.sleep(3 * REFRESH_SECONDS + 1)
             issuer.keys = (key("a"), key("b"))
             await trio.sleep(REFRESH_SECONDS)
-    assert [record.__dict__["fields"]["count"] for record in caplog.records] == [1, 2]
+            issuer.keys = (key("a"), replace(key("b"), fingerprint="of another key"))
+            await trio.sleep(REFRESH_SECONDS)
+    assert [record.__dict__["fields"]["count"] for record in caplog.records] == [1, 2, 2]
 
 
 async def test_a_token_of_a_new_key_is_good_as_soon_as_the_key_is_there() -> None:

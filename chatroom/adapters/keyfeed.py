@@ -16,6 +16,7 @@ import trio
 from chatroom.pure.webtokens import Key
 from chatroom.values.errors import StartError
 from chatroom.values.journal import note
+from chatroom.values.traces import own_fault
 
 REFRESH_SECONDS = 900.0
 RETRY_SECONDS = 60.0
@@ -47,7 +48,7 @@ class KeyFeed:
             self.keys = await self._fetch(algorithm)
 
     async def run(self) -> None:
-        """Keep the keys fresh, for ever. No error leaves but cancellation."""
+        """Keep the keys fresh, for ever. No error leaves but cancellation: no chat ends for want of keys."""
         failing = False
         self._note_keys()
         while True:
@@ -55,20 +56,27 @@ class KeyFeed:
                 await self._wanted.wait()
             await trio.sleep_until(self._tried + PAUSE_SECONDS)
             self._wanted = trio.Event()
-            known = self._kids()
-            try:
-                await self.load()
-            except StartError as error:
+            known = self._names()
+            reason = await self._try_load()
+            if reason is not None:
                 if not failing:
-                    note(logging.WARNING, "keys_not_refreshed", reason=str(error))
-                failing = True
-                continue
-            if failing or self._kids() != known:
+                    note(logging.WARNING, "keys_not_refreshed", reason=reason)
+            elif failing or self._names() != known:
                 self._note_keys()
-            failing = False
+            failing = reason is not None
 
-    def _kids(self) -> list[str | None]:
-        return [key.kid for key in self.keys]
+    async def _try_load(self) -> str | None:
+        """As `load`, but what went wrong is returned."""
+        try:
+            await self.load()
+        except StartError as error:
+            return str(error)
+        except Exception as error:
+            return own_fault(error)
+        return None
+
+    def _names(self) -> list[tuple[str | None, str]]:
+        return [(key.kid, key.fingerprint) for key in self.keys]
 
     def _note_keys(self) -> None:
         note(logging.INFO, "keys", algorithm=self.keys[0].algorithm, count=len(self.keys))

@@ -24,6 +24,11 @@ def whereabouts(error: BaseException) -> dict[str, str]:
     return {"exception": type(leaf).__qualname__, "location": place}
 
 
+def own_fault(error: BaseException) -> str:
+    """The same in words, as the `reason` of an event that goes on without what has failed."""
+    return "an error of the server's own: " + " at ".join(whereabouts(error).values())
+
+
 def frames(error: BaseException) -> str:
     """The way to that exception, outermost line first, as a field `traceback` for an event."""
     return "".join(format_tb(_first(error)[1]))
