@@ -18,7 +18,7 @@ from chatroom.pure.rights import Rights
 from chatroom.pure.tokens import Identity
 from chatroom.tasks.ending import CLIENT_LEFT
 from chatroom.tasks.outlet import MAX_UNANSWERED
-from chatroom.tasks.reader import MESSAGE_QUEUE
+from chatroom.tasks.reader import MESSAGE_QUEUE, QUEUED_CHARACTERS
 from chatroom.values.codes import CloseCode
 from chatroom.values.messages import Draft, Outcome
 from chatroom.values.statistics import Drop
@@ -188,7 +188,38 @@ async def test_a_command_whose_pace_is_used_up_holds_back_messages_behind_it() -
         assert (len(alice.named("pong")), alice.texts) == (2, ["behind"])
 
 
+async def test_a_right_that_ends_while_a_message_is_paced_ends_it_too() -> None:
+    limits = replace(LIMITS, message_rate=0.1)
+    async with open_house(pace=(0.1, 1)) as house:
+        alice, bob = await house.call(limits=limits), await house.call("bob")
+        await alice.send(say("one"), say("paced", "p"), say("and another"))
+        alice.session.rights = Rights.parse({"*": "r"})
+        await idle(30)
+        assert bob.texts == ["one"]
+        assert [(each["code"], each.get("cid")) for each in alice.named("error")] == [
+            ("forbidden", "p"),
+            ("forbidden", None),
+        ]
+
+
 # Crowding
+
+
+async def test_few_messages_wait_where_they_are_large() -> None:
+    engine = SlowEngine()
+    limits = replace(LIMITS, frame_bytes=1 << 20, text_chars=1 << 20)
+    large = say("x" * QUEUED_CHARACTERS)
+    async with open_house(engine=engine) as house:
+        alice = await house.call(limits=limits)
+        await alice.send(*says(AT_ONCE + IN_WORK))
+        await alice.send(*[large] * 4)
+        read = 4 * len(large) - len(alice.transport._arrived)
+        assert read < 2 * len(large) + (1 << 17), (
+            "one in the queue, one in the Wire's hand, and what it reads at once"
+        )
+        engine.go.set()
+        await idle()
+        assert len(alice.texts) == AT_ONCE + IN_WORK + 4
 
 
 async def test_when_too_much_waits_the_socket_is_not_read_and_then_it_goes_on() -> None:

@@ -88,7 +88,7 @@ class Session:
                 self._need("w", self.room, command.cid)
                 return self._judge_typing(command, now)
             case Post():
-                self._need("w", self.room, command.cid)
+                self.check_right(command)
                 return command
             case SwitchRoom(room, cid=cid):
                 if room == self.room:
@@ -100,6 +100,10 @@ class Session:
                 return command
             case _:
                 return command
+
+    def check_right(self, post: Post) -> None:
+        """Raises CommandError if this message may not be posted, by the rights of this moment."""
+        self._need("w", self.room, post.cid)
 
     def _need(self, right: Access, room: str, cid: str | None) -> None:
         if not self.rights.can(room, right):

@@ -23,6 +23,8 @@ from chatroom.values.limits import Limits
 from chatroom.values.statistics import Drop
 
 MESSAGE_QUEUE = 16
+QUEUED_CHARACTERS = 64 * 1024
+"""No more than so many messages wait at a time, and only one that makes them so many characters."""
 _LIBRARYS_FAULTS: dict[int, Disconnect] = {
     CloseCode.PROTOCOL_ERROR: BROKEN_FRAMING,
     CloseCode.INVALID_UTF8: NOT_UTF8,
@@ -40,6 +42,7 @@ class Reader:
         "_handler",
         "_limits",
         "_pace",
+        "_queued",
         "_relief",
         "_session",
         "_sleeper",
@@ -66,6 +69,7 @@ class Reader:
         self._limits = limits
         self._commands: Bucket | None = None
         self._texts: list[str] = []  # a few at most; a deque takes half a kilobyte even when empty
+        self._queued = 0  # the characters of these
         self._work: tuple[Decision | None, float] | None = None  # decided, but not to be done at once
         self._sleeper: trio.lowlevel.Task | None = None  # the task, while it waits for something to do
         self._relief: trio.Event | None = None  # the Wire waits for room
@@ -78,6 +82,7 @@ class Reader:
         assert isinstance(message, str)
         if self._sleeper is None:
             self._texts.append(message)
+            self._queued += len(message)
             return
         if self._handler.stopped:
             return
@@ -95,12 +100,13 @@ class Reader:
     @property
     def crowded(self) -> bool:
         """See Inlet."""
-        return len(self._texts) >= MESSAGE_QUEUE
+        return len(self._texts) >= MESSAGE_QUEUE or self._queued >= QUEUED_CHARACTERS
 
     async def wait_room(self) -> None:
         """See Inlet."""
-        self._relief = trio.Event()
-        await self._relief.wait()
+        while self.crowded:
+            self._relief = trio.Event()
+            await self._relief.wait()
 
     def close(self) -> None:
         """See Inlet."""
@@ -142,6 +148,7 @@ class Reader:
         if self._handler.stopped or not self._texts:
             return None
         text = self._texts.pop(0)
+        self._queued -= len(text)
         if self._relief is not None:
             self._relief.set()
             self._relief = None
@@ -174,9 +181,19 @@ class Reader:
             if self._wire.broken:  # what a dead client left in the buffers is not dripped on for it
                 self._end.ask(Ending(drop=Drop.BROKEN, hard=True))
                 await trio.sleep_forever()
+            decision = self._judge_again(decision)
         await self._handler.stop_here()
         if decision is not None:
             await self._handler.carry_out(decision)
+
+    def _judge_again(self, decision: Decision | None) -> Decision | None:
+        """What is to become of a decision after a wait: the right to a message may have gone meanwhile."""
+        try:
+            if isinstance(decision, Post):
+                self._session.check_right(decision)
+        except CommandError as error:
+            return Reply(events.error(error))
+        return decision
 
     def note_closed(self, closed: ConnectionClosed) -> None:
         """The library calls the connection closed: ask for the end that fits."""
