@@ -1,18 +1,25 @@
 """Fixtures that every test file may use."""
 
+from __future__ import annotations
+
 import inspect
 import os
 import subprocess
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
 import trio.testing
 from hypothesis import settings
 
-from tests.support.process import PYZ, ROOT
+from tests.support.browser import Visit, Visitor, chromium
+from tests.support.process import PYZ, ROOT, ServerProcess
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 pytest.register_assert_rewrite("tests.engine_contract")  # so that a failure there says why
 
@@ -43,3 +50,30 @@ def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
     for item in items:
         if "autojump_clock" in item.fixturenames and inspect.iscoroutinefunction(item.obj):
             item.add_marker(pytest.mark.trio(run=run_on_virtual_clock))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A Chromium for the tests of one file."""
+    with chromium() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def page_server(browser: Browser, pyz: Path) -> Iterator[ServerProcess]:
+    """The server whose page the tests of one file visit; each takes a room of its own."""
+    with ServerProcess("--db", "none", "--rate", "0") as running:
+        yield running
+
+
+@pytest.fixture
+def visit(browser: Browser, page_server: ServerProcess) -> Iterator[Visit]:
+    """Open the page as one more visitor; all are closed, and found without problems, at the end."""
+    with ExitStack() as stack:
+
+        def open_page(at: ServerProcess = page_server, **options: Any) -> Visitor:
+            visitor = Visitor(browser, at.url, **options)
+            stack.callback(visitor.close)
+            return visitor
+
+        yield open_page

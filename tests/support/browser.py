@@ -10,8 +10,9 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -73,6 +74,16 @@ def counts(locator: Locator, number: int) -> None:
     from playwright.sync_api import expect  # noqa: PLC0415
 
     expect(locator).to_have_count(number)
+
+
+def says(visitor: Visitor, text: str | re.Pattern[str]) -> None:
+    """Wait until the status contains `text`."""
+    visitor.status.filter(has_text=text).wait_for()
+
+
+def members(visitor: Visitor, *names: str) -> None:
+    """Wait until exactly these are listed."""
+    shows(visitor.members, *names)
 
 
 class Visitor:
@@ -183,3 +194,6 @@ class Visitor:
         missing = [b for b in self.expected if not any(p.startswith(b) for p in self.problems)]
         assert not unexpected, "\n".join(unexpected)
         assert not missing, f"expected and not seen: {missing}"
+
+
+Visit = Callable[..., Visitor]
