@@ -4,8 +4,8 @@
 #   ./test.sh                               everything, as CI does
 #   ./test.sh tests/test_pyz.py -k home     only these tests: all arguments go to pytest
 #
-# Python 3.11 or newer is needed. Chromium (for the page), Node.js (for wscat), nginx and Caddy are installed where apt-get
-# may be used; where they can't be had, their tests are skipped and said so, but fail where CI=true.
+# Python 3.11 or newer is needed. Chromium (for the page), Node.js (for wscat and axe), nginx and Caddy are installed where
+# apt-get may be used; where they can't be had, their tests are skipped and said so, but fail where CI=true.
 set -eu
 cd "$(dirname "$0")"
 . bundle/find-python.sh
@@ -56,17 +56,21 @@ if ! installed npm; then
     debian nodejs npm || true
 fi
 export WSCAT="$PWD/.build/wscat/node_modules/.bin/wscat"
-if ! installed npm; then
-    optional "npm (for wscat)"
-elif ! cmp -s tests/wscat/package-lock.json .build/wscat/made-from || [ ! -x "$WSCAT" ]; then
-    say "installing wscat"
-    rm -rf .build/wscat && mkdir .build/wscat
-    cp tests/wscat/package.json tests/wscat/package-lock.json .build/wscat
-    if npm ci --prefix .build/wscat --ignore-scripts --no-audit --no-fund --silent; then
-        cp tests/wscat/package-lock.json .build/wscat/made-from
-    else
-        optional "wscat"
-    fi
+
+node_tool() { # node_tool NAME FILE: what tests/NAME locks, into .build/NAME; FILE of it must be there then
+    cmp -s "tests/$1/package-lock.json" ".build/$1/made-from" && [ -e ".build/$1/$2" ] && return 0
+    say "installing $1"
+    rm -rf ".build/$1" && mkdir ".build/$1"
+    cp "tests/$1/package.json" "tests/$1/package-lock.json" ".build/$1"
+    npm ci --prefix ".build/$1" --ignore-scripts --no-audit --no-fund --silent &&
+        cp "tests/$1/package-lock.json" ".build/$1/made-from"
+}
+
+if installed npm; then
+    node_tool wscat node_modules/.bin/wscat || optional "wscat"
+    node_tool axe node_modules/axe-core/axe.min.js || optional "axe"
+else
+    optional "npm (for wscat and axe)"
 fi
 
 # Proxies to stand behind (docs/security.md)
