@@ -1,0 +1,230 @@
+"""How smooth the page stays: 10,000 messages in view, 50 more a second, 1,000 members.
+
+A real Chromium shows the page of our server, and in each phase the tasks of the page's main thread are timed from
+Chromium's own trace: by the clock, as a person feels them, and by the CPU time that they took, which other work on
+the machine lengthens little. A task over 50 ms is what the Performance API calls a long one: a stutter.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import resource
+import shlex
+import shutil
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks import wire
+from benchmarks.systems import OURS, Server, System, options, running
+
+TEXTS = (
+    "short and sweet",
+    "The list is at https://example.org/cables and in `cables.txt`, as always; ask me where it is not.",
+    "A longer one, as people write them when they have something to explain to everybody who is here, and that "
+    "takes a few lines on most screens, so that there is something to wrap and to measure.",
+    "```\n./check.sh --all --span 30\n./check.sh --north\n```",
+    "مرحبا! أنا في الطريق",
+)
+LONG = 50.0  # milliseconds
+TASK = "RunTask"
+# Frames of one author, `rate` in a second, 0 for as fast as they are taken; resolves when the last has come back.
+SEND = """([address, texts, count, rate]) => new Promise(done => {
+    const socket = new WebSocket(address, ['chatroom.v1', 'bearer.dev-token']);
+    let sent = 0;
+    let back = 0;
+    const send = () => socket.send(JSON.stringify(
+        {event: 'message', data: {text: texts[sent % texts.length] + ' ' + sent++}, cid: crypto.randomUUID()}));
+    const clock = rate ? setInterval(() => sent < count ? send() : clearInterval(clock), 1000 / rate) : 0;
+    socket.onopen = () => { if (!rate) for (let first = 0; first < 64; first++) send(); };
+    socket.onmessage = ({data}) => {
+        if (!data.includes('"cid"')) return;
+        back += 1;
+        if (back === count) { socket.close(); done(); }
+        else if (!rate && sent < count) send();
+    };
+})"""
+
+
+@contextlib.contextmanager
+def chromium() -> Iterator[Any]:
+    """A running browser; `CHROMIUM` names another executable than the one on the path."""
+    from playwright.sync_api import sync_playwright  # noqa: PLC0415 - only this program needs it
+
+    path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    if path is None:
+        raise RuntimeError("there is no chromium on the path (apt install chromium)")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=path, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+        )
+        yield browser
+        browser.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Tasks:
+    """The tasks of a phase, each in milliseconds by the clock and of CPU time."""
+
+    clock: list[float]
+    cpu: list[float]
+
+    @classmethod
+    def of(cls, trace: bytes) -> "Tasks":
+        """Those of the main thread in a trace of one page."""
+        events = json.loads(trace)["traceEvents"]
+        threads = {
+            (event["pid"], event["tid"])
+            for event in events
+            if event["name"] == "thread_name" and event["args"]["name"] == "CrRendererMain"
+        }
+        tasks = [
+            event
+            for event in events
+            if event["ph"] == "X" and event["name"] == TASK and (event["pid"], event["tid"]) in threads
+        ]
+        return cls([t["dur"] / 1000 for t in tasks], [t.get("tdur", 0) / 1000 for t in tasks])
+
+    def __str__(self) -> str:
+        long = [sum(duration > LONG for duration in durations) for durations in (self.clock, self.cpu)]
+        return (
+            f"longest {max(self.cpu, default=0):3.0f} ms of CPU, {max(self.clock, default=0):3.0f} by the clock; "
+            f"over {LONG:.0f} ms: {long[0]} by the clock, {long[1]} of CPU"
+        )
+
+
+class Reader:
+    """The page as one person has it open; each phase is traced."""
+
+    def __init__(self, browser: Any, url: str) -> None:
+        self.browser = browser
+        self.page = browser.new_context(viewport={"width": 1200, "height": 800}).new_page()
+        self.page.set_default_timeout(120_000)
+        self.page.goto(url)
+        self.worst = 0.0
+
+    @contextlib.contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """What is done here is traced, and its tasks are printed."""
+        self.browser.start_tracing(page=self.page, categories=["disabled-by-default-devtools.timeline"])
+        yield
+        self.page.wait_for_timeout(500)
+        tasks = Tasks.of(self.browser.stop_tracing())
+        self.worst = max(self.worst, *tasks.cpu, 0.0)
+        print(f"  {name:42} {tasks}", flush=True)
+
+    def connect(self, username: str) -> None:
+        """Enter the room."""
+        for label, value in (("Username", username), ("Token", "dev-token"), ("Room", "bench")):
+            self.page.get_by_label(label, exact=True).fill(value)
+        self.page.get_by_role("button", name="Connect", exact=True).click()
+        self.page.get_by_text("Connected to #bench").wait_for()
+
+    def wheel(self, pixels: int, seconds: float) -> None:
+        """Turn the wheel that far every 50 ms."""
+        self.page.mouse.move(600, 400)
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.page.mouse.wheel(0, pixels)
+            self.page.wait_for_timeout(50)
+
+    def read_all(self, count: int) -> None:
+        """Scroll up until everything was loaded."""
+        while self.page.evaluate("state.room.log.length") < count:
+            self.page.evaluate("document.getElementById('scroll').scrollTop = 0")
+            self.page.wait_for_timeout(20)
+
+
+def first_paint(browser: Any, url: str, times: int = 5) -> float:
+    """Milliseconds from the navigation to the first contentful paint, the median of fresh profiles."""
+    found = []
+    for _ in range(times):
+        page = browser.new_context().new_page()
+        page.goto(url)
+        page.wait_for_timeout(300)
+        paints = "performance.getEntriesByName('first-contentful-paint')[0].startTime"
+        found.append(page.evaluate(paints))
+        page.context.close()
+    return sorted(found)[times // 2]
+
+
+def crowd(port: int, count: int) -> list[socket.socket]:
+    """So many members more."""
+    return [wire.connect(port, f"member-{number}", "bench") for number in range(count)]
+
+
+def measure(browser: Any, server: Server, args: argparse.Namespace) -> tuple[float, float]:
+    """Milliseconds to the first paint, and of CPU time of the longest task."""
+    url = f"http://{wire.HOST}:{server.port}/"
+    address = f"ws://{wire.HOST}:{server.port}/?username=bob&room=bench"
+    paint = first_paint(browser, url)
+    writer = browser.new_context().new_page()
+    writer.set_default_timeout(120_000)
+    writer.goto(url)
+    writer.evaluate(SEND, [address, TEXTS, args.messages, 0])
+    reader = Reader(browser, url)
+    with reader.phase("entering the room"):
+        reader.connect("alice")
+    with reader.phase("loading all history, page by page"):
+        reader.read_all(args.messages)
+    with reader.phase("scrolling through it"):
+        reader.wheel(2000, 4)
+        reader.wheel(-700, 4)
+    with reader.phase(f"{args.rate} messages a second, at the end"):
+        reader.page.evaluate("toEnd()")  # no look for a label: the look itself would take long
+        writer.evaluate(SEND, [address, TEXTS, args.rate * 8, args.rate])
+    with reader.phase(f"{args.rate} messages a second, while scrolling"):
+        start = f"([all]) => {{ window.sending = ({SEND})(all); }}"
+        writer.evaluate(start, [[address, TEXTS, args.rate * 8, args.rate]])
+        reader.wheel(-500, 4)
+        reader.wheel(500, 4)
+        writer.evaluate("window.sending")
+    with reader.phase(f"{args.members:,} members come in at once"):
+        members = crowd(server.port, args.members)
+        reader.page.wait_for_function("count => state.room.members.length > count", arg=args.members)
+    with reader.phase("and leave again"):
+        for member in members:
+            member.close()
+        reader.page.wait_for_function("() => state.room.members.length < 3")
+    return paint, reader.worst
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = options(__doc__, names=(OURS,))
+    parser.add_argument("--messages", type=int, default=10_000)
+    parser.add_argument("--rate", type=int, default=50)
+    parser.add_argument("--members", type=int, default=1_000)
+    parser.add_argument(
+        "--at-most",
+        type=float,
+        default=float("inf"),
+        metavar="MS",
+        help="exit 1 if a task took more CPU time",
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure our page, and print what a person would feel."""
+    args = parse(argv)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    print(f"page: {args.messages:,} messages, {args.rate} a second, {args.members:,} members")
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "chat.db"
+        command = (*shlex.split(args.ours), "--port", "0", "--rate", "0", "--db", str(log))
+        with running(System(OURS, command)) as server, chromium() as browser:
+            paint, worst = measure(browser, server, args)
+    print(f"  first paint after {paint:.0f} ms, longest task {worst:.0f} ms of CPU")
+    return 0 if worst <= args.at_most else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
