@@ -1,0 +1,237 @@
+"""A reader keeps the place: what is older comes without a jump, what is new is counted and marked, and waits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.support.browser import Visit, Visitor, counts, says
+
+GAP = "(box => box.scrollHeight - box.scrollTop - box.clientHeight)($('scroll'))"
+LOOK_AWAY = "document.hasFocus = () => false; window.dispatchEvent(new Event('blur'))"
+LOOK_BACK = "document.hasFocus = () => true; window.dispatchEvent(new Event('focus'))"
+
+
+def say_many(visitor: Visitor, count: int, start: int = 0) -> None:
+    """So many messages, all of them stored."""
+    visitor.page.evaluate(
+        "([count, start]) => { for (let n = 0; n < count; n++) sendMessage(`message ${start + n}`); }",
+        [count, start],
+    )
+    visitor.page.wait_for_function("() => state.outbox.size === 0")
+
+
+def drawn(visitor: Visitor) -> None:
+    """Wait until all that came is drawn."""
+    visitor.page.wait_for_function(
+        "() => view.from === state.room.start && view.to === view.from + state.room.log.length"
+    )
+
+
+def hear(visitor: Visitor, *frames: dict[str, Any]) -> None:
+    """Frames as if they came from the server, all at once."""
+    visitor.page.evaluate(
+        "frames => { for (const frame of frames) receive(JSON.stringify(frame)); }", list(frames)
+    )
+
+
+def test_older_history_comes_by_scrolling_and_nothing_jumps(visit: Visit) -> None:
+    say_many(visit().connect("bob", "older"), 400)
+    alice = visit(viewport={"width": 800, "height": 500}).connect("alice", "older")
+    drawn(alice)
+    for loaded in (150, 250, 350, 400):
+        alice.page.evaluate("window.row = view.nodes.get(state.room.log[0]), $('scroll').scrollTop = 100")
+        before = alice.page.evaluate("row.getBoundingClientRect().bottom")
+        alice.page.wait_for_function("most => state.room.log.length >= most", arg=loaded)
+        drawn(alice)
+        alice.page.wait_for_timeout(700)  # chunks out of view have been sealed
+        assert abs(alice.page.evaluate("row.getBoundingClientRect().bottom") - before) < 3
+    assert alice.log.locator(".text").all_text_contents() == [f"message {n}" for n in range(400)]
+    alice.page.get_by_role("button", name="Load older").wait_for(state="hidden")
+
+
+def test_a_reader_of_the_past_is_told_how_many_are_new(visit: Visit) -> None:
+    alice = visit(viewport={"width": 1200, "height": 500}).connect("alice", "new")
+    bob = visit().connect("bob", "new")
+    say_many(bob, 40)
+    alice.text("message 39").wait_for()
+    alice.page.evaluate("$('scroll').scrollTop = 50")
+    alice.page.get_by_role("button", name="To the end").wait_for()
+    bob.say("hello")
+    bob.say("are you there?")
+    alice.text("are you there?").wait_for()
+    alice.page.get_by_role("button", name="2 new").wait_for()
+    assert alice.page.title() == "(2) #new · chatroom"
+    assert alice.page.get_by_role("navigation").get_by_text("2", exact=True).is_visible()
+    assert alice.page.evaluate("$('scroll').scrollTop") == 50
+    marked = alice.log.locator(".message", has=alice.page.get_by_text("New", exact=True))
+    assert marked.locator(".text").all_text_contents() == ["hello"]
+    alice.page.get_by_role("button", name="2 new").click()
+    alice.page.wait_for_function(f"() => {GAP} < 2")
+    alice.page.wait_for_function("() => document.title === '#new · chatroom'")
+    counts(marked, 1)  # it stays until the reader speaks
+    alice.say("yes")
+    counts(marked, 0)
+
+
+def test_what_comes_while_one_looks_elsewhere_is_unread(visit: Visit) -> None:
+    alice = visit().connect("alice", "away")
+    bob = visit().connect("bob", "away")
+    alice.page.evaluate(LOOK_AWAY)
+    bob.say("one")
+    bob.say("two")
+    alice.text("two").wait_for()
+    alice.page.wait_for_function("() => document.title.startsWith('(2) ')")
+    alice.page.evaluate(LOOK_BACK)
+    alice.page.wait_for_function("() => document.title === '#away · chatroom'")
+    assert alice.log.locator(".fresh").count() == 1
+    bob.say("three")
+    alice.text("three").wait_for()
+    assert alice.log.locator(".message", has=alice.page.locator(".fresh")).locator(
+        ".text"
+    ).all_text_contents() == ["one"]
+
+
+def test_what_came_since_the_last_visit_is_marked(visit: Visit) -> None:
+    alice = visit().connect("alice", "visits")
+    bob = visit().connect("bob", "visits")
+    bob.say("seen")
+    alice.text("seen").wait_for()
+    alice.page.reload()
+    bob.say("missed")
+    bob.text("missed").wait_for()
+    alice.connect("alice", "visits")
+    alice.text("missed").wait_for()
+    marked = alice.log.locator(".message", has=alice.page.locator(".fresh"))
+    assert marked.locator(".text").all_text_contents() == ["missed"]
+
+
+def test_rooms_are_remembered_and_come_back_with_their_place(visit: Visit) -> None:
+    alice = visit().connect("alice", "north")
+    alice.say("in the north")
+    alice.log.locator(".sent").wait_for()
+    alice.switch("south")
+    says(alice, "Connected to #south as alice.")
+    rooms = alice.page.get_by_role("navigation", name="Recent rooms")
+    assert rooms.get_by_role("button").all_text_contents() == ["north", "south"]
+    bob = visit().connect("bob", "north")
+    bob.say("meanwhile")
+    rooms.get_by_role("button", name="north").click()
+    says(alice, "Connected to #north as alice.")
+    alice.text("meanwhile").wait_for()
+    assert alice.log.locator(".text").all_text_contents() == ["in the north", "meanwhile"]
+    assert alice.page.evaluate("state.room.mark.text") == "meanwhile"
+    alice.page.reload()
+    rooms.get_by_role("button", name="south").click()
+    assert alice.field("Room").input_value() == "south"
+
+
+def test_joins_and_leaves_are_folded_when_many(visit: Visit) -> None:
+    alice = visit().connect("alice", "folded")
+    hear(alice, *({"event": "joined", "data": {"username": f"user{n}"}} for n in range(20)))
+    hear(alice, *({"event": "left", "data": {"username": f"user{n}"}} for n in range(3)))
+    fold = alice.log.get_by_role("button", name="20 joined, 3 left")
+    fold.wait_for()
+    assert alice.log.get_by_text("user7 joined").count() == 0
+    fold.focus()
+    alice.page.keyboard.press("Enter")
+    alice.log.get_by_text("user7 joined").wait_for()
+    assert fold.get_attribute("aria-expanded") == "true"
+    assert fold.evaluate("node => node === document.activeElement")
+
+
+def test_a_frame_draws_a_bounded_number_of_rows_and_members(visit: Visit) -> None:
+    alice = visit().connect("alice", "bounded")
+    alice.page.evaluate(
+        """() => {
+            window.most = {rows: 0, members: 0};
+            const [drawn, filled, made] = [draw, fill, memberNode];
+            let rows = 0;
+            fill = entry => { rows += 1; return filled(entry); };
+            draw = () => {
+                const before = $('members').childElementCount;
+                rows = 0;
+                drawn();
+                most.rows = Math.max(most.rows, rows);
+                most.members = Math.max(most.members, $('members').childElementCount - before);
+            };
+        }"""
+    )
+    text = "long " * 700
+    frames = [
+        {"event": "message", "data": {"username": "bob", "text": text}, "id": n, "ts": n}
+        for n in range(1, 501)
+    ]
+    hear(alice, *frames, {"event": "members", "data": {"members": [f"user{n}" for n in range(1000)]}})
+    counts(alice.log.locator(".message"), 500)
+    counts(alice.members, 1001)
+    most = alice.page.evaluate("window.most")
+    assert 0 < most["rows"] <= 30
+    assert 0 < most["members"] <= 30
+
+
+def test_a_long_log_is_cut_at_its_old_end_and_skipped_out_of_view(visit: Visit) -> None:
+    alice = visit().connect("alice", "cut")
+    bob = visit().connect("bob", "cut")
+    say_many(bob, 300)
+    counts(alice.log.locator(".message"), 300)
+    alice.page.wait_for_function(
+        "() => $('rows').querySelectorAll('.sealed').length === 5"
+    )  # of 50 rows each
+    alice.page.evaluate("shorten(state.room, 120); render()")
+    counts(alice.log.locator(".message"), 120)
+    assert alice.log.locator(".text").first.text_content() == "message 180"
+    alice.page.get_by_role("button", name="Load older").wait_for()
+    alice.page.evaluate(
+        """() => {
+            const {room} = state;
+            room.log.unshift(...Array.from({length: MOST_ENTRIES}, () => ({kind: 'note', key: 'gap'})));
+            room.start -= MOST_ENTRIES;
+        }"""
+    )
+    bob.say("one more")
+    alice.page.wait_for_function("() => state.room.log.length === MOST_ENTRIES")
+
+
+def test_a_mention_is_marked_told_and_heard_once_it_is_wished(visit: Visit) -> None:
+    alice = visit(permissions=["notifications"]).connect("alice", "calls")
+    bob = visit().connect("bob", "calls")
+    alice.page.evaluate(
+        """() => {
+            window.told = [];
+            window.chimes = 0;
+            window.Notification = class { constructor(title, {body}) { told.push([title, body]); } };
+            window.Notification.permission = 'granted';
+            window.Notification.requestPermission = async () => 'granted';
+            chime = () => { chimes += 1; };
+        }"""
+    )
+    alice.page.evaluate(LOOK_AWAY)
+    bob.say("@alice nothing was wished")
+    alice.log.locator(".called").wait_for()
+    alice.press("Notifications")
+    alice.page.get_by_label("Show a notification").check()
+    alice.page.get_by_label("Play a sound").check()
+    alice.page.wait_for_function("() => state.notify")
+    for text in ("alice is no mention", "@alicea neither", "but @Alice!"):
+        bob.say(text)
+    alice.text("but @Alice!").wait_for()
+    assert alice.page.evaluate("[told, chimes]") == [[["bob in #calls", "but @Alice!"]], 1]
+    assert alice.log.locator(".called .text").all_text_contents() == [
+        "@alice nothing was wished",
+        "but @Alice!",
+    ]
+    alice.page.reload()
+    assert alice.page.evaluate("[state.notify, state.sound]") == [True, True]
+
+
+@pytest.mark.parametrize("answer", ["denied", "default"])
+def test_notifications_that_are_not_allowed_are_not_promised(visit: Visit, answer: str) -> None:
+    alice = visit().connect("alice", "denied")
+    alice.page.evaluate("answer => { Notification.requestPermission = async () => answer; }", answer)
+    alice.press("Notifications")
+    box = alice.page.get_by_label("Show a notification")
+    box.click()
+    alice.page.get_by_text("Your browser does not allow notifications here.").wait_for()
+    assert not box.is_checked()
