@@ -1,8 +1,8 @@
 """How smooth the page stays: 10,000 messages in view, 50 more a second, 1,000 members.
 
-A real Chromium shows the page of our server, and in each phase the tasks of the page's main thread are timed from
-Chromium's own trace: by the clock, as a person feels them, and by the CPU time that they took, which other work on
-the machine lengthens little. A task over 50 ms is what the Performance API calls a long one: a stutter.
+A real Chromium shows the page of our server, and in each phase the tasks of the page's main thread are timed
+from Chromium's own trace: by the clock, as a person feels them, and by the CPU time that they took, which
+other work on the machine lengthens little. A task over 50 ms is a stutter, a "long task" of the web.
 """
 
 import argparse
@@ -27,20 +27,20 @@ from benchmarks.systems import OURS, Server, System, options, running
 TEXTS = (
     "short and sweet",
     "The list is at https://example.org/cables and in `cables.txt`, as always; ask me where it is not.",
-    "A longer one, as people write them when they have something to explain to everybody who is here, and that "
-    "takes a few lines on most screens, so that there is something to wrap and to measure.",
+    "A longer one, as people write them when they have something to explain to everybody who is here, and "
+    "that takes a few lines on most screens, so that there is something to wrap and to measure.",
     "```\n./check.sh --all --span 30\n./check.sh --north\n```",
     "مرحبا! أنا في الطريق",
 )
 LONG = 50.0  # milliseconds
 TASK = "RunTask"
-# Frames of one author, `rate` in a second, 0 for as fast as they are taken; resolves when the last has come back.
+# Frames of one author, `rate` in a second, 0 for as fast as they are taken; done when the last has come back.
 SEND = """([address, texts, count, rate]) => new Promise(done => {
     const socket = new WebSocket(address, ['chatroom.v1', 'bearer.dev-token']);
     let sent = 0;
     let back = 0;
-    const send = () => socket.send(JSON.stringify(
-        {event: 'message', data: {text: texts[sent % texts.length] + ' ' + sent++}, cid: crypto.randomUUID()}));
+    const text = () => texts[sent % texts.length] + ' ' + sent++;
+    const send = () => socket.send(JSON.stringify({event: 'message', data: {text: text()}, cid: `c${sent}`}));
     const clock = rate ? setInterval(() => sent < count ? send() : clearInterval(clock), 1000 / rate) : 0;
     socket.onopen = () => { if (!rate) for (let first = 0; first < 64; first++) send(); };
     socket.onmessage = ({data}) => {
@@ -93,8 +93,9 @@ class Tasks:
 
     def __str__(self) -> str:
         long = [sum(duration > LONG for duration in durations) for durations in (self.clock, self.cpu)]
+        most = [max(durations, default=0) for durations in (self.cpu, self.clock)]
         return (
-            f"longest {max(self.cpu, default=0):3.0f} ms of CPU, {max(self.clock, default=0):3.0f} by the clock; "
+            f"longest {most[0]:3.0f} ms of CPU, {most[1]:3.0f} by the clock; "
             f"over {LONG:.0f} ms: {long[0]} by the clock, {long[1]} of CPU"
         )
 

@@ -1,4 +1,4 @@
-"""A reader keeps the place: what is older comes without a jump, what is new is counted and marked, and waits."""
+"""A reader keeps the place: what is older comes without a jump, what is new is counted, marked and waits."""
 
 from __future__ import annotations
 

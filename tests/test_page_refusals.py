@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tests.support.browser import Visit, says
+import pytest
+
+from tests.support.browser import Visit, Visitor, says
 from tests.support.process import ServerProcess
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Route
 
 REFUSED = "console: Failed to load resource"
 
@@ -95,3 +101,93 @@ def test_a_server_that_is_not_there_is_said(visit: Visit) -> None:
         alice.press("Connect")
         says(alice, words)
     alice.forgive(REFUSED, "request to http://127.0.0.1:1/handshake")
+
+
+def answers(visitor: Visitor, *given: tuple[int, str, dict[str, str]]) -> list[str]:
+    """The handshake is asked for, and answered so, once each; the addresses that were asked."""
+    asked: list[str] = []
+
+    def answer(route: Route) -> None:
+        status, body, headers = given[min(len(asked), len(given) - 1)]
+        asked.append(route.request.url)
+        route.fulfill(status=status, body=body, headers=headers)
+
+    visitor.page.route("**/handshake?*", answer)
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "words"),
+    [
+        (400, "Bad name: room must not be empty", "This name can't be used: room must not be empty"),
+        (400, "Contradictory tokens", "The server answered 400: Contradictory tokens"),
+        (401, "Unauthorized", "This token is not valid."),
+        (403, "No right to this room", "You are not let in: No right to this room"),
+        (404, "Not Found", "There is no chatroom at "),
+        (405, "Method Not Allowed", "The server answered 405: Method Not Allowed"),
+        (200, "<html>", "There is no chatroom at "),
+    ],
+)
+def test_what_is_final_is_said_and_not_tried_again(visit: Visit, status: int, body: str, words: str) -> None:
+    alice = visit()
+    alice.page.clock.install()
+    asked = answers(alice, (status, body, {}))
+    alice.enter("alice")
+    says(alice, words)
+    alice.page.clock.run_for(120_000)
+    assert len(asked) == 1
+    assert not any(url.startswith("ws") for url in alice.requests)
+    assert alice.page.get_by_role("button", name="Connect", exact=True).is_enabled()
+    if status != 200:
+        alice.forgive(REFUSED)
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (408, "Too many at once: Slow down. Trying again in 7 s."),
+        (429, "Too many at once: Slow down. Trying again in 7 s."),
+        (503, "The server lets nobody in at the moment: Slow down. Trying again in 7 s."),
+    ],
+)
+def test_what_passes_is_tried_again_when_the_server_says(visit: Visit, status: int, words: str) -> None:
+    alice = visit()
+    alice.page.clock.install()
+    answers(alice, (status, "Slow down.", {"Retry-After": "7"}))
+    alice.enter("alice", room="later")
+    says(alice, words)
+    alice.page.clock.run_for(6_900)
+    assert not any(url.startswith("ws") for url in alice.requests)
+    alice.page.clock.run_for(1_100)
+    says(alice, "Connected to #later as alice.")
+    alice.forgive(REFUSED)
+
+
+def test_a_token_that_expires_is_said_and_a_fresh_one_leads_back_to_the_place(visit: Visit) -> None:
+    alice = visit().connect("alice", "expired")
+    alice.say("here I was")
+    alice.log.locator(".sent").wait_for()
+    alice.page.evaluate("lost(4001, 'Token expired')")
+    says(alice, "Your token has expired. Enter a fresh one and press Connect.")
+    alice.text("here I was").wait_for()
+    alice.field("Token").fill("token-alice")
+    alice.press("Connect")
+    says(alice, "Connected to #expired as alice.")
+    alice.field("Token").wait_for(state="hidden")
+    assert alice.log.locator(".text").all_text_contents() == ["here I was"]
+    assert "since=1" in alice.requests[-1]
+
+
+def test_a_token_that_can_not_replace_another_is_said(visit: Visit) -> None:
+    alice = visit().connect("alice", "renewal")
+    alice.page.evaluate("receive(JSON.stringify({event: 'expiring', data: {in: 60}}))")
+    for token, words in (
+        ("", "Enter a token."),
+        ("a b", "This token is not valid"),
+        ("wrong", "can't replace"),
+    ):
+        alice.field("Token").fill(token)
+        alice.press("Connect")
+        says(alice, words)
+    alice.say("still here")
+    alice.text("still here").wait_for()
