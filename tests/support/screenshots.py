@@ -21,6 +21,7 @@ README_IMAGE = ROOT / "docs" / "images" / "page.png"
 ARTEFACTS = ROOT / "artifacts"
 LARGE, SMALL = (1200, 720), (375, 700)
 ROOM = "bridge"
+OTHER_ROOMS = ("general", "workshop", "lunch")
 TALK = (
     ("bob", "Morning! The new cables are in, all of them."),
     ("carol", "That was quick. Did you get the long ones, too?"),
@@ -28,10 +29,10 @@ TALK = (
     ("bob", "The list is at https://example.org/cables (ask me for the password)"),
     ("dmitri", "Before anybody mounts them, please run the check:\n```sh\n./check.sh --all --span 30\n```"),
     ("alice", "Done for the north side. `check.sh` finds nothing."),
-    ("noor", "مرحبا! أنا في الطريق، خمس دقائق"),
+    ("layla", "مرحبا! أنا في الطريق، خمس دقائق"),
     (
         "carol",
-        "@alice can you hold the ladder for noor? It is the tall one, and the wind has picked up again.",
+        "@alice can you hold the ladder for layla? It is the tall one, and the wind has picked up again.",
     ),
     ("alice", "On my way."),
     ("bob", "Then we can have lunch on the bridge at noon."),
@@ -39,16 +40,26 @@ TALK = (
 
 
 def hold(stack: ExitStack, browser: Browser, server: ServerProcess, room: str = ROOM) -> dict[str, Visitor]:
-    """Let them all come and say what they have to say; they stay."""
+    """Let them all come and say what they have to say; they stay. All know other rooms, too."""
     people: dict[str, Visitor] = {}
     for name in dict.fromkeys(name for name, _ in TALK):
         people[name] = Visitor(browser, server.url)
         stack.callback(people[name].close)
-        people[name].connect(name, room)
+        people[name].connect(name, OTHER_ROOMS[0])
+        for other in (*OTHER_ROOMS[1:], room):
+            people[name].switch(other)
+            people[name].page.get_by_text(f"Connected to #{other} as {name}.").wait_for()
     for number, (name, text) in enumerate(TALK, 1):
         people[name].say(text)
         people["bob"].page.wait_for_function("number => state.room.lastId >= number", arg=number)
     return people
+
+
+def let_type(people: dict[str, Visitor]) -> None:
+    """Carol types, and all see it."""
+    people["carol"].page.wait_for_timeout(3_000)  # the pace of the protocol: one mark in 3 s
+    people["carol"].field("Message").press_sequentially("So")
+    people["alice"].page.get_by_text("carol is typing…").wait_for()
 
 
 def photograph(visitor: Visitor, path: Path, size: tuple[int, int], scheme: str) -> Path:
@@ -68,9 +79,7 @@ def make_all(browser: Browser, server: ServerProcess, folder: Path) -> list[Path
         people = hold(stack, browser, server)
         stranger = Visitor(browser, server.url)
         stack.callback(stranger.close)
-        people["carol"].page.wait_for_timeout(3_000)  # the pace of the protocol: one mark in 3 s
-        people["carol"].field("Message").press_sequentially("So")
-        people["bob"].page.get_by_text("carol is typing…").wait_for()
+        let_type(people)
         for visitor, what in ((people["alice"], "room"), (stranger, "door")):
             for size, width in ((LARGE, "large"), (SMALL, "small")):
                 for scheme in ("light", "dark"):
@@ -83,7 +92,7 @@ def make_readme_image(browser: Browser, server: ServerProcess) -> Path:
     """The one picture of the README."""
     with ExitStack() as stack:
         people = hold(stack, browser, server)
-        people["alice"].field("Message").fill("")
+        let_type(people)
         return photograph(people["alice"], README_IMAGE, (1100, 640), "light")
 
 
