@@ -2,7 +2,7 @@
 
 import sys
 
-from benchmarks import fanout, idle, joins, log, rooms, stalled, start
+from benchmarks import fanout, idle, joins, log, page, rooms, stalled, start
 from benchmarks.prepare import prepare
 
 PROGRAMS = {
@@ -13,6 +13,7 @@ PROGRAMS = {
     "start": start.main,
     "log": log.main,
     "stalled": stalled.main,
+    "page": page.main,
 }
 
 

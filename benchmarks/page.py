@@ -7,6 +7,7 @@ other work on the machine lengthens little. A task over 50 ms is a stutter, a "l
 
 import argparse
 import contextlib
+import importlib.util
 import json
 import os
 import resource
@@ -52,17 +53,26 @@ SEND = """([address, texts, count, rate]) => new Promise(done => {
 })"""
 
 
+def chromium_path() -> str | None:
+    """Where the browser is; `CHROMIUM` names another one than that on the path."""
+    return os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+def missing() -> str | None:
+    """What this program would need and isn't there."""
+    if importlib.util.find_spec("playwright") is None:
+        return "Playwright, which ./test.sh installs: run it by .venv/bin/python"
+    return None if chromium_path() else "chromium (apt install chromium)"
+
+
 @contextlib.contextmanager
 def chromium() -> Iterator[Any]:
-    """A running browser; `CHROMIUM` names another executable than the one on the path."""
+    """A running browser."""
     from playwright.sync_api import sync_playwright  # noqa: PLC0415 - only this program needs it
 
-    path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-    if path is None:
-        raise RuntimeError("there is no chromium on the path (apt install chromium)")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=path, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+            executable_path=chromium_path(), args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
         )
         yield browser
         browser.close()
@@ -215,6 +225,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Measure our page, and print what a person would feel."""
     args = parse(argv)
+    if what := missing():
+        print(f"page: not measured, for want of {what}")
+        return 0
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     print(f"page: {args.messages:,} messages, {args.rate} a second, {args.members:,} members")
