@@ -167,8 +167,8 @@ def test_a_frame_draws_a_bounded_number_of_rows_and_members(visit: Visit) -> Non
     counts(alice.log.locator(".message"), 500)
     counts(alice.members, 1001)
     most = alice.page.evaluate("window.most")
-    assert 0 < most["rows"] <= 30
-    assert 0 < most["members"] <= 30
+    assert 0 < most["rows"] <= 20
+    assert 0 < most["members"] <= 20
 
 
 def test_a_long_log_is_cut_at_its_old_end_and_skipped_out_of_view(visit: Visit) -> None:
