@@ -107,6 +107,27 @@ def test_what_came_since_the_last_visit_is_marked(visit: Visit) -> None:
     assert marked.locator(".text").all_text_contents() == ["missed"]
 
 
+def test_a_replay_that_comes_in_pieces_is_marked_at_its_first_new_message(visit: Visit) -> None:
+    alice = visit().connect("alice", "pieces")
+    alice.page.evaluate(
+        """async () => {
+            const hear = async frame => {
+                receive(JSON.stringify(frame));
+                await new Promise(done => requestAnimationFrame(() => setTimeout(done)));
+            };
+            const {epoch} = state.room;
+            state.recent = [{name: 'pieces', epoch, read: 1}];
+            state.rooms.clear();
+            const welcome = {event: 'welcome', data: {members: []}, room: 'pieces', username: 'alice', epoch};
+            await hear({...welcome, last_id: 3, replay: 3});
+            for (const id of [1, 2, 3]) {
+                await hear({event: 'message', data: {username: 'bob', text: `m${id}`}, id, ts: 1e12});
+            }
+        }"""
+    )
+    assert alice.page.evaluate("[state.room.mark.text, state.room.read, state.room.unread]") == ["m2", 3, 0]
+
+
 def test_rooms_are_remembered_and_come_back_with_their_place(visit: Visit) -> None:
     alice = visit().connect("alice", "north")
     alice.say("in the north")

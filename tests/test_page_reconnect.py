@@ -63,7 +63,7 @@ def test_what_was_sent_while_the_server_was_away_goes_out_once(visit: Visit) -> 
         alice.log.get_by_text("The history of this room was replaced.").wait_for()
         assert alice.log.locator(".text").all_text_contents() == ["one", "two"]
         assert bob.log.locator(".text").all_text_contents() == ["two"]
-        alice.forgive("console: ")
+        alice.overlook("console: ")
         for visitor in (alice, bob):
             visitor.press("Leave")
 
@@ -105,8 +105,8 @@ def test_a_server_that_restarts_in_mid_typing_costs_nothing(
             texts = visitor.log.locator(".text").all_text_contents()
             assert sorted(texts) == ["before", "half a sentence", "while it is away"]
         assert alice.log.get_by_text("missing").count() == 0
-        alice.forgive("console: ")
-        bob.forgive("console: ")
+        alice.overlook("console: ")
+        bob.overlook("console: ")
         for visitor in (alice, bob, carol):
             visitor.press("Leave")
 
@@ -135,7 +135,7 @@ def test_what_waits_to_be_sent_survives_a_reload_and_goes_out_once(visit: Visit,
         for visitor in (alice, bob):
             assert visitor.log.locator(".text").all_text_contents() == ["kept"]
         assert alice.page.evaluate("state.room.log.at(-1).cid") == cid
-        alice.forgive("console: ")
+        alice.overlook("console: ")
         for visitor in (alice, bob):
             visitor.press("Leave")
 
