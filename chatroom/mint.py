@@ -36,7 +36,7 @@ TOKEN_OPTIONS = (
     Option("sub", "sub", clean_username, None, "NAME", "the username that the token is bound to"),
     Option("room", "rooms", _room, None, "ROOM:RIGHTS",
            "a room or glob and r, w or rw; may be repeated; without it, everything", tuple),
-    Option("ttl", "ttl", written.duration("1s", f"{MOST_AHEAD // 3600}h"), "1h", "TIME",
+    Option("ttl", "ttl", written.duration("1s", f"{MOST_AHEAD // 86400}d"), "1h", "TIME",
            "how long the token is good"),
 )  # fmt: skip
 _SHARED = tuple(

@@ -202,7 +202,7 @@ def test_rate_zero_is_allowed() -> None:
         (["--rate", "nan"], "--rate: 'nan' is not a number from 0 to 1e+06"),
         (["--rate", "-1"], "--rate: '-1' is not a number from 0 to 1e+06"),
         (["--rate", "inf"], "--rate: 'inf' is not a number from 0 to 1e+06"),
-        (["--drain", "5"], "--drain: '5' has no unit: write 5s, or another of ms, s, m, h"),
+        (["--drain", "5"], "--drain: '5' has no unit: write 5s, or another of ms, s, m, h, d"),
         (
             ["--ping-interval", "0s"],
             "--ping-interval: '0s' is out of range: give a duration from 10ms to 24h",

@@ -38,7 +38,7 @@ def test_not_numbers(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("20s", 20), ("5m", 300), ("1h", 3600), ("500ms", 0.5), ("1.5s", 1.5), ("10ms", 0.01)],
+    [("20s", 20), ("5m", 300), ("1h", 3600), ("1d", 86400), ("500ms", 0.5), ("1.5s", 1.5), ("10ms", 0.01)],
 )
 def test_durations(text: str, seconds: float) -> None:
     assert written.duration("10ms", "24h")(text) == pytest.approx(seconds)
@@ -51,9 +51,9 @@ def test_durations(text: str, seconds: float) -> None:
         ("0", "'0' has no unit"),
         ("9ms", "out of range: give a duration from 10ms to 24h"),
         ("25h", "out of range"),
-        ("20 s", "write it like 500ms, 20s, 5m or 1h"),
+        ("20 s", "write it like 500ms, 20s, 5m, 1h or 7d"),
         ("20S", "is not a duration"),
-        ("1d", "is not a duration"),
+        ("2d", "out of range: give a duration from 10ms to 24h"),
         ("-1s", "is not a duration"),
         ("nans", "is not a duration"),
         ("1e1s", "is not a duration"),

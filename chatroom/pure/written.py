@@ -15,7 +15,7 @@ from chatroom.pure.forwarded import UNIX, Proxy
 from chatroom.values.retain import Retain
 
 _NUMBER = re.compile(r"[0-9]{1,15}(?:\.[0-9]{1,9})?")
-_DURATION = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)(ms|s|m|h)")
+_DURATION = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)(ms|s|m|h|d)")
 _AGE = re.compile(r"([0-9]{1,6})(m|h|d)")
 _SIZE = re.compile(r"([0-9]{1,15})(KiB|MiB)?")
 _NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,252}[A-Za-z0-9_])?\.?")
@@ -25,7 +25,7 @@ _ADDRESS = re.compile(
     r"(?P<user>[^/?#@]*@)?(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?(?:[/?][!-\"$-~]*)?"
 )
 
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _AGE_SECONDS = {"m": 60, "h": 3600, "d": 86400}
 _BYTES = {"": 1, "KiB": 1024, "MiB": 1024 * 1024}
 _DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
@@ -71,8 +71,8 @@ def _seconds(text: str) -> float:
     if match := _DURATION.fullmatch(text):
         return float(match[1]) * _SECONDS[match[2]]
     if _NUMBER.fullmatch(text):
-        raise ValueError(f"{text!r} has no unit: write {text}s, or another of ms, s, m, h")
-    raise ValueError(f"{text!r} is not a duration: write it like 500ms, 20s, 5m or 1h")
+        raise ValueError(f"{text!r} has no unit: write {text}s, or another of ms, s, m, h, d")
+    raise ValueError(f"{text!r} is not a duration: write it like 500ms, 20s, 5m, 1h or 7d")
 
 
 def retain(text: str) -> Retain:
