@@ -188,7 +188,7 @@ def test_numbers_in_the_text() -> None:
         f"a secret of {keys.SECRET_BYTES} bytes at least",
         f"RSA ({keys.RSA_BITS[0]} to {keys.RSA_BITS[1]} bits)",
         f"the end, at most {claims.MOST_AHEAD // 86400} days ahead",
-        f"`{claims.MOST_AHEAD // 3600}h` at most",
+        f"`{claims.MOST_AHEAD // 86400}d` at most",
         f"may differ by {claims.LEEWAY} seconds",
         f"more than {jose.MAX_TOKEN} characters",
         f"within {https.DEADLINE_SECONDS:g} seconds, without following redirects",
