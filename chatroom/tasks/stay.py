@@ -11,8 +11,7 @@
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from chatroom.values.errors import Disconnect
 
@@ -54,8 +53,7 @@ class Outlet(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(NamedTuple):
     """One frame of a broadcast.
 
     `position` is its own id for a stored message, the id before it for anything else; `skip` is the

@@ -4,10 +4,10 @@ Every command carries the `cid` that its one answer must repeat, or None.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Post:
+class Post(NamedTuple):
     """Say `text` (stripped, within the limit) in the current room."""
 
     text: str

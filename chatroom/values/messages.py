@@ -1,10 +1,13 @@
-"""A message before and after it is stored, and what can become of it in between."""
+"""A message before and after it is stored, and what can become of it in between.
+
+What is made for every message is a named tuple: that takes a third of a frozen dataclass's time.
+"""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
+class Draft(NamedTuple):
     """A message that has been proven storable but is not stored yet; `ts` is in ms since 1970 UTC."""
 
     room: str
@@ -14,8 +17,7 @@ class Draft:
     ts: int
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """A stored message: its id is dense within its room and its room's epoch."""
 
     id: int
@@ -25,8 +27,7 @@ class Message:
     cid: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(NamedTuple):
     """The draft is durable under this id."""
 
     message: Message
