@@ -10,10 +10,9 @@ It doesn't know what makes a token good, nor how a connection ends.
 """
 
 import logging
-import signal
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from ssl import SSLContext
-from typing import TYPE_CHECKING, NoReturn, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 
@@ -40,7 +39,7 @@ class Doors(Protocol):
 
 
 class Reload:
-    """Waits for SIGHUP, and takes over what it reads then."""
+    """Takes over what it reads at each SIGHUP."""
 
     def __init__(
         self,
@@ -55,13 +54,10 @@ class Reload:
         self._feed = feed
         self._one_at_a_time = trio.CapacityLimiter(1)
 
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> NoReturn:
-        """Reload at each SIGHUP, for ever; those that come during a reload are one more."""
-        with trio.open_signal_receiver(signal.SIGHUP) as hangups:
-            task_status.started()
-            while True:
-                await anext(hangups)
-                await self.reload()
+    async def run(self, hangups: AsyncIterator[int]) -> None:
+        """Reload at each hangup; those that come during a reload are one more."""
+        async for _ in hangups:
+            await self.reload()
 
     async def reload(self) -> None:
         """Read everything, then take it over."""

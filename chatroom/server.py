@@ -74,20 +74,21 @@ BROKEN = Disconnect(CloseCode.INTERNAL_ERROR, "internal error")
 
 async def serve(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT; the exit code. Raises StartError before it has begun."""
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until Reload listens: it never ends the process
-    feed = key_feed_for(settings)
-    credentials = read_credentials(settings, feed)
-    secure = credentials.tls is not None
-    listeners = open_listeners(settings.hosts, settings.port, settings.unix, secure=secure)
-    try:
-        check_strangers(settings, listeners)
-        if feed is not None:
-            await feed.load()
-        server = Server(settings, Verifiers(credentials.verifiers), credentials.tls, feed)
-        return await server.run(listeners)
-    finally:
-        for listener in listeners:
-            listener.close()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # neither before the next line nor at the end is it deadly
+    with trio.open_signal_receiver(signal.SIGHUP) as hangups:  # already: what is read now may be old soon
+        feed = key_feed_for(settings)
+        credentials = read_credentials(settings, feed)
+        secure = credentials.tls is not None
+        listeners = open_listeners(settings.hosts, settings.port, settings.unix, secure=secure)
+        try:
+            check_strangers(settings, listeners)
+            if feed is not None:
+                await feed.load()
+            server = Server(settings, Verifiers(credentials.verifiers), credentials.tls, feed)
+            return await server.run(listeners, hangups)
+        finally:
+            for listener in listeners:
+                listener.close()
 
 
 class Server:
@@ -141,7 +142,7 @@ class Server:
             clock=trio.current_time,
         )
 
-    async def run(self, listeners: Sequence[Listener]) -> int:
+    async def run(self, listeners: Sequence[Listener], hangups: AsyncIterator[int]) -> int:
         """Serve until told to stop."""
         tune_collector()
         async with trio.open_nursery() as root:
@@ -149,7 +150,7 @@ class Server:
             root.start_soon(self._run_broker)
             root.start_soon(self._reception.tender.run)
             root.start_soon(self._reception.expiry.run)
-            await root.start(self._reload.run)
+            root.start_soon(self._reload.run, hangups)
             if self._feed is not None:
                 root.start_soon(self._feed.run)
             with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:

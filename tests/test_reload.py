@@ -210,11 +210,10 @@ async def test_a_file_that_does_not_answer_is_given_up_and_no_second_one_is_wait
         pipe.write(NEW)
 
 
-async def test_each_hangup_is_a_reload_and_afterwards_none_is_deadly(desk: Desk, said: Said) -> None:
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
+async def test_each_hangup_is_a_reload(desk: Desk, said: Said) -> None:
+    with trio.open_signal_receiver(signal.SIGHUP) as hangups:
         async with trio.open_nursery() as nursery:
-            await nursery.start(desk.reload.run)
+            nursery.start_soon(desk.reload.run, hangups)
             for text, known in ((NEW, "new-secret"), (OLD, "old-secret")):
                 desk.tokens.write_text(text)
                 os.kill(os.getpid(), signal.SIGHUP)
@@ -223,7 +222,4 @@ async def test_each_hangup_is_a_reload_and_afterwards_none_is_deadly(desk: Desk,
                 assert desk.known == {known}
                 desk.doors.reviewed = trio.Event()
             nursery.cancel_scope.cancel()
-        os.kill(os.getpid(), signal.SIGHUP)
-    finally:
-        signal.signal(signal.SIGHUP, before)
     assert [event for _, event, _ in said()] == ["reloaded", "reloaded"]

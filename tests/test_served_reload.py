@@ -7,6 +7,8 @@ import signal
 import socket
 import ssl
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +215,37 @@ def test_a_hangup_that_has_nothing_to_read_is_harmless(pyz: Path) -> None:
         assert said(reloading.hang_up()) == {"level": "info", "event": "reloaded", "read": "", "closed": 0}
         alice.say("still here")
         assert bob.texts(1) == ["still here"]
+
+
+def pipe_to(path: Path) -> list[int]:
+    """The writing end of a named pipe, once somebody reads it."""
+    try:
+        return [os.open(path, os.O_WRONLY | os.O_NONBLOCK)]
+    except OSError:
+        return []
+
+
+def test_a_hangup_during_the_start_ends_nothing_and_is_not_lost(pyz: Path, tmp_path: Path) -> None:
+    """The first file is a pipe: who has opened it knows that the server reads it."""
+    path, later = tmp_path / "tokens.toml", tmp_path / "later.toml"
+    os.mkfifo(path)
+    later.write_text(TOKENS.replace("guest-secret", "later-secret"))
+    server = Served("--tokens", str(path))
+    with ThreadPoolExecutor(1) as pool, closing(server):
+        started = pool.submit(server.start)
+        pipes: list[int] = []
+        await_true(lambda: pipes.extend(pipe_to(path)) or pipes, "the server reads the file")
+        later.rename(path)
+        server.signal(signal.SIGHUP)
+        os.write(pipes[0], TOKENS.encode())
+        os.close(pipes[0])
+        started.result()
+        desk = Reloading(server, path)
+        await_true(desk.outcomes, "the hangup is a reload")
+        assert desk.outcomes()[0]["event"] == "reloaded"
+        Chat(server.ws_url + target("den", "guest", "later-secret")).close()
+        assert server.stop() == 0
+        check_stderr(server.stderr, *SECRETS)
 
 
 def test_hangups_during_a_stop_do_not_disturb_it(pyz: Path, tmp_path: Path) -> None:

@@ -67,7 +67,8 @@ class Running:
 
     async def run(self, served: Server) -> None:
         try:
-            self.code = await served.run(self.listeners)
+            with trio.open_signal_receiver(signal.SIGHUP) as hangups:
+                self.code = await served.run(self.listeners, hangups)
         except* Exception as group:
             self.error = group
         finally:

@@ -4,6 +4,7 @@ It is a program of its own because a server tunes the process that it runs in.
 """
 
 import json
+import signal
 from typing import Any
 
 import trio
@@ -37,15 +38,16 @@ async def main() -> None:
     feed = KeyFeed(keys)
     await feed.load()
     server = Server(settings, Verifiers([TokenTable.development()]), None, feed)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(server.run, listeners)
-        url = listeners[0].name.replace("http", "ws") + "/?token=dev-token"
-        async with open_websocket_url(url) as client:
-            await client.get_message()
-            await trio.testing.wait_all_tasks_blocked()
-            (served,) = [task for task in nursery.child_tasks if "Server.run" in task.name]
-            print(json.dumps(tree(served)))
-        nursery.cancel_scope.cancel()
+    with trio.open_signal_receiver(signal.SIGHUP) as hangups:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.run, listeners, hangups)
+            url = listeners[0].name.replace("http", "ws") + "/?token=dev-token"
+            async with open_websocket_url(url) as client:
+                await client.get_message()
+                await trio.testing.wait_all_tasks_blocked()
+                (served,) = [task for task in nursery.child_tasks if "Server.run" in task.name]
+                print(json.dumps(tree(served)))
+            nursery.cancel_scope.cancel()
 
 
 if __name__ == "__main__":
