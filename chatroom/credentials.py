@@ -64,13 +64,19 @@ def names_of_credentials(settings: Settings) -> list[str]:
 
 
 def key_feed_for(settings: Settings) -> "KeyFeed | None":
-    """The keys at an https address, if they are to come from one. Nothing is fetched yet."""
+    """The keys at an https address, if they are to come from one. Nothing is fetched yet.
+
+    Raises StartError where such keys could not be used.
+    """
     url = settings.jwt_jwks
     if url is None or not is_https(url):
         return None
     from chatroom.adapters import https  # noqa: PLC0415  (slow to import, and not needed by most)
     from chatroom.adapters.keyfeed import KeyFeed  # noqa: PLC0415
     from chatroom.adapters.keys import key_set  # noqa: PLC0415
+    from chatroom.adapters.pyjwt import require_cryptography  # noqa: PLC0415
+
+    require_cryptography()  # before a slow address is asked in vain
 
     async def fetch(algorithm: str | None) -> tuple[Key, ...]:
         return key_set(await https.fetch(url), https.shown(url), algorithm)

@@ -79,12 +79,15 @@ def test_a_secret_needs_nothing(pyz: Path, bare: Path, keys: Path) -> None:
     assert lets_in(bare, pyz, "--jwt-secret-file", keys / "secret", SECRET)
 
 
-@pytest.mark.parametrize(("option", "name"), [("--jwt-public-key", "P-256"), ("--jwt-jwks", "set")])
+@pytest.mark.parametrize(
+    ("option", "name"),
+    [("--jwt-public-key", "P-256"), ("--jwt-jwks", "set"), ("--jwt-jwks", "https://localhost:1/never-asked")],
+)
 def test_what_is_missing_is_said_with_the_command_that_helps(
     pyz: Path, bare: Path, keys: Path, option: str, name: str
 ) -> None:
     done = subprocess.run(
-        [bare, pyz, "--port", "0", "--db", "none", option, keys / name],
+        [bare, pyz, "--port", "0", "--db", "none", option, name if "://" in name else keys / name],
         capture_output=True, text=True, check=False, env=clean_environment(),
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (2, "")
