@@ -59,7 +59,10 @@ class MintSettings:
 def run(arguments: Sequence[str], environ: Mapping[str, str]) -> None:
     """Print the token that is asked for. Raises StartError."""
     asked = read_mint(arguments, environ)
-    say(asked if isinstance(asked, str) else f"{mint(asked, int(time.time()))}\n")
+    if isinstance(asked, str):
+        say(asked)
+    elif not say(f"{mint(asked, int(time.time()))}\n"):
+        raise StartError("the token can't be written: see where standard output goes")
 
 
 def read_mint(arguments: Sequence[str], environ: Mapping[str, str]) -> MintSettings | str:

@@ -1,6 +1,8 @@
 """The command `token` makes what a server lets in, and nothing else."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from chatroom.pure.claims import LEEWAY, MOST_AHEAD, Expected
 from chatroom.pure.rights import Rights
 from chatroom.pure.webtokens import FixedKeys, WebTokens
 from chatroom.values.errors import StartError
+from tests.support.process import ROOT
 from tests.support.signing import NOW, SECRET, as_json, jwk, private_key, unnamed
 
 Captured = pytest.CaptureFixture[str]
@@ -165,6 +168,16 @@ def test_the_command_prints_the_token_and_nothing_else(secret: str, capfd: Captu
     out, err = capfd.readouterr()
     assert re.fullmatch(r"[\w-]+\.[\w-]+\.[\w-]+\n", out, re.ASCII)
     assert err == ""
+
+
+@pytest.mark.parametrize("redirect", [">/dev/full", ">&-"])
+def test_a_token_that_nobody_gets_is_told(secret: str, redirect: str) -> None:
+    command = f'"$0" -m chatroom token --sub alice --jwt-secret-file "$1" {redirect}'
+    done = subprocess.run(
+        ["sh", "-c", command, sys.executable, secret], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert done.returncode == 2
+    assert done.stderr == "chatroom: the token can't be written: see where standard output goes\n"
 
 
 def test_its_help_names_its_options(capfd: Captured) -> None:

@@ -23,15 +23,20 @@ def fill_standard_descriptors() -> None:
                 os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
 
 
-def say(text: str) -> None:
-    """Print `text` on standard output, at once. A reader that has gone (`| head -1`) is no error."""
+def say(text: str) -> bool:
+    """Print `text` on standard output, at once; whether that worked.
+
+    A reader that has gone (`| head -1`) is no error.
+    """
     if sys.stdout is None:
-        return
+        return False
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
     except (OSError, ValueError):
         _forget_stdout()
+        return False
+    return True
 
 
 @contextmanager
