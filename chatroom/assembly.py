@@ -15,6 +15,7 @@ from chatroom.pure.bucket import BucketStore
 from chatroom.pure.session import Session
 from chatroom.pure.tokens import Identity
 from chatroom.site import Admission
+from chatroom.tasks.authorization import Authorization
 from chatroom.tasks.broker import Broker
 from chatroom.tasks.connection import Connection, Opening
 from chatroom.tasks.ending import End
@@ -23,7 +24,6 @@ from chatroom.tasks.outlet import ConnectionOutlet
 from chatroom.tasks.programme import Programme
 from chatroom.tasks.reader import Reader
 from chatroom.tasks.stay import Member
-from chatroom.tasks.tenure import Tenure
 from chatroom.tasks.writer import Writer
 from chatroom.values.http import Peer
 from chatroom.values.limits import Limits
@@ -48,7 +48,7 @@ class Assembly:
         engine: Engine,
         limits: Limits,
         renew: Callable[[Peer, str], Identity | None],
-        watch: Callable[[Tenure], None],
+        watch: Callable[[Authorization], None],
     ) -> None:
         self._broker = broker
         self._engine = engine
@@ -71,14 +71,16 @@ class Assembly:
         programme = Programme(member, wire, self._engine, let_go=self._let_go, delivered=self._delivered)
         who = Who(next(self._numbers), admission.username, admission.peer)
         session = Session(admission.username, wish.room, admission.identity.rights, self._limits)
-        tenure = Tenure(admission.identity, session=session, outlet=outlet, end=end, watch=self._watch)
+        authorization = Authorization(
+            admission.identity, session=session, outlet=outlet, end=end, watch=self._watch
+        )
         handler = Handler(
             session=session,
             member=member,
             outlet=outlet,
             broker=self._broker,
             engine=self._engine,
-            tenure=tenure,
+            authorization=authorization,
             renew=self._renew,
             who=who,
         )
@@ -93,7 +95,7 @@ class Assembly:
             handler=handler,
             reader=reader,
             writer=writer,
-            tenure=tenure,
+            authorization=authorization,
             broker=self._broker,
         )
         return Assembled(connection, Opening(wish.since, wish.epoch, admission.subprotocol), who)

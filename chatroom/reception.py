@@ -27,7 +27,7 @@ from chatroom.site import ChatSite, Entrance
 from chatroom.tasks.broker import Broker
 from chatroom.tasks.connection import Connection
 from chatroom.tasks.ending import Ending
-from chatroom.tasks.tender import Tender
+from chatroom.tasks.timers import Timers
 from chatroom.values.errors import Disconnect
 from chatroom.values.http import Peer
 from chatroom.values.journal import note
@@ -99,7 +99,7 @@ class Reception:
         self._limits = limits
         self.tls = tls
         self._proxies = proxies
-        self.expiry = Tender(wall_clock, longest=LONGEST_NAP)
+        self.expiry = Timers(wall_clock, longest=LONGEST_NAP)
         self._assembly = Assembly(
             broker=broker, engine=engine, limits=limits, renew=entrance.renew, watch=self.expiry.add
         )
@@ -107,7 +107,7 @@ class Reception:
         self._farewell: Disconnect | None = None
         self._gone = trio.Event()
         self.lobby = Lobby(limits.unauthenticated)
-        self.tender = Tender()
+        self.keepalive = Timers()
         self.drops: Counter[Drop] = Counter()
 
     async def serve(self, sock: socket.socket, *, secure: bool) -> None:
@@ -163,14 +163,14 @@ class Reception:
         if self._farewell is not None:
             guest.connection.end.disconnect(self._farewell)
         self._connections.add(guest.connection)
-        self.tender.add(guest.connection)
-        guest.connection.tenure.watch()
+        self.keepalive.add(guest.connection)
+        guest.connection.authorization.watch()
 
     def dismiss(self, guest: "Guest") -> None:
         """The connection is over."""
         guest.place.leave()
-        self.tender.remove(guest.connection)
-        self.expiry.remove(guest.connection.tenure)
+        self.keepalive.remove(guest.connection)
+        self.expiry.remove(guest.connection.authorization)
         self._connections.remove(guest.connection)
         if not self._connections:
             self._gone.set()
@@ -181,8 +181,8 @@ class Reception:
         note(logging.INFO, "LEAVE", **guest.who.fields(), code=code, drop=ending.drop)
 
     def review(self, judge: Callable[[Identity], Identity | None]) -> int:
-        """Judge all connections anew, see Tenure; how many end by that."""
-        return sum(connection.tenure.review(judge) for connection in self._connections)
+        """Judge all connections anew, see Authorization; how many end by that."""
+        return sum(connection.authorization.review(judge) for connection in self._connections)
 
     # For the server's stop
 

@@ -148,7 +148,7 @@ class Server:
         async with trio.open_nursery() as root:
             await root.start(self._serve_engine)
             root.start_soon(self._run_broker)
-            root.start_soon(self._reception.tender.run)
+            root.start_soon(self._reception.keepalive.run)
             root.start_soon(self._reception.expiry.run)
             root.start_soon(self._reload.run, hangups)
             if self._feed is not None:

@@ -23,9 +23,9 @@ from chatroom.pure.session import TYPING_FRAMES, TYPING_SECONDS, Session
 from chatroom.pure.tallies import Tallies
 from chatroom.pure.tokens import Identity, TokenTable
 from chatroom.site import Enquiry
+from chatroom.tasks.authorization import NOTICE_SECONDS
 from chatroom.tasks.outlet import MAX_UNANSWERED
 from chatroom.tasks.room import PAUSE_PER_MEMBER
-from chatroom.tasks.tenure import NOTICE_SECONDS
 from chatroom.values.codes import CloseCode, ErrorCode
 from chatroom.values.errors import CommandError
 from chatroom.values.http import Peer

@@ -180,12 +180,12 @@ async def test_a_client_is_let_in_talks_and_leaves(caplog: pytest.LogCaptureFixt
     async with open_desk() as desk:
         client = desk.call()
         await client.upgrade("alice")
-        assert (desk.places, len(desk.reception.lobby), len(desk.reception.tender)) == (1, 0, 1)
+        assert (desk.places, len(desk.reception.lobby), len(desk.reception.keepalive)) == (1, 0, 1)
         await client.send(say("hi") + masked(CLOSE, b"\x03\xe8"))
         await client.read_until(lambda _: False)
         await desk.wait_served(1)
         assert client.frames[-1] == Frame(CLOSE, b"\x03\xe8")
-        assert (desk.places, len(desk.reception.tender), desk.reception.drops) == (0, 0, {})
+        assert (desk.places, len(desk.reception.keepalive), desk.reception.drops) == (0, 0, {})
     (left,) = [record.fields for record in caplog.records if record.getMessage() == "LEAVE"]
     assert left == {"conn": 1, "username": "alice", "peer": "unix", "code": None, "drop": None}
 
@@ -275,7 +275,7 @@ async def test_a_cancelled_reception_leaves_nothing_behind() -> None:
             nursery.start_soon(partial(desk.reception.serve, ours, secure=False))
             await client.upgrade("alice")
             nursery.cancel_scope.cancel()
-        assert (desk.places, len(desk.reception.tender)) == (0, 0)
+        assert (desk.places, len(desk.reception.keepalive)) == (0, 0)
         assert ours.fileno() == -1
         await client.stream.aclose()
 

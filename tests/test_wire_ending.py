@@ -27,22 +27,22 @@ from tests.support.wires import LIMITS, Peer, end_of, library
 # The keepalive
 
 
-class Tended:
-    """A wire whose keepalive is tended, and which is read from or not."""
+class Timed:
+    """A wire whose keepalive is timed, and which is read from or not."""
 
     def __init__(self, peer: Peer, nursery: trio.Nursery) -> None:
         self.wire = peer.wire()
         self.peer = peer
         self.silent_at: float | None = None
         self.start = trio.current_time()
-        nursery.start_soon(self.tend)
+        nursery.start_soon(self.on_timer)
         self.reading = trio.CancelScope()
         self.nursery = nursery
 
-    async def tend(self) -> None:
+    async def on_timer(self) -> None:
         while True:
             try:
-                wait = self.wire.tend(trio.current_time())
+                wait = self.wire.on_timer(trio.current_time())
             except Silent:
                 self.silent_at = trio.current_time() - self.start
                 return
@@ -66,15 +66,15 @@ class Tended:
 
 
 @asynccontextmanager
-async def tended(*, direct: bool = True) -> AsyncIterator[Tended]:
+async def timed(*, direct: bool = True) -> AsyncIterator[Timed]:
     async with trio.open_nursery() as nursery:
-        yield Tended(Peer(direct=direct), nursery)
+        yield Timed(Peer(direct=direct), nursery)
         nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("direct", [True, False], ids=["direct", "tls"])
 async def test_a_silent_peer_is_pinged_and_then_given_up(direct: bool, autojump_clock: MockClock) -> None:
-    async with tended(direct=direct) as one:
+    async with timed(direct=direct) as one:
         one.read()
         assert await one.after(19.9) == 0
         assert await one.after(20.1) == 1
@@ -85,7 +85,7 @@ async def test_a_silent_peer_is_pinged_and_then_given_up(direct: bool, autojump_
 
 
 async def test_any_byte_that_comes_in_is_life(autojump_clock: MockClock) -> None:
-    async with tended() as one:
+    async with timed() as one:
         one.read()
         assert await one.after(30) == 1
         one.peer.arrive(masked(TEXT, b"x" * 100)[:1])
@@ -99,7 +99,7 @@ async def test_any_byte_that_comes_in_is_life(autojump_clock: MockClock) -> None
 
 
 async def test_bytes_newly_taken_are_life(autojump_clock: MockClock) -> None:
-    async with tended() as one:
+    async with timed() as one:
         one.read()
         for second in range(10, 200, 10):
             assert await one.after(second) == 0
@@ -109,7 +109,7 @@ async def test_bytes_newly_taken_are_life(autojump_clock: MockClock) -> None:
 
 
 async def test_a_peer_whom_we_do_not_read_is_not_given_up(autojump_clock: MockClock) -> None:
-    async with tended() as one:
+    async with timed() as one:
         assert await one.after(1000) == 0
         one.read()
         assert await one.after(1019) == 0
@@ -130,10 +130,10 @@ async def test_a_ping_that_is_not_out_yet_is_not_waited_for(autojump_clock: Mock
     async with trio.open_nursery() as nursery:
         nursery.start_soon(wire.receive_some)
         await trio.sleep(20)
-        assert wire.tend(trio.current_time()) == 15.0
+        assert wire.on_timer(trio.current_time()) == 15.0
         assert wire.pending, "half of the ping is out; whether the rest gets out is the flush's to watch"
         await trio.sleep(15)
-        assert wire.tend(trio.current_time()) == 20.0
+        assert wire.on_timer(trio.current_time()) == 20.0
         nursery.cancel_scope.cancel()
 
 

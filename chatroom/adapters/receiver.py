@@ -155,7 +155,7 @@ class Receiver(Outbound):
         await trio.lowlevel.checkpoint()
         return data
 
-    def tend(self, now: float) -> float:
+    def on_timer(self, now: float) -> float:
         """Do what the keepalive wants at `now`; return after how many seconds to call again.
 
         Sends a ping when it is due. Raises Silent when the peer hasn't answered one in time.

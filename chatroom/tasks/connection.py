@@ -20,12 +20,12 @@ from chatroom.adapters.transport import Stalled
 from chatroom.adapters.wire import Wire
 from chatroom.pure.pulse import Silent
 from chatroom.pure.query import SUBPROTOCOL
+from chatroom.tasks.authorization import Authorization
 from chatroom.tasks.broker import Broker
 from chatroom.tasks.ending import End, Ending
 from chatroom.tasks.handler import Handler
 from chatroom.tasks.reader import Reader
 from chatroom.tasks.stay import Member
-from chatroom.tasks.tenure import Tenure
 from chatroom.tasks.writer import Writer
 from chatroom.values.codes import CloseCode
 from chatroom.values.errors import Disconnect, Unavailable
@@ -56,7 +56,7 @@ class Opening:
 class Connection:
     """The tasks of one connection. `run` returns when it is over and its socket closed."""
 
-    __slots__ = ("_broker", "_handler", "_member", "_reader", "_wire", "_writer", "end", "tenure")
+    __slots__ = ("_broker", "_handler", "_member", "_reader", "_wire", "_writer", "authorization", "end")
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class Connection:
         handler: Handler,
         reader: Reader,
         writer: Writer,
-        tenure: Tenure,
+        authorization: Authorization,
         broker: Broker,
     ) -> None:
         self._wire = wire
@@ -77,7 +77,7 @@ class Connection:
         self._writer = writer
         self._broker = broker
         self.end = end
-        self.tenure = tenure
+        self.authorization = authorization
         wire.deliver_to(reader)
         end.listen(self._on_end)
 
@@ -85,10 +85,10 @@ class Connection:
         """Take no further command: the server stops."""
         self._handler.stop()
 
-    def tend(self, now: float) -> float:
+    def on_timer(self, now: float) -> float:
         """Look after the peer's signs of life; return after how many seconds to call again."""
         try:
-            return self._wire.tend(now)
+            return self._wire.on_timer(now)
         except Silent:
             self.end.ask(Ending(drop=Drop.SILENT, hard=True))
             return math.inf

@@ -15,11 +15,11 @@ from chatroom.adapters.engine import Engine
 from chatroom.pure import events
 from chatroom.pure.session import Decision, Reply, Session
 from chatroom.pure.tokens import Identity
+from chatroom.tasks.authorization import Authorization
 from chatroom.tasks.broker import Broker
 from chatroom.tasks.committer import AskMembers, Enter, Say, Type
 from chatroom.tasks.outlet import ConnectionOutlet
 from chatroom.tasks.stay import Member
-from chatroom.tasks.tenure import Tenure
 from chatroom.values.codes import ErrorCode
 from chatroom.values.commands import Authenticate, ListMembers, Post, ReadHistory, SwitchRoom, Typing
 from chatroom.values.errors import CommandError, Unavailable
@@ -43,13 +43,13 @@ class Handler:
     """Carries out what one client asks for. `stopped`: it begins nothing more."""
 
     __slots__ = (
+        "_authorization",
         "_broker",
         "_engine",
         "_member",
         "_outlet",
         "_renew",
         "_session",
-        "_tenure",
         "_who",
         "stopped",
     )
@@ -62,7 +62,7 @@ class Handler:
         outlet: ConnectionOutlet,
         broker: Broker,
         engine: Engine,
-        tenure: Tenure,
+        authorization: Authorization,
         renew: Callable[[Peer, str], Identity | None],
         who: Who,
     ) -> None:
@@ -71,7 +71,7 @@ class Handler:
         self._outlet = outlet
         self._broker = broker
         self._engine = engine
-        self._tenure = tenure
+        self._authorization = authorization
         self._renew = renew
         self._who = who
         self.stopped = False
@@ -79,7 +79,7 @@ class Handler:
     async def enter(self, since: int | None, epoch: str | None) -> None:
         """Enter the session's room; returns when `welcome` is on its way."""
         await self._command(Enter(self._member, self._session.room, since, epoch))
-        self._tenure.welcome()
+        self._authorization.welcome()
         note(logging.INFO, "JOIN", **self._who.fields(), room=self._session.room)
 
     def stop(self) -> None:
@@ -147,7 +147,7 @@ class Handler:
         if stay is not None and stay.room.name != self._session.room:
             note(logging.INFO, "SWITCH", **self._who.fields(), room=stay.room.name, left=self._session.room)
             self._session.enter_room(stay.room.name)
-            self._tenure.check_room()  # rights may have been taken anew while the switch was under way
+            self._authorization.check_room()  # rights may have been taken anew while the switch was under way
 
     async def _history(self, query: ReadHistory) -> bytes:
         stay = self._member.current
@@ -167,14 +167,14 @@ class Handler:
 
     async def _authenticate(self, token: str, cid: str | None) -> None:
         identity = self._renew(self._who.peer, token)
-        if identity is None or not self._tenure.is_for(identity):
+        if identity is None or not self._authorization.is_for(identity):
             error = CommandError(ErrorCode.FORBIDDEN, "Not a token for this name", cid=cid)
             await self._reply(events.error(error))
             return
-        self._tenure.renew(identity)
+        self._authorization.renew(identity)
         replied = self._outlet.expect_reply()
         self._outlet.reply(
             events.ack(cid) if identity.expires is None else events.renewed(identity.expires, cid)
         )
-        self._tenure.watch()  # behind the answer: `expiring` may follow at once
+        self._authorization.watch()  # behind the answer: `expiring` may follow at once
         await replied.wait()

@@ -14,6 +14,7 @@ from chatroom.pure.rights import Rights
 from chatroom.pure.session import Session
 from chatroom.pure.tokens import Identity
 from chatroom.reception import LONGEST_NAP
+from chatroom.tasks.authorization import Authorization
 from chatroom.tasks.connection import Connection, Opening
 from chatroom.tasks.ending import End, Ending
 from chatroom.tasks.handler import Handler, Who
@@ -21,8 +22,7 @@ from chatroom.tasks.outlet import ConnectionOutlet
 from chatroom.tasks.programme import Programme
 from chatroom.tasks.reader import Reader
 from chatroom.tasks.stay import Member
-from chatroom.tasks.tender import Tender
-from chatroom.tasks.tenure import Tenure
+from chatroom.tasks.timers import Timers
 from chatroom.tasks.writer import Writer
 from chatroom.values.http import Peer
 from chatroom.values.limits import Limits
@@ -82,7 +82,7 @@ class Caller:
             delivered=hall.broker.fanout.count,
         )
         self.session = Session(username, room, rights, limits)
-        self.tenure = Tenure(
+        self.authorization = Authorization(
             Identity(None, rights, "static", FIRST_KEY, expires),
             session=self.session,
             outlet=outlet,
@@ -95,7 +95,7 @@ class Caller:
             outlet=outlet,
             broker=hall.broker,
             engine=hall.engine,
-            tenure=self.tenure,
+            authorization=self.authorization,
             renew=renew,
             who=Who(next(house.numbers), username, PEER),
         )
@@ -115,7 +115,7 @@ class Caller:
             handler=handler,
             reader=self.reader,
             writer=self.writer,
-            tenure=self.tenure,
+            authorization=self.authorization,
             broker=hall.broker,
         )
         self.ending: Ending | None = None
@@ -123,15 +123,15 @@ class Caller:
         self.over_at: float | None = None
 
     async def run(self, opening: Opening, house: "House") -> None:
-        house.tender.add(self.connection)
-        self.tenure.watch()
+        house.keepalive.add(self.connection)
+        self.authorization.watch()
         try:
             self.ending = await self.connection.run(opening)
         except* Exception as group:
             self.error = group
         finally:
-            house.tender.remove(self.connection)
-            house.expiry.remove(self.tenure)
+            house.keepalive.remove(self.connection)
+            house.expiry.remove(self.authorization)
             self.over_at = trio.current_time()
 
     # What the test does as the client
@@ -180,9 +180,9 @@ class House:
         self.hall = hall
         self.pace = BucketStore(*pace)
         self.numbers = count(1)
-        self.tender = Tender()
+        self.keepalive = Timers()
         self.jump = 0.0
-        self.expiry = Tender(self.time_of_day, longest=LONGEST_NAP)
+        self.expiry = Timers(self.time_of_day, longest=LONGEST_NAP)
         self._nursery = nursery
 
     def time_of_day(self) -> float:
@@ -233,7 +233,7 @@ async def open_house(*, pace: tuple[float, int] = (0, 1), **options: Any) -> Asy
     """A house at work."""
     async with open_hall(**options) as hall, trio.open_nursery() as nursery:
         house = House(hall, nursery, pace)
-        nursery.start_soon(house.tender.run)
+        nursery.start_soon(house.keepalive.run)
         nursery.start_soon(house.expiry.run)
         yield house
         nursery.cancel_scope.cancel()

@@ -20,36 +20,36 @@ LEAST_WAIT = 0.05
 """Seconds. While a connection's clock stands still it asks again and again for what is left on it."""
 
 
-class Tended(Protocol):
+class Timed(Protocol):
     """What is looked after."""
 
-    def tend(self, now: float) -> float:
+    def on_timer(self, now: float) -> float:
         """Do what is due; return after how many seconds to call again, or infinity for never."""
         ...
 
 
-class Tender:
-    """Calls `tend` on all that were added and not removed."""
+class Timers:
+    """Calls `on_timer` on all that were added and not removed."""
 
     def __init__(self, clock: Callable[[], float] = trio.current_time, *, longest: float = math.inf) -> None:
         self._clock = clock
         self._longest = longest
-        self._due: list[tuple[float, int, Tended]] = []
+        self._due: list[tuple[float, int, Timed]] = []
         self._numbers = count()
-        self._plans: dict[Tended, int] = {}  # the number of the entry that counts
+        self._plans: dict[Timed, int] = {}  # the number of the entry that counts
         self._earlier = trio.Event()
 
     def __len__(self) -> int:
         return len(self._plans)
 
-    def add(self, tended: Tended) -> None:
-        """Look after `tended` from now on. May be called again, where what it would ask for has changed."""
-        self._plan(tended, self._clock())
+    def add(self, timed: Timed) -> None:
+        """Look after `timed` from now on. May be called again, where what it would ask for has changed."""
+        self._plan(timed, self._clock())
         self._forget_the_gone()
 
-    def remove(self, tended: Tended) -> None:
-        """Don't look after `tended` any more."""
-        self._plans.pop(tended, None)
+    def remove(self, timed: Timed) -> None:
+        """Don't look after `timed` any more."""
+        self._plans.pop(timed, None)
         self._forget_the_gone()
 
     def _forget_the_gone(self) -> None:
@@ -57,16 +57,16 @@ class Tender:
             self._due = [entry for entry in self._due if self._counts(entry)]
             heapq.heapify(self._due)
 
-    def _counts(self, entry: tuple[float, int, Tended]) -> bool:
+    def _counts(self, entry: tuple[float, int, Timed]) -> bool:
         return self._plans.get(entry[2]) == entry[1]
 
-    def _plan(self, tended: Tended, now: float) -> None:
-        wait = tended.tend(now)
+    def _plan(self, timed: Timed, now: float) -> None:
+        wait = timed.on_timer(now)
         if wait == math.inf:
-            self._plans.pop(tended, None)
+            self._plans.pop(timed, None)
             return
-        entry = (now + max(wait, LEAST_WAIT), next(self._numbers), tended)
-        self._plans[tended] = entry[1]
+        entry = (now + max(wait, LEAST_WAIT), next(self._numbers), timed)
+        self._plans[timed] = entry[1]
         heapq.heappush(self._due, entry)
         if self._due[0] is entry:
             self._earlier.set()

@@ -105,7 +105,7 @@ async def test_what_has_less_than_a_minute_left_is_told_so_behind_the_welcome(
 async def test_what_is_told_is_the_nearest_number_of_seconds(late: float, told: int) -> None:
     async with open_house() as house:
         alice = await call(house, expires=at(100))
-        alice.tenure.tend(at(130) - 60 + late)
+        alice.authorization.on_timer(at(130) - 60 + late)
         await trio.testing.wait_all_tasks_blocked()
         assert alice.named("expiring") == [{"event": "expiring", "data": {"in": told}}]
 
@@ -365,8 +365,8 @@ async def test_a_review_ends_who_has_no_right_any_more(
 ) -> None:
     async with open_house() as house:
         alice = await call(house)
-        assert alice.tenure.review(becomes(found)) == (expected is not None)
-        assert not alice.tenure.review(becomes(None)) or expected is None
+        assert alice.authorization.review(becomes(found)) == (expected is not None)
+        assert not alice.authorization.review(becomes(None)) or expected is None
         if expected is not None:
             await trio.testing.wait_all_tasks_blocked()
             assert alice.closed_with == expected
@@ -376,9 +376,9 @@ async def test_a_review_takes_rights_anew_for_who_stays() -> None:
     async with open_house() as house:
         alice = await call(house, rights=Rights.parse({"r": "r"}))
         await alice.send(say("one", "1"))
-        alice.tenure.review(becomes(static("alice", {"r": "rw"})))
+        alice.authorization.review(becomes(static("alice", {"r": "rw"})))
         await alice.send(say("two", "2"))
-        alice.tenure.review(becomes(static("alice", {"r": "r"})))
+        alice.authorization.review(becomes(static("alice", {"r": "r"})))
         await alice.send(say("three", "3"))
         assert alice.texts == ["two"]
         assert [each["cid"] for each in alice.named("error")] == ["1", "3"]
@@ -394,14 +394,14 @@ async def test_a_review_asks_of_the_token_that_was_shown_last() -> None:
             asked.append(identity.key)
             return identity
 
-        assert not alice.tenure.review(judge)
+        assert not alice.authorization.review(judge)
         assert asked == ["second"]
 
 
 async def test_a_review_may_set_an_end() -> None:
     async with open_house() as house:
         alice = await call(house)
-        assert not alice.tenure.review(becomes(token(at(10))))
+        assert not alice.authorization.review(becomes(token(at(10))))
         await trio.sleep(41)
         assert alice.closed_with == EXPIRED
 
@@ -423,7 +423,7 @@ async def test_who_loses_a_room_on_the_way_to_it_does_not_stay_there(
         alice = await call(house)
         await alice.send(command("switch_room", "s1", room="s"))
         await trio.sleep(5)
-        assert not alice.tenure.review(becomes(static("alice", rooms)))
+        assert not alice.authorization.review(becomes(static("alice", rooms)))
         await trio.sleep(10)
         assert alice.closed_with == expected
         assert bool(house.names_in("s")) == (expected is None)

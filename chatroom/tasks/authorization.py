@@ -30,8 +30,8 @@ REBOUND: Final = Disconnect(CloseCode.NOT_ALLOWED, "the token is bound to anothe
 NO_LONGER_HERE: Final = Disconnect(CloseCode.NOT_ALLOWED, "no longer allowed in this room")
 
 
-class Tenure:
-    """The right of one connection. `watch` has `tend` called when something is due, by the time of day."""
+class Authorization:
+    """The right of one connection. `watch` has `on_timer` called when that is due, by the time of day."""
 
     __slots__ = ("_end", "_notified", "_outlet", "_session", "_watch", "_welcomed", "identity")
 
@@ -42,7 +42,7 @@ class Tenure:
         session: Session,
         outlet: ConnectionOutlet,
         end: End,
-        watch: "Callable[[Tenure], None]",
+        watch: "Callable[[Authorization], None]",
     ) -> None:
         self.identity = identity
         self._session = session
@@ -61,7 +61,7 @@ class Tenure:
         """See to the end of the right from now on."""
         self._watch(self)
 
-    def tend(self, now: float) -> float:
+    def on_timer(self, now: float) -> float:
         """Do what is due at the time of day `now`; return after how many seconds to call again."""
         if self.identity.expires is None:
             return math.inf
