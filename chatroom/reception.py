@@ -14,6 +14,7 @@ from functools import lru_cache
 
 import trio
 
+from chatroom.adapters.arrivals import Arrivals
 from chatroom.adapters.engine import Engine
 from chatroom.adapters.frontdoor import receive
 from chatroom.adapters.tls import TlsTransport
@@ -94,11 +95,13 @@ class Reception:
         tls: ssl.SSLContext | None,
         proxies: Proxies,
         wall_clock: Callable[[], float],
+        arrivals: Arrivals | None = None,
     ) -> None:
         self._site = site
         self._limits = limits
         self.tls = tls
         self._proxies = proxies
+        self._arrivals = arrivals
         self.expiry = Timers(wall_clock, longest=LONGEST_NAP)
         self._assembly = Assembly(
             broker=broker, engine=engine, limits=limits, renew=entrance.renew, watch=self.expiry.add
@@ -142,7 +145,7 @@ class Reception:
 
     async def _begin(self, sock: socket.socket, *, secure: bool) -> SocketTransport | TlsTransport | None:
         """The transport of a socket; None if there is none to be had."""
-        plain = SocketTransport(sock, self._limits)
+        plain = SocketTransport(sock, self._limits, self._arrivals)
         if not secure:
             return plain
         assert self.tls is not None

@@ -3,7 +3,7 @@
     root nursery
     ├─ engine
     ├─ broker (with the committer and the openers of rooms)
-    ├─ keepalive of all connections, and the expiry of their tokens
+    ├─ arrivals, keepalive and expiring tokens of all connections
     ├─ keys from an address, where they come from one
     ├─ reload on SIGHUP
     ├─ an accepting task per listener
@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from chatroom import __version__
+from chatroom.adapters.arrivals import make_arrivals
 from chatroom.adapters.standard import say
 from chatroom.advice import advise
 from chatroom.credentials import key_feed_for, read_credentials
@@ -120,6 +121,7 @@ class Server:
         door = (verifiers, self._tallies, settings.origins, trio.current_time)
         entrance = Entrance(*door)
         self._site = self._make_site(entrance, Enquiry(*door))
+        self._arrivals = make_arrivals()
         self._reception = Reception(
             site=self._site,
             entrance=entrance,
@@ -129,6 +131,7 @@ class Server:
             tls=tls,
             proxies=Proxies(settings.trusted_proxies or frozenset()),
             wall_clock=time.time,
+            arrivals=self._arrivals,
         )
         self._reload = Reload(settings, verifiers, self._reception, feed)
 
@@ -148,6 +151,8 @@ class Server:
         async with trio.open_nursery() as root:
             await root.start(self._serve_engine)
             root.start_soon(self._run_broker)
+            if self._arrivals is not None:
+                root.start_soon(self._arrivals.run)
             root.start_soon(self._reception.keepalive.run)
             root.start_soon(self._reception.expiry.run)
             root.start_soon(self._reload.run, hangups)

@@ -105,13 +105,11 @@ async def test_how_much_is_read_at_a_time() -> None:
     peer = Peer()
     wire = peer.wire()
     peer.arrive(masked(PING))
-    await wire.receive_some(10)
-    peer.arrive(masked(PING))
-    await wire.receive_some()
+    await wire.receive_some(10)  # what the library would like is no measure for what is not for it
     wire.paced = True
     peer.arrive(masked(PING))
     await wire.receive_some(64 * 1024)
-    assert peer.asked_for == [10, 64 * 1024, 4096]
+    assert peer.asked_for == [64 * 1024, 4096]
 
 
 @pytest.mark.parametrize("direct", [True, False], ids=["direct", "tls"])

@@ -37,6 +37,7 @@ class Receiver(Outbound):
 
     __slots__ = (
         "_early",
+        "_failure",
         "_gate",
         "_head",
         "_inbound",
@@ -69,6 +70,7 @@ class Receiver(Outbound):
         self._inlet: Inlet
         self._pulse = Pulse(limits, trio.current_time())
         self._let_go = False  # the library is done with the stream
+        self._failure: OSError | None = None  # of a read in the Arrivals' task, for the one that waits
         self.ended = False
         self.paced = False
 
@@ -91,34 +93,52 @@ class Receiver(Outbound):
             await self._gate.wait()
         inbound, pulse = self._inbound, self._pulse
         while not self._let_go:
-            await self._deliver()  # also what was read before the end, or before a failure of the way out
+            if not inbound.control:
+                await self._deliver()  # also what was read before the end, or before the way out failed
             if inbound.control:
                 control, inbound.control = inbound.control, b""
                 return control
             if self.ended or self.broken or inbound.closed or inbound.fault is not None:
                 break
-            most = min(max_bytes or MOST, _PACED if self.paced else MOST)
             inbound.pause(pulse.listen(trio.current_time()))
-            data = None  # what came last is not kept while nothing comes
             try:
                 if inbound.since is None and self._transport.direct and not self._early:
                     # Where a connection spends its idle time: each coroutine more costs it memory.
-                    await self._transport.wait_arrival()
-                    data = self._transport.receive_nowait(most)
+                    await self._transport.wait_arrival(self._take)
+                    if self._failure is not None:
+                        raise self._failure
                 else:
-                    data = await self._receive_in_time(most)
+                    await self._receive_in_time()
             except (OSError, trio.ClosedResourceError):
                 self._break()
                 self._inlet.close()
                 raise trio.BrokenResourceError("the connection is broken") from None
             finally:
-                now = trio.current_time()
-                pulse.stop(now)
-            if data is not None:
-                self._note_arrival(data, now)
+                pulse.stop(trio.current_time())
         self._inlet.close()
         await trio.lowlevel.cancel_shielded_checkpoint()
         return b""
+
+    def _take(self) -> bool:
+        """Read, and hand on what has come; false if there is anything for the library's task to do."""
+        try:
+            data = self._transport.receive_nowait(self._most)
+        except OSError as failure:  # to be raised there
+            self._failure = failure
+            return False
+        if data is None:
+            return True
+        self._note_arrival(data, trio.current_time())
+        inbound, inlet = self._inbound, self._inlet
+        while not (inlet.crowded or self.ended):
+            if (message := inbound.next()) is None:
+                return not inbound.control and inbound.fault is None and inbound.since is None
+            inlet.take(message)
+        return False
+
+    @property
+    def _most(self) -> int:
+        return _PACED if self.paced else MOST
 
     def _note_arrival(self, data: bytes, now: float) -> None:
         if data:
@@ -138,15 +158,16 @@ class Receiver(Outbound):
             self._on_fault(inbound.fault)
             self._on_fault = nobody
 
-    async def _receive_in_time(self, most: int) -> bytes | None:
-        """Receive while a message is unfinished; None if it took too long."""
+    async def _receive_in_time(self) -> None:
+        """Receive, but no longer than an unfinished message may take."""
         inbound = self._inbound
         if inbound.since is None:
-            return await self._receive(most)
+            self._note_arrival(await self._receive(self._most), trio.current_time())
+            return
         with trio.move_on_at(inbound.since + self._limits.frame_seconds):
-            return await self._receive(most)
+            self._note_arrival(await self._receive(self._most), trio.current_time())
+            return
         inbound.give_up_waiting()
-        return None
 
     async def _receive(self, most: int) -> bytes:
         if not self._early:

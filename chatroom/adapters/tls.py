@@ -8,7 +8,7 @@ Does not know: frames, HTTP, certificates.
 """
 
 import ssl
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final
 
@@ -78,8 +78,8 @@ class TlsTransport:
     def receive_nowait(self, max_bytes: int) -> bytes | None:
         return None
 
-    def wait_arrival(self) -> Awaitable[None]:
-        return self._socket.wait_arrival()
+    def wait_arrival(self, take: Callable[[], bool]) -> Awaitable[None]:
+        return self._socket.wait_arrival(take)
 
     def unsent(self) -> int:
         return self._socket.unsent()

@@ -15,7 +15,7 @@ Does not know: frames, HTTP.
 import errno
 import socket
 import struct
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from fcntl import ioctl
 from termios import TIOCOUTQ
@@ -23,6 +23,7 @@ from typing import Any, Final, Protocol
 
 import trio
 
+from chatroom.adapters.arrivals import Arrivals
 from chatroom.values.errors import ChatroomError
 from chatroom.values.limits import Limits
 
@@ -60,8 +61,11 @@ class Transport(Protocol):
     def receive_nowait(self, max_bytes: int) -> bytes | None:
         """The same without waiting: None if nothing has arrived, and always where nothing is `direct`."""
 
-    def wait_arrival(self) -> Awaitable[None]:
-        """Wait until receive_nowait may have something. OSError or ClosedResourceError if broken."""
+    def wait_arrival(self, take: Callable[[], bool]) -> Awaitable[None]:
+        """Call `take` whenever receive_nowait may have something, until it returns false.
+
+        It may be called in another task. Fails with OSError or ClosedResourceError if broken, or as `take`.
+        """
 
     def unsent(self) -> int:
         """Bytes that the peer hasn't confirmed yet; 0 where that is not known."""
@@ -82,13 +86,14 @@ class Transport(Protocol):
 class SocketTransport:
     """A TCP or Unix connection."""
 
-    __slots__ = ("_patience", "_sock")
+    __slots__ = ("_arrivals", "_patience", "_sock")
 
     direct: Final = True
     torn: Final = False
 
-    def __init__(self, sock: socket.socket, limits: Limits) -> None:
-        """`sock` is from now on this object's alone."""
+    def __init__(self, sock: socket.socket, limits: Limits, arrivals: Arrivals | None = None) -> None:
+        """`sock` is from now on this object's alone. Without `arrivals` each task waits by itself."""
+        self._arrivals = arrivals
         self._sock = sock
         sock.setblocking(False)
         self._patience = limits.send_timeout
@@ -134,7 +139,7 @@ class SocketTransport:
         await trio.lowlevel.checkpoint()
         while (data := self.receive_nowait(max_bytes)) is None:
             try:
-                await self.wait_arrival()
+                await trio.lowlevel.wait_readable(self._sock)
             except trio.ClosedResourceError:
                 raise closed_error() from None
         return data
@@ -145,8 +150,16 @@ class SocketTransport:
         except BlockingIOError:
             return None
 
-    def wait_arrival(self) -> Awaitable[None]:
-        return trio.lowlevel.wait_readable(self._sock)  # noqa: ASYNC105  (awaited by the caller, to be one coroutine less)
+    def wait_arrival(self, take: Callable[[], bool]) -> Awaitable[None]:
+        if self._arrivals is not None:
+            return self._arrivals.wait(self._sock, take)
+        return self._wait_alone(take)
+
+    async def _wait_alone(self, take: Callable[[], bool]) -> None:
+        while True:
+            await trio.lowlevel.wait_readable(self._sock)
+            if not take():
+                return
 
     def unsent(self) -> int:
         buffer = bytearray(4)

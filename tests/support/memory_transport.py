@@ -84,11 +84,15 @@ class MemoryTransport:
     def receive_nowait(self, max_bytes: int) -> bytes | None:
         return self._receive(max_bytes) if self.direct else None
 
-    async def wait_arrival(self) -> None:
+    async def wait_arrival(self, take: Callable[[], bool]) -> None:
         """Like a kernel's: it is no wait when something has come, or the end has, or an error."""
         await trio.lowlevel.checkpoint()
-        while not self._readable:
-            await self._change.wait()
+        while True:
+            while not self._readable:
+                await self._change.wait()
+            if not take():
+                return
+            await trio.lowlevel.checkpoint()
 
     @property
     def _readable(self) -> bool:
