@@ -252,6 +252,25 @@ async def test_receiving_without_waiting(kind: str) -> None:
             assert await transport.receive_some(10) == b"hello"
 
 
+@pytest.mark.parametrize("kind", PAIRS)
+async def test_without_arrivals_each_waits_until_something_is_not_taken(kind: str) -> None:
+    async with plain(kind) as (transport, client), trio.open_nursery() as nursery:
+        got: list[bytes | None] = []
+
+        def take() -> bool:
+            got.append(transport.receive_nowait(10))
+            return got[-1] != b"last"
+
+        with trio.fail_after(5):
+            nursery.start_soon(transport.wait_arrival, take)
+            for data in (b"one", b"last"):
+                await client.send_all(data)
+                while got[-1:] != [data]:
+                    await trio.lowlevel.checkpoint()
+            while nursery.child_tasks:
+                await trio.lowlevel.checkpoint()
+
+
 async def test_a_tls_peer_that_says_goodbye_ends_the_stream_too() -> None:
     async with tls() as (transport, client), trio.open_nursery() as nursery:
         nursery.start_soon(client.unwrap)

@@ -46,7 +46,7 @@ class _Unfit(Exception):
 
 def _fetch(url: str) -> bytes:
     from http.client import HTTPException  # noqa: PLC0415  (slow to import, and rarely needed)
-    from urllib import error, request  # noqa: PLC0415
+    from urllib import error, request  # noqa: PLC0415  (likewise)
 
     class NoRedirects(request.HTTPRedirectHandler):
         def redirect_request(self, *_: object) -> None:
@@ -63,7 +63,7 @@ def _fetch(url: str) -> bytes:
         opener.add_handler(handler)
     headers = {"Accept": "application/jwk-set+json, application/json", "User-Agent": "chatroom"}
     try:
-        with opener.open(request.Request(url, headers=headers), timeout=DEADLINE_SECONDS) as answer:  # noqa: S310
+        with opener.open(request.Request(url, headers=headers), timeout=DEADLINE_SECONDS) as answer:  # noqa: S310  (https only)
             body: bytes = answer.read(MAX_BYTES + 1)
     except error.HTTPError as refusal:
         refusal.close()

@@ -4,8 +4,9 @@ Owns: the byte stream on its way in, and the clocks that run while the peer is l
 
 1. The library sees the vetted handshake first, and nothing else before its answer is out: it would drop
    bytes that came early, so they are replayed.
-2. Messages don't pass the library: the task in which it reads hands them to the inlet, at half the cost.
-   What it sees are control frames, each sound and whole, and none after the peer's close.
+2. Messages don't pass the library, which halves their cost: they are handed to the inlet, mostly in the task
+   of the Arrivals, which wakes that of the library only for what isn't a whole message or finds no room.
+   What the library sees are control frames, each sound and whole, and none after the peer's close.
 3. After a fault, a close or a failure of either direction the library reads the end of the stream, so that
    its reader ends quietly.
 4. The clocks of the keepalive and of an unfinished message run only while the library waits for input.
@@ -70,7 +71,7 @@ class Receiver(Outbound):
         self._inlet: Inlet
         self._pulse = Pulse(limits, trio.current_time())
         self._let_go = False  # the library is done with the stream
-        self._failure: OSError | None = None  # of a read in the Arrivals' task, for the one that waits
+        self._failure: OSError | None = None  # of a read in `_take`, to be raised in the library's task
         self.ended = False
         self.paced = False
 
@@ -123,7 +124,7 @@ class Receiver(Outbound):
         """Read, and hand on what has come; false if there is anything for the library's task to do."""
         try:
             data = self._transport.receive_nowait(self._most)
-        except OSError as failure:  # to be raised there
+        except OSError as failure:
             self._failure = failure
             return False
         if data is None:
