@@ -47,6 +47,7 @@ class Receiver(Outbound):
         "_limits",
         "_on_fault",
         "_pulse",
+        "close_replied",
         "ended",
         "paced",
     )
@@ -72,6 +73,7 @@ class Receiver(Outbound):
         self._pulse = Pulse(limits, trio.current_time())
         self._let_go = False  # the library is done with the stream
         self._failure: OSError | None = None  # of a read in `_take`, to be raised in the library's task
+        self.close_replied = False
         self.ended = False
         self.paced = False
 

@@ -10,14 +10,9 @@ last steps of a connection.
 Does not know: messages, rooms, who the peer is.
 """
 
-from collections.abc import Callable
-
 import trio
 
 from chatroom.adapters.receiver import MOST, Receiver, nobody
-from chatroom.adapters.transport import Transport
-from chatroom.values.errors import Disconnect
-from chatroom.values.limits import Limits
 
 _CLOSE_BYTE = 0x88
 _DRAIN_LOOK = 0.02  # seconds between two looks whether the peer has confirmed the last bytes,
@@ -36,22 +31,7 @@ class Wire(Receiver, trio.abc.Stream):
     `close_replied`: the library has answered the peer's close frame; nothing can be sent any more.
     """
 
-    __slots__ = ("close_replied",)
-
-    def __init__(
-        self,
-        transport: Transport,
-        limits: Limits,
-        *,
-        initial: bytes,
-        on_pending: Callable[[], None],
-        on_fault: Callable[[Disconnect], None],
-        binary: bool = False,
-    ) -> None:
-        super().__init__(
-            transport, limits, initial=initial, on_pending=on_pending, on_fault=on_fault, binary=binary
-        )
-        self.close_replied = False
+    __slots__ = ()
 
     # The stream that the library writes
 
