@@ -79,7 +79,7 @@ def test_joins_leaves_and_members_are_shown(visit: Visit) -> None:
     members(bob, "alice", "bob (you)")
     members(alice, "alice (you)", "bob")
     bob.press("Leave")
-    says(bob, "You have left.")
+    says(bob, "Not connected.")
     members(alice, "alice (you)")
     assert alice.log.locator(".note span").all_text_contents() == ["bob joined", "bob left"]
     bob.press("Connect")
