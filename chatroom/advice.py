@@ -21,15 +21,21 @@ def advise(settings: Settings, unbound: int) -> None:
     if settings.takes_development_tokens:
         hint = "anyone who can connect is let in under any name; see --tokens"
         note(logging.WARNING, "development_tokens", hint=hint)
-    elif unbound:
-        hint = "who holds one may take any name, so a name is only a name"
-        note(logging.WARNING, "unbound_tokens", count=unbound, hint=hint)
+    else:
+        advise_on_tokens(unbound)
     if settings.unknown_variables:
         note(logging.WARNING, "unknown_variables", names=" ".join(settings.unknown_variables))
     wanted = settings.limits.connections + SPARE_DESCRIPTORS
     limit = raise_descriptor_limit(wanted)
     if limit < wanted:
         note(logging.WARNING, "few_descriptors", limit=limit, wanted=wanted)
+
+
+def advise_on_tokens(unbound: int) -> None:
+    """Warn of `unbound` tokens, if there are any."""
+    if unbound:
+        hint = "who holds one may take any name, so a name is only a name"
+        note(logging.WARNING, "unbound_tokens", count=unbound, hint=hint)
 
 
 def raise_descriptor_limit(wanted: int) -> int:

@@ -7,19 +7,20 @@ Keys at an address are no file: a KeyFeed fetches them.
 import ssl
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from chatroom.adapters.files import read_file
 from chatroom.listeners import load_tls
 from chatroom.pure.claims import Expected
 from chatroom.pure.tokens import TokenTable, Verifier
 from chatroom.pure.webtokens import FixedKeys, Key, WebTokens
 from chatroom.pure.written import is_https
 from chatroom.settings import Settings
-from chatroom.values.errors import StartError
 
 if TYPE_CHECKING:
     from chatroom.adapters.keyfeed import KeyFeed
+
+MAX_TOKENS_FILE = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +86,7 @@ def key_feed_for(settings: Settings) -> "KeyFeed | None":
 
 
 def _read_tokens(path: str) -> TokenTable:
-    try:
-        source = Path(path).read_bytes()
-    except OSError as error:
-        raise StartError(f"--tokens {path} can't be read ({error.strerror}): give a TOML file") from None
-    return TokenTable.parse(source, path)
+    return TokenTable.parse(read_file("--tokens", path, most=MAX_TOKENS_FILE, kind="a TOML file"), path)
 
 
 def _read_keys(settings: Settings) -> tuple[Key, ...]:
@@ -101,4 +98,6 @@ def _read_keys(settings: Settings) -> tuple[Key, ...]:
     if settings.jwt_public_key is not None:
         return (keys.public_key(settings.jwt_public_key),)
     assert settings.jwt_jwks is not None
-    return keys.key_set(keys.read_file("--jwt-jwks", settings.jwt_jwks), f"--jwt-jwks {settings.jwt_jwks}")
+    return keys.key_set(
+        keys.read_key_file("--jwt-jwks", settings.jwt_jwks), f"--jwt-jwks {settings.jwt_jwks}"
+    )

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import trio
 
+from chatroom.advice import advise_on_tokens
 from chatroom.credentials import Credentials, names_of_credentials, read_credentials
 from chatroom.pure.tokens import Identity, Verifiers
 from chatroom.settings import Settings
@@ -89,7 +90,10 @@ class Reload:
             raise StartError(f"the files could not be read within {READ_SECONDS:g} seconds") from None
 
     def _take_over(self, credentials: Credentials) -> None:
+        unbound = self._verifiers.unbound
         self._verifiers.replace(credentials.verifiers)
         self._doors.tls = credentials.tls
         closed = self._doors.review(self._verifiers.review)
+        if self._verifiers.unbound > unbound:
+            advise_on_tokens(self._verifiers.unbound)
         note(logging.INFO, "reloaded", read=" ".join(names_of_credentials(self._settings)), closed=closed)

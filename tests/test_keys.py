@@ -14,7 +14,7 @@ from chatroom.adapters.keys import (
     MAX_KEYS,
     key_set,
     public_key,
-    read_file,
+    read_key_file,
     read_secret,
     secret_key,
     sign,
@@ -128,8 +128,8 @@ def test_what_is_signed_is_proven(file: Path) -> None:
     ("name", "why"), [("absent", "No such file"), (".", "directory"), ("\0", "null byte")]
 )
 def test_a_file_that_can_not_be_read(tmp_path: Path, name: str, why: str) -> None:
-    with pytest.raises(StartError, match=rf"^--jwt-jwks .*can't be read \(.*{why}.*give a readable file$"):
-        read_file("--jwt-jwks", f"{tmp_path}/{name}")
+    with pytest.raises(StartError, match=rf"^--jwt-jwks .*can't be read \(.*{why}.*give a file of keys$"):
+        read_key_file("--jwt-jwks", f"{tmp_path}/{name}")
 
 
 def test_a_file_without_an_end_is_refused() -> None:

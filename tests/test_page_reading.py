@@ -36,7 +36,8 @@ def settled(visitor: Visitor) -> None:
             const {top, bottom} = chunk.getBoundingClientRect();
             const view = $('scroll').getBoundingClientRect();
             const far = bottom < view.top - NEAR || top > view.bottom + NEAR;
-            return !chunk.nextSibling || !chunk.previousSibling || chunk.childElementCount === (far ? 0 : CHUNK);
+            const atEnd = !chunk.nextSibling || !chunk.previousSibling;
+            return atEnd || chunk.childElementCount === (far ? 0 : CHUNK);
         })"""
     )
 

@@ -102,6 +102,14 @@ async def test_what_the_files_say_counts_from_then_on(desk: Desk, said: Said) ->
     assert said() == [("INFO", "reloaded", {"read": "--tls-cert --tls-key --tokens", "closed": 1})]
 
 
+async def test_more_tokens_for_any_name_are_warned_of(desk: Desk, said: Said) -> None:
+    desk.tokens.write_text(OLD + NEW)
+    await desk.reload.reload()
+    await desk.reload.reload()
+    warnings = [(event, fields["count"]) for level, event, fields in said() if level == "WARNING"]
+    assert warnings == [("unbound_tokens", 2)], "once, since the second reload brought no more of them"
+
+
 async def test_files_that_have_not_changed_change_nothing_for_anybody(desk: Desk, said: Said) -> None:
     await desk.reload.reload()
     assert desk.known == {"old-secret"}
@@ -111,6 +119,7 @@ async def test_files_that_have_not_changed_change_nothing_for_anybody(desk: Desk
 
 async def test_where_no_file_is_named_there_is_nothing_to_do(tmp_path: Path, said: Said) -> None:
     desk = Desk(tmp_path, "--db", "none")
+    desk.verifiers.replace([TokenTable.development()])
     await desk.reload.reload()
     assert desk.known == {"dev-token"}
     assert not desk.doors.ended

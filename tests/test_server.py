@@ -469,6 +469,9 @@ async def test_a_token_file_that_can_not_be_read_is_told(tmp_path: Path) -> None
         f"--tokens {path} can't be read (No such file or directory): give a TOML file"
     )
     assert PEM in await why_not("--tokens", PEM)
+    assert await why_not("--tokens", "/dev/zero") == (
+        "--tokens /dev/zero is larger than 16,384 KiB: give a TOML file"
+    )
 
 
 async def test_a_certificate_that_can_not_be_used_is_told_before_anything_is_opened(tmp_path: Path) -> None:

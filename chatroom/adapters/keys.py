@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
+from chatroom.adapters.files import read_file
 from chatroom.adapters.pyjwt import import_pyjwt, require_cryptography
 from chatroom.pure.jose import MAX_KID, read_object
 from chatroom.pure.webtokens import Key
@@ -28,7 +29,7 @@ _KINDS = {"RSA": "RS256", "EC P-256": "ES256", "OKP Ed25519": "EdDSA"}
 
 def read_secret(path: str) -> bytes:
     """The secret in a file, without the white space at its end."""
-    secret = read_file("--jwt-secret-file", path).rstrip()
+    secret = read_key_file("--jwt-secret-file", path).rstrip()
     if len(secret) < SECRET_BYTES:
         raise StartError(
             f"--jwt-secret-file {path} has {len(secret)} bytes, without white space at its end, and a secret "
@@ -61,7 +62,7 @@ def public_key(path: str) -> Key:
     from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415  (there by now)
     from cryptography.hazmat.primitives.serialization import load_pem_public_key  # noqa: PLC0415
 
-    source = read_file("--jwt-public-key", path)
+    source = read_key_file("--jwt-public-key", path)
     if source.count(b"-----BEGIN ") == 1:
         with suppress(ValueError, TypeError, UnsupportedAlgorithm):
             return _public(load_pem_public_key(source), None)
@@ -166,14 +167,6 @@ def _fingerprint(algorithm: str, key: Any) -> str:
     return hashlib.sha256(algorithm.encode() + b" key " + material).hexdigest()[:16]
 
 
-def read_file(flag: str, path: str) -> bytes:
+def read_key_file(flag: str, path: str) -> bytes:
     """What a file of keys holds."""
-    try:
-        with open(path, "rb") as file:
-            source = file.read(MAX_FILE + 1)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise StartError(f"{flag} {path} can't be read ({reason}): give a readable file") from None
-    if len(source) > MAX_FILE:
-        raise StartError(f"{flag} {path} is larger than {MAX_FILE // 1024} KiB: give a file of keys")
-    return source
+    return read_file(flag, path, most=MAX_FILE, kind="a file of keys")
