@@ -81,7 +81,8 @@ def test_joins_leaves_and_members_are_shown(visit: Visit) -> None:
     bob.press("Leave")
     says(bob, "Not connected.")
     members(alice, "alice (you)")
-    assert alice.log.locator(".note span").all_text_contents() == ["bob joined", "bob left"]
+    told = alice.log.locator(".note span").all_text_contents()
+    assert [each.strip() for each in told] == ["bob joined", "bob left"]
     bob.press("Connect")
     members(alice, "alice (you)", "bob")
 
