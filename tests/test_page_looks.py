@@ -149,7 +149,7 @@ def test_motion_is_reduced_where_that_is_wished(visit: Visit) -> None:
     mark = alice.log.locator(".pending .mark")
     assert mark.evaluate("node => getComputedStyle(node).animationName") == "none"
     alice.page.emulate_media(reduced_motion="no-preference")
-    assert mark.evaluate("node => getComputedStyle(node).animationName") == "appear"
+    assert mark.evaluate("node => getComputedStyle(node).animationName") == "late"
 
 
 def test_text_from_right_to_left_code_and_links_are_shown_as_such(visit: Visit) -> None:
