@@ -238,3 +238,27 @@ def test_a_network_that_is_back_does_not_overrule_retry_after(visit: Visit) -> N
     alice.page.evaluate("say('busy'), tryLater(3600), window.dispatchEvent(new Event('online'))")
     alice.page.wait_for_timeout(1_500)
     assert alice.page.evaluate("state.phase") == "waiting"
+
+
+def test_a_message_that_the_server_can_not_take_fails_and_lets_the_others_through(visit: Visit) -> None:
+    """It is larger than a frame may be (1009), and would be sent again with every new connection."""
+    alice = visit().connect("alice", "large")
+    alice.say("é" * 40_000)
+    alice.log.get_by_text("not sent: ").wait_for()
+    alice.say("small")
+    alice.log.locator(".sent", has_text="small").wait_for()
+    alice.page.reload()
+    alice.connect("alice", "large")
+    alice.text("small").wait_for()
+    alice.press("Discard")
+    counts(alice.log.locator(".failed"), 0)
+
+
+def test_who_types_right_after_sending_is_seen(visit: Visit) -> None:
+    alice = visit().connect("alice", "again")
+    bob = visit().connect("bob", "again")
+    alice.field("Message").press_sequentially("hello")
+    alice.field("Message").press("Enter")
+    bob.text("hello").wait_for()
+    alice.field("Message").press_sequentially("and")
+    bob.page.get_by_text("alice is typing…").wait_for(timeout=2_000)

@@ -1,0 +1,119 @@
+"""What a reader keeps when the window, the font or the form changes: the place, the end, the focus."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.browser import Visit, Visitor, says
+from tests.test_page_reading import GAP, drawn, hear, say_many, settled
+
+WIDE = {"width": 1100, "height": 700}
+OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+FOCUS = "document.activeElement.id || document.activeElement.textContent"
+
+
+def still(visitor: Visitor) -> None:
+    """Wait until a change of the window has gone through layout, observers and frames."""
+    visitor.page.evaluate(
+        """async () => {
+            for (let frame = 0; frame < 6; frame++) await new Promise(requestAnimationFrame);
+        }"""
+    )
+
+
+@pytest.mark.parametrize("width", [1000, 700, 640, 400])
+def test_the_row_in_view_stays_there_when_the_window_gets_narrow(visit: Visit, width: int) -> None:
+    alice = visit(viewport=WIDE).connect("alice", f"narrow-{width}")
+    say_many(visit().connect("bob", f"narrow-{width}"), 200, " " + "and so on " * 12)
+    drawn(alice)
+    alice.page.evaluate("$('scroll').scrollTop = $('scroll').scrollHeight / 2")
+    settled(alice)
+    still(alice)
+    alice.page.evaluate("window.row = document.elementFromPoint(600, 350).closest('.message')")
+    alice.page.set_viewport_size({"width": width, "height": 700})
+    still(alice)
+    top, bottom = alice.page.evaluate("[row.getBoundingClientRect().top, row.getBoundingClientRect().bottom]")
+    assert bottom > 0
+    assert top < 700
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ((1280, 720), (641, 700)),
+        ((1280, 720), (700, 720)),
+        ((800, 600), (1280, 400)),
+        ((1024, 768), (375, 667)),
+    ],
+)
+def test_who_is_at_the_end_stays_there_when_the_window_changes(
+    visit: Visit, before: tuple[int, int], after: tuple[int, int]
+) -> None:
+    alice = visit(viewport=dict(zip(("width", "height"), before, strict=True))).connect(
+        "alice", f"resized-{before[0]}-{after[0]}"
+    )
+    say_many(visit().connect("bob", f"resized-{before[0]}-{after[0]}"), 60, " " + "and so on " * 12)
+    drawn(alice)
+    alice.page.set_viewport_size(dict(zip(("width", "height"), after, strict=True)))  # type: ignore[arg-type]
+    still(alice)
+    assert alice.page.evaluate(GAP) < 2
+    assert alice.page.evaluate("state.following")
+
+
+@pytest.mark.parametrize("width", [1280, 1024, 1001, 800, 641, 375])
+def test_text_grows_with_the_readers_own_font(visit: Visit, width: int) -> None:
+    alice = visit(viewport={"width": width, "height": 700}).connect("alice", f"font-{width}")
+    alice.say("readable")
+    alice.text("readable").wait_for()
+    alice.page.evaluate("document.documentElement.style.fontSize = '200%'")  # as by the browser's settings
+    still(alice)
+    assert alice.text("readable").evaluate("node => getComputedStyle(node).fontSize") == "32px"
+    assert alice.page.evaluate(OVERFLOW) <= 0
+    box = alice.text("readable").bounding_box()
+    assert box is not None
+    assert box["width"] > 100, "there is room for the text"
+    send = alice.page.get_by_role("button", name="Send", exact=True).bounding_box()
+    assert send is not None
+    assert send["x"] + send["width"] <= width
+
+
+def test_the_focus_is_not_lost_with_what_had_it(visit: Visit) -> None:
+    alice = visit(viewport=WIDE).connect("alice", "focus")
+    hear(alice, {"event": "expiring", "data": {"in": 60}})
+    alice.field("Token").fill("token-alice")
+    alice.field("Token").press("Enter")
+    says(alice, "Your token has been renewed.")
+    assert alice.page.evaluate(FOCUS) == "message"
+    alice.page.evaluate("state.room.more = true, state.room.loading = null, render()")  # by hand only
+    alice.page.get_by_role("button", name="Load older").press("Enter")
+    alice.page.get_by_role("button", name="Load older").wait_for(state="hidden")
+    still(alice)
+    assert alice.page.evaluate(FOCUS) == "message"
+
+
+def test_a_recent_room_keeps_the_focus_while_messages_are_counted(visit: Visit) -> None:
+    alice = visit(viewport=WIDE).connect("alice", "first")
+    alice.switch("second")
+    says(alice, "Connected to #second as alice.")
+    bob = visit().connect("bob", "second")
+    say_many(bob, 60)
+    alice.text("message 59").wait_for()
+    alice.page.evaluate("$('scroll').scrollTop = 0")
+    alice.page.get_by_role("button", name="first", exact=True).focus()
+    bob.say("one more")
+    alice.page.get_by_role("button", name="1 new").wait_for()
+    assert alice.page.evaluate(FOCUS) == "first"
+    assert alice.page.get_by_role("navigation").get_by_text("1", exact=True).is_visible()
+
+
+@pytest.mark.parametrize("width", [320, 375, 640, 1000])
+def test_recent_rooms_are_within_reach_on_a_small_screen(visit: Visit, width: int) -> None:
+    alice = visit(viewport={"width": width, "height": 700}).connect("alice", "here")
+    rooms = alice.page.get_by_role("navigation")
+    assert not rooms.is_visible(), "one room needs no list"
+    for number in range(7):
+        alice.switch(f"a-room-with-a-longer-name-{number}")
+        says(alice, f"Connected to #a-room-with-a-longer-name-{number} as alice.")
+    assert alice.page.evaluate(OVERFLOW) <= 0
+    rooms.get_by_role("button", name="here", exact=True).click()
+    says(alice, "Connected to #here as alice.")
