@@ -15,6 +15,9 @@ def test_odd_and_unknown_events_are_ignored(visit: Visit) -> None:
         alice.page.evaluate("event => receive(JSON.stringify({event}))", name)
     alice.say("fine")
     alice.text("fine").wait_for()
+    alice.forgive(
+        "console: SyntaxError", "console: TypeError"
+    )  # told to whoever looks there, and to nobody else
 
 
 def test_rare_events_are_shown(visit: Visit) -> None:

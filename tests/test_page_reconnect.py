@@ -218,7 +218,7 @@ def test_what_could_not_be_recovered_is_said_where_it_is_missing(visit: Visit) -
     assert alice.log.locator(".text").all_text_contents() == ["m900"]
     alice.page.evaluate(
         """() => {
-            state.asked.set('h', {event: 'history', room: state.room});
+            state.asked.set('h', {event: 'history', room: state.room, before: 900});
             const messages = [898, 899].map(id => ({id, ts: 10 ** 12, username: 'bob', text: `m${id}`}));
             receive(JSON.stringify({event: 'history', data: {messages, more: false}, cid: 'h'}));
         }"""

@@ -120,11 +120,11 @@ def answers(visitor: Visitor, *given: tuple[int, str, dict[str, str]]) -> list[s
     ("status", "body", "words"),
     [
         (400, "Bad name: room must not be empty", "This name can't be used: room must not be empty"),
-        (400, "Contradictory tokens", "The server answered 400: Contradictory tokens"),
+        (400, "Contradictory tokens", "You are not let in: Contradictory tokens"),
         (401, "Unauthorized", "This token is not valid."),
         (403, "No right to this room", "You are not let in: No right to this room"),
         (404, "Not Found", "There is no chatroom at "),
-        (405, "Method Not Allowed", "The server answered 405: Method Not Allowed"),
+        (405, "Method Not Allowed", "You are not let in: Method Not Allowed"),
         (200, "<html>", "There is no chatroom at "),
     ],
 )
