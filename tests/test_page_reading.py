@@ -317,5 +317,5 @@ def test_notifications_that_are_not_allowed_are_not_promised(visit: Visit, answe
     alice.press("Notifications")
     box = alice.page.get_by_label("Show a notification")
     box.click()
-    alice.page.get_by_text("Your browser does not allow notifications here.").wait_for()
+    alice.page.get_by_text("Your browser allows no notifications here.").wait_for()
     assert not box.is_checked()
