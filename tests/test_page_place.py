@@ -83,12 +83,12 @@ def test_the_focus_is_not_lost_with_what_had_it(visit: Visit) -> None:
     alice.field("Token").fill("token-alice")
     alice.field("Token").press("Enter")
     says(alice, "Your token has been renewed.")
-    assert alice.page.evaluate(FOCUS) == "message"
+    assert alice.page.evaluate(FOCUS) == "scroll"
     alice.page.evaluate("state.room.more = true, state.room.loading = null, render()")  # by hand only
     alice.page.get_by_role("button", name="Load older").press("Enter")
     alice.page.get_by_role("button", name="Load older").wait_for(state="hidden")
     still(alice)
-    assert alice.page.evaluate(FOCUS) == "message"
+    assert alice.page.evaluate(FOCUS) == "scroll"
 
 
 def test_a_recent_room_keeps_the_focus_while_messages_are_counted(visit: Visit) -> None:
@@ -117,3 +117,35 @@ def test_recent_rooms_are_within_reach_on_a_small_screen(visit: Visit, width: in
     assert alice.page.evaluate(OVERFLOW) <= 0
     rooms.get_by_role("button", name="here", exact=True).click()
     says(alice, "Connected to #here as alice.")
+
+
+def test_what_is_typed_into_a_field_that_goes_is_said_to_nobody(visit: Visit) -> None:
+    """Half of a token, when the connection is lost in the middle of it."""
+    alice = visit(viewport=WIDE).connect("alice", "half")
+    hear(alice, {"event": "expiring", "data": {"in": 60}})
+    alice.field("Token").press_sequentially("sec")
+    alice.page.evaluate("lost(1012, 'server is restarting')")
+    alice.field("Token").wait_for(state="hidden")
+    still(alice)
+    alice.page.keyboard.type("ret")
+    alice.page.keyboard.press("Enter")
+    assert alice.field("Message").input_value() == ""
+    says(alice, "Connected to #half as alice.")
+    assert alice.log.locator(".text").count() == 0
+
+
+def test_an_edit_of_the_form_ends_the_attempt_with_what_stood_there(visit: Visit) -> None:
+    alice = visit(from_file=True)
+    alice.field("Server").fill("ws://127.0.0.1:1")
+    alice.field("Username").fill("alice")
+    alice.field("Token").fill("token-alice")
+    alice.press("Connect")
+    says(alice, "can't be reached. Trying again")
+    alice.field("Token").press_sequentially("x")
+    assert alice.page.evaluate("state.phase") == "idle"
+    alice.overlook(
+        "console: Failed to load resource",
+        "request to http://127.0.0.1:1/",
+        "console: WebSocket",
+        "request to ws://127.0.0.1:1/",
+    )
