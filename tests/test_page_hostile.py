@@ -12,6 +12,8 @@ from tests.support.browser import Visit, Visitor, counts, says
 from tests.test_page_reading import drawn, hear, settled
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from playwright.sync_api import Page
 
 FEED = """([from, before, text]) => {
@@ -141,7 +143,9 @@ def leaves_by_touchpad(page: Page) -> None:
 @pytest.mark.parametrize(
     ("leaves", "pause"), [(leaves_by_arrow, 100), (leaves_by_touchpad, 100), (leaves_by_touchpad, 20)]
 )
-def test_a_reader_can_leave_the_end_while_messages_stream_in(visit: Visit, leaves, pause) -> None:  # type: ignore[no-untyped-def]
+def test_a_reader_can_leave_the_end_while_messages_stream_in(
+    visit: Visit, leaves: Callable[[Page], None], pause: int
+) -> None:
     alice = visit().connect("alice", "stream")
     feed(alice, 1, 101)
     drawn(alice)
