@@ -6,7 +6,7 @@ import json
 import ssl
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -193,13 +193,13 @@ def test_nothing_is_smuggled_through_it(behind: Behind) -> None:
         head("GET / HTTP/1.1", *upgrade, ("Content-Length", size)) + inner,
         head(f"GET /?token={SECRET} HTTP/1.1", *upgrade[1:], ("Host", "a"), ("Content-Length", size)) + inner,
     ):
-        raw = Raws(house.proxy.connect(ALICE))
-        raw.send(attack)
-        assert raw.read_answer().status != 101, attack
-        for _ in range(3):
-            answer = house.call(BOB, head("GET /healthz HTTP/1.1", HOST))
-            assert (answer.status, answer.body) == (200, b"ok\n"), attack
-        raw.close()
+        with closing(Raws(house.proxy.connect(ALICE))) as raw:
+            raw.send(attack)
+            # The body may be cut short: the proxy ends it where it finds the request's own malformed.
+            assert raw.read_answer(bodiless=True).status != 101, attack
+            for _ in range(3):
+                answer = house.call(BOB, head("GET /healthz HTTP/1.1", HOST))
+                assert (answer.status, answer.body) == (200, b"ok\n"), attack
     assert "stowaway" not in house.server.stderr
     assert house.knock(ALICE, f"/?token={STOWAWAY}&username=stowaway") == 101
     await_true(lambda: "stowaway" in house.server.stderr, "it would have been seen")
