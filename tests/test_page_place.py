@@ -60,6 +60,30 @@ def test_who_is_at_the_end_stays_there_when_the_window_changes(
     assert alice.page.evaluate("state.following")
 
 
+def test_the_end_key_leads_to_the_end_while_messages_stream_in(visit: Visit) -> None:
+    """The browser scrolls there by and by, to where the end was when the key was pressed."""
+    alice = visit(viewport=WIDE).connect("alice", "endless")
+    say_many(visit().connect("bob", "endless"), 60)
+    alice.text("message 59").wait_for()
+    alice.page.evaluate("$('scroll').scrollTop = 0")
+    alice.page.get_by_role("button", name="To the end").wait_for()
+    alice.page.evaluate(
+        """() => {
+            let id = state.room.lastId;
+            const say = () => { id += 1; receive(JSON.stringify(
+                {event: 'message', data: {username: 'carol', text: 'on'}, id, ts: 1.7e12})); };
+            const more = () => { say(); if (id < 400) requestAnimationFrame(more); };
+            more();
+        }"""
+    )
+    alice.page.evaluate("$('scroll').focus()")
+    alice.page.keyboard.press("End")
+    alice.page.wait_for_function("() => state.room.lastId === 400")
+    still(alice)
+    assert alice.page.evaluate("state.following")
+    assert abs(alice.page.evaluate(GAP)) < 2
+
+
 @pytest.mark.parametrize("width", [1280, 1024, 1001, 800, 641, 375])
 def test_text_grows_with_the_readers_own_font(visit: Visit, width: int) -> None:
     alice = visit(viewport={"width": width, "height": 700}).connect("alice", f"font-{width}")
@@ -114,6 +138,10 @@ def test_recent_rooms_are_within_reach_on_a_small_screen(visit: Visit, width: in
     for number in range(7):
         alice.switch(f"a-room-with-a-longer-name-{number}")
         says(alice, f"Connected to #a-room-with-a-longer-name-{number} as alice.")
+        current = alice.page.locator("[aria-current]").bounding_box()
+        assert current is not None
+        assert current["x"] >= -1, "where one is, is in view"
+        assert current["x"] + current["width"] <= width + 1
     assert alice.page.evaluate(OVERFLOW) <= 0
     rooms.get_by_role("button", name="here", exact=True).click()
     says(alice, "Connected to #here as alice.")

@@ -125,6 +125,7 @@ def answers(visitor: Visitor, *given: tuple[int, str, dict[str, str]]) -> list[s
         (400, "Contradictory tokens", "You are not let in: Contradictory tokens"),
         (401, "Unauthorized", "This token is not valid."),
         (403, "No right to this room", "You are not let in: No right to this room"),
+        (403, "", "You are not let in: 403."),
         (404, "Not Found", "There is no chatroom at "),
         (405, "Method Not Allowed", "You are not let in: Method Not Allowed"),
         (200, "<html>", "There is no chatroom at "),
