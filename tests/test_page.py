@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.browser import Visit, counts, members, says
+from tests.support.browser import Visit, counts, members, says, stop_clock
 
 HOSTILE_TEXTS = (
     "<img src=x onerror=alert(1)>",
@@ -114,13 +114,14 @@ def test_a_room_that_can_not_be_entered_is_said(visit: Visit) -> None:
 def test_typing_comes_and_goes(visit: Visit) -> None:
     alice = visit().connect("alice", "typing")
     bob = visit().connect("bob", "typing")
+    for visitor in (alice, bob):
+        stop_clock(visitor)  # so that no mark goes by its age
     bob.field("Message").press_sequentially("hi")
     mark = alice.page.get_by_text("bob is typing…")
     mark.wait_for()
     bob.field("Message").press("Enter")
     mark.wait_for(state="detached")
-    bob.page.wait_for_timeout(3_000)  # the pace of the protocol: one mark in 3 s
     bob.field("Message").press_sequentially("hm")
     mark.wait_for()
-    bob.field("Message").fill("")
+    bob.field("Message").fill("")  # the fourth typing frame: as many pass in 3 s
     mark.wait_for(state="detached")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.support.browser import Visit, members, says
+from tests.support.browser import Visit, members, says, stop_clock
 
 
 def test_odd_and_unknown_events_are_ignored(visit: Visit) -> None:
@@ -61,8 +61,10 @@ def test_an_unavailable_store_is_asked_again_with_the_same_cid(visit: Visit) -> 
 def test_a_dismissal_is_final(visit: Visit) -> None:
     alice = visit().connect("alice", "dismissed")
     sockets = len(alice.requests)
+    stop_clock(alice)
     alice.page.evaluate("lost(4503, 'No longer allowed')")
     says(alice, "The server has closed the connection: No longer allowed.")
     alice.field("Token").wait_for()
+    alice.page.clock.run_for(120_000)
     assert alice.page.evaluate("state.phase") == "idle"
     assert len(alice.requests) == sockets

@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.browser import Visit, Visitor, counts, says
+from tests.support.browser import Visit, Visitor, counts, says, still, stop_clock
 from tests.test_page_reading import drawn, hear, settled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from playwright.sync_api import Page
 
 FEED = """([from, before, text]) => {
     for (let id = from; id < before; id++) receive(JSON.stringify(
@@ -46,7 +44,7 @@ def test_a_history_that_is_refused_is_not_asked_for_in_a_loop(visit: Visit) -> N
             window.asked = 0;
             transmit = (event, data, cid) => {
                 asked += event === 'history';
-                if (event === 'history') setTimeout(() => receive(JSON.stringify({event: 'error',
+                if (event === 'history') queueMicrotask(() => receive(JSON.stringify({event: 'error',
                     data: {message: 'Try later'}, code: 'unavailable', retry: true, cid})));
             };
             state.room.more = true;
@@ -54,8 +52,8 @@ def test_a_history_that_is_refused_is_not_asked_for_in_a_loop(visit: Visit) -> N
         }"""
     )
     says(alice, "Older messages can't be loaded")
-    alice.page.wait_for_timeout(1_000)
-    assert alice.page.evaluate("asked") < 5
+    still(alice, 20)  # it would ask in every frame
+    assert alice.page.evaluate("asked") == 1
 
 
 def test_a_message_that_failed_stands_under_its_own_name(visit: Visit) -> None:
@@ -82,9 +80,10 @@ def test_the_place_is_kept_while_another_room_is_tried_in_vain(visit: Visit) -> 
     alice.page.evaluate("lost(4503, 'gone')")
     alice.enter("alice", room="x" * 65)
     says(alice, "This name can't be used")
-    alice.page.wait_for_timeout(200)
+    still(alice)
     alice.page.evaluate("state.session.room = 'place', render()")
-    alice.page.wait_for_timeout(500)
+    still(alice)
+    settled(alice)
     assert abs(alice.page.evaluate("$('scroll').scrollHeight") - height) < 2
     alice.forgive("console: Failed to load resource")
 
@@ -94,7 +93,7 @@ def test_who_comes_back_after_thousands_of_messages_sees_the_newest_at_once(visi
     feed(alice, 1, 51)
     drawn(alice)
     feed(alice, 51, 5_051)  # as while the tab was hidden, where frames are a second or a minute apart
-    alice.page.wait_for_timeout(1_000)
+    still(alice)  # too few frames for all of them
     assert alice.page.evaluate("view.to === state.room.start + state.room.log.length")
 
 
@@ -112,8 +111,7 @@ def test_a_frame_that_never_comes_does_not_stop_a_hidden_tab(visit: Visit) -> No
         }"""
     )
     feed(alice, 1, 2)
-    alice.page.wait_for_timeout(1_500)
-    assert alice.page.title() == "(1) #paused · chatroom"
+    alice.page.wait_for_function("() => document.title === '(1) #paused · chatroom'", polling=50)
 
 
 def test_tall_messages_do_not_push_the_newest_out_of_reach(visit: Visit) -> None:
@@ -121,45 +119,52 @@ def test_tall_messages_do_not_push_the_newest_out_of_reach(visit: Visit) -> None
     alice = visit().connect("alice", "tall")
     feed(alice, 1, 381, "a" + "\n" * 3_997 + "b")
     feed(alice, 381, 382, "the newest")
-    alice.page.wait_for_function("() => view.to === state.room.start + state.room.log.length")
-    alice.text("the newest").wait_for(state="attached")
-    alice.page.wait_for_timeout(500)
+    drawn(alice)
+    settled(alice)
+    still(alice)
     row = alice.text("the newest").evaluate("row => row.getBoundingClientRect().bottom")
     assert row <= alice.page.evaluate(BOTTOM)
 
 
-def leaves_by_arrow(page: Page) -> None:
-    page.evaluate("$('scroll').focus()")
-    page.keyboard.press("ArrowUp")
+def leaves_by_arrow(visitor: Visitor) -> None:
+    visitor.page.evaluate("$('scroll').focus()")
+    visitor.page.keyboard.press("ArrowUp")
 
 
-def leaves_by_touchpad(page: Page) -> None:
-    page.mouse.move(500, 300)
+def leaves_by_touchpad(visitor: Visitor) -> None:
+    visitor.page.mouse.move(500, 300)
     for _ in range(15):
-        page.mouse.wheel(0, -8)
-        page.wait_for_timeout(16)
+        visitor.page.mouse.wheel(0, -8)
+        still(visitor, 1)
 
 
 @pytest.mark.parametrize(
-    ("leaves", "pause"), [(leaves_by_arrow, 100), (leaves_by_touchpad, 100), (leaves_by_touchpad, 20)]
+    ("leaves", "every"), [(leaves_by_arrow, 6), (leaves_by_touchpad, 6), (leaves_by_touchpad, 1)]
 )
 def test_a_reader_can_leave_the_end_while_messages_stream_in(
-    visit: Visit, leaves: Callable[[Page], None], pause: int
+    visit: Visit, leaves: Callable[[Visitor], None], every: int
 ) -> None:
+    """A message comes with every so many frames."""
     alice = visit().connect("alice", "stream")
     feed(alice, 1, 101)
     drawn(alice)
     alice.page.evaluate(
-        """pause => {
-            let id = 100;
-            setInterval(() => { id += 1; receive(JSON.stringify(
-                {event: 'message', data: {username: 'bob', text: 'on'}, id, ts: 1.7e12})); }, pause);
+        """every => {
+            let [id, frame] = [100, 0];
+            const hear = () => { id += 1; receive(JSON.stringify(
+                {event: 'message', data: {username: 'bob', text: 'on'}, id, ts: 1.7e12})); };
+            const next = () => {
+                if (++frame % every === 0) hear();
+                requestAnimationFrame(next);
+            };
+            next();
         }""",
-        pause,
+        every,
     )
-    alice.page.wait_for_timeout(300)
-    leaves(alice.page)
-    alice.page.wait_for_timeout(500)
+    still(alice, 20)
+    leaves(alice)
+    alice.page.wait_for_function("() => !state.following")
+    still(alice, 30)
     assert not alice.page.evaluate("state.following")
 
 
@@ -178,7 +183,7 @@ def test_a_broken_memory_breaks_nothing(visit: Visit, storage: str, key: str, va
     alice.page.evaluate(f"([key, value]) => {storage}.setItem(`chatroom.${{key}}`, value)", [key, value])
     alice.page.reload()
     alice.connect("alice", "memory")
-    alice.page.wait_for_timeout(100)
+    still(alice)
 
 
 @pytest.mark.parametrize(
@@ -197,7 +202,7 @@ def test_a_broken_memory_breaks_nothing(visit: Visit, storage: str, key: str, va
 def test_an_odd_frame_stops_nothing(visit: Visit, frame: dict[str, object]) -> None:
     alice = visit().connect("alice", "odd")
     alice.page.evaluate("text => { receive(text); }", json.dumps(frame))
-    alice.page.wait_for_timeout(100)
+    still(alice)
     feed(alice, 2, 3)
     alice.text("message 2").wait_for()
     alice.overlook("console: TypeError")
@@ -235,13 +240,14 @@ def test_what_waits_goes_out_when_a_switch_came_to_nothing(visit: Visit) -> None
         }"""
     )
     alice.page.wait_for_function("() => !state.wish")
-    alice.log.locator(".sent", has_text="waits").wait_for(timeout=2_000)
+    alice.log.locator(".sent", has_text="waits").wait_for()
 
 
 def test_a_network_that_is_back_does_not_overrule_retry_after(visit: Visit) -> None:
     alice = visit().connect("alice", "patience")
+    stop_clock(alice)
     alice.page.evaluate("say('busy'), tryLater(3600), window.dispatchEvent(new Event('online'))")
-    alice.page.wait_for_timeout(1_500)
+    alice.page.clock.run_for(3_500_000)
     assert alice.page.evaluate("state.phase") == "waiting"
 
 
@@ -262,8 +268,10 @@ def test_a_message_that_the_server_can_not_take_fails_and_lets_the_others_throug
 def test_who_types_right_after_sending_is_seen(visit: Visit) -> None:
     alice = visit().connect("alice", "again")
     bob = visit().connect("bob", "again")
+    for visitor in (alice, bob):
+        stop_clock(visitor)  # so that neither age brings the mark, nor takes it away
     alice.field("Message").press_sequentially("hello")
     alice.field("Message").press("Enter")
     bob.text("hello").wait_for()
     alice.field("Message").press_sequentially("and")
-    bob.page.get_by_text("alice is typing…").wait_for(timeout=2_000)
+    bob.page.get_by_text("alice is typing…").wait_for()

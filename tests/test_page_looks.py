@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tests.support import screenshots
-from tests.support.browser import PAGE, Visit, counts, says
+from tests.support.browser import PAGE, Visit, counts, says, still
 from tests.support.process import ROOT, ServerProcess
 
 if TYPE_CHECKING:
@@ -56,9 +56,10 @@ def test_the_end_stays_in_view_and_a_reader_of_the_past_is_left_there(visit: Vis
     gap = "(box => box.scrollHeight - box.scrollTop - box.clientHeight)($('scroll'))"
     assert alice.page.evaluate(gap) < 2
     alice.page.set_viewport_size({"width": 400, "height": 400})
-    alice.page.wait_for_timeout(100)
+    still(alice)
     assert alice.page.evaluate(gap) < 2
     alice.page.evaluate("$('scroll').scrollTop = 50")
+    still(alice)
     bob = visit().connect("bob", "scroll")
     bob.say("hello")
     alice.text("hello").wait_for()

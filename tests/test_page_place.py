@@ -4,21 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.browser import Visit, Visitor, says
+from tests.support.browser import Visit, says, still
 from tests.test_page_reading import GAP, drawn, hear, say_many, settled
 
 WIDE = {"width": 1100, "height": 700}
 OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 FOCUS = "document.activeElement.id || document.activeElement.textContent"
-
-
-def still(visitor: Visitor) -> None:
-    """Wait until a change of the window has gone through layout, observers and frames."""
-    visitor.page.evaluate(
-        """async () => {
-            for (let frame = 0; frame < 6; frame++) await new Promise(requestAnimationFrame);
-        }"""
-    )
 
 
 @pytest.mark.parametrize("width", [1000, 700, 640, 400])
@@ -151,6 +142,7 @@ def test_what_is_typed_into_a_field_that_goes_is_said_to_nobody(visit: Visit) ->
     """Half of a token, when the connection is lost in the middle of it."""
     alice = visit(viewport=WIDE).connect("alice", "half")
     hear(alice, {"event": "expiring", "data": {"in": 60}})
+    alice.field("Token").wait_for()
     alice.field("Token").press_sequentially("sec")
     alice.page.evaluate("lost(1012, 'server is restarting')")
     alice.field("Token").wait_for(state="hidden")

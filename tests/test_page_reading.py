@@ -9,6 +9,13 @@ import pytest
 from tests.support.browser import Visit, Visitor, counts, says
 
 GAP = "(box => box.scrollHeight - box.scrollTop - box.clientHeight)($('scroll'))"
+NOTHING_IS_DUE = """async () => {
+    for (let frame = 0; frame < 6; frame++) {
+        await new Promise(requestAnimationFrame);
+        if (view.due.size) return false;
+    }
+    return true;
+}"""
 LOOK_AWAY = "document.hasFocus = () => false; window.dispatchEvent(new Event('blur'))"
 LOOK_BACK = "document.hasFocus = () => true; window.dispatchEvent(new Event('focus'))"
 
@@ -54,8 +61,13 @@ def test_older_history_comes_by_scrolling_and_nothing_jumps(visit: Visit) -> Non
     alice = visit(viewport={"width": 800, "height": 500}).connect("alice", "older")
     drawn(alice)
     for loaded in (150, 250, 350, 400):
-        alice.page.evaluate("window.row = view.nodes.get(state.room.log[0]), $('scroll').scrollTop = 100")
-        before = alice.page.evaluate("row.getBoundingClientRect().bottom")
+        before = alice.page.evaluate(
+            """() => {
+                $('scroll').scrollTop = 100;
+                window.row = view.nodes.get(state.room.log[0]);
+                return row.getBoundingClientRect().bottom;
+            }"""
+        )
         alice.page.wait_for_function("most => state.room.log.length >= most", arg=loaded)
         drawn(alice)
         assert abs(alice.page.evaluate("row.getBoundingClientRect().bottom") - before) < 3
@@ -150,6 +162,7 @@ def test_rooms_are_remembered_and_come_back_with_their_place(visit: Visit) -> No
     assert rooms.get_by_role("button").all_text_contents() == ["north", "south"]
     bob = visit().connect("bob", "north")
     bob.say("meanwhile")
+    bob.log.locator(".sent", has_text="meanwhile").wait_for()
     rooms.get_by_role("button", name="north").click()
     says(alice, "Connected to #north as alice.")
     alice.text("meanwhile").wait_for()
@@ -239,9 +252,7 @@ def test_rows_that_are_selected_or_hold_the_focus_stay(visit: Visit) -> None:
     def go_and_come_back() -> None:
         for place in ("$('rows').children[5].offsetTop", "$('scroll').scrollHeight"):
             alice.page.evaluate(f"$('scroll').scrollTop = {place}")
-            alice.page.wait_for_function(
-                "() => new Promise(done => setTimeout(() => done(!view.due.size), 100))"
-            )
+            alice.page.wait_for_function(NOTHING_IS_DUE)
 
     go_and_come_back()
     assert alice.page.evaluate(f"!{link}")

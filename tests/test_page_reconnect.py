@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.browser import Visit, counts, says
+from tests.support.browser import Visit, counts, says, stop_clock
 from tests.support.process import ServerProcess
 
 if TYPE_CHECKING:
@@ -190,15 +190,17 @@ def test_a_silent_connection_is_noticed(visit: Visit) -> None:
         socket.on_message(lambda text: None if '"ping"' in str(text) else server.send(text))
 
     alice = visit()
-    alice.page.clock.install()
+    stop_clock(alice)
     alice.page.route_web_socket("**/*", answer_no_ping)
     alice.page.reload()  # its timers are those of the clock from here on
     alice.connect("alice", "silent")
-    alice.page.clock.run_for(31_000)
+    alice.page.clock.run_for(30_000)
     assert alice.page.evaluate("[state.phase, state.pinged > state.heard]") == ["online", True]
-    alice.page.clock.run_for(11_000)
-    says(alice, re.compile("The connection was lost|Connected to"))
-    alice.page.wait_for_function("() => state.attempt === 1")
+    alice.page.clock.run_for(15_000)
+    says(alice, "The connection was lost")
+    alice.page.clock.run_for(1_000)  # the first back-off
+    says(alice, "Connected to")
+    assert alice.page.evaluate("state.attempt") == 1
 
 
 def test_what_could_not_be_recovered_is_said_where_it_is_missing(visit: Visit) -> None:

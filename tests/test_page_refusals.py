@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.browser import Visit, Visitor, says
+from tests.support.browser import Visit, Visitor, says, stop_clock
 from tests.support.process import ServerProcess
 
 if TYPE_CHECKING:
@@ -133,11 +133,12 @@ def answers(visitor: Visitor, *given: tuple[int, str, dict[str, str]]) -> list[s
 )
 def test_what_is_final_is_said_and_not_tried_again(visit: Visit, status: int, body: str, words: str) -> None:
     alice = visit()
-    alice.page.clock.install()
+    stop_clock(alice)
     asked = answers(alice, (status, body, {}))
     alice.enter("alice")
     says(alice, words)
     alice.page.clock.run_for(120_000)
+    assert alice.page.evaluate("state.phase") == "idle"
     assert len(asked) == 1
     assert not any(url.startswith("ws") for url in alice.requests)
     assert alice.page.get_by_role("button", name="Connect", exact=True).is_enabled()
@@ -155,14 +156,14 @@ def test_what_is_final_is_said_and_not_tried_again(visit: Visit, status: int, bo
 )
 def test_what_passes_is_tried_again_when_the_server_says(visit: Visit, status: int, words: str) -> None:
     alice = visit()
-    alice.page.clock.install()
+    stop_clock(alice)
     answers(alice, (status, "Slow down.", {"Retry-After": str(WAIT // 1000)}))
     alice.enter("alice", room="later")
     says(alice, words)
-    # The page's clock also runs by itself: what is left is more than a slow machine takes to look.
-    alice.page.clock.run_for(WAIT // 2)
+    alice.page.clock.run_for(WAIT - 1)
+    assert alice.page.evaluate("state.phase") == "waiting"
     assert not any(url.startswith("ws") for url in alice.requests)
-    alice.page.clock.run_for(WAIT // 2)
+    alice.page.clock.run_for(1 + 1_000)  # the first back-off
     says(alice, "Connected to #later as alice.")
     alice.forgive(REFUSED)
 

@@ -33,11 +33,16 @@ _FLAGS = (
     "--disable-sync",
     "--disable-dev-shm-usage",
 )
+PATIENCE = 30_000
+"""Milliseconds that a test waits for what has to come: more than the longest back-off of the page."""
+
 _LOOKED_AT = "document.hasFocus = () => true"  # whichever of the visitors' windows is in front
 _REPORT_VIOLATIONS = """
     addEventListener('securitypolicyviolation', event =>
         console.error(`violation of ${event.violatedDirective}: ${event.blockedURI}`));
 """
+_KEEP_FRAMES = "void (window.frame = requestAnimationFrame)"
+_USE_FRAMES = "void (window.requestAnimationFrame = window.frame)"
 
 
 def _missing(what: str) -> NoReturn:
@@ -67,14 +72,14 @@ def shows(locator: Locator, *texts: str) -> None:
     """Wait until `locator` matches exactly these texts, in this order."""
     from playwright.sync_api import expect  # noqa: PLC0415
 
-    expect(locator).to_have_text(list(texts))
+    expect(locator).to_have_text(list(texts), timeout=PATIENCE)
 
 
 def counts(locator: Locator, number: int) -> None:
     """Wait until `locator` matches `number` elements."""
     from playwright.sync_api import expect  # noqa: PLC0415
 
-    expect(locator).to_have_count(number)
+    expect(locator).to_have_count(number, timeout=PATIENCE)
 
 
 def says(visitor: Visitor, text: str | re.Pattern[str]) -> None:
@@ -85,6 +90,31 @@ def says(visitor: Visitor, text: str | re.Pattern[str]) -> None:
 def members(visitor: Visitor, *names: str) -> None:
     """Wait until exactly these are listed."""
     shows(visitor.members, *names)
+
+
+def still(visitor: Visitor, frames: int = 6) -> None:
+    """Let so many frames pass: after six a change has gone through layout, observers and drawing."""
+    visitor.page.evaluate(
+        """async frames => {
+            for (; frames > 0; frames--) await new Promise(requestAnimationFrame);
+        }""",
+        frames,
+    )
+
+
+def stop_clock(visitor: Visitor) -> None:
+    """Time stands still in the page but for `page.clock.run_for`, also after a reload.
+
+    The browser's frames come all the same, so the page is drawn. Timers that run already go on.
+    """
+    page = visitor.page
+    now = page.evaluate("Date.now() / 1000")
+    page.add_init_script(_KEEP_FRAMES)
+    page.evaluate(_KEEP_FRAMES)
+    page.clock.install(time=now - 3600)  # it goes until it is stopped, and can't be stopped in its past
+    page.clock.pause_at(now)
+    page.add_init_script(_USE_FRAMES)
+    page.evaluate(_USE_FRAMES)
 
 
 class Visitor:
@@ -100,7 +130,7 @@ class Visitor:
         self.overlooked: set[str] = set()
         self.requests: list[str] = []
         self.context = browser.new_context(**context)
-        self.context.set_default_timeout(10_000)
+        self.context.set_default_timeout(PATIENCE)
         self.page: Page = self.context.new_page()
         self._watch()
         self.page.goto(self.address)

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.support.browser import Visitor, chromium
+from tests.support.browser import Visitor, chromium, still, stop_clock
 from tests.support.process import ROOT, ServerProcess
 
 if TYPE_CHECKING:
@@ -56,10 +56,11 @@ def hold(stack: ExitStack, browser: Browser, server: ServerProcess, room: str = 
 
 
 def let_type(people: dict[str, Visitor]) -> None:
-    """Carol types, and all see it."""
-    people["carol"].page.wait_for_timeout(3_000)  # the pace of the protocol: one mark in 3 s
-    people["carol"].field("Message").press_sequentially("So")
-    people["alice"].page.get_by_text("carol is typing…").wait_for()
+    """Dmitri types, and all see it: who has said more has used up the marks that pass in 3 s."""
+    for name in ("alice", "dmitri"):
+        stop_clock(people[name])  # so that the mark stays
+    people["dmitri"].field("Message").press_sequentially("So")
+    people["alice"].page.get_by_text("dmitri is typing…").wait_for()
 
 
 def photograph(visitor: Visitor, path: Path, size: tuple[int, int], scheme: str) -> Path:
@@ -67,7 +68,7 @@ def photograph(visitor: Visitor, path: Path, size: tuple[int, int], scheme: str)
     path.parent.mkdir(parents=True, exist_ok=True)
     visitor.page.set_viewport_size({"width": size[0], "height": size[1]})
     visitor.page.emulate_media(color_scheme="dark" if scheme == "dark" else "light", reduced_motion="reduce")
-    visitor.page.wait_for_timeout(300)
+    still(visitor)
     visitor.page.screenshot(path=path)
     return path
 
