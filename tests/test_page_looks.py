@@ -39,12 +39,14 @@ def test_nothing_is_cut_off(visit: Visit) -> None:
     alice = visit()
     for width in (320, 375, 800, 1920):
         alice.page.set_viewport_size({"width": width, "height": 640})
+        still(alice)
         assert alice.page.evaluate(FITS)
     alice.connect("alice", "looks")
     alice.say("w" * 500)
     alice.log.locator(".sent").wait_for()
     for width in (320, 375, 800, 1920):
         alice.page.set_viewport_size({"width": width, "height": 640})
+        still(alice)
         assert alice.page.evaluate(FITS)
         assert alice.page.evaluate("$('scroll').scrollWidth <= $('scroll').clientWidth")
 
@@ -80,8 +82,10 @@ def test_nothing_is_cut_off_while_the_token_is_renewed(visit: Visit) -> None:
     alice.field("Token").wait_for()
     for width in (320, 375, 700, 1000, 1920):
         alice.page.set_viewport_size({"width": width, "height": 640})
+        still(alice)
         assert alice.page.evaluate(FITS)
     alice.page.set_viewport_size({"width": 320, "height": 256})  # a window of 1280 by 1024 at 400 %
+    still(alice)
     assert alice.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 

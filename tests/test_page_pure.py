@@ -99,8 +99,15 @@ def test_a_text_is_cut_into_pieces_that_are_the_text(
     pure: Visitor, text: str, kinds: list[str] | None
 ) -> None:
     pieces, took = pure.page.evaluate(
-        "text => { const start = performance.now(); const all = pieces(text);"
-        " return [all, performance.now() - start]; }",
+        """text => {
+            const many = text.repeat(25);
+            const once = () => {
+                const start = performance.now();
+                pieces(many);
+                return performance.now() - start;
+            };
+            return [pieces(text), Math.min(once(), once(), once())];  // a busy machine stops at times
+        }""",
         text,
     )
     assert "".join(piece.get("open", "") + piece["text"] + piece.get("close", "") for piece in pieces) == text
