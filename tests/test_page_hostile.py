@@ -186,6 +186,18 @@ def test_a_broken_memory_breaks_nothing(visit: Visit, storage: str, key: str, va
     still(alice)
 
 
+def test_what_waits_is_drawn_whatever_its_time_is_said_to_be(visit: Visit) -> None:
+    alice = visit().connect("alice", "memory")
+    alice.page.evaluate(
+        """() => tab.keep('outbox', [{
+            kind: 'message', state: 'failed', cid: 'c', username: 'alice', text: 'kept', reason: '', ts: 'x',
+            room: 'memory', base: state.session.base}])"""
+    )
+    alice.page.reload()
+    alice.connect("alice", "memory")
+    alice.page.get_by_text("kept", exact=True).wait_for()
+
+
 @pytest.mark.parametrize(
     "frame",
     [
