@@ -108,7 +108,7 @@ def test_a_room_that_can_not_be_entered_is_said(visit: Visit) -> None:
     alice.switch("x" * 65)
     says(alice, "You can't enter")
     alice.say("still here")
-    alice.text("still here").wait_for()
+    alice.log.locator(".sent", has_text="still here").wait_for()
 
 
 def test_typing_comes_and_goes(visit: Visit) -> None:

@@ -14,7 +14,7 @@ def test_odd_and_unknown_events_are_ignored(visit: Visit) -> None:
     for name in ("constructor", "__proto__", "future"):
         alice.page.evaluate("event => receive(JSON.stringify({event}))", name)
     alice.say("fine")
-    alice.text("fine").wait_for()
+    alice.log.locator(".sent", has_text="fine").wait_for()
     alice.forgive(
         "console: SyntaxError", "console: TypeError"
     )  # told to whoever looks there, and to nobody else

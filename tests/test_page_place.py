@@ -80,7 +80,7 @@ def test_the_end_key_leads_to_the_end_while_messages_stream_in(visit: Visit) -> 
 def test_text_grows_with_the_readers_own_font(visit: Visit, width: int) -> None:
     alice = visit(viewport={"width": width, "height": 700}).connect("alice", f"font-{width}")
     alice.say("readable")
-    alice.text("readable").wait_for()
+    alice.log.locator(".sent").wait_for()  # its receipt draws the text anew
     alice.page.evaluate("document.documentElement.style.fontSize = '200%'")  # as by the browser's settings
     still(alice)
     assert alice.text("readable").evaluate("node => getComputedStyle(node).fontSize") == "32px"

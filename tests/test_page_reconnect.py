@@ -150,7 +150,7 @@ def test_a_message_that_was_stored_before_the_reload_is_not_said_again(visit: Vi
     alice.text("once").wait_for()
     alice.page.wait_for_function("() => state.outbox.size === 0")
     alice.say("after")
-    alice.text("after").wait_for()
+    alice.log.locator(".sent", has_text="after").wait_for()
     assert alice.log.locator(".text").all_text_contents() == ["once", "after"]
 
 

@@ -195,4 +195,4 @@ def test_a_token_that_can_not_replace_another_is_said(visit: Visit) -> None:
         alice.press("Connect")
         says(alice, words)
     alice.say("still here")
-    alice.text("still here").wait_for()
+    alice.log.locator(".sent", has_text="still here").wait_for()
