@@ -4,8 +4,9 @@
 #   ./test.sh                               everything, as CI does
 #   ./test.sh tests/test_pyz.py -k home     only these tests: all arguments go to pytest
 #
-# Python 3.11 or newer is needed. Chromium (for the page), Node.js (for wscat and axe), nginx and Caddy are installed where
-# apt-get may be used; where they can't be had, their tests are skipped and said so, but fail where CI=true.
+# Python 3.11 or newer is needed. Chromium, Firefox and WebKitGTK (for the page), Node.js (for wscat and axe), nginx, Caddy, HAProxy, Apache, hitch,
+# stunnel, Redis, systemd and Prometheus (to judge unit files and alerts, not to run) and faketime are installed where apt-get may be used; where they
+# can't be had, their tests are skipped and said so, but fail where CI=true.
 set -eu
 cd "$(dirname "$0")"
 . bundle/find-python.sh
@@ -73,11 +74,25 @@ else
     optional "npm (for wscat and axe)"
 fi
 
-# Proxies to stand behind (docs/security.md)
+# Two more browsers (docs/browsers.md) and a screen that nobody sees; proxies to stand behind (docs/security.md,
+# docs/operations.md), Redis as a store (Valkey comes with the test tools; Debian's package of Sentinel has no program that this one lacks), and what
+# judges the unit files (docs/chatroom.service) and the rules of alerts (docs/operations.md)
 
-for proxy in nginx caddy; do
-    installed $proxy || [ -x /usr/sbin/$proxy ] || debian $proxy || optional "$proxy"
+found() { installed "$1" || [ -x "/usr/sbin/$1" ]; }
+
+wanted="firefox-esr:firefox-esr WebKitWebDriver:webkit2gtk-driver Xvfb:xvfb nginx:nginx caddy:caddy haproxy:haproxy apache2:apache2-bin hitch:hitch stunnel4:stunnel4 redis-server:redis-server systemd-analyze:systemd promtool:prometheus"
+packages=
+for pair in $wanted; do
+    found "${pair%:*}" || packages="$packages ${pair#*:}"
 done
+[ -z "$packages" ] || debian $packages || true
+for pair in $wanted; do
+    found "${pair%:*}" || optional "${pair%:*}"
+done
+
+# A clock that is set wrong (tests/support/clock.py)
+
+installed faketime || debian faketime || optional "faketime"
 
 # A C compiler, for a disk that fails when told to (tests/support/disk.c)
 

@@ -2,11 +2,12 @@
 
 Some connections come first, so that what a server loads and reserves once is there; then n more, and the
 growth of its resident memory is divided by n. The kernel's socket buffers are not in it; they are the same
-for all.
+for all. With `--tls` every server ends the TLS itself.
 """
 
 import argparse
 import socket
+import ssl
 import sys
 import time
 
@@ -19,12 +20,12 @@ AT_ONCE = 50
 SETTLE = 1.0  # seconds, before memory is read
 
 
-def enter(port: int, numbers: range, per_room: int) -> list[socket.socket]:
+def enter(port: int, numbers: range, per_room: int, tls: ssl.SSLContext | None) -> list[socket.socket]:
     """Connect clients, a bunch at a time, each waiting for its welcome."""
     entered = []
     for begin in range(numbers.start, numbers.stop, AT_ONCE):
         bunch = [
-            wire.connect(port, f"u{n}", f"room-{n // per_room}")
+            wire.connect(port, f"u{n}", f"room-{n // per_room}", tls)
             for n in range(begin, min(begin + AT_ONCE, numbers.stop))
         ]
         for sock in bunch:
@@ -38,7 +39,11 @@ def await_welcome(sock: socket.socket) -> bytes:
     received = b""
     while b'"event":"welcome"' not in received:
         wire.wait_readable(sock)
-        if not (data := sock.recv(65536)):
+        try:
+            data = sock.recv(65536)
+        except ssl.SSLWantReadError:  # it was none of the server's data
+            continue
+        if not data:
             raise wire.WrongDeliveryError(f"refused: {received[:200]!r}")
         received += data
     return received
@@ -46,10 +51,11 @@ def await_welcome(sock: socket.socket) -> bytes:
 
 def measure(server: Server, args: argparse.Namespace) -> float:
     """Bytes per connection."""
-    sockets = enter(server.port, range(FIRST), args.per_room)
+    tls = wire.trusting() if args.tls else None
+    sockets = enter(server.port, range(FIRST), args.per_room, tls)
     time.sleep(SETTLE)
     before = server.rss()
-    sockets += enter(server.port, range(FIRST, FIRST + args.connections), args.per_room)
+    sockets += enter(server.port, range(FIRST, FIRST + args.connections), args.per_room, tls)
     time.sleep(SETTLE)
     grown = server.rss() - before
     for sock in sockets:
@@ -62,6 +68,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = options(__doc__)
     parser.add_argument("--connections", type=int, default=2000)
     parser.add_argument("--per-room", type=int, default=2)
+    parser.add_argument("--tls", action="store_true")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument(
         "--at-most",
@@ -73,19 +80,26 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Measure all systems, and print what a connection takes."""
-    args = parse(argv)
-    prepare_generator()
-    print(f"idle: {args.connections} connections more than {FIRST}, rooms of {args.per_room}")
+def measure_all(args: argparse.Namespace) -> list[dict[str, float]]:
+    """Kilobytes (1,000 bytes) per connection, round by round."""
+    how = "by TLS" if args.tls else "plain"
+    print(f"idle: {args.connections} connections more than {FIRST}, {how}, rooms of {args.per_room}")
     rounds = []
     for _ in range(args.rounds):
         sizes = {}
-        for system in chosen(args):
+        for system in chosen(args, tls=args.tls):
             with running(system) as server:
                 sizes[system.name] = measure(server, args) / 1000
             print(f"  {system.name:13} {sizes[system.name]:6.1f} kB per connection", flush=True)
         rounds.append(sizes)
+    return rounds
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure all systems, and print what a connection takes."""
+    args = parse(argv)
+    prepare_generator()
+    rounds = measure_all(args)
     print_ratios("memory per connection", rounds)
     most = max(sizes[args.systems[0]] for sizes in rounds)
     if most <= args.at_most:

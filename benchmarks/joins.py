@@ -17,11 +17,13 @@ import socket
 import sys
 import time
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from benchmarks import wire
+from benchmarks.generator import Loaded
 from benchmarks.report import print_ratios, spread, verdict
-from benchmarks.systems import Server, chosen, options, prepare_generator, running
+from benchmarks.systems import alone, chosen, go_first, options, prepare_generator, running
 
 ROOM = "bench"
 MARK = ord("Q")
@@ -52,9 +54,9 @@ class Result:
 
 @dataclass(slots=True)
 class Storm:
-    """Clients that enter, at most `at_once` of them between their connect and their first frame."""
+    """Clients that enter by the ports in turn, at most `at_once` of them between connect and first frame."""
 
-    port: int
+    ports: tuple[int, ...]
     clients: int
     at_once: int
     joiners: dict[int, Joiner] = field(default_factory=dict)
@@ -81,8 +83,9 @@ class Storm:
     def connect_more(self, epoll: select.epoll) -> None:
         """Start as many clients as may be entering."""
         while self.entering < self.at_once and len(self.joiners) < self.clients:
-            username = f"uQ{len(self.joiners):04}"
-            sock = wire.connect(self.port, username, ROOM)
+            number = len(self.joiners)
+            username = f"uQ{number:04}"
+            sock = wire.connect(self.ports[number % len(self.ports)], username, ROOM)
             self.joiners[sock.fileno()] = Joiner(sock, username)
             epoll.register(sock.fileno(), select.EPOLLIN)
             self.entering += 1
@@ -100,9 +103,9 @@ class Storm:
         self.complete += before <= self.clients < joiner.names
 
 
-def measure(server: Server, args: argparse.Namespace) -> Result:
+def measure(server: Loaded, args: argparse.Namespace) -> Result:
     """One storm."""
-    storm = Storm(server.port, args.clients, args.at_once)
+    storm = Storm(server.ports, args.clients, args.at_once)
     server_cpu, own_cpu, begin = server.cpu_seconds(), time.process_time(), time.perf_counter()
     storm.run()
     own_cpu, server_cpu = time.process_time() - own_cpu, server.cpu_seconds() - server_cpu
@@ -150,11 +153,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Measure all systems round by round, and print the ratios."""
-    args = parse(argv)
-    prepare_generator()
-    gc.disable()
+def measure_all(args: argparse.Namespace) -> list[dict[str, Result]]:
+    """A storm on each system, round by round."""
     print(
         f"joins: {args.clients} clients into one room, {args.at_once} at once, "
         f"{args.clients * (args.clients - 1) // 2:,} announcements"
@@ -163,7 +163,7 @@ def main(argv: list[str] | None = None) -> int:
     for _ in range(args.rounds):
         results = {}
         for system in chosen(args):
-            with running(system) as server:
+            with running(system) as server, alone():
                 result = results[system.name] = measure(server, args)
             kinds = ", ".join(f"{count:,} {kind}" for kind, count in result.kinds.items())
             print(
@@ -172,15 +172,30 @@ def main(argv: list[str] | None = None) -> int:
                 flush=True,
             )
         rounds.append(results)
+    return rounds
+
+
+def costs(rounds: Sequence[Mapping[str, Result]]) -> list[dict[str, float]]:
+    """Seconds of server CPU."""
+    return [{name: result.server_cpu for name, result in results.items()} for results in rounds]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure all systems, and print the ratios."""
+    args = parse(argv)
+    prepare_generator()
+    go_first()
+    gc.disable()
+    rounds = measure_all(args)
     walls = [{name: result.seconds for name, result in results.items()} for results in rounds]
-    costs = [{name: result.server_cpu for name, result in results.items()} for results in rounds]
+    cpu = costs(rounds)
     for name in walls[0]:
         print(
             f"  {name:13} {spread([wall[name] for wall in walls])} s wall, "
-            f"{spread([cost[name] for cost in costs])} s server CPU"
+            f"{spread([cost[name] for cost in cpu])} s server CPU"
         )
     print_ratios("wall time", walls)
-    return verdict(print_ratios("server CPU", costs), args.at_least)
+    return verdict(print_ratios("server CPU", cpu), args.at_least)
 
 
 if __name__ == "__main__":

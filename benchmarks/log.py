@@ -1,7 +1,6 @@
 """The log on disk: messages accepted, a page of history, and the start, each with a large file.
 
 1. `senders`: 200 clients, each in a room of its own, each sends its next message when its last has come back.
-   The answers are counted while the clock runs and checked when it has stopped: ids dense, texts in order.
 2. `engine`: the same without sockets: batches of 200 drafts, one after the other.
 3. `page`: 50 messages from the middle of a room of five million, and from a room of fifty.
 4. `start`: from the command to `Listening`, on a file of a million messages.
@@ -11,10 +10,7 @@ Ours alone is measured. The database lies where `--folder` says, which should be
 
 import argparse
 import gc
-import json
 import random
-import select
-import socket
 import sqlite3
 import sys
 import tempfile
@@ -23,109 +19,55 @@ from contextlib import closing
 from functools import partial
 from itertools import count
 from pathlib import Path
+from typing import Any, cast
 
 import trio
 
-from benchmarks import wire
-from benchmarks.idle import await_welcome
+from benchmarks import talk, wire
+from benchmarks.generator import compile_generator
 from benchmarks.report import spread
-from benchmarks.systems import BUILD, OURS, chosen, options, prepare_generator, running
+from benchmarks.systems import BUILD, LOGGED, chosen, go_first, options, prepare_generator, running
+from chatroom.adapters.engine import Feed
 from chatroom.adapters.sqlite.engine import SqliteEngine
 from chatroom.adapters.sqlite.opening import open_database
-from chatroom.values.messages import Draft, Stored
+from chatroom.values.messages import Draft, Message
 
-PATIENCE = 15.0
+NO_FEED = cast("Feed", None)
+"""A store that is nobody else's tells nothing unasked."""
 TEXT = "a usual message of a user, of a usual length"
-CID = '"cid":"%08d-0000-4000-8000-%012d"'
 
 
-class Sender:
-    """A client that waits for its echo."""
-
-    def __init__(self, number: int, sock: socket.socket, *, cids: bool) -> None:
-        self.sock = sock
-        self._number = number
-        self._cids = cids
-        self.received = bytearray()
-        self.sent = 0
-
-    def send(self) -> None:
-        """The next message."""
-        cid = "," + CID % (self._number, self.sent) if self._cids else ""
-        self.sock.send(wire.masked(f'{{"event":"message","data":{{"text":"{self.sent}"}}{cid}}}'.encode()))
-        self.sent += 1
-
-    def check(self) -> None:
-        """Every echo has come, in its order, under the next id."""
-        frames = [json.loads(payload) for payload, _ in wire.frames(self.received)]
-        found = [(frame["id"], frame["data"]["text"]) for frame in frames]
-        if found != [(number + 1, str(number)) for number in range(self.sent)]:
-            raise wire.WrongDeliveryError(f"not the echoes of {self.sent} messages: {found[-3:]}")
-
-
-def talk(senders: list[Sender], seconds: float) -> float:
-    """Messages per second that came back."""
-    by_fd = {sender.sock.fileno(): sender for sender in senders}
-    echoes = 0
-    with select.epoll() as epoll:
-        for fd in by_fd:
-            epoll.register(fd, select.EPOLLIN)
-        for sender in senders:
-            sender.send()
-        begin = time.perf_counter()
-        while echoes < sum(sender.sent for sender in senders):
-            ready = epoll.poll(PATIENCE)
-            if not ready:
-                raise wire.WrongDeliveryError("no echo")
-            over = time.perf_counter() - begin > seconds
-            for fd, _ in ready:
-                sender = by_fd[fd]
-                sender.received += sender.sock.recv(65536)
-                echoes += 1  # it is one frame: there is one under way
-                if not over:
-                    sender.send()
-            if over and echoes >= sum(sender.sent for sender in senders):
-                break
-        elapsed = time.perf_counter() - begin
-    return echoes / elapsed
-
-
-def senders(args: argparse.Namespace, folder: Path, *, cids: bool) -> float:
-    """Of a server with a fresh database: messages per second."""
-    extra = ("--db", str(folder / f"senders-{cids}.db"), "--max-connections", "1000")
-    with running(chosen(args, *extra)[0]) as server:
-        sockets = [wire.connect(server.port, f"u{n}", f"room-{n}") for n in range(args.senders)]
-        for sock in sockets:
-            await_welcome(sock)
-        crowd = [Sender(number, sock, cids=cids) for number, sock in enumerate(sockets)]
-        cpu = server.cpu_seconds()
-        rate = talk(crowd, args.seconds)
-        cpu = server.cpu_seconds() - cpu
-        for sender in crowd:
-            sender.check()
-            sender.sock.close()
-    total = sum(sender.sent for sender in crowd)
-    print(f"  {'with cids' if cids else 'without  '} {rate:10,.0f} messages/s, "
-          f"{cpu * 1e6 / total:.1f} µs of CPU each", flush=True)  # fmt: skip
-    return rate
+def senders(args: argparse.Namespace, *, cids: bool) -> list[dict[str, float]]:
+    """Messages per second, of servers with a fresh database each, round by round."""
+    options = [f"{args.senders}x1", "--folder", args.folder, "--seconds", f"{args.seconds:g}"]
+    talking = talk.parse([*options, "--rounds", str(args.rounds), *(("--cids",) if cids else ())])
+    talking.ours, talking.before, talking.systems = args.ours, args.before, args.systems
+    rounds = talk.measure(talking, talking.workloads[0])
+    rates = [{name: found.deliveries / found.seconds for name, found in loads.items()} for loads in rounds]
+    for name in rates[0]:
+        shown = spread([each[name] for each in rates], ",.0f")
+        print(f"  {name:13} {'with' if cids else 'without'} cids: {shown} messages/s", flush=True)
+    return rates
 
 
 async def append(folder: Path, batch: int, seconds: float, *, cids: bool) -> float:
     """Drafts per second that the engine stores, batch after batch."""
     engine = SqliteEngine(str(folder / f"engine-{cids}.db"), lambda: "bench")
     async with trio.open_nursery() as nursery:
-        await nursery.start(lambda task_status: engine.serve(task_status=task_status))
+        await nursery.start(partial(engine.serve, NO_FEED))
+        answers, answer = trio.open_memory_channel[Any](1)
         rooms = [f"room-{number}" for number in range(batch)]
         for room in rooms:
-            await engine.open(room)
+            engine.open(room, answers.send_nowait)
+            await answer.receive()
         stored, begin = 0, time.perf_counter()
         for turn in count():
             drafts = [
                 Draft(room, "alice", TEXT, f"{turn:08}-0000-4000-8000-{at:012}" if cids else None, 1)
                 for at, room in enumerate(rooms)
             ]
-            outcomes = await engine.append(drafts)
-            stored += sum(isinstance(outcome, Stored) for outcome in outcomes)
+            engine.append(drafts, answers.send_nowait)
+            stored += sum(isinstance(outcome, Message) for outcome in await answer.receive())
             if time.perf_counter() - begin > seconds:
                 break
         elapsed = time.perf_counter() - begin
@@ -160,13 +102,15 @@ async def pages(path: Path, rooms: dict[str, int], rounds: int) -> dict[str, lis
     chance = random.Random(1)
     found: dict[str, list[float]] = {room: [] for room in rooms}
     async with trio.open_nursery() as nursery:
-        await nursery.start(lambda task_status: engine.serve(task_status=task_status))
+        await nursery.start(partial(engine.serve, NO_FEED))
+        answers, answer = trio.open_memory_channel[object](1)
         for room, size in rooms.items():
-            await engine.open(room)
+            engine.open(room, answers.send_nowait)
+            await answer.receive()
             for _ in range(rounds):
                 before = chance.randint(51, size + 1) if size > 50 else None
                 begin = time.perf_counter()
-                page = await engine.history(room, before=before, after=None, upto=size, limit=50)
+                page = await engine.history(room, "bench", before=before, after=None, upto=size, limit=50)
                 found[room].append((time.perf_counter() - begin) * 1000)
                 if len(page.messages) != 50:
                     raise wire.WrongDeliveryError(f"{len(page.messages)} messages in a page")
@@ -187,11 +131,12 @@ def starts(args: argparse.Namespace, path: Path) -> list[float]:
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = options(__doc__, names=(OURS,))
+    parser = options(__doc__, names=(LOGGED,))
     parser.add_argument("--parts", nargs="+", default=["senders", "engine", "page", "start"], metavar="PART")
     parser.add_argument("--folder", default=str(BUILD), help="where the databases lie; default: %(default)s")
     parser.add_argument("--senders", type=int, default=200)
-    parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--seconds", type=float, default=1.0)
+    parser.add_argument("--rounds", type=int, default=4, help="of senders")
     parser.add_argument("--messages", type=int, default=5_000_000, help="in the large room")
     parser.add_argument("--pages", type=int, default=500)
     parser.add_argument("--start-messages", type=int, default=1_000_000)
@@ -203,6 +148,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Measure what is asked for; the durability is that of every run: WAL, synchronous=FULL."""
     args = parse(argv)
+    compile_generator()
     prepare_generator()
     gc.disable()
     least = float("inf")
@@ -210,8 +156,10 @@ def main(argv: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="bench-log-", dir=args.folder) as name:
         folder = Path(name)
         if "senders" in args.parts:
+            go_first()
             print(f" {args.senders} senders, each in a room of its own and waiting for its echo")
-            least = min(senders(args, folder, cids=cids) for cids in (False, True))
+            rounds = [rates for cids in (False, True) for rates in senders(args, cids=cids)]
+            least = min(rates[LOGGED] for rates in rounds)
         if "engine" in args.parts:
             for cids in (False, True):
                 rate = trio.run(partial(append, folder, args.senders, args.seconds, cids=cids))

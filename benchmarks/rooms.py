@@ -101,7 +101,7 @@ def measure(server: Server, args: argparse.Namespace) -> int:
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = options(__doc__, names=(OURS,))
+    parser = options(__doc__, names=(OURS,), builds=False)
     parser.add_argument("--rooms", type=int, default=100_000)
     parser.add_argument("--connections", type=int, default=5)
     parser.add_argument("--under-way", type=int, default=8, help="switches under way on each connection")

@@ -131,7 +131,7 @@ def measure(args: argparse.Namespace, folder: Path, stopped: int) -> Result:
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = options(__doc__, names=(OURS,))
+    parser = options(__doc__, names=(OURS,), builds=False)
     parser.add_argument("--members", type=int, default=1000)
     parser.add_argument("--stopped", type=int, default=200)
     parser.add_argument("--messages", type=int, default=300)

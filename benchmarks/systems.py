@@ -1,12 +1,13 @@
 """The servers that are measured: how each is started, pinned, watched and stopped.
 
-1. Every server runs alone, on core 0; the generator moves itself to core 1.
+1. The servers run on core 0, the generator moves itself to core 1, and only one server is measured at a time.
 2. A server says `Listening on http://127.0.0.1:PORT` first on standard output.
-3. CPU time and memory are those of the process and of all its descendants.
+3. CPU time and memory are those of the process and of all its descendants, as long as these live.
 """
 
 import argparse
 import contextlib
+import fcntl
 import os
 import resource
 import shlex
@@ -14,6 +15,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,10 +26,11 @@ ROOT = HERE.parent
 BUILD = ROOT / ".build"
 VENV_PYTHON = BUILD / "bench-venv" / "bin" / "python"
 NODE_MODULES = BUILD / "bench-node" / "node_modules"
-OURS = "chatroom"
-OTHERS = ("websockets", "ws")
-NAMES = (OURS, *OTHERS, "ws-preframed")
-TICKS = os.sysconf("SC_CLK_TCK")
+OURS, LOGGED = "chatroom", "chatroom-log"
+BEFORE = "before"
+OTHERS = ("websockets", "ws", "picows")
+NAMES = (OURS, LOGGED, *OTHERS, "ws-preframed")
+CERTIFICATE = ROOT / "tests" / "support" / "localhost.pem"
 PAGE = os.sysconf("SC_PAGE_SIZE")
 SERVER_CORE, GENERATOR_CORE = 0, 1
 
@@ -48,19 +51,41 @@ class Server:
     pid: int
     port: int
 
+    @property
+    def ports(self) -> tuple[int, ...]:
+        """Where it listens."""
+        return (self.port,)
+
+    def store_seconds(self) -> float:
+        """CPU time of a store beside it: it keeps what it keeps by itself."""
+        return 0.0
+
     def cpu_seconds(self) -> float:
         """User and system time that it has used up to now."""
-        return sum(_cpu_ticks(pid) for pid in _tree(self.pid)) / TICKS
+        return cpu_seconds(self.pid)
+
+    def waited_seconds(self) -> float:
+        """How long it was kept from its core by others; meaningful as a difference."""
+        return sum(waited_seconds(pid) for pid in _tree(self.pid))
 
     def rss(self) -> int:
         """Bytes of memory that are resident now."""
         return sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE for pid in _tree(self.pid))
 
 
-def options(description: str | None, *, names: tuple[str, ...] = (OURS, *OTHERS)) -> argparse.ArgumentParser:
-    """A parser with the options that all programs share."""
+def options(
+    description: str | None, *, names: tuple[str, ...] = (OURS, *OTHERS), builds: bool = True
+) -> argparse.ArgumentParser:
+    """A parser with the options that all programs share; `builds`: two builds of ours can be compared."""
     parser = argparse.ArgumentParser(description=(description or "").splitlines()[0])
     parser.add_argument("--ours", default=default_command(), metavar="COMMAND", help="default: %(default)s")
+    parser.set_defaults(before=None)
+    if builds:
+        parser.add_argument(
+            "--before",
+            metavar="COMMAND",
+            help=f"another build of ours, measured in turn with it under the name `{BEFORE}`",
+        )
     parser.add_argument(
         "--systems",
         nargs="+",
@@ -78,19 +103,69 @@ def default_command() -> str:
     return shlex.join([sys.executable, *what])
 
 
-def chosen(args: argparse.Namespace, *extra: str) -> list[System]:
-    """The systems named on the command line; `extra` are options for ours alone."""
-    quiet = ("--port", "0", "--db", "none", "--rate", "0", "--ping-interval", "10m", *extra)
-    python = (str(VENV_PYTHON), str(HERE / "servers" / "websockets_room.py"))
-    node = ("node", str(HERE / "servers" / "ws_room.cjs"))
+def chosen(args: argparse.Namespace, *extra: str, folder: str = "", tls: bool = False) -> list[System]:
+    """The systems named on the command line; `extra` are options for ours alone.
+
+    Those with a log have it on disk in `folder`; the others keep messages in memory. With `tls` all have the
+    same certificate.
+    """
+    certificate = ("--tls", str(CERTIFICATE)) if tls else ()
+    node = ("node", str(HERE / "servers" / "ws_room.cjs"), *certificate)
     modules = {"NODE_PATH": str(NODE_MODULES)}
-    known = (
-        System(OURS, (*shlex.split(args.ours), *quiet)),
-        System("websockets", python),
-        System("ws", node, modules),
-        System("ws-preframed", (*node, "--preframed"), modules),
-    )
-    return [system for name in args.systems for system in known if system.name == name]
+    known = {
+        "websockets": System("websockets", _python("websockets_room.py", *certificate)),
+        "picows": System("picows", _python("picows_room.py", *certificate)),
+        "ws": System("ws", node, modules),
+        "ws-preframed": System("ws-preframed", (*node, "--preframed"), modules),
+    }
+    systems = []
+    for name in args.systems:
+        if name in known:
+            systems.append(known[name])
+            continue
+        systems.append(_ours(name, args.ours, *extra, folder=folder, tls=tls))
+        if args.before:
+            systems.append(_ours(name.replace(OURS, BEFORE), args.before, *extra, folder=folder, tls=tls))
+    return systems
+
+
+def _python(server: str, *options: str) -> tuple[str, ...]:
+    return (str(VENV_PYTHON), str(HERE / "servers" / server), *options)
+
+
+def _ours(name: str, command: str, *extra: str, folder: str, tls: bool) -> System:
+    database = f"{folder}/{name}.db" if name.endswith("-log") else "none"
+    certificate = ("--tls-cert", str(CERTIFICATE), "--tls-key", str(CERTIFICATE)) if tls else ()
+    return ours(name, command, "--db", database, *certificate, *extra)
+
+
+def ours(name: str, command: str, *extra: str) -> System:
+    """Our server, at a free port, without limits that would slow down a measurement."""
+    quiet = ("--port", "0", "--rate", "0", "--ping-interval", "10m")
+    return System(name, (*shlex.split(command), *quiet, *extra))
+
+
+def go_first(priority: int = 1) -> None:
+    """Have this process, and the servers it starts, go before all other work, where that is allowed.
+
+    A server that is kept waiting finds several messages where there was one at a time, and is measured as
+    better than it is. What has the higher `priority` goes before the rest.
+    """
+    with contextlib.suppress(PermissionError):
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(priority))
+
+
+def pinned(core: int) -> list[str]:
+    """What a command begins with that is to stay on one core, where there are several."""
+    return ["taskset", "-c", str(core)] if (os.cpu_count() or 1) > 1 else []
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Keep other runs of these programs from measuring at the same time, on the same cores."""
+    with (Path(tempfile.gettempdir()) / "chatroom-benchmarks.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def prepare_generator() -> None:
@@ -103,14 +178,13 @@ def prepare_generator() -> None:
 
 @contextlib.contextmanager
 def running(system: System) -> Iterator[Server]:
-    """Start a server on its core, wait until it listens, and stop it at the end.
+    """Start a server on core 0, wait until it listens, and stop it at the end.
 
     Raises `RuntimeError` if it doesn't come up. After any error, what it said last goes to standard error.
     """
-    pin = ["taskset", "-c", str(SERVER_CORE)] if (os.cpu_count() or 1) > 1 else []
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
-            [*pin, *system.argv],
+            [*pinned(SERVER_CORE), *system.argv],
             cwd=ROOT,
             env={**os.environ, **system.env},
             stdin=subprocess.DEVNULL,
@@ -120,14 +194,14 @@ def running(system: System) -> Iterator[Server]:
         assert process.stdout is not None
         try:
             line = process.stdout.readline().decode()
-            if not line.startswith("Listening on http://"):
+            if not line.startswith(("Listening on http://", "Listening on https://")):
                 raise RuntimeError(f"{system.name} didn't start: {line}")
             yield Server(process.pid, int(line.rsplit(":", 1)[1]))
         except BaseException:
             print(f"{system.name} said last:\n{_end_of(log)}", file=sys.stderr)
             raise
         finally:
-            _stop(process)
+            end(process)
 
 
 def _end_of(log: IO[bytes]) -> str:
@@ -135,7 +209,8 @@ def _end_of(log: IO[bytes]) -> str:
     return "\n".join(line.decode(errors="replace") for line in log.read().splitlines()[-10:])
 
 
-def _stop(process: "subprocess.Popen[bytes]") -> None:
+def end(process: "subprocess.Popen[bytes]") -> None:
+    """Stop a server, be it by force."""
     process.send_signal(signal.SIGTERM)
     try:
         process.wait(3)
@@ -144,9 +219,23 @@ def _stop(process: "subprocess.Popen[bytes]") -> None:
         process.wait()
 
 
-def _cpu_ticks(pid: int) -> int:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return int(fields[11]) + int(fields[12])
+def waited_seconds(pid: int) -> float:
+    """How long the first thread of a process was kept from a core, but by the other threads of its own.
+
+    It is a little off at any one moment, so it means something as a difference only.
+    """
+    ran, waited, _ = (int(part) / 1e9 for part in Path(f"/proc/{pid}/schedstat").read_text().split())
+    return waited - (time.clock_gettime(_cpu_clock(pid)) - ran)
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time of a process and its descendants up to now."""
+    return sum(time.clock_gettime(_cpu_clock(each)) for each in _tree(pid))
+
+
+def _cpu_clock(pid: int) -> int:
+    """The clock of a process's CPU time, in nanoseconds and with the threads that have ended."""
+    return ~pid << 3 | 2  # clock_getcpuclockid(3), which Python doesn't have
 
 
 def _tree(pid: int) -> list[int]:

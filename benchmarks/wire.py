@@ -1,4 +1,4 @@
-"""The little of WebSocket that a load generator needs, on plain sockets.
+"""The little of WebSocket that a load generator needs, on sockets with or without TLS.
 
 Owns: the opening request, masked text frames, and the cutting of a server's bytes into payloads.
 
@@ -12,6 +12,7 @@ Doesn't know: what is measured, and which server answers.
 
 import select
 import socket
+import ssl
 from collections.abc import Iterator
 
 HOST = "127.0.0.1"
@@ -56,10 +57,20 @@ def masked_long(payload: bytes) -> bytes:
     return bytes((TEXT, 0x80 | 126)) + length.to_bytes(2) + MASK + body
 
 
-def connect(port: int, user: str, room: str) -> socket.socket:
+def trusting() -> ssl.SSLContext:
+    """For clients that don't ask whose certificate it is."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def connect(port: int, user: str, room: str, tls: ssl.SSLContext | None = None) -> socket.socket:
     """A non-blocking socket on which the opening request was sent; the answer is still to come."""
     sock = socket.create_connection((HOST, port))
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if tls is not None:
+        sock = tls.wrap_socket(sock)
     sock.sendall(opening(user, room))
     sock.setblocking(False)
     return sock

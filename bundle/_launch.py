@@ -167,6 +167,8 @@ def _locked(path: Path) -> Iterator[None]:
             except BlockingIOError:
                 if time.monotonic() > deadline:
                     raise
+                for number in {signal.SIGTERM, signal.SIGINT} & signal.sigpending():
+                    sys.exit(128 + number)
                 time.sleep(0.02)
         yield
     finally:

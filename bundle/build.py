@@ -159,7 +159,7 @@ def _pack(edition: Edition) -> None:
 
 def _sources() -> dict[str, Path]:
     """Everything of the project that the file is made from, by its name in the copy that is built."""
-    modules = (ROOT / "chatroom").rglob("*.py")
+    modules = (path for kind in ("*.py", "*.lua") for path in (ROOT / "chatroom").rglob(kind))
     names = ["pyproject.toml", "LICENSE", *(str(path.relative_to(ROOT)) for path in modules)]
     sources = {name: ROOT / name for name in sorted(names)}
     sources["chatroom/client.html"] = ROOT / "client.html"

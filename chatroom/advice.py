@@ -34,7 +34,7 @@ def advise(settings: Settings, unbound: int) -> None:
 def advise_on_tokens(unbound: int) -> None:
     """Warn of `unbound` tokens, if there are any."""
     if unbound:
-        hint = "who holds one may take any name, so a name is only a name"
+        hint = "who holds one may take any name that no token is bound to, so a name is only a name"
         note(logging.WARNING, "unbound_tokens", count=unbound, hint=hint)
 
 

@@ -12,9 +12,11 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
-from chatroom.adapters.standard import complain, fill_standard_descriptors, say
+from chatroom.adapters.standard import complain, fill_standard_descriptors, release_signals, say, take_signals
 from chatroom.logs import logging_to
+from chatroom.options import repeated
 from chatroom.settings import Settings, read_settings
 from chatroom.values.errors import StartError
 from chatroom.values.journal import logger, note
@@ -35,14 +37,17 @@ def main(
     try:
         command, options = _command(sys.argv[1:] if argv is None else argv)
         if command != "serve":
+            release_signals()
             _run_command(command, options, environ)
             return 0
         asked = read_settings(options, environ)
         if isinstance(asked, str):
+            release_signals()
             say(asked)
             return 0
+        asked_to_stop = take_signals()
         with logging_to(STANDARD_ERROR, asked.log_level, asked.log_format):
-            return _serve(asked, run or _run)
+            return _serve(asked, run or partial(_run, asked_to_stop=asked_to_stop))
     except StartError as error:
         complain(str(error))
         return 2
@@ -54,9 +59,10 @@ def _command(arguments: Sequence[str]) -> tuple[str, Sequence[str]]:
     """The name of the command, which may be left out, and the options behind it."""
     if not arguments or arguments[0].startswith("-"):
         return "serve", arguments
-    if arguments[0] not in ("serve", "backup", "token"):
+    if arguments[0] not in ("serve", "backup", "copy", "token"):
         raise StartError(
-            f"unknown command {arguments[0][:64]!r}; write serve, backup, token or nothing, then the options"
+            f"unknown command{repeated(arguments[0])}; write serve, backup, copy, token or nothing, then "
+            "the options"
         )
     return arguments[0], arguments[1:]
 
@@ -67,18 +73,22 @@ def _run_command(command: str, options: Sequence[str], environ: Mapping[str, str
         from chatroom import backup  # noqa: PLC0415  (see rule 2)
 
         backup.run(options, environ)
+    elif command == "copy":
+        from chatroom import transfer  # noqa: PLC0415
+
+        transfer.run(options, environ)
     else:
         from chatroom import mint  # noqa: PLC0415
 
         mint.run(options, environ)
 
 
-def _run(settings: Settings) -> int:
+def _run(settings: Settings, *, asked_to_stop: Callable[[], bool]) -> int:
     import trio  # noqa: PLC0415  (see rule 2)
 
     from chatroom.server import serve  # noqa: PLC0415
 
-    return trio.run(serve, settings)
+    return trio.run(serve, settings, asked_to_stop)
 
 
 def _serve(settings: Settings, run: Callable[[Settings], int]) -> int:

@@ -79,8 +79,8 @@ def key_feed_for(settings: Settings) -> "KeyFeed | None":
 
     require_cryptography()  # before a slow address is asked in vain
 
-    async def fetch(algorithm: str | None) -> tuple[Key, ...]:
-        return key_set(await https.fetch(url), https.shown(url), algorithm)
+    async def fetch() -> tuple[Key, ...]:
+        return key_set(await https.fetch(url), https.shown(url))
 
     return KeyFeed(fetch)
 

@@ -37,6 +37,13 @@ class Lobby:
         self._visitors.pop(visitor, None)
         self._place_left.set()
 
+    async def wait_empty(self) -> None:
+        """Wait until nobody is there."""
+        while self._visitors:
+            if self._place_left.is_set():
+                self._place_left = trio.Event()
+            await self._place_left.wait()
+
     async def wait_place(self) -> None:
         """Wait until one more may come in."""
         while len(self._visitors) >= self._size:

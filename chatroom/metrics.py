@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING
 
 from chatroom import __version__
 from chatroom.logs import lines_dropped
-from chatroom.values.statistics import Statistics
+from chatroom.values.statistics import REFUSALS, Drop, Statistics, Unready
+from chatroom.values.stores import StoreStatistics
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from prometheus_client import CollectorRegistry
     from prometheus_client.metrics_core import Metric
 
@@ -44,17 +47,27 @@ class Histogram:
         return list(zip(names, map(float, accumulate(self._counts)), strict=True))
 
 
+ROUND_TRIP_BUCKETS = (
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0,
+)  # fmt: skip
+
+
 class Metrics:
     """What `GET /metrics` shows."""
 
     def __init__(self, statistics: Callable[[], Statistics]) -> None:
         self._statistics = statistics
         self._commits = Histogram(COMMIT_BUCKETS)
+        self._round_trips = Histogram(ROUND_TRIP_BUCKETS)
         self._registry: CollectorRegistry | None = None
 
     def observe_commit(self, seconds: float) -> None:
         """Count one commit of the engine and the time that it took."""
         self._commits.observe(seconds)
+
+    def observe_round_trip(self, seconds: float) -> None:
+        """Count one round trip to a store that other nodes use as well, and the time that it took."""
+        self._round_trips.observe(seconds)
 
     def render(self) -> bytes:
         """All metrics as text, to be sent as CONTENT_TYPE."""
@@ -74,34 +87,80 @@ class Metrics:
             yield core.GaugeMetricFamily(f"chatroom_{name}", text, value=value)
         for name, text, value in _counters(now):
             yield core.CounterMetricFamily(f"chatroom_{name}", text, value=value)
-        drops = core.CounterMetricFamily(
-            "chatroom_drops", "WebSocket connections that the server ended, by reason.", labels=["reason"]
-        )
-        for reason, count in sorted(now.drops.items()):
-            drops.add_metric([str(reason)], count)
-        yield drops
-        refusals = core.CounterMetricFamily(
-            "chatroom_refusals", "HTTP requests and handshakes refused, by status.", labels=["status"]
-        )
-        for status, count in sorted(now.refusals.items()):
-            refusals.add_metric([str(int(status))], count)
-        yield refusals
+        yield from _labelled(core, now)
         yield core.HistogramMetricFamily(
             "chatroom_commit_seconds",
             "Time that a commit of the log took.",
             buckets=self._commits.buckets(),
             sum_value=self._commits.sum,
         )
+        if now.store is not None:
+            yield core.HistogramMetricFamily(
+                "chatroom_store_round_trip_seconds",
+                "Time that commands, sent to the store together, took to be answered.",
+                buckets=self._round_trips.buckets(),
+                sum_value=self._round_trips.sum,
+            )
 
 
-def _gauges(now: Statistics) -> list[tuple[str, str, int]]:
+def _labelled(core: "ModuleType", now: Statistics) -> "Iterator[Metric]":
+    """The families with a label, all their series from the start: nobody sees a rise from nothing."""
+    reasons = core.GaugeMetricFamily(
+        "chatroom_not_ready", "1 for each reason why the server isn't ready.", labels=["reason"]
+    )
+    for reason in Unready:
+        reasons.add_metric([str(reason)], int(reason in now.unready))
+    yield reasons
+    reloads = core.CounterMetricFamily(
+        "chatroom_reloads", "Reloads, by what came of them.", labels=["result"]
+    )
+    reloads.add_metric(["done"], now.reloads_total)
+    reloads.add_metric(["failed"], now.failed_reloads_total)
+    yield reloads
+    drops = core.CounterMetricFamily(
+        "chatroom_drops", "WebSocket connections that the server ended, by reason.", labels=["reason"]
+    )
+    for drop in sorted(Drop):
+        drops.add_metric([str(drop)], now.drops.get(drop, 0))
+    yield drops
+    refusals = core.CounterMetricFamily(
+        "chatroom_refusals", "HTTP requests and handshakes refused, by status.", labels=["status"]
+    )
+    for status in REFUSALS:
+        refusals.add_metric([str(status)], now.refusals.get(status, 0))
+    yield refusals
+
+
+def _gauges(now: Statistics) -> list[tuple[str, str, float]]:
+    keys_age = (
+        []
+        if now.keys_age is None
+        else [
+            ("keys_age_seconds", "Time since the keys of web tokens came from their address.", now.keys_age)
+        ]
+    )
     return [
+        ("ready", "1 while the server accepts and stores, as /readyz says, else 0.", int(not now.unready)),
         ("connections", "WebSocket connections that have been let in.", now.connections),
         ("handshakes", "Sockets that have been accepted and not yet let in.", now.handshakes),
         ("rooms", "Rooms in memory.", now.rooms),
         ("presences", "Distinct usernames per room, summed over all rooms.", now.presences),
         ("lagging_members", "Members who are behind because their socket was full.", now.lagging_members),
         ("tasks", "Trio tasks in the process.", now.tasks),
+        ("database_bytes", "Size of the database on the disk.", now.database_bytes),
+        ("wal_bytes", "Size of the database's write-ahead log on the disk.", now.wal_bytes),
+        ("last_reload_successful", "1 unless the last reload failed.", int(now.last_reload_successful)),
+        *keys_age,
+        *([] if now.store is None else _store_gauges(now.store)),
+    ]
+
+
+def _store_gauges(store: StoreStatistics) -> list[tuple[str, str, float]]:
+    return [
+        ("nodes", "Nodes on the store that live, this one included.", store.nodes),
+        ("store_commands", "Commands to the store that wait for their answer.", store.commands),
+        ("store_lease_age_seconds", "Time since the node's lease was renewed.", store.lease_age),
+        ("store_silence_seconds", "Time since the subscription was heard.", store.silence),
     ]
 
 
@@ -109,7 +168,17 @@ def _counters(now: Statistics) -> list[tuple[str, str, int]]:
     return [
         ("messages", "Messages committed to the log.", now.messages_total),
         ("deliveries", "Stored messages handed to sockets.", now.deliveries_total),
+        ("unavailable", "Commands that were answered `unavailable`.", now.unavailable_total),
         ("log_lines_dropped", "Log lines that standard error did not take.", lines_dropped()),
+        *([] if now.store is None else _store_counters(now.store)),
+    ]
+
+
+def _store_counters(store: StoreStatistics) -> list[tuple[str, str, int]]:
+    return [
+        ("store_reconnects", "Connections to the store that were made anew.", store.reconnects_total),
+        ("store_gaps", "Gaps in what the store had pushed, healed from the log.", store.gaps_total),
+        ("store_foreign_messages", "Messages of other nodes that came here.", store.foreign_messages_total),
     ]
 
 

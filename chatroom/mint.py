@@ -19,9 +19,6 @@ from chatroom.pure.rights import Rights
 from chatroom.values.errors import StartError
 from chatroom.values.names import clean_username
 
-HEAD_CHARS = 1024
-"""What a request has beside its token."""
-
 
 def _room(text: str) -> tuple[str, str]:
     """A room, or a glob of rooms, and its rights, as the server reads them from a token."""
@@ -106,6 +103,8 @@ def mint(asked: MintSettings, now: int) -> str:
         if value is not None:
             claims[name] = value
     token = keys.sign(keys.read_secret(asked.jwt_secret_file), claims)
-    if len(token) > MAX_TOKEN - HEAD_CHARS:
-        raise StartError(f"the token has {len(token)} characters, too many for a request: name fewer rooms")
+    if len(token) > MAX_TOKEN:
+        raise StartError(
+            f"the token has {len(token)} characters, and a server takes {MAX_TOKEN} at most: name fewer rooms"
+        )
     return token

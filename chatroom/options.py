@@ -5,7 +5,8 @@
 2. A flag wins over its environment variable, and that over the default; all three are written alike and go
    through the same reader.
 3. Whatever is wrong is a StartError of one line that names the flag or the variable and says what to write.
-4. No option holds a secret, only the name of a file that does.
+4. A secret is read from a file that an option names. Only the URL of a store may hold one, its password: what
+   is said of an argument never repeats what may be such a URL.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from chatroom.pure import written
+from chatroom.pure.storeurl import read_store_url
 from chatroom.values.errors import StartError
 
 PREFIX = "CHATROOM_"
@@ -50,9 +52,16 @@ _SOON, _LONG = "10ms", "24h"
 
 OPTIONS: tuple[Option, ...] = (
     Option("host", "hosts", written.host, "localhost", "ADDRESS",
-           "address to bind; may be repeated; localhost means both loopbacks where they exist", tuple),
+           "address to bind; may be repeated; localhost means both loopbacks where they exist, "
+           "none only --unix", tuple),
     Option("port", "port", written.whole(0, 65535), "3000", "N", "port to listen on; 0 picks a free one"),
     Option("unix", "unix", written.unix_path, None, "PATH", "listen on a Unix socket as well"),
+    Option("unix-mode", "unix_mode", written.mode, "0666", "MODE",
+           "permissions of the Unix socket, in octal"),
+    Option("metrics-host", "metrics_hosts", written.host, None, "ADDRESS",
+           "address of the port for metrics; may be repeated; localhost if left out", tuple),
+    Option("metrics-port", "metrics_port", written.whole(0, 65535), None, "N",
+           "a port of its own for /metrics, /healthz and /readyz; the main port then has no /metrics"),
     Option("tls-cert", "tls_cert", written.path, None, "FILE", "PEM file of the certificate chain"),
     Option("tls-key", "tls_key", written.path, None, "FILE", "PEM file of the private key"),
     Option("db", "db", written.path, "chat.db", "PATH",
@@ -62,6 +71,19 @@ OPTIONS: tuple[Option, ...] = (
            "how long messages are kept: an age like 90d, a count per room like 100000, or both: 90d,100000"),
     Option("new-epoch", "new_epoch", written.switch, "0", "",
            "begin a new epoch, so that clients which resume are told what they may have missed"),
+    Option("redis", "redis", read_store_url, None, "URL",
+           "a Valkey or Redis that keeps the messages instead, for several nodes: redis://, rediss:// (TLS), "
+           "unix://, redis+sentinel:// or redis+cluster://"),
+    Option("redis-prefix", "redis_prefix", written.key_prefix, "chatroom", "TEXT",
+           "what all keys and channels there begin with"),
+    Option("redis-password-file", "redis_password_file", written.path, None, "FILE",
+           "password for --redis, where its URL has none"),
+    Option("redis-ca", "redis_ca", written.path, None, "FILE",
+           "PEM file of the authorities whose certificates are believed by --redis, instead of the system's"),
+    Option("node", "node", written.node, None, "NAME",
+           "name of this node among those of --redis; host name and process id if left out"),
+    Option("reuse-port", "reuse_port", written.switch, "0", "",
+           "let other nodes on this machine listen at the same --port"),
     Option("tokens", "tokens", written.path, None, "FILE", "TOML file of static tokens"),
     Option("jwt-secret-file", "jwt_secret_file", written.path, None, "FILE",
            "secret of JSON Web Tokens signed with HS256, 32 bytes at least"),
@@ -80,6 +102,8 @@ OPTIONS: tuple[Option, ...] = (
     Option("trusted-proxy", "trusted_proxies", written.proxy, None, "CIDR",
            "peers whose X-Forwarded-For is believed; unix for those of the Unix socket; may be repeated",
            frozenset),
+    Option("proxy-protocol", "proxy_protocol", written.switch, "0", "",
+           "each --trusted-proxy begins a connection with a header of the PROXY protocol, version 1 or 2"),
     Option("rate", "limits.message_rate", written.number(1e6), "5", "N",
            "messages per second and username; 0 lifts this and the limit on other commands"),
     Option("burst", "limits.message_burst", written.whole(1, 10**6), "20", "N",
@@ -133,10 +157,20 @@ def add_option(parser: Parser, option: Option) -> None:
 def unknown(word: str, options: Iterable[Option]) -> str:
     """What to say of an argument that isn't ours. What follows `=` is not repeated: it may be a secret."""
     if not word.startswith("-"):
-        return f"unexpected argument {word[:64]!r}; {_SEE_HELP}"
+        return f"unexpected argument{repeated(word)}; {_SEE_HELP}"
     name = word.partition("=")[0][:64]
     near = difflib.get_close_matches(name, [option.flag for option in options], n=1)
     return f"unknown option {name!r}; " + (f"did you mean {near[0]}?" if near else _SEE_HELP)
+
+
+def repeated(word: str) -> str:
+    """An argument as a mistake repeats it, with a blank before it; nothing of what may be a URL (rule 4)."""
+    return "" if any(sign in word for sign in ":/@") else f" {word[:64]!r}"
+
+
+def is_given(option: Option, flags: list[str] | None, environ: Mapping[str, str]) -> bool:
+    """Whether the value of an option is somebody's wish, and not the default."""
+    return flags is not None or bool(environ.get(option.variable, "").strip())
 
 
 def value_of(option: Option, flags: list[str] | None, environ: Mapping[str, str]) -> Any:

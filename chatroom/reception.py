@@ -11,25 +11,31 @@ import ssl
 from collections import Counter
 from collections.abc import Callable
 from functools import lru_cache
+from itertools import count
 
 import trio
 
 from chatroom.adapters.arrivals import Arrivals
 from chatroom.adapters.engine import Engine
-from chatroom.adapters.frontdoor import receive
+from chatroom.adapters.frontdoor import Admitted, read_introduction, receive, turn_away
+from chatroom.adapters.opening import answer_handshake
 from chatroom.adapters.tls import TlsTransport
-from chatroom.adapters.transport import SocketTransport
-from chatroom.assembly import Assembled, Assembly
+from chatroom.adapters.transport import SocketTransport, Transport
 from chatroom.lobby import Lobby
+from chatroom.pure.bucket import BucketStore
 from chatroom.pure.forwarded import UNIX, Proxies, read_address
+from chatroom.pure.proxyprotocol import Introduction
+from chatroom.pure.query import SUBPROTOCOL
 from chatroom.pure.tallies import Place
-from chatroom.pure.tokens import Identity
-from chatroom.site import ChatSite, Entrance
+from chatroom.pure.tokens import Verifier
+from chatroom.site import Admission, ChatSite, Entrance, MetricsSite
 from chatroom.tasks.broker import Broker
-from chatroom.tasks.connection import Connection
+from chatroom.tasks.connection import Connection, Opening
 from chatroom.tasks.ending import Ending
+from chatroom.tasks.forbidden import ForbiddenCommands, Who
+from chatroom.tasks.services import Services
 from chatroom.tasks.timers import Timers
-from chatroom.values.errors import Disconnect
+from chatroom.values.errors import Disconnect, Refusal
 from chatroom.values.http import Peer
 from chatroom.values.journal import note
 from chatroom.values.limits import Limits
@@ -40,6 +46,8 @@ FAILED = Ending(drop=Drop.INTERNAL_ERROR)
 """How a connection has ended that says nothing else: by an exception."""
 LONGEST_NAP = 0.5
 """Seconds. The time of day may be set: after so long it is looked at again for tokens that have expired."""
+METRICS_VISITORS = 16
+"""Sockets at a time at a port for metrics; scrapers keep theirs open."""
 UNIX_PEER = Peer(UNIX, exempt=True)
 
 
@@ -64,13 +72,11 @@ def _peer_at(address: str) -> Peer:
 class Guest:
     """A connection that has been let in, from then to its end: a context that knows it in the reception."""
 
-    __slots__ = ("_reception", "connection", "ending", "opening", "place", "who")
+    __slots__ = ("_reception", "connection", "ending", "place")
 
-    def __init__(self, reception: "Reception", assembled: Assembled, place: Place) -> None:
+    def __init__(self, reception: "Reception", connection: Connection, place: Place) -> None:
         self._reception = reception
-        self.connection = assembled.connection
-        self.opening = assembled.opening
-        self.who = assembled.who
+        self.connection = connection
         self.place = place
         self.ending = FAILED
 
@@ -94,23 +100,39 @@ class Reception:
         limits: Limits,
         tls: ssl.SSLContext | None,
         proxies: Proxies,
+        proxy_protocol: bool = False,
         wall_clock: Callable[[], float],
-        arrivals: Arrivals | None = None,
+        run: str,
+        arrivals: Arrivals,
     ) -> None:
         self._site = site
+        self._metrics_site = MetricsSite(site)
         self._limits = limits
         self.tls = tls
         self._proxies = proxies
+        self._proxy_protocol = proxy_protocol
+        self._told_of_headers = False
         self._arrivals = arrivals
         self.expiry = Timers(wall_clock, longest=LONGEST_NAP)
-        self._assembly = Assembly(
-            broker=broker, engine=engine, limits=limits, renew=entrance.renew, watch=self.expiry.add
+        self.keepalive = Timers()
+        self.forbidden = ForbiddenCommands(self.keepalive.add)
+        self._services = Services(
+            broker=broker,
+            engine=engine,
+            limits=limits,
+            pace=BucketStore(limits.message_rate, limits.message_burst),
+            keepalive=self.keepalive,
+            expiry=self.expiry,
+            renew=entrance.renew,
+            forbidden=self.forbidden,
         )
+        self._run = run
+        self._numbers = count(1)
         self._connections: set[Connection] = set()
         self._farewell: Disconnect | None = None
         self._gone = trio.Event()
         self.lobby = Lobby(limits.unauthenticated)
-        self.keepalive = Timers()
+        self.desk = Lobby(METRICS_VISITORS)
         self.drops: Counter[Drop] = Counter()
 
     async def serve(self, sock: socket.socket, *, secure: bool) -> None:
@@ -119,7 +141,16 @@ class Reception:
             guest = await self._receive(sock, secure=secure)
             if guest is not None:
                 with guest:
-                    guest.ending = await guest.connection.run(guest.opening)
+                    guest.ending = await guest.connection.run(self._farewell)
+        except* Exception as group:
+            note(logging.ERROR, "connection_failed", **whereabouts(group))
+
+    async def serve_metrics(self, sock: socket.socket, *, secure: bool) -> None:
+        """Serve a socket of a port for metrics, to whom a crowd at the other ones is no hindrance."""
+        try:
+            with self.desk.visit():
+                transport = SocketTransport(sock, self._limits)
+                await receive(transport, self._metrics_site, self._limits, peer_of(sock), secure=secure)
         except* Exception as group:
             note(logging.ERROR, "connection_failed", **whereabouts(group))
 
@@ -127,27 +158,66 @@ class Reception:
         """Who has been let in at the front door, if anybody."""
         peer = peer_of(sock)
         with self.lobby.visit():
-            transport = await self._begin(sock, secure=secure)
+            plain = SocketTransport(sock, self._limits, self._arrivals)
+            proxied = self._proxy_protocol and self._proxies.trusts(peer)
+            introduction = await self._introduce(plain, peer, secure=secure) if proxied else Introduction()
+            if introduction is None:
+                return None
+            transport = await self._begin_tls(plain) if secure else plain
             if transport is None:
                 return None
             admitted = await receive(
-                transport, self._site, self._limits, peer, secure=secure, proxies=self._proxies
+                transport,
+                self._site,
+                self._limits,
+                peer if introduction.address is None else Peer(introduction.address),
+                secure=secure or introduction.secure,
+                proxies=self._proxies,
+                introduced=introduction.address is not None,
             )
             if admitted is None:
                 return None
             try:
-                return Guest(self, self._assembly.make(transport, admitted), admitted.admission.place)
+                return await self._begin(transport, admitted)
             except BaseException:
                 transport.abort()
                 admitted.admission.place.leave()
                 raise
         return None
 
-    async def _begin(self, sock: socket.socket, *, secure: bool) -> SocketTransport | TlsTransport | None:
-        """The transport of a socket; None if there is none to be had."""
-        plain = SocketTransport(sock, self._limits, self._arrivals)
-        if not secure:
-            return plain
+    async def _begin(self, transport: Transport, admitted: Admitted[Admission]) -> Guest:
+        """The connection of a client that has been let in; nothing of it runs yet."""
+        admission = admitted.admission
+        answer = await answer_handshake(admitted.head, SUBPROTOCOL if admission.subprotocol else None)
+        who = Who(f"{self._run}-{next(self._numbers)}", admission.username, admission.peer)
+        wish = admission.wish
+        opening = Opening(wish.room, answer, admitted.trailing, wish.since, wish.epoch)
+        connection = Connection(transport, who, admission.identity, opening, self._services)
+        return Guest(self, connection, admission.place)
+
+    async def _introduce(self, plain: SocketTransport, peer: Peer, *, secure: bool) -> Introduction | None:
+        """Whom a trusted proxy names before TLS begins; None, the connection closed, where it doesn't."""
+        try:
+            introduction = await read_introduction(plain, self._limits)
+        except Refusal as refusal:
+            if not self._told_of_headers:
+                self._told_of_headers = True
+                note(logging.WARNING, "proxy_header_refused", peer=peer.address, reason=str(refusal))
+            if secure:  # an answer in the clear would be noise there
+                self._site.refused(peer, refusal.status, None)
+                plain.abort()
+            else:
+                await turn_away(plain, self._site, self._limits, peer, refusal)
+            return None
+        except BaseException:
+            plain.abort()
+            raise
+        if introduction is None:
+            plain.abort()
+        return introduction
+
+    async def _begin_tls(self, plain: SocketTransport) -> TlsTransport | None:
+        """TLS over the transport; None, and that aborted, if there is none to be had."""
         assert self.tls is not None
         tls = TlsTransport(plain, self.tls)
         try:
@@ -162,17 +232,13 @@ class Reception:
         return tls
 
     def welcome(self, guest: "Guest") -> None:
-        """Make the connection known to the server's stop, to the keepalive, and to who sees to its end."""
-        if self._farewell is not None:
-            guest.connection.end.disconnect(self._farewell)
+        """Make the connection known to the server's stop, and to who sees to the end of its right."""
         self._connections.add(guest.connection)
-        self.keepalive.add(guest.connection)
         guest.connection.authorization.watch()
 
     def dismiss(self, guest: "Guest") -> None:
         """The connection is over."""
         guest.place.leave()
-        self.keepalive.remove(guest.connection)
         self.expiry.remove(guest.connection.authorization)
         self._connections.remove(guest.connection)
         if not self._connections:
@@ -181,11 +247,12 @@ class Reception:
         if ending.drop is not None:
             self.drops[ending.drop] += 1
         code = None if ending.disconnect is None else int(ending.disconnect.code)
-        note(logging.INFO, "LEAVE", **guest.who.fields(), code=code, drop=ending.drop)
+        room = guest.connection.authorization.room
+        note(logging.INFO, "LEAVE", **guest.connection.who.fields(), room=room, code=code, drop=ending.drop)
 
-    def review(self, judge: Callable[[Identity], Identity | None]) -> int:
+    def review(self, verifier: Verifier) -> int:
         """Judge all connections anew, see Authorization; how many end by that."""
-        return sum(connection.authorization.review(judge) for connection in self._connections)
+        return sum(connection.authorization.review(verifier) for connection in self._connections)
 
     # For the server's stop
 

@@ -10,15 +10,16 @@ It doesn't know what makes a token good, nor how a connection ends.
 """
 
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from ssl import SSLContext
 from typing import TYPE_CHECKING, Protocol
 
 import trio
 
+from chatroom.adapters.systemd import NO_MANAGER, Notifier
 from chatroom.advice import advise_on_tokens
 from chatroom.credentials import Credentials, names_of_credentials, read_credentials
-from chatroom.pure.tokens import Identity, Verifiers
+from chatroom.pure.tokens import Verifier, Verifiers
 from chatroom.settings import Settings
 from chatroom.values.errors import StartError
 from chatroom.values.journal import note
@@ -35,7 +36,7 @@ class Doors(Protocol):
 
     tls: SSLContext | None
 
-    def review(self, judge: Callable[[Identity], Identity | None]) -> int:
+    def review(self, verifier: Verifier) -> int:
         """Judge all connections anew; how many end by that."""
 
 
@@ -48,12 +49,18 @@ class Reload:
         verifiers: Verifiers,
         doors: Doors,
         feed: "KeyFeed | None",
+        notifier: Notifier = NO_MANAGER,
     ) -> None:
         self._settings = settings
         self._verifiers = verifiers
         self._doors = doors
         self._feed = feed
+        self._notifier = notifier
         self._one_at_a_time = trio.CapacityLimiter(1)
+        self.done = 0
+        self.failed = 0
+        self.successful = True
+        """Whether the last one was; true before the first."""
 
     async def run(self, hangups: AsyncIterator[int]) -> None:
         """Reload at each hangup; those that come during a reload are one more."""
@@ -62,6 +69,7 @@ class Reload:
 
     async def reload(self) -> None:
         """Read everything, then take it over."""
+        self._notifier.reloading()
         try:
             credentials = await self._read()
             if self._feed is not None:
@@ -72,8 +80,14 @@ class Reload:
         except Exception as error:  # rule 3
             reason = own_fault(error)
         else:
+            self.done += 1
+            self.successful = True
+            self._notifier.ready("Reloaded")
             return
+        self.failed += 1
+        self.successful = False
         note(logging.ERROR, "reload_failed", reason=reason)
+        self._notifier.ready(f"Reload failed, everything is as it was: {reason}")
 
     async def _read(self) -> Credentials:
         """What the files say. Raises StartError."""
@@ -93,7 +107,7 @@ class Reload:
         unbound = self._verifiers.unbound
         self._verifiers.replace(credentials.verifiers)
         self._doors.tls = credentials.tls
-        closed = self._doors.review(self._verifiers.review)
+        closed = self._doors.review(self._verifiers)
         if self._verifiers.unbound > unbound:
             advise_on_tokens(self._verifiers.unbound)
         note(logging.INFO, "reloaded", read=" ".join(names_of_credentials(self._settings)), closed=closed)

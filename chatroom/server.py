@@ -2,27 +2,30 @@
 
     root nursery
     ├─ engine
-    ├─ broker (with the committer and the openers of rooms)
+    ├─ broker
     ├─ arrivals, keepalive and expiring tokens of all connections
     ├─ keys from an address, where they come from one
     ├─ reload on SIGHUP
     ├─ an accepting task per listener
-    ├─ signals
+    ├─ the watchdog of a service manager, where it wants one
     └─ connections nursery: one task per socket
 
 1. It serves only when everything could be opened; what can't is a StartError before a line is printed.
-2. Stopping: handshakes are refused, readers stop at a command boundary, what was taken is committed and
-   shown, everyone is told (1012), then the engine and the listeners close. Each step has a deadline; if what
-   was taken could not be committed within its own, the exit code says that something was wrong.
-3. A fault in the broker or the engine ends the process, after everyone has been told (1011).
+2. Stopping: handshakes are refused, nobody's next command is taken, what was taken is committed and
+   shown, everyone is told (1012), then the engine and the listeners close. Each step has a deadline; if
+   something that was taken, and that the engine would have kept, has not been committed at the end, the exit
+   code says so.
+3. A fault in any part but a connection ends the process, after everyone has been told (1011).
 """
 
 import errno
 import logging
+import os
+import secrets
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from ssl import SSLContext
@@ -32,18 +35,19 @@ import trio
 
 from chatroom import __version__
 from chatroom.adapters.arrivals import make_arrivals
+from chatroom.adapters.reuseport import drop_newcomers, hear
 from chatroom.adapters.standard import say
+from chatroom.adapters.systemd import NO_MANAGER, Notifier, given_sockets
 from chatroom.advice import advise
 from chatroom.credentials import key_feed_for, read_credentials
-from chatroom.listeners import Listener, open_listeners
+from chatroom.listeners import Listener, given_listener
 from chatroom.metrics import CONTENT_TYPE, Metrics
-from chatroom.page import load_page
-from chatroom.parts import check_strangers, engine_for
-from chatroom.process import end_at_once, tune_collector
-from chatroom.pure.csp import policy
+from chatroom.page import Page, load_page
+from chatroom.parts import engine_for, listen
+from chatroom.process import Stop, stopping, tune_collector
 from chatroom.pure.forwarded import Proxies
 from chatroom.pure.tallies import Tallies
-from chatroom.pure.tokens import Verifiers
+from chatroom.pure.tokens import DEVELOPMENT_TOKENS, Verifiers
 from chatroom.reception import Reception
 from chatroom.reload import Reload
 from chatroom.settings import Settings
@@ -55,7 +59,7 @@ from chatroom.values.codes import CloseCode
 from chatroom.values.errors import Disconnect, StartError
 from chatroom.values.http import Response
 from chatroom.values.journal import note
-from chatroom.values.statistics import Statistics
+from chatroom.values.statistics import Statistics, Unready
 from chatroom.values.traces import whereabouts
 
 if TYPE_CHECKING:
@@ -64,6 +68,12 @@ if TYPE_CHECKING:
 RING_BYTES = 32 * 1024 * 1024
 SETTLE_SECONDS = 1.5
 """How long a stop waits for what was taken to be committed and shown."""
+ARRIVING_SECONDS = 0.05
+"""How long who has just been accepted takes to the lobby, more than enough."""
+HAND_OVER_SECONDS = 1.0
+"""How long who has come just before a stop, to a socket that others serve on, may take to say what for."""
+HALF_OPEN_SECONDS = 0.3
+"""How long a TCP handshake may take that has begun when a shared port is left. Below RESEND_SECONDS."""
 CRASH_SECONDS = 2.0
 """How long the end after a fault of ours may take to tell everyone."""
 ACCEPT_PAUSE = 0.5
@@ -73,23 +83,31 @@ RESTARTING = Disconnect(CloseCode.RESTART, "server is restarting")
 BROKEN = Disconnect(CloseCode.INTERNAL_ERROR, "internal error")
 
 
-async def serve(settings: Settings) -> int:
-    """Serve until SIGTERM or SIGINT; the exit code. Raises StartError before it has begun."""
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # neither before the next line nor at the end is it deadly
-    with trio.open_signal_receiver(signal.SIGHUP) as hangups:  # already: what is read now may be old soon
+async def serve(settings: Settings, asked_to_stop: Callable[[], bool] = lambda: False) -> int:
+    """Serve until SIGTERM or SIGINT; the exit code. Raises StartError before it has begun.
+
+    `asked_to_stop` tells of a signal that came earlier.
+    """
+    # Hangups count already: what is read now may be old soon.
+    with trio.open_signal_receiver(signal.SIGHUP) as hangups:
         feed = key_feed_for(settings)
         credentials = read_credentials(settings, feed)
         secure = credentials.tls is not None
-        listeners = open_listeners(settings.hosts, settings.port, settings.unix, secure=secure)
+        given = [given_listener(sock, name, secure=secure) for sock, name in given_sockets(os.environ)]
+        listeners = listen(settings, given, secure=secure)
         try:
-            check_strangers(settings, listeners)
-            if feed is not None:
-                await feed.load()
-            server = Server(settings, Verifiers(credentials.verifiers), credentials.tls, feed)
-            return await server.run(listeners, hangups)
+            async with stopping(asked_to_stop) as stop:
+                await trio.lowlevel.checkpoint()
+                if feed is not None:
+                    await feed.load()
+                verifiers, notifier = Verifiers(credentials.verifiers), Notifier(os.environ)
+                server = Server(settings, verifiers, credentials.tls, feed, notifier)
+                return await server.run(listeners, hangups, stop)
         finally:
             for listener in listeners:
                 listener.close()
+    note(logging.INFO, "stop")
+    return 0
 
 
 class Server:
@@ -101,15 +119,19 @@ class Server:
         verifiers: Verifiers,
         tls: SSLContext | None,
         feed: "KeyFeed | None" = None,
+        notifier: Notifier = NO_MANAGER,
     ) -> None:
         limits = settings.limits
+        self._notifier = notifier
+        self._handed_over: list[trio.CancelScope] = []
         self._settings = settings
         self._unbound = verifiers.unbound
         self._feed = feed
         self._settled = True
-        self._engine = engine_for(settings)
+        self._run = secrets.token_hex(4)
         self._metrics = Metrics(self.statistics)
-        self._rooms = Rooms(self._engine, history=settings.history, ring_bytes=RING_BYTES)
+        self._engine = engine_for(settings, self._metrics.observe_round_trip)
+        self._rooms = Rooms(self._engine, history=settings.history, ring_bytes=RING_BYTES, limits=limits)
         self._broker = Broker(
             self._engine,
             self._rooms,
@@ -120,6 +142,10 @@ class Server:
         self._tallies = Tallies(limits)
         door = (verifiers, self._tallies, settings.origins, trio.current_time)
         entrance = Entrance(*door)
+        self._page = Page(
+            load_page(),
+            development_token=DEVELOPMENT_TOKENS[-1] if settings.takes_development_tokens else None,
+        )
         self._site = self._make_site(entrance, Enquiry(*door))
         self._arrivals = make_arrivals()
         self._reception = Reception(
@@ -130,44 +156,48 @@ class Server:
             limits=limits,
             tls=tls,
             proxies=Proxies(settings.trusted_proxies or frozenset()),
+            proxy_protocol=settings.proxy_protocol,
             wall_clock=time.time,
+            run=self._run,
             arrivals=self._arrivals,
         )
-        self._reload = Reload(settings, verifiers, self._reception, feed)
+        self._reload = Reload(settings, verifiers, self._reception, feed, notifier)
 
     def _make_site(self, entrance: Entrance, enquiry: Enquiry) -> ChatSite:
         return ChatSite(
             entrance=entrance,
             enquiry=enquiry,
-            page=_page(),
+            page=self._page.answer,
             metrics=lambda: Response(200, self._metrics.render(), CONTENT_TYPE),
             troubles=lambda: (*self._broker.troubles(), *self._engine.troubles()),
             clock=trio.current_time,
+            watch=self._call_back,
         )
 
-    async def run(self, listeners: Sequence[Listener], hangups: AsyncIterator[int]) -> int:
+    def _call_back(self, site: ChatSite) -> None:
+        self._reception.keepalive.add(site)
+
+    async def run(self, listeners: Sequence[Listener], hangups: AsyncIterator[int], stop: Stop) -> int:
         """Serve until told to stop."""
         tune_collector()
+        self._site.metrics_elsewhere = any(listener.metrics for listener in listeners)
         async with trio.open_nursery() as root:
             await root.start(self._serve_engine)
-            root.start_soon(self._run_broker)
-            if self._arrivals is not None:
-                root.start_soon(self._arrivals.run)
-            root.start_soon(self._reception.keepalive.run)
-            root.start_soon(self._reception.expiry.run)
-            root.start_soon(self._reload.run, hangups)
-            if self._feed is not None:
-                root.start_soon(self._feed.run)
-            with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-                async with trio.open_nursery() as connections:
-                    for listener in listeners:
-                        connections.start_soon(self._accept, listener, connections)
+            for part, run in self._parts(hangups):
+                root.start_soon(self._keep, part, run, name=run)
+            async with trio.open_nursery() as connections:
+                for listener in listeners:
+                    accept = partial(self._accept, listener, connections)
+                    connections.start_soon(self._keep, "listener", accept, name=self._accept)
+                async with self._fatal("server"):
                     self._announce(listeners)
-                    await anext(signals)
-                    root.start_soon(end_at_once, signals)
-                    await self._stop()
-                    connections.cancel_scope.cancel()
+                    stop.begin()
+                    await stop.asked.wait()
+                    await self._stop(listeners)
+                connections.cancel_scope.cancel()
             root.cancel_scope.cancel()
+        self._site.tell_refusals()
+        self._reception.forbidden.tell()
         if not self._settled:
             note(logging.ERROR, "not_settled")
             return 1
@@ -176,18 +206,32 @@ class Server:
 
     def _announce(self, listeners: Sequence[Listener]) -> None:
         for listener in listeners:
-            say(f"Listening on {listener.name}\n")
-        note(logging.INFO, "start", version=__version__, listeners=" ".join(each.name for each in listeners))
+            say(f"Metrics on {listener.name}\n" if listener.metrics else f"Listening on {listener.name}\n")
+        names = " ".join(each.name for each in listeners)
+        self._notifier.ready(f"Listening on {names}")
+        store = self._settings.redis and self._settings.redis.shown
+        note(logging.INFO, "start", version=__version__, run=self._run, listeners=names, store=store)
         advise(self._settings, self._unbound)
         self._metrics.render()  # loads what it needs, while there are descriptors to open files with
 
     async def _serve_engine(self, task_status: trio.TaskStatus[None]) -> None:
         async with self._fatal("engine"):
-            await self._engine.serve(task_status=task_status)
+            await self._engine.serve(self._broker, task_status=task_status)
 
-    async def _run_broker(self) -> None:
-        async with self._fatal("broker"):
-            await self._broker.run()
+    def _parts(self, hangups: AsyncIterator[int]) -> Iterator[tuple[str, Callable[[], Awaitable[None]]]]:
+        """What runs beside the engine and the connections, by the names that a fault of it is logged with."""
+        yield "broker", self._broker.run
+        yield "arrivals", self._arrivals.run
+        yield "keepalive", self._reception.keepalive.run
+        yield "expiry", self._reception.expiry.run
+        yield "reload", partial(self._reload.run, hangups)
+        if self._feed is not None:
+            yield "keys", self._feed.run
+        yield "watchdog", self._notifier.watch
+
+    async def _keep(self, part: str, run: Callable[[], Awaitable[None]]) -> None:
+        async with self._fatal(part):
+            await run()
 
     @asynccontextmanager
     async def _fatal(self, part: str) -> AsyncIterator[None]:
@@ -204,10 +248,38 @@ class Server:
             raise
 
     async def _accept(self, listener: Listener, connections: trio.Nursery) -> None:
-        """Accept sockets for ever, as long as there is room in the lobby."""
-        accepting = trio.socket.from_stdlib_socket(listener.socket)
+        """Accept sockets as long as there is room in the lobby; for ever, or until a stop hands over.
+
+        Who comes to a given socket during the stop is not refused: the next server accepts. Of a port that
+        others share, who waits here is served, and the rest goes to them.
+        """
+        with trio.CancelScope() as scope:
+            if listener.given or listener.shared:
+                self._handed_over.append(scope)
+            await self._accept_from(listener, connections)
+        if listener.shared:
+            with trio.move_on_after(HAND_OVER_SECONDS):
+                await self._accept_rest(listener, connections)
+            listener.close()
+
+    async def _accept_rest(self, listener: Listener, connections: trio.Nursery) -> None:
+        """Take in who waits already."""
         while True:
             await self._reception.lobby.wait_place()
+            try:
+                sock, _ = listener.socket.accept()
+            except BlockingIOError:
+                return
+            except OSError:
+                continue  # gone again
+            self._take_in(sock, listener, connections)
+            await trio.lowlevel.checkpoint()
+
+    async def _accept_from(self, listener: Listener, connections: trio.Nursery) -> None:
+        accepting = trio.socket.from_stdlib_socket(listener.socket)
+        lobby = self._reception.desk if listener.metrics else self._reception.lobby
+        while True:
+            await lobby.wait_place()
             try:
                 accepted, _ = await accepting.accept()
             except OSError as error:
@@ -216,25 +288,57 @@ class Server:
                     note(logging.WARNING, "accept_failed", errno=error.errno, reason=error.strerror)
                     await trio.sleep(ACCEPT_PAUSE)
                 continue
-            sock = socket.socket(fileno=accepted.detach())
-            connections.start_soon(
-                partial(self._reception.serve, sock, secure=listener.secure), name="connection"
-            )
+            self._take_in(socket.socket(fileno=accepted.detach()), listener, connections)
 
-    async def _stop(self) -> None:
+    def _take_in(self, sock: socket.socket, listener: Listener, connections: trio.Nursery) -> None:
+        if listener.shared:
+            hear(sock)
+        serve = self._reception.serve_metrics if listener.metrics else self._reception.serve
+        connections.start_soon(partial(serve, sock, secure=listener.secure), name="connection")
+
+    async def _stop(self, listeners: Sequence[Listener]) -> None:
         """Rule 2."""
         note(logging.INFO, "draining")
+        self._notifier.stopping()
+        await self._leave_port(listeners)
+        for accepting in self._handed_over:
+            accepting.cancel()
+        if self._handed_over:
+            await self._hand_over()
         self._site.draining = True
         self._reception.stop_reading()
-        with trio.move_on_after(SETTLE_SECONDS) as waiting:
+        with trio.move_on_after(SETTLE_SECONDS):
             await self._broker.wait_settled()
-        self._settled = not waiting.cancelled_caught
-        self._rooms.quiet = True
+        self._rooms.fall_silent()
         with trio.move_on_after(self._settings.drain):
             await self._reception.end_all(RESTARTING)
+        self._settled = not (self._engine.durable and self._broker.uncommitted)
+
+    def _unready(self) -> Iterator[Unready]:
+        if self._site.draining:
+            yield Unready.DRAINING
+        if self._broker.troubles():
+            yield Unready.COMMIT_WAITING
+        if self._engine.troubles():
+            yield Unready.STORE
+
+    async def _leave_port(self, listeners: Sequence[Listener]) -> None:
+        """From here on who comes to a port that others share comes to them; who is half in gets in."""
+        shared = [listener for listener in listeners if listener.shared]
+        for listener in shared:
+            drop_newcomers(listener.socket)
+        if shared:
+            await trio.sleep(HALF_OPEN_SECONDS)
+
+    async def _hand_over(self) -> None:
+        """Nobody is refused who has come where others serve on: they are let in, and told like all."""
+        await trio.sleep(ARRIVING_SECONDS)
+        with trio.move_on_after(HAND_OVER_SECONDS):
+            await self._reception.lobby.wait_empty()
 
     def statistics(self) -> Statistics:
         """One look at everything."""
+        database_bytes, wal_bytes = self._engine.sizes()
         return Statistics(
             connections=self._tallies.statistics().connections,
             handshakes=len(self._reception.lobby),
@@ -242,13 +346,17 @@ class Server:
             presences=self._rooms.presences,
             lagging_members=self._rooms.lagging,
             tasks=trio.lowlevel.current_statistics().tasks_living,
+            database_bytes=database_bytes,
+            wal_bytes=wal_bytes,
             messages_total=self._rooms.messages,
             deliveries_total=self._broker.fanout.deliveries,
+            unavailable_total=self._rooms.unavailable,
+            reloads_total=self._reload.done,
+            failed_reloads_total=self._reload.failed,
+            last_reload_successful=self._reload.successful,
+            keys_age=None if self._feed is None else self._feed.age,
+            store=self._engine.statistics,
+            unready=frozenset(self._unready()),
             drops=dict(self._reception.drops),
             refusals=dict(self._site.refusals),
         )
-
-
-def _page() -> Response:
-    html = load_page()
-    return Response(200, html, "text/html; charset=utf-8", (("Content-Security-Policy", policy(html)),))

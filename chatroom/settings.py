@@ -3,18 +3,21 @@
 Doesn't know whether a file exists or an address is free; that is seen by what opens them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from chatroom import __version__
-from chatroom.options import OPTIONS, PREFIX, Parser, add_option, unknown, value_of
+from chatroom.options import OPTIONS, PREFIX, Parser, add_option, is_given, unknown, value_of
 from chatroom.pure.forwarded import Proxy
+from chatroom.storeoptions import check_store_options
 from chatroom.values.errors import StartError
 from chatroom.values.limits import Limits
 from chatroom.values.retain import Retain
+from chatroom.values.stores import StoreAddress
 
 NO_DATABASE = "none"
+NO_HOST = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +27,21 @@ class Settings:
     hosts: tuple[str, ...]
     port: int
     unix: str | None
+    unix_mode: int
+    metrics_hosts: tuple[str, ...] | None
+    metrics_port: int | None
     tls_cert: str | None
     tls_key: str | None
     db: str
     history: int
     retain: Retain | None
     new_epoch: bool
+    redis: StoreAddress | None
+    redis_prefix: str
+    redis_password_file: str | None
+    redis_ca: str | None
+    node: str | None
+    reuse_port: bool
     tokens: str | None
     jwt_secret_file: str | None
     jwt_public_key: str | None
@@ -39,6 +51,7 @@ class Settings:
     insecure_dev_tokens: bool
     origins: frozenset[str] | None
     trusted_proxies: frozenset[Proxy] | None
+    proxy_protocol: bool
     drain: float
     log_level: str
     log_format: str
@@ -71,7 +84,8 @@ def read_settings(arguments: Sequence[str], environ: Mapping[str, str]) -> Setti
     if rest:
         raise StartError(unknown(rest[0], OPTIONS))
     values = {option.target: value_of(option, getattr(given, option.target), environ) for option in OPTIONS}
-    _check_together(values)
+    named = {option.flag for option in OPTIONS if is_given(option, getattr(given, option.target), environ)}
+    _check_together(values, named)
     limits = {name.removeprefix("limits."): value for name, value in values.items() if "." in name}
     others = {name: value for name, value in values.items() if "." not in name}
     return Settings(**others, limits=Limits(**limits), unknown_variables=_unknown_variables(environ))
@@ -81,6 +95,7 @@ def _parser() -> Parser:
     parser = Parser(
         prog="chatroom",
         usage="./chat.pyz [serve] [options]\n       ./chat.pyz backup [--db PATH] TO\n"
+        "       ./chat.pyz copy --db PATH --redis URL\n"
         "       ./chat.pyz token --sub NAME [--room ROOM:RIGHTS]… --jwt-secret-file FILE",
         description="A chat server for browsers and other WebSocket clients, in one file.",
         epilog=f"Every option is also an environment variable: {PREFIX} and its name in capitals, hyphens as "
@@ -95,11 +110,13 @@ def _parser() -> Parser:
     return parser
 
 
-def _check_together(values: Mapping[str, Any]) -> None:
-    """Refuse options that mean nothing without each other."""
+def _check_together(values: Mapping[str, Any], named: Collection[str]) -> None:
+    """Refuse options that mean nothing without each other; `named` are those that weren't left out."""
     if (values["tls_cert"] is None) != (values["tls_key"] is None):
         have, lack = ("--tls-cert", "--tls-key") if values["tls_key"] is None else ("--tls-key", "--tls-cert")
         raise StartError(f"{have} needs {lack} beside it: give both, or neither to serve without TLS")
+    _check_places(values)
+    _check_store(values, named)
     _check_web_tokens(values)
     if values["db"] == NO_DATABASE:
         for target, flag in (("retain", "--retain"), ("new_epoch", "--new-epoch")):
@@ -107,8 +124,36 @@ def _check_together(values: Mapping[str, Any]) -> None:
                 raise StartError(f"{flag} means nothing with --db none: leave one of them out")
 
 
+def _check_places(values: Mapping[str, Any]) -> None:
+    if NO_HOST in values["hosts"] and len(values["hosts"]) > 1:
+        raise StartError("--host none means no address at all: leave it out, or the others")
+    if values["metrics_hosts"] and values["metrics_port"] is None:
+        raise StartError("--metrics-host needs --metrics-port beside it: give both, or neither")
+    if values["proxy_protocol"] and not values["trusted_proxies"]:
+        raise StartError("--proxy-protocol needs --trusted-proxy beside it: name the proxies that begin so")
+
+
+def _check_store(values: Mapping[str, Any], named: Collection[str]) -> None:
+    """Messages are kept in one place."""
+    check_store_options(values, named)
+    if values["redis"] is not None:
+        if "--db" in named:
+            raise StartError(
+                "--db and --redis exclude each other, since messages are kept in one place: leave one out; "
+                "./chat.pyz copy brings a database into a store"
+            )
+        return
+    if values["reuse_port"]:
+        raise StartError(
+            "--reuse-port needs --redis beside it: without, each process would have rooms of its own, and "
+            "people would miss each other silently"
+        )
+    if values["node"] is not None:
+        raise StartError("--node means nothing without --redis: leave it out, or give both")
+
+
 def _check_web_tokens(values: Mapping[str, Any]) -> None:
-    """One source of keys is one kind of keys: what is signed with one kind is never checked with another."""
+    """Where keys come from is one place: a secret and public keys are never beside each other."""
     sources = {
         "--jwt-secret-file": "jwt_secret_file",
         "--jwt-public-key": "jwt_public_key",

@@ -2,18 +2,22 @@
 
 1. A handshake and `GET /handshake` go through the same steps; they differ only in the last one, which
    takes a place or only looks whether there is one.
-2. All refused tokens are answered alike. A wrong one is counted against its sender's address.
+2. All refused tokens are answered alike, and looked at alike. A wrong one is counted against its sender's
+   address; a right one is let in, whatever others behind that address have tried.
 3. Nothing here waits.
 """
 
 import json
 import logging
+import math
+import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import NoReturn
 
-from chatroom.pure.bucket import Bucket, Window
-from chatroom.pure.handshake import HANDSHAKE_PATH, PATHS, Upgrade, let_in
+from chatroom.pure.bucket import Sampler, Window
+from chatroom.pure.handshake import HANDSHAKE_PATH, METRICS_PATH, PATHS, Upgrade, let_in
 from chatroom.pure.query import SUBPROTOCOL, Wish
 from chatroom.pure.tallies import Place, Tallies
 from chatroom.pure.tokens import Identity, Verifier
@@ -22,8 +26,14 @@ from chatroom.values.http import Peer, Request, Response
 from chatroom.values.journal import note
 
 DEFAULT_USERNAME = "anonymous"
-LOGGED_REFUSALS = 10.0
-"""Refusals logged per second; the others are counted."""
+LOGGED_REFUSALS = 10
+"""Refusals of a second with a line each in the log; of the others it has the number."""
+SHOWN_PATH = 64
+"""Characters of a path that are logged."""
+SHOWN_SEGMENTS = 6
+HIDDEN = "*"
+"""Instead of a part of a path that could be a secret."""
+_PLAIN_SEGMENT = re.compile(r"[A-Za-z0-9._~-]{1,16}")
 METRICS_A_SECOND = 20
 """How often a second metrics are made anew: it takes milliseconds, and anyone may ask."""
 
@@ -56,34 +66,39 @@ class Door:
         self._clock = clock
 
     def check_address(self, peer: Peer) -> None:
-        """429 if the address has too many connections or wrong tokens."""
-        self.tallies.check_address(peer, self._clock())
+        """429 if the address has too many connections."""
+        self.tallies.check_address(peer)
 
     def identify(self, peer: Peer, token: str | None) -> Identity:
-        """Whom the token stands for, else 401."""
-        identity = self.recognise(peer, token)
-        if identity is None:
-            raise Refusal(401, "Unauthorized", (("WWW-Authenticate", "Bearer"),))
-        return identity
-
-    def renew(self, peer: Peer, token: str) -> Identity | None:
-        """Whom a token stands for that comes later, on a connection: it is no way around the count."""
-        if self.tallies.wait_of_suspect(peer, self._clock()) > 0:
-            return None
-        return self.recognise(peer, token)
-
-    def recognise(self, peer: Peer, token: str | None) -> Identity | None:
-        """Whom the token stands for; a wrong one is counted."""
+        """Whom the token stands for, else 401, or 429 after too many wrong ones."""
         identity = self._verifier.verify(token)
         if identity is None:
             self.tallies.wrong_token(peer, self._clock())
+            raise Refusal(401, "Unauthorized", (("WWW-Authenticate", "Bearer"),))
         return identity
+
+    def renew(self, peer: Peer, username: str, token: str) -> Identity | None:
+        """Whom a token stands for that comes later, on a connection of `username`.
+
+        None if the token isn't for that name, or is wrong, which counts as it does at the door.
+        """
+        try:
+            identity = self.identify(peer, token)
+        except Refusal:
+            return None
+        return identity if self._verifier.allows(identity, username) else None
+
+    def knows(self, token: str) -> bool:
+        """Whether this is a token, without counting it if it is none."""
+        return self._verifier.verify(token) is not None
 
     def authorise(self, identity: Identity, wish: Wish) -> str:
         """The username; 403 without the right to it or to the room."""
         username = wish.username or identity.username or DEFAULT_USERNAME
         if identity.username not in (None, username):
             raise Refusal(403, "This token is bound to another username")
+        if not self._verifier.allows(identity, username):
+            raise Refusal(403, "This username is reserved for other tokens")
         if not identity.rights.can(wish.room, "r"):
             raise Refusal(403, "No right to this room")
         return username
@@ -124,10 +139,11 @@ class ChatSite:
         *,
         entrance: Entrance,
         enquiry: Enquiry,
-        page: Response,
+        page: Callable[[Request], Response],
         metrics: Callable[[], Response],
         troubles: Callable[[], tuple[str, ...]],
         clock: Callable[[], float],
+        watch: Callable[["ChatSite"], None],
     ) -> None:
         self._entrance = entrance
         self._enquiry = enquiry
@@ -135,23 +151,31 @@ class ChatSite:
         self._metrics = metrics
         self._troubles = troubles
         self._clock = clock
-        self._logged = Bucket(LOGGED_REFUSALS, 1)
-        self._unlogged = 0
+        self._watch = watch
+        self._sampler = Sampler(LOGGED_REFUSALS)
         self._recent: Response | None = None
         self._made = Window(METRICS_A_SECOND, 1.0)
+        self._disbelieved = False
         self.refusals: Counter[int] = Counter()
         self.draining = False
+        self.metrics_elsewhere = False
+        """They have a port of their own, and are not here."""
+
+    @property
+    def paths(self) -> frozenset[str]:
+        """What may be asked for."""
+        return PATHS - {METRICS_PATH} if self.metrics_elsewhere else PATHS
 
     def answer(self, request: Request) -> Response:
         """The answer to a plain GET."""
         match request.path:
             case "/":
-                return self._page
+                return self._page(request)
             case "/healthz":
                 return Response(200, b"ok\n")
             case "/readyz":
                 return self._ready()
-            case "/metrics":
+            case _ if request.path == METRICS_PATH:
                 return self._recent_metrics()
             case _:
                 assert request.path == HANDSHAKE_PATH
@@ -162,18 +186,47 @@ class ChatSite:
         admission = let_in(request, upgrade, self._entrance)
         return replace(admission, subprotocol=SUBPROTOCOL in upgrade.subprotocols)
 
+    def disbelieved(self, peer: Peer) -> None:
+        """Say once that somebody may have been forgotten as a trusted proxy."""
+        if not self._disbelieved:
+            self._disbelieved = True
+            hint = "its X-Forwarded-For is ignored; if it is your proxy, name it by --trusted-proxy"
+            note(logging.WARNING, "untrusted_proxy", peer=peer.address, hint=hint)
+
     def refused(self, peer: Peer, status: int, request: Request | None) -> None:
-        """Count a refusal, and log it unless there are too many."""
+        """Count a refusal and log it, or its number if there are too many."""
         self.refusals[status] += 1
-        now = self._clock()
-        if not self._logged.idle(now):
-            self._unlogged += 1
-            return
-        self._logged.reserve(now)
-        # Any other path is the client's own words, and a token may have slipped into them.
-        path = request.path if request is not None and request.path in PATHS else None
-        note(logging.INFO, "refused", peer=peer.address, status=status, path=path, unlogged=self._unlogged)
-        self._unlogged = 0
+        waiting = self._sampler.waiting
+        if self._sampler.passes(status, self._clock()):
+            path = None if request is None else self._shown(request.path)
+            note(logging.INFO, "refused", peer=peer.address, status=status, path=path, count=1)
+        elif not waiting:
+            self._watch(self)
+
+    def on_timer(self, now: float) -> float:
+        """Log how many more were refused, if that is due; return after how many seconds to call again."""
+        if wait := self._sampler.wait(now):
+            return wait
+        self.tell_refusals()
+        return math.inf
+
+    def tell_refusals(self) -> None:
+        """Log the numbers of those that aren't logged yet."""
+        for status, count in self._sampler.left_out().items():
+            note(logging.INFO, "refused", status=status, count=count)
+
+    def _shown(self, path: str) -> str:
+        """A path for the log: a mistaken prefix can be seen in it, but no token that has slipped into it."""
+        if path in PATHS:
+            return path
+        segments = path[:SHOWN_PATH].split("/", SHOWN_SEGMENTS)  # the last one has the rest, with its slashes
+        if len(path) > SHOWN_PATH:
+            segments[-1] = HIDDEN  # cut in the middle, it may be anything
+        return "/".join(map(self._shown_segment, segments))
+
+    def _shown_segment(self, segment: str) -> str:
+        plain = not segment or (_PLAIN_SEGMENT.fullmatch(segment) and not self._entrance.knows(segment))
+        return segment if plain else HIDDEN
 
     def _recent_metrics(self) -> Response:
         now = self._clock()
@@ -187,3 +240,22 @@ class ChatSite:
         if troubles:
             return _json({"ready": False, "reasons": troubles}, 503)
         return _json({"ready": True})
+
+
+class MetricsSite:
+    """What is behind a port for metrics: them, and whether the server is well."""
+
+    paths = frozenset({METRICS_PATH, "/healthz", "/readyz"})
+    draining = False
+
+    def __init__(self, site: ChatSite) -> None:
+        self._site = site
+        self.answer = site.answer
+        self.refused = site.refused
+
+    def admit(self, request: Request, upgrade: Upgrade) -> NoReturn:
+        """Nobody: where a WebSocket may begin is none of the paths."""
+        raise AssertionError(request.path)
+
+    def disbelieved(self, peer: Peer) -> None:
+        """Nobody counts here by their address."""

@@ -8,7 +8,7 @@ tools=$(mktemp -d)
 trap 'rm -rf "$tools"' EXIT
 "$python" -m venv "$tools"
 "$tools/bin/pip" install --quiet --disable-pip-version-check pip-tools
-for name in runtime platform build dev; do
+for name in runtime platform build dev ../benchmarks/requirements; do
     echo "lock.sh: $name"
     "$tools/bin/pip-compile" --quiet --generate-hashes --allow-unsafe --strip-extras --no-header --no-annotate \
         --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options "$@" \

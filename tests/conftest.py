@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import inspect
 import os
 import subprocess
@@ -13,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 import trio.testing
+from _pytest.faulthandler import fault_handler_stderr_fd_key
 from hypothesis import settings
 
 from tests.support.browser import Visit, Visitor, chromium
 from tests.support.process import PYZ, ROOT, ServerProcess
+from tests.support.stores import Kind, Stores
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -40,6 +43,14 @@ def pyz() -> Path:
     return PYZ
 
 
+@pytest.fixture
+def alive(request: pytest.FixtureRequest) -> Callable[[], None]:
+    """Tell that the test still moves: the time after which a hanging one is ended begins again."""
+    seconds = float(request.config.getini("faulthandler_timeout"))
+    stderr = request.config.stash[fault_handler_stderr_fd_key]
+    return lambda: faulthandler.dump_traceback_later(seconds, exit=True, file=stderr)
+
+
 def run_on_virtual_clock(main: Callable[[], Awaitable[object]], *, clock: Any = None, **more: Any) -> None:
     """trio.run, but time passes only when everybody waits for it, and then at once."""
     trio.run(main, clock=clock or trio.testing.MockClock(autojump_threshold=0), **more)
@@ -50,6 +61,20 @@ def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
     for item in items:
         if "autojump_clock" in item.fixturenames and inspect.iscoroutinefunction(item.obj):
             item.add_marker(pytest.mark.trio(run=run_on_virtual_clock))
+
+
+@pytest.fixture
+def kind() -> Kind:
+    """Whose servers `stores` starts; a test for all kinds says `@pytest.mark.parametrize("kind", Kind)`."""
+    return Kind.VALKEY
+
+
+@pytest.fixture
+def stores(tmp_path: Path, kind: Kind) -> Iterator[Stores]:
+    """Real stores, which end with the test."""
+    stores = Stores(tmp_path, kind)
+    yield stores
+    stores.close()
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,8 @@
 2. Every test has an engine of its own, with nothing in it.
 """
 
+import time
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 
@@ -16,8 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatroom.adapters.engine import Engine
-from chatroom.values.errors import Trimmed
-from chatroom.values.messages import Conflict, Draft, Duplicate, Head, Message, Outcome, Page, Stored
+from chatroom.values.errors import Replaced, Trimmed
+from chatroom.values.messages import Conflict, Draft, Duplicate, Head, Message, Outcome, Page
+from tests.support.engines import append, history, open_room, read
 
 TS = 1_764_000_000_000
 HOSTILE = ["", "\0", "'; DROP TABLE messages; --", "%s{}", "\n\r\u2028", "\u202e<b>", "😀é", "x" * 4000]
@@ -33,10 +36,10 @@ def ids(messages: list[Message] | tuple[Message, ...]) -> list[int]:
 
 async def fill(engine: Engine, count: int, room: str = "r") -> Head:
     """Open the room and store `count` messages that say their ids."""
-    head = await engine.open(room)
+    head = await open_room(engine, room)
     first = head.last_id + 1
     drafts = [draft(str(number), room=room) for number in range(first, first + count)]
-    assert all(isinstance(outcome, Stored) for outcome in await engine.append(drafts))
+    assert all(isinstance(outcome, Message) for outcome in await append(engine, drafts))
     return Head(head.epoch, head.last_id + count)
 
 
@@ -44,41 +47,53 @@ async def read_all(engine: Engine, room: str, last_id: int) -> list[Message]:
     """All that is kept, piece by piece."""
     after, found = engine.first_id(room) - 1, list[Message]()
     while after < last_id:
-        found += await engine.read(room, after, last_id, 7)
+        found += await read(engine, room, after, last_id, 7)
         assert found[-1].id > after
         after = found[-1].id
     return found
 
 
 class EngineContract:
-    """To be inherited by a test class of each engine."""
+    """To be inherited by a test class of each engine.
+
+    `store_dates`: messages get the time of the store's clock, not the draft's.
+    """
+
+    store_dates = False
 
     def opened(self, keep: int = 500) -> AbstractAsyncContextManager[Engine]:
         """An engine without any message, which keeps `keep` messages a room."""
         raise NotImplementedError
 
+    def undated(self, found: Sequence[Outcome]) -> list[Outcome]:
+        """The same; messages that a store has dated, by its clock, as of TS."""
+        if not self.store_dates:
+            return list(found)
+        assert all(abs(each.ts / 1000 - time.time()) < 60 for each in found if isinstance(each, Message))
+        return [each._replace(ts=TS) if isinstance(each, Message) else each for each in found]
+
     # Opening and releasing
 
     async def test_a_room_that_is_new_stands_at_zero_in_an_epoch_with_a_name(self) -> None:
         async with self.opened() as engine:
-            head = await engine.open("r")
+            head = await open_room(engine, "r")
             assert head.last_id == 0
             assert 1 <= len(head.epoch) <= 64
             assert head.epoch.isprintable()
             assert engine.first_id("r") == 1
-            assert await engine.history("r", before=None, after=None, upto=0, limit=50) == Page(
+            assert await history(engine, "r", before=None, after=None, upto=0, limit=50) == Page(
                 (), more=False
             )
-            assert await engine.read("r", 0, 0, 50) == []
+            assert await read(engine, "r", 0, 0, 50) == []
 
     async def test_a_room_that_was_released_and_is_opened_again_goes_on_where_it_stood(self) -> None:
         async with self.opened() as engine:
             head = await fill(engine, 3)
             engine.release("r")
-            assert await engine.open("r") == head
-            assert ids(await engine.read("r", 0, 3, 50)) == [1, 2, 3]
-            (outcome,) = await engine.append([draft("4")])
-            assert outcome == Stored(Message(4, TS, "alice", "4", None))
+            assert await open_room(engine, "r") == head
+            assert ids(await read(engine, "r", 0, 3, 50)) == [1, 2, 3]
+            (outcome,) = self.undated(await append(engine, [draft("4")]))
+            assert outcome == Message(4, TS, "alice", "4", None)
 
     async def test_an_epoch_that_is_told_again_has_lost_no_id(self) -> None:
         """The rule that a resume rests on, tried on rooms with and without messages, used and released."""
@@ -87,7 +102,7 @@ class EngineContract:
             for turn in range(4):
                 for number in range(5):
                     room = f"room-{number}"
-                    head = await engine.open(room)
+                    head = await open_room(engine, room)
                     before = known.get(room, head)
                     assert head.epoch != before.epoch or head.last_id >= before.last_id
                     known[room] = await fill(engine, number and turn, room)
@@ -98,104 +113,124 @@ class EngineContract:
             await fill(engine, 2, "a")
             await fill(engine, 3, "b")
             engine.release("a")
-            assert ids(await engine.read("b", 0, 3, 50)) == [1, 2, 3]
-            assert (await engine.open("a")).last_id == 2
+            assert ids(await read(engine, "b", 0, 3, 50)) == [1, 2, 3]
+            assert (await open_room(engine, "a")).last_id == 2
 
     @pytest.mark.parametrize("name", ["A", "a", "é", "😀", "a/b", "..", "*", "'", "x" * 64])
     async def test_names_of_rooms_are_taken_as_they_are(self, name: str) -> None:
         async with self.opened() as engine:
             await fill(engine, 1, name)
             await fill(engine, 2, "A " if name == "A" else "A")
-            assert ids(await engine.read(name, 0, 1, 50)) == [1]
+            assert ids(await read(engine, name, 0, 1, 50)) == [1]
 
     # Appending
 
     async def test_ids_are_dense_in_the_order_of_the_drafts_per_room(self) -> None:
         async with self.opened() as engine:
-            await engine.open("a")
-            await engine.open("b")
-            outcomes = await engine.append(
-                [draft(text, room=text[0]) for text in ("a1", "b1", "a2", "a3", "b2")]
+            await open_room(engine, "a")
+            await open_room(engine, "b")
+            outcomes = await append(
+                engine, [draft(text, room=text[0]) for text in ("a1", "b1", "a2", "a3", "b2")]
             )
-            assert [outcome.message.id for outcome in outcomes if isinstance(outcome, Stored)] == [
+            assert [outcome.id for outcome in outcomes if isinstance(outcome, Message)] == [
                 1,
                 1,
                 2,
                 3,
                 2,
             ]
-            outcomes = await engine.append([draft("a4", room="a")])
-            assert outcomes == [Stored(Message(4, TS, "alice", "a4", None))]
-            assert [message.text for message in await engine.read("a", 0, 4, 50)] == ["a1", "a2", "a3", "a4"]
+            outcomes = await append(engine, [draft("a4", room="a")])
+            assert self.undated(outcomes) == [Message(4, TS, "alice", "a4", None)]
+            assert [message.text for message in await read(engine, "a", 0, 4, 50)] == ["a1", "a2", "a3", "a4"]
+
+    async def test_what_is_asked_is_answered_once_and_where_it_was_asked(self) -> None:
+        async with self.opened() as engine:
+            send, answers = trio.open_memory_channel[tuple[object, object]](9)
+
+            def answered(answer: object) -> None:
+                send.send_nowait((trio.lowlevel.current_root_task(), answer))
+
+            engine.open("r", answered)
+            here, head = await answers.receive()
+            engine.append([draft("hi")], answered)
+            there, outcomes = await answers.receive()
+            assert here is there is trio.lowlevel.current_root_task()
+            assert isinstance(head, Head)
+            assert isinstance(outcomes, list)
+            assert self.undated(outcomes) == [Message(1, TS, "alice", "hi", None)]
+            await read(engine, "r", 0, 1, 1)
+            assert answers.statistics().current_buffer_used == 0
 
     async def test_nothing_appended_is_nothing_stored(self) -> None:
         async with self.opened() as engine:
-            await engine.open("r")
-            assert await engine.append([]) == []
+            await open_room(engine, "r")
+            assert await append(engine, []) == []
 
     async def test_what_is_told_as_stored_is_what_is_read_back(self) -> None:
         async with self.opened() as engine:
-            await engine.open("r")
+            await open_room(engine, "r")
             drafts = [
                 draft(text, cid, username=f"u{text[:9]}")
                 for text in HOSTILE
                 for cid in (None, text[:64] or "c")
             ]
-            outcomes = await engine.append(drafts)
-            messages = [outcome.message for outcome in outcomes if isinstance(outcome, Stored)]
-            assert messages == [
+            outcomes = await append(engine, drafts)
+            messages = [outcome for outcome in outcomes if isinstance(outcome, Message)]
+            assert self.undated(messages) == [
                 Message(number, TS, draft.username, draft.text, draft.cid)
                 for number, draft in enumerate(drafts, 1)
             ]
-            assert await engine.read("r", 0, len(drafts), len(drafts)) == messages
+            assert await read(engine, "r", 0, len(drafts), len(drafts)) == messages
 
     async def test_a_retry_is_told_where_it_is_stored_and_is_not_stored_again(self) -> None:
         async with self.opened() as engine:
-            await engine.open("r")
-            first, again = await engine.append([draft("hi", "c"), draft("hi", "c")])  # in one batch
-            assert first == Stored(Message(1, TS, "alice", "hi", "c"))
+            await open_room(engine, "r")
+            first, again = self.undated(
+                await append(engine, [draft("hi", "c"), draft("hi", "c")])
+            )  # in one batch
+            assert first == Message(1, TS, "alice", "hi", "c")
             assert again == Duplicate(1)
-            assert await engine.append([draft("hi", "c"), draft("new")]) == [
+            assert self.undated(await append(engine, [draft("hi", "c"), draft("new")])) == [
                 Duplicate(1),
-                Stored(Message(2, TS, "alice", "new", None)),
+                Message(2, TS, "alice", "new", None),
             ]
 
     async def test_a_retry_with_another_text_is_a_conflict_and_nothing_is_stored(self) -> None:
         async with self.opened() as engine:
-            await engine.open("r")
-            assert await engine.append(
-                [draft("hi", "c"), draft("ho", "c"), draft("hi ", "c"), draft("hi", "c")]
-            ) == [
-                Stored(Message(1, TS, "alice", "hi", "c")),
+            await open_room(engine, "r")
+            batch = [draft("hi", "c"), draft("ho", "c"), draft("hi ", "c"), draft("hi", "c")]
+            assert self.undated(await append(engine, batch)) == [
+                Message(1, TS, "alice", "hi", "c"),
                 Conflict(),
                 Conflict(),
                 Duplicate(1),
             ]
-            assert ids(await engine.read("r", 0, 1, 50)) == [1]
+            assert ids(await read(engine, "r", 0, 1, 50)) == [1]
 
     async def test_a_cid_belongs_to_its_user_in_its_room(self) -> None:
         async with self.opened() as engine:
-            await engine.open("r")
-            await engine.open("s")
-            outcomes = await engine.append(
+            await open_room(engine, "r")
+            await open_room(engine, "s")
+            outcomes = await append(
+                engine,
                 [
                     draft("hi", "c"),
                     draft("ho", "c", username="bob"),
                     draft("ho", "c", room="s"),
                     draft("ho", "C"),
-                ]
+                ],
             )
-            assert all(isinstance(outcome, Stored) for outcome in outcomes)
-            outcomes = await engine.append([draft("same"), draft("same")])
-            assert all(isinstance(outcome, Stored) for outcome in outcomes)
+            assert all(isinstance(outcome, Message) for outcome in outcomes)
+            outcomes = await append(engine, [draft("same"), draft("same")])
+            assert all(isinstance(outcome, Message) for outcome in outcomes)
 
     async def test_a_retry_is_known_after_the_room_was_released(self) -> None:
         async with self.opened() as engine:
-            await engine.open("r")
-            await engine.append([draft("hi", "c")])
+            await open_room(engine, "r")
+            await append(engine, [draft("hi", "c")])
             engine.release("r")
-            await engine.open("r")
-            assert await engine.append([draft("hi", "c"), draft("ho", "c")]) == [Duplicate(1), Conflict()]
+            await open_room(engine, "r")
+            assert await append(engine, [draft("hi", "c"), draft("ho", "c")]) == [Duplicate(1), Conflict()]
 
     # Reading
 
@@ -215,7 +250,7 @@ class EngineContract:
     ) -> None:
         async with self.opened() as engine:
             await fill(engine, 9)
-            found = await engine.read("r", after, upto, limit)
+            found = await read(engine, "r", after, upto, limit)
             assert ids(found) == expected
             assert [message.text for message in found] == [str(number) for number in expected]
 
@@ -250,9 +285,51 @@ class EngineContract:
     ) -> None:
         async with self.opened() as engine:
             await fill(engine, 9)
-            page = await engine.history("r", before=before, after=after, upto=upto, limit=limit)
+            page = await history(engine, "r", before=before, after=after, upto=upto, limit=limit)
             assert ids(page.messages) == list(expected)
             assert page.more == more
+
+    @pytest.mark.parametrize("letter", ["x", "é", "😀"])
+    @pytest.mark.parametrize("most", [1, 99, 100, 101, 350, 899, 900, 1 << 20])
+    async def test_what_is_read_ends_with_the_message_that_reaches_the_bound(
+        self, letter: str, most: int
+    ) -> None:
+        size = len(letter.encode())
+        async with self.opened() as engine:
+            await open_room(engine, "r")
+            await append(engine, [draft(letter * 100) for _ in range(9)])
+            count = min(9, -(-most // (100 * size)))
+            assert ids(await read(engine, "r", 0, 9, 50, most)) == list(range(1, count + 1))
+            assert ids(await read(engine, "r", 0, 9, 2, most)) == list(range(1, min(2, count) + 1))
+
+            async def page(before: int | None, after: int | None, limit: int = 50) -> tuple[list[int], bool]:
+                page = await history(
+                    engine, "r", before=before, after=after, upto=9, limit=limit, max_bytes=most
+                )
+                return ids(page.messages), page.more
+
+            assert await page(None, None) == (list(range(10 - count, 10)), count < 9)
+            assert await page(None, 0) == (list(range(1, count + 1)), count < 9)
+            assert await page(5, None) == (list(range(max(1, 5 - count), 5)), count < 4)
+            assert await page(None, 5) == (list(range(6, min(9, 5 + count) + 1)), count < 4)
+            assert await page(None, None, 2) == (list(range(10 - min(2, count), 10)), True)
+
+    # Which log it is
+
+    async def test_the_head_moves_with_what_is_stored(self) -> None:
+        async with self.opened() as engine:
+            head = await open_room(engine, "r")
+            assert await engine.head("r") == head
+            await fill(engine, 3)
+            assert await engine.head("r") == Head(head.epoch, 3)
+
+    async def test_another_epoch_than_the_logs_is_not_read(self) -> None:
+        async with self.opened() as engine:
+            await fill(engine, 3)
+            with pytest.raises(Replaced):
+                await engine.read("r", "another", 0, 3, limit=50)
+            with pytest.raises(Replaced):
+                await engine.history("r", "another", before=None, after=None, upto=3, limit=50)
 
     # What is no longer kept
 
@@ -261,41 +338,41 @@ class EngineContract:
             await fill(engine, 9)
             first = engine.first_id("r")
             assert 2 <= first <= 6
-            assert ids(await engine.read("r", first - 1, 9, 50)) == list(range(first, 10))
+            assert ids(await read(engine, "r", first - 1, 9, 50)) == list(range(first, 10))
             for after in range(first - 1):
                 with pytest.raises(Trimmed):
-                    await engine.read("r", after, 9, 50)
+                    await read(engine, "r", after, 9, 50)
 
     async def test_history_begins_with_what_is_kept(self) -> None:
         async with self.opened(keep=4) as engine:
             await fill(engine, 9)
             kept = list(range(engine.first_id("r"), 10))
-            newest = await engine.history("r", before=None, after=None, upto=9, limit=50)
+            newest = await history(engine, "r", before=None, after=None, upto=9, limit=50)
             assert (ids(newest.messages), newest.more) == (kept, False)
-            older = await engine.history("r", before=kept[1], after=None, upto=9, limit=50)
+            older = await history(engine, "r", before=kept[1], after=None, upto=9, limit=50)
             assert (ids(older.messages), older.more) == (kept[:1], False)
-            assert await engine.history("r", before=kept[0], after=None, upto=9, limit=50) == Page(
+            assert await history(engine, "r", before=kept[0], after=None, upto=9, limit=50) == Page(
                 (), more=False
             )
-            newer = await engine.history("r", before=None, after=0, upto=9, limit=2)
+            newer = await history(engine, "r", before=None, after=0, upto=9, limit=2)
             assert (ids(newer.messages), newer.more) == (kept[:2], len(kept) > 2)
 
     async def test_ids_go_on_over_what_is_trimmed(self) -> None:
         async with self.opened(keep=1) as engine:
             head = await fill(engine, 5)
             engine.release("r")
-            assert await engine.open("r") == head
+            assert await open_room(engine, "r") == head
             assert (await fill(engine, 1)).last_id == 6
 
     async def test_a_cid_is_known_for_as_long_as_its_message_is_kept(self) -> None:
         async with self.opened(keep=2) as engine:
-            await engine.open("r")
-            await engine.append([draft("hi", "c"), draft("2")])
-            assert await engine.append([draft("hi", "c")]) == [Duplicate(1)]
+            await open_room(engine, "r")
+            await append(engine, [draft("hi", "c"), draft("2")])
+            assert await append(engine, [draft("hi", "c")]) == [Duplicate(1)]
             await fill(engine, 20)
-            (outcome,) = await engine.append([draft("ho", "c")])
-            assert outcome == Stored(Message(23, TS, "alice", "ho", "c"))
-            assert await engine.append([draft("ho", "c")]) == [Duplicate(23)]
+            (outcome,) = self.undated(await append(engine, [draft("ho", "c")]))
+            assert outcome == Message(23, TS, "alice", "ho", "c")
+            assert await append(engine, [draft("ho", "c")]) == [Duplicate(23)]
 
     # Against a model
 
@@ -312,15 +389,16 @@ class EngineContract:
         async with self.opened() as engine:
             models = {"a": Model(), "b": Model()}
             for room in models:
-                await engine.open(room)
+                await open_room(engine, room)
             for batch in batches:
                 drafts = [
                     draft(text, cid or None, room=room, username=name) for room, name, text, cid in batch
                 ]
                 expected = [models[each.room].append(each) for each in drafts]
-                assert await engine.append(drafts) == expected
+                assert self.undated(await append(engine, drafts)) == expected
             for room, model in models.items():
-                assert await read_all(engine, room, len(model.messages)) == model.messages
+                found = await read_all(engine, room, len(model.messages))
+                assert self.undated(found) == model.messages
 
 
 @dataclass
@@ -335,4 +413,4 @@ class Model:
                 return Duplicate(message.id) if message.text == draft.text else Conflict()
         message = Message(len(self.messages) + 1, draft.ts, draft.username, draft.text, draft.cid)
         self.messages.append(message)
-        return Stored(message)
+        return message

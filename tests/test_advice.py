@@ -88,7 +88,13 @@ def test_development_tokens_are_warned_of(notes: list[tuple[str, object]]) -> No
 def test_tokens_for_any_name_are_warned_of(notes: list[tuple[str, object]]) -> None:
     advise(settings(10), 2)
     assert notes == [
-        ("unbound_tokens", {"count": 2, "hint": "who holds one may take any name, so a name is only a name"})
+        (
+            "unbound_tokens",
+            {
+                "count": 2,
+                "hint": "who holds one may take any name that no token is bound to, so a name is only a name",
+            },
+        )
     ]
 
 

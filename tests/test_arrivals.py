@@ -1,4 +1,4 @@
-"""Arrivals: one task for what comes on many sockets."""
+"""Arrivals: one task for what comes on many sockets; and a task for each where there is no epoll."""
 
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -9,9 +9,12 @@ import trio
 import trio.lowlevel
 from trio.testing import wait_all_tasks_blocked
 
-from chatroom.adapters.arrivals import Arrivals
+from chatroom.adapters.arrivals import EpollArrivals, TaskArrivals, make_arrivals
 
 Pair = tuple[socket.socket, socket.socket]
+Kind = type[EpollArrivals] | type[TaskArrivals]
+
+each_kind = pytest.mark.parametrize("kind", [EpollArrivals, TaskArrivals])
 
 
 @pytest.fixture
@@ -31,12 +34,12 @@ def pairs() -> Iterator[Callable[[], Pair]]:
 
 
 @asynccontextmanager
-async def at_work() -> AsyncIterator[tuple[Arrivals, trio.Nursery]]:
+async def at_work(kind: Kind) -> AsyncIterator[EpollArrivals | TaskArrivals]:
     async with trio.open_nursery() as nursery:
-        arrivals = Arrivals()
+        arrivals = kind()
         nursery.start_soon(arrivals.run)
         with trio.fail_after(10):
-            yield arrivals, nursery
+            yield arrivals
         nursery.cancel_scope.cancel()
 
 
@@ -46,118 +49,141 @@ async def moment() -> None:
     await wait_all_tasks_blocked()
 
 
-async def test_what_comes_is_taken_without_waking_who_waits(pairs: Callable[[], Pair]) -> None:
+@each_kind
+async def test_what_comes_is_read_until_the_socket_is_watched_no_more(
+    kind: Kind, pairs: Callable[[], Pair]
+) -> None:
     ours, peers = pairs()
     got: list[bytes] = []
+    async with at_work(kind) as arrivals:
 
-    def take() -> bool:
-        got.append(ours.recv(100))
-        return got[-1] != b"last"
+        def read() -> None:
+            got.append(ours.recv(100))
+            if got[-1] == b"last":
+                arrivals.unwatch(ours)
 
-    async with at_work() as (arrivals, nursery):
-        nursery.start_soon(arrivals.wait, ours, take)
-        for data in (b"one", b"two"):
+        arrivals.watch(ours, read)
+        for data in (b"one", b"two", b"last"):
+            assert len(arrivals) == 1
             peers.send(data)
             while got[-1:] != [data]:
                 await trio.lowlevel.checkpoint()
-        assert len(arrivals) == 1
-        peers.send(b"last")
-        while len(arrivals):
-            await trio.lowlevel.checkpoint()
-        assert got == [b"one", b"two", b"last"]
+        assert len(arrivals) == 0
         peers.send(b"unheard")
         await moment()
-        assert len(got) == 3
+        assert got == [b"one", b"two", b"last"]
         assert ours.recv(100) == b"unheard"
 
 
-async def test_the_end_of_a_stream_is_something_that_comes(pairs: Callable[[], Pair]) -> None:
+@each_kind
+async def test_what_is_left_unread_is_called_for_again(kind: Kind, pairs: Callable[[], Pair]) -> None:
     ours, peers = pairs()
-    async with at_work() as (arrivals, _):
-        peers.close()
-        await arrivals.wait(ours, lambda: False)
-        assert ours.recv(1) == b""
+    got = b""
+    async with at_work(kind) as arrivals:
+
+        def read() -> None:
+            nonlocal got
+            got += ours.recv(2)
+
+        peers.send(b"before it was watched")
+        arrivals.watch(ours, read)
+        while got != b"before it was watched":
+            await trio.lowlevel.checkpoint()
 
 
-async def test_who_is_cancelled_is_not_watched_any_more(pairs: Callable[[], Pair]) -> None:
+@each_kind
+async def test_a_socket_can_be_watched_again(kind: Kind, pairs: Callable[[], Pair]) -> None:
     ours, peers = pairs()
     called: list[int] = []
-    async with at_work() as (arrivals, _):
-        with trio.move_on_after(0.01) as waiting:
-            await arrivals.wait(ours, lambda: bool(called.append(1)))
-        assert waiting.cancelled_caught
-        assert len(arrivals) == 0
+
+    async with at_work(kind) as arrivals:
+        for number in range(3):
+
+            def read(number: int = number) -> None:
+                called.append(number)
+                arrivals.unwatch(ours)
+
+            peers.send(b"x")
+            arrivals.watch(ours, read)
+            while len(called) <= number:
+                await trio.lowlevel.checkpoint()
+            arrivals.unwatch(ours)  # once more is no trouble
+        await moment()
+        assert called == [0, 1, 2]
+
+
+@each_kind
+async def test_the_end_of_a_stream_is_something_that_comes(kind: Kind, pairs: Callable[[], Pair]) -> None:
+    ours, peers = pairs()
+    ended = trio.Event()
+    async with at_work(kind) as arrivals:
+
+        def read() -> None:
+            assert ours.recv(1) == b""
+            arrivals.unwatch(ours)
+            ended.set()
+
+        arrivals.watch(ours, read)
+        await moment()
+        peers.close()
+        await ended.wait()
+
+
+@each_kind
+async def test_one_that_is_served_may_end_the_watch_of_another(kind: Kind, pairs: Callable[[], Pair]) -> None:
+    both = [pairs(), pairs()]
+    served: list[int] = []
+    async with at_work(kind) as arrivals:
+
+        def read(number: int) -> None:
+            served.append(number)
+            for ours, _ in both:
+                arrivals.unwatch(ours)
+
+        for number, (ours, peers) in enumerate(both):
+            arrivals.watch(ours, lambda number=number: read(number))  # type: ignore[misc]
+            peers.send(b"x")
+        while len(arrivals):
+            await trio.lowlevel.checkpoint()
+        await moment()
+    assert len(served) == 1
+
+
+@each_kind
+async def test_a_socket_that_is_closed_leaves_nothing_to_the_next_of_its_number(
+    kind: Kind, pairs: Callable[[], Pair]
+) -> None:
+    called: list[str] = []
+    async with at_work(kind) as arrivals:
+        ours, theirs = socket.socketpair()
+        number = ours.fileno()
+        arrivals.watch(ours, lambda: called.append("ours"))
+        await moment()
+        trio.lowlevel.notify_closing(ours)
+        arrivals.unwatch(ours)
+        ours.close()
+        theirs.close()
+        stranger, peers = pairs()
+        assert stranger.fileno() == number
+        arrivals.watch(stranger, lambda: called.append(stranger.recv(1).decode()))
+        await moment()
         peers.send(b"x")
         await moment()
-        assert not called
-        await arrivals.wait(ours, lambda: False)
+        assert called == ["x"]
 
 
-async def test_what_goes_wrong_concerns_only_who_waits(pairs: Callable[[], Pair]) -> None:
-    (ours, peers), (others, others_peers) = pairs(), pairs()
-
-    def fail() -> bool:
-        raise LookupError("a fault of one connection")
-
-    async with at_work() as (arrivals, nursery):
-        nursery.start_soon(arrivals.wait, others, lambda: False)
-        peers.send(b"x")
-        with pytest.raises(LookupError):
-            await arrivals.wait(ours, fail)
-        assert len(arrivals) == 1
-        others_peers.send(b"x")
-        while len(arrivals):
-            await trio.lowlevel.checkpoint()
-
-
-async def test_one_that_is_served_may_end_the_wait_of_another(pairs: Callable[[], Pair]) -> None:
-    (ours, peers), (others, others_peers) = pairs(), pairs()
-    ended: list[str] = []
-
-    async def wait(name: str, sock: socket.socket, scopes: dict[str, trio.CancelScope]) -> None:
-        def take() -> bool:
-            ended.append(name)
-            for scope in scopes.values():
-                scope.cancel()
-            return True
-
-        with trio.CancelScope() as scopes[name]:
-            await arrivals.wait(sock, take)
-
-    async with at_work() as (arrivals, nursery):
-        scopes: dict[str, trio.CancelScope] = {}
-        nursery.start_soon(wait, "ours", ours, scopes)
-        nursery.start_soon(wait, "others", others, scopes)
-        await wait_all_tasks_blocked()
-        peers.send(b"x")
-        others_peers.send(b"x")
-        while len(arrivals):
-            await trio.lowlevel.checkpoint()
-    assert len(ended) == 1
-
-
-async def test_a_closed_socket_is_no_wait(pairs: Callable[[], Pair]) -> None:
+@each_kind
+async def test_when_it_is_over_sockets_can_still_be_let_go(kind: Kind, pairs: Callable[[], Pair]) -> None:
     ours, _ = pairs()
-    async with at_work() as (arrivals, _):
-        ours.close()
-        with pytest.raises(trio.ClosedResourceError):
-            await arrivals.wait(ours, lambda: False)
-        assert len(arrivals) == 0
-
-
-async def test_at_the_end_who_still_waits_can_be_cancelled(pairs: Callable[[], Pair]) -> None:
-    ours, _ = pairs()
-    arrivals, running = Arrivals(), trio.CancelScope()
-
-    async def run() -> None:
-        with running:
-            await arrivals.run()
-
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(run)
-        nursery.start_soon(arrivals.wait, ours, lambda: False)
-        await wait_all_tasks_blocked()
-        running.cancel()
+        arrivals = kind()
+        nursery.start_soon(arrivals.run)
+        arrivals.watch(ours, lambda: None)
         await wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
+    arrivals.unwatch(ours)
     assert len(arrivals) == 0
+
+
+def test_linux_has_epoll() -> None:
+    assert isinstance(make_arrivals(), EpollArrivals)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,11 +12,12 @@ import trio.testing
 from chatroom.adapters.memory import MemoryEngine
 from chatroom.pure.claims import LEEWAY
 from chatroom.pure.rights import Rights
-from chatroom.pure.tokens import Identity
+from chatroom.pure.tokens import Identity, Verifiers
 from chatroom.reception import LONGEST_NAP
 from chatroom.values.http import Peer
 from chatroom.values.statistics import Drop
 from tests.support.client_frames import CLOSE, masked
+from tests.support.engines import Answered, later
 from tests.support.line import FIRST_KEY, LIMITS, MIDNIGHT, Caller, House, command, open_house, say
 from tests.support.memory_transport import MemoryTransport
 
@@ -38,8 +40,12 @@ def token(
     return Identity(username, rights, "jwt", key, expires)
 
 
-def knows(**identities: Identity) -> Callable[[Peer, str], Identity | None]:
-    return lambda _peer, shown: identities.get(shown)
+def knows(**identities: Identity) -> Callable[[Peer, str, str], Identity | None]:
+    def renew(_peer: Peer, username: str, shown: str) -> Identity | None:
+        found = identities.get(shown)
+        return found if found and found.username in (None, username) else None
+
+    return renew
 
 
 async def call(house: House, username: str = "alice", **options: Any) -> Caller:
@@ -143,9 +149,8 @@ async def test_the_end_counts_as_such_and_others_see_the_user_leave() -> None:
 class StuckEngine(MemoryEngine):
     """Opens its rooms in their time."""
 
-    async def open(self, room: str) -> object:  # type: ignore[override]
-        await trio.sleep(40)
-        return await super().open(room)
+    def open(self, room: str, opened: Answered) -> None:
+        later(partial(trio.sleep, 40), partial(super().open, room, opened))
 
 
 @pytest.mark.parametrize(
@@ -281,7 +286,7 @@ async def test_many_tokens_in_a_row_are_all_answered() -> None:
     """Also where each is as good as over, so that each answer is followed by an `expiring`."""
     async with open_house() as house:
         tokens = {f"t{number}": token(at(number), key=f"k{number}") for number in range(30)}
-        alice = await call(house, transport=MemoryTransport(direct=False), renew=knows(**tokens))
+        alice = await call(house, transport=MemoryTransport(tls=True), renew=knows(**tokens))
         await alice.send(*[command("auth", name, token=name) for name in tokens])
         await trio.sleep(1)
         assert [each["cid"] for each in alice.named("ack")] == list(tokens)
@@ -341,8 +346,21 @@ async def test_who_may_no_longer_read_its_room_is_told_nothing_more() -> None:
 # A review
 
 
-def becomes(identity: Identity | None) -> Callable[[Identity], Identity | None]:
-    return lambda _: identity
+class Becomes(Verifiers):
+    """What a reload has made of every identity; `reserved` names are for nobody here."""
+
+    def __init__(self, identity: Identity | None, reserved: str | None = None) -> None:
+        super().__init__([])
+        self._identity = identity
+        self._reserved = reserved
+        self.asked: list[str] = []
+
+    def review(self, identity: Identity) -> Identity | None:
+        self.asked.append(identity.key)
+        return self._identity
+
+    def allows(self, identity: Identity, username: str) -> bool:
+        return username != self._reserved
 
 
 def static(username: str | None = None, rooms: object = None) -> Identity:
@@ -365,8 +383,8 @@ async def test_a_review_ends_who_has_no_right_any_more(
 ) -> None:
     async with open_house() as house:
         alice = await call(house)
-        assert alice.authorization.review(becomes(found)) == (expected is not None)
-        assert not alice.authorization.review(becomes(None)) or expected is None
+        assert alice.authorization.review(Becomes(found)) == (expected is not None)
+        assert not alice.authorization.review(Becomes(None)) or expected is None
         if expected is not None:
             await trio.testing.wait_all_tasks_blocked()
             assert alice.closed_with == expected
@@ -376,9 +394,9 @@ async def test_a_review_takes_rights_anew_for_who_stays() -> None:
     async with open_house() as house:
         alice = await call(house, rights=Rights.parse({"r": "r"}))
         await alice.send(say("one", "1"))
-        alice.authorization.review(becomes(static("alice", {"r": "rw"})))
+        alice.authorization.review(Becomes(static("alice", {"r": "rw"})))
         await alice.send(say("two", "2"))
-        alice.authorization.review(becomes(static("alice", {"r": "r"})))
+        alice.authorization.review(Becomes(static("alice", {"r": "r"})))
         await alice.send(say("three", "3"))
         assert alice.texts == ["two"]
         assert [each["cid"] for each in alice.named("error")] == ["1", "3"]
@@ -388,20 +406,24 @@ async def test_a_review_asks_of_the_token_that_was_shown_last() -> None:
     async with open_house() as house:
         alice = await call(house, renew=knows(second=token(key="second")))
         await alice.send(command("auth", "a", token="second"))
-        asked: list[str] = []
+        verifier = Becomes(token(key="second"))
+        assert not alice.authorization.review(verifier)
+        assert verifier.asked == ["second"]
 
-        def judge(identity: Identity) -> Identity:
-            asked.append(identity.key)
-            return identity
 
-        assert not alice.authorization.review(judge)
-        assert asked == ["second"]
+@pytest.mark.parametrize("found", [static(), token(None, username="alice"), static("alice")])
+async def test_a_review_ends_who_bears_a_name_that_is_reserved_for_others_now(found: Identity) -> None:
+    async with open_house() as house:
+        alice = await call(house)
+        assert alice.authorization.review(Becomes(found, reserved="alice"))
+        await trio.testing.wait_all_tasks_blocked()
+        assert alice.closed_with == (4503, "the username is reserved for other tokens now")
 
 
 async def test_a_review_may_set_an_end() -> None:
     async with open_house() as house:
         alice = await call(house)
-        assert not alice.authorization.review(becomes(token(at(10))))
+        assert not alice.authorization.review(Becomes(token(at(10))))
         await trio.sleep(41)
         assert alice.closed_with == EXPIRED
 
@@ -409,10 +431,8 @@ async def test_a_review_may_set_an_end() -> None:
 class SlowEngine(MemoryEngine):
     """Opens `s` in its time."""
 
-    async def open(self, room: str) -> object:  # type: ignore[override]
-        if room == "s":
-            await trio.sleep(10)
-        return await super().open(room)
+    def open(self, room: str, opened: Answered) -> None:
+        later(partial(trio.sleep, 10 if room == "s" else 0), partial(super().open, room, opened))
 
 
 @pytest.mark.parametrize(("rooms", "expected"), [({"r": "rw"}, NOT_HERE), ({"r": "r", "s": "r"}, None)])
@@ -423,7 +443,7 @@ async def test_who_loses_a_room_on_the_way_to_it_does_not_stay_there(
         alice = await call(house)
         await alice.send(command("switch_room", "s1", room="s"))
         await trio.sleep(5)
-        assert not alice.authorization.review(becomes(static("alice", rooms)))
+        assert not alice.authorization.review(Becomes(static("alice", rooms)))
         await trio.sleep(10)
         assert alice.closed_with == expected
         assert bool(house.names_in("s")) == (expected is None)

@@ -1,42 +1,24 @@
 """The broker with its rooms, members and writers: order, presence, lagging, switching, departure."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import pytest
 import trio
 import trio.testing
 
+from chatroom.adapters.engine import Feed
 from chatroom.adapters.memory import MemoryEngine
-from chatroom.tasks.committer import MAX_DRAFTS
+from chatroom.tasks.broker import AT_ONCE, INBOX
+from chatroom.tasks.entries import MAX_DRAFTS, MAX_OTHERS, Say, Type
 from chatroom.values.codes import CloseCode
 from chatroom.values.errors import Disconnect, Unavailable
-from chatroom.values.messages import Draft, Failed, Head, Outcome, Unknown
-from tests.support.hall import Guest, Hall, open_hall
+from chatroom.values.messages import Draft, Failed, Message, Outcome, Unknown
+from tests.support.engines import Answered, Committed, HeldEngine
+from tests.support.hall import Guest, Hall, arrive, open_hall
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
-
-
-async def arrive(hall: Hall, *names: str, room: str = "r") -> list[Guest]:
-    guests = [hall.guest(name) for name in names]
-    for guest in guests:
-        await guest.enter(room)
-        await hall.settle()
-    return guests
-
-
-class SlowEngine(MemoryEngine):
-    """An engine whose commits and reads wait until they are let go."""
-
-    def __init__(self) -> None:
-        super().__init__(lambda: "e")
-        self.go = trio.Event()
-        self.batches: list[int] = []
-
-    async def append(self, drafts: Sequence[Draft]) -> list[Outcome]:
-        self.batches.append(len(drafts))
-        await self.go.wait()
-        return await super().append(drafts)
 
 
 async def test_everyone_in_the_room_gets_the_message_and_nobody_else() -> None:
@@ -275,7 +257,7 @@ async def test_resume_gives_everything_since_or_says_that_it_can_not() -> None:
 
 
 async def test_joiners_in_the_middle_of_a_batch_miss_nothing_and_get_nothing_twice() -> None:
-    engine = SlowEngine()
+    engine = HeldEngine()
     async with open_hall(engine=engine, give_way=1) as hall:
         (alice,) = await arrive(hall, "alice")
         await alice.say("1")
@@ -290,14 +272,15 @@ async def test_joiners_in_the_middle_of_a_batch_miss_nothing_and_get_nothing_twi
         await hall.settle()
         for guest in joiners:
             assert guest.ids == list(range(1, 20))
-        for guest in joiners[:-1]:
-            joined = [each["data"]["username"] for each in guest.named("joined")]
-            later = [other.username for other in joiners[joiners.index(guest) + 1 :]]
-            assert joined == later
+        everybody = {"alice", *(guest.username for guest in joiners)}
+        for guest in joiners:
+            told = guest.events[0]["data"]["members"]
+            told += [each["data"]["username"] for each in guest.named("joined")]
+            assert sorted(told) == sorted(everybody - {guest.username})
 
 
 async def test_batches_are_bounded_and_the_inbox_pushes_back() -> None:
-    engine = SlowEngine()
+    engine = HeldEngine()
     async with open_hall(engine=engine) as hall:
         guests = await arrive(hall, *[f"guest{number}" for number in range(50)])
         sent = 0
@@ -312,7 +295,7 @@ async def test_batches_are_bounded_and_the_inbox_pushes_back() -> None:
             for guest in guests:
                 nursery.start_soon(flood, guest)
             await hall.settle()
-            assert sent < 1000  # of 5,000: the others wait
+            assert sent <= INBOX + 3 * MAX_DRAFTS < 5000, "the others wait"
             engine.go.set()
         await hall.settle()
         assert max(engine.batches) <= MAX_DRAFTS
@@ -321,7 +304,7 @@ async def test_batches_are_bounded_and_the_inbox_pushes_back() -> None:
 
 
 async def test_a_stalled_commit_is_reported_and_departures_wait_for_their_turn() -> None:
-    engine = SlowEngine()
+    engine = HeldEngine()
     async with open_hall(engine=engine) as hall:
         alice, bob = await arrive(hall, "alice", "bob")
         await alice.say("x")
@@ -334,8 +317,26 @@ async def test_a_stalled_commit_is_reported_and_departures_wait_for_their_turn()
         assert [each["event"] for each in alice.events[2:]] == ["message", "left"]
 
 
+async def test_while_a_commit_hangs_those_who_come_and_go_leave_nothing_behind() -> None:
+    engine = HeldEngine()
+    async with open_hall(engine=engine) as hall:
+        (alice,) = await arrive(hall, "alice")
+        await alice.say("held")
+        await hall.settle()
+        for number in range(1000):
+            ghost = hall.guest(f"ghost{number}")
+            with trio.move_on_after(0.001):
+                await ghost.enter("r")
+            ghost.leave()
+        assert len(hall.broker._beside) == 0
+        engine.go.set()
+        await hall.settle()
+        assert [each["event"] for each in alice.events] == ["welcome", "message"]
+        assert len(hall.rooms.get("r").roster) == 1
+
+
 async def test_a_commit_that_waits_for_over_two_seconds_is_trouble() -> None:
-    engine = SlowEngine()
+    engine = HeldEngine()
     async with open_hall(engine=engine) as hall:
         (alice,) = await arrive(hall, "alice")
         await alice.say("x")
@@ -353,8 +354,8 @@ async def test_an_append_that_fails_shows_nothing_and_is_told(
     outcome: Outcome, code: str, retry: bool | None
 ) -> None:
     class FailingEngine(MemoryEngine):
-        async def append(self, drafts: Sequence[Draft]) -> list[Outcome]:
-            return [outcome for _ in drafts]
+        def append(self, drafts: Sequence[Draft], committed: Committed) -> None:
+            committed([outcome for _ in drafts])
 
     async with open_hall(engine=FailingEngine(lambda: "e")) as hall:
         alice, bob = await arrive(hall, "alice", "bob")
@@ -367,10 +368,11 @@ async def test_an_append_that_fails_shows_nothing_and_is_told(
 
 async def test_a_room_that_can_not_be_opened_ends_a_join_and_fails_a_switch() -> None:
     class ShutEngine(MemoryEngine):
-        async def open(self, room: str) -> Head:
+        def open(self, room: str, opened: Answered) -> None:
             if room == "shut":
-                raise Unavailable("no")
-            return await super().open(room)
+                opened(Unavailable("no"))
+            else:
+                super().open(room, opened)
 
     async with open_hall(engine=ShutEngine(lambda: "e")) as hall:
         alice, bob = await arrive(hall, "alice", "bob")
@@ -378,6 +380,7 @@ async def test_a_room_that_can_not_be_opened_ends_a_join_and_fails_a_switch() ->
         await hall.settle()
         (error,) = alice.named("error")
         assert (error["code"], error["retry"], error["cid"]) == ("unavailable", True, "s")
+        assert hall.rooms.unavailable == 1, "it counts in the metrics"
         assert not bob.named("left")
         stranger = hall.guest("stranger")
         await stranger.enter("shut")
@@ -388,7 +391,7 @@ async def test_a_room_that_can_not_be_opened_ends_a_join_and_fails_a_switch() ->
 async def test_while_the_server_stops_nobody_hears_of_departures() -> None:
     async with open_hall() as hall:
         alice, bob = await arrive(hall, "alice", "bob")
-        hall.rooms.quiet = True
+        hall.rooms.fall_silent()
         bob.leave()
         await hall.settle()
         assert not alice.named("left")
@@ -403,10 +406,10 @@ async def test_settled_means_that_all_that_was_handed_in_is_shown() -> None:
         assert hall.rooms.get("r").head == 300
 
 
-async def test_tls_members_get_everything_by_their_writer() -> None:
+async def test_tls_members_get_everything() -> None:
     async with open_hall() as hall:
         (alice,) = await arrive(hall, "alice")
-        sealed = hall.guest("sealed", direct=False)
+        sealed = hall.guest("sealed", tls=True)
         await sealed.enter("r")
         for number in range(50):
             await alice.say(str(number))
@@ -422,7 +425,7 @@ async def test_a_broken_member_harms_nobody() -> None:
             await alice.say(str(number))
             await hall.settle()
         assert carol.ids == alice.ids == [1, 2, 3]
-        assert bob.wire.broken
+        assert bob.outbound.broken
 
 
 async def test_a_storm_of_joins_is_told_in_few_broadcasts_and_nobody_misses_one() -> None:
@@ -462,7 +465,7 @@ async def test_on_a_broken_connection_an_opening_is_passed_over_so_that_its_read
         alice.transport.room = 5
         await alice.say("a message that gets stuck")
         await hall.settle()
-        replied = alice.outlet.expect_reply()
+        replied = alice.outgoing.expect_reply()
         await alice.switch("other")
         alice.transport.fail()
         await hall.settle()
@@ -497,7 +500,7 @@ async def test_an_answer_of_members_is_never_dropped() -> None:
         alice.transport.room = 0
         for number in range(300):
             await arrive(hall, f"guest{number}")
-        replied = alice.outlet.expect_reply()
+        replied = alice.outgoing.expect_reply()
         await alice.ask_members("m")
         await hall.settle()
         alice.transport.give_room(1 << 30)
@@ -512,7 +515,7 @@ async def test_answers_that_are_under_way_are_given_before_a_stop_closes() -> No
         for number in [*range(5), *range(5)]:
             await alice.say(f"text {number}", f"c{number}")
         alice.end.disconnect(Disconnect(CloseCode.RESTART, "stop"))
-        await alice.writer.catch_up()
+        await alice.outgoing.catch_up()
         assert len(alice.named("message")) == len(alice.named("ack")) == 5
 
 
@@ -524,4 +527,223 @@ async def test_a_storm_of_leaves_owes_the_leavers_nothing() -> None:
             guest.leave()
         await hall.settle()
         assert len(hall.rooms) == 0
-        assert all(guest.member.stays == [] for guest in guests)
+        assert all(guest.member.subscriptions == [] for guest in guests)
+
+
+# The pump
+
+
+class AskedEngine(MemoryEngine):
+    """Answers an append when it is asked to, and tells of what others store."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: "epoch")
+        self.answer: Callable[[], None] = lambda: None
+        self.feed: Feed
+
+    async def serve(
+        self, feed: Feed, /, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        self.feed = feed
+        await super().serve(feed, task_status=task_status)
+
+    def append(self, drafts: Sequence[Draft], committed: Committed) -> None:
+        self.answer = partial(super().append, drafts, committed)
+
+    def store(self, room: str, *texts: str) -> None:
+        """Others, somewhere else, have posted this."""
+        outcomes = [self._append(Draft(room, "carol", text, None, 1)) for text in texts]
+        self.feed.arrived(room, "epoch", [message for message in outcomes if isinstance(message, Message)])
+
+
+def pump(hall: Hall) -> None:
+    """Have done what there is to do at once."""
+    while hall.broker.pump() == AT_ONCE:
+        pass
+
+
+async def pumped(hall: Hall, *names: str) -> list[Guest]:
+    """Guests who have come in, where the test itself pumps."""
+    guests = [hall.guest(name) for name in names]
+    for guest in guests:
+        await guest.enter("r")
+        pump(hall)
+        await trio.testing.wait_all_tasks_blocked()
+    return guests
+
+
+async def test_where_the_engine_answers_at_once_one_pump_takes_a_message_to_everybody() -> None:
+    async with trio.open_nursery() as nursery:
+        hall = Hall(nursery)
+        alice, bob = await pumped(hall, "alice", "bob")
+        await alice.say("hi")
+        assert hall.broker.pump() == math.inf
+        assert alice.ids == bob.ids == [1]
+        assert len(hall.commits) == 1
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_comes_from_the_engine_is_looked_at_before_commands_that_fill_the_inbox() -> None:
+    engine = AskedEngine()
+    async with trio.open_nursery() as nursery:
+        hall = Hall(nursery, engine=engine)
+        alice, bob = await pumped(hall, "alice", "bob")
+        await alice.say("hi")
+        pump(hall)
+        for _ in range(2):  # a batch is full that can't be handed on, and then the inbox
+            while hall.broker.submit_nowait(Type(bob.member, True, None)):
+                pass
+            pump(hall)
+        assert len(alice.events) == 2
+        assert hall.broker.uncommitted == 1
+        engine.answer()
+        assert hall.broker.uncommitted == 0
+        for told in (["message"], ["typing"] * MAX_OTHERS, ["typing"] * MAX_OTHERS):
+            before = len(alice.events)
+            assert hall.broker.pump() == AT_ONCE
+            assert [each["event"] for each in alice.events[before:]] == told
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_fan_out_that_gives_way_goes_on_and_nothing_overtakes_it() -> None:
+    engine = AskedEngine()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(engine.serve, (hall := Hall(nursery, engine=engine, give_way=1)).broker)
+        guests = alice, bob, carol = await pumped(hall, "alice", "bob", "carol")
+        dave = hall.guest("dave")
+        await alice.say("one")
+        pump(hall)
+        engine.answer()
+        for told in (1, 2, 3):
+            assert hall.broker.pump() == AT_ONCE
+            assert [guest.ids for guest in guests] == [[1]] * told + [[]] * (3 - told)
+            if told == 1:
+                await bob.say("three")
+                carol.leave()
+                await dave.enter("r")
+                engine.store("r", "two")
+        pump(hall)
+        engine.answer()
+        pump(hall)
+        await trio.testing.wait_all_tasks_blocked()
+        told_last = [each["event"] for each in bob.events[-4:]]
+        assert told_last == ["message", "message", "left", "joined"]
+        assert alice.ids == bob.ids == dave.ids == [1, 2, 3]
+        assert carol.ids == [1, 2]
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_others_have_stored_is_shown_like_ones_own() -> None:
+    engine = AskedEngine()
+    async with open_hall(engine=engine) as hall, trio.open_nursery() as nursery:
+        await nursery.start(engine.serve, hall.broker)
+        alice, bob = await arrive(hall, "alice", "bob")
+        bob.transport.room = 5
+        engine.store("r", "one", "two")
+        await hall.settle()
+        await alice.say("three")
+        await hall.settle()
+        engine.answer()
+        await hall.settle()
+        engine.store("r", "four")
+        bob.transport.give_room(1 << 30)
+        await hall.settle()
+        late = hall.guest("late")
+        await late.enter("r")
+        await hall.settle()
+        texts = [each["data"]["text"] for each in alice.named("message")]
+        assert texts == ["one", "two", "three", "four"]
+        assert alice.ids == bob.ids == late.ids == [1, 2, 3, 4]
+        assert hall.rooms.messages == 4
+        engine.feed.arrived("elsewhere", "epoch", [Message(1, 1, "carol", "nobody is there any more", None)])
+        await hall.settle()
+        assert hall.rooms.messages == 4
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_others_store_at_once_is_told_at_once() -> None:
+    engine = AskedEngine()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(engine.serve, (hall := Hall(nursery, engine=engine)).broker)
+        alice, _ = await pumped(hall, "alice", "bob")
+        for number in range(2 * MAX_DRAFTS + 1):
+            engine.store("r", str(number))
+        before = hall.offers
+        told = []
+        while hall.broker.pump() == AT_ONCE:
+            told.append(len(alice.ids))
+        assert told == [MAX_DRAFTS, 2 * MAX_DRAFTS]
+        assert len(alice.ids) == 2 * MAX_DRAFTS + 1
+        assert hall.offers - before == 3 * 2, "each batch is one offer to each member"
+        nursery.cancel_scope.cancel()
+
+
+async def test_an_echo_that_the_feed_has_brought_is_the_one_answer_if_the_outcome_is_unknown() -> None:
+    engine = AskedEngine()
+    engine.shared = True
+    async with open_hall(engine=engine) as hall, trio.open_nursery() as nursery:
+        await nursery.start(engine.serve, hall.broker)
+        (alice,) = await arrive(hall, "alice")
+        await alice.say("one", "c1")
+        await alice.say("two", "c2")
+        await hall.settle()
+        engine.feed.arrived("r", "epoch", [Message(1, 1, "alice", "one", "c1")])
+        await hall.settle()
+        hall.broker.committed([Unknown(), Unknown()])
+        await hall.settle()
+        answers = [(each["event"], each["cid"]) for each in alice.events[1:]]
+        assert answers == [("message", "c1"), ("error", "c2")]
+        assert alice.member.outstanding == 0
+        nursery.cancel_scope.cancel()
+
+
+async def test_departures_take_effect_however_much_others_store() -> None:
+    engine = AskedEngine()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(engine.serve, (hall := Hall(nursery, engine=engine)).broker)
+        alice, bob = await pumped(hall, "alice", "bob")
+        bob.leave()
+        for number in range(5):
+            engine.store("r", str(number))
+            hall.broker.pump()
+        assert [each["event"] for each in alice.events[2:]].count("left") == 1
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_departure_behind_a_message_that_found_place_by_another_ones_wait_comes_after_it() -> None:
+    engine = AskedEngine()
+    async with trio.open_nursery() as nursery:
+        hall = Hall(nursery, engine=engine)
+        alice, bob, carol = await pumped(hall, "alice", "bob", "carol")
+        while hall.broker.submit_nowait(Type(alice.member, True, None)):
+            pass
+        nursery.start_soon(alice.type, True)
+        await trio.testing.wait_all_tasks_blocked()
+        hall.broker.pump()  # what alice waits to hand in has its place now, which her task has yet to hear
+        bob.member.outstanding += 1
+        assert hall.broker.submit_nowait(Say(bob.member, "bye", None))
+        bob.leave()
+        pump(hall)
+        await trio.testing.wait_all_tasks_blocked()
+        pump(hall)
+        engine.answer()
+        pump(hall)
+        told = [each["event"] for each in carol.events if each["event"] != "typing"]
+        assert told[-2:] == ["message", "left"]
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_fault_that_an_engine_tells_of_later_is_raised_by_the_pump() -> None:
+    class Fault(Exception):
+        pass
+
+    async with trio.open_nursery() as nursery:
+        hall = Hall(nursery, engine=AskedEngine())
+        (alice,) = await pumped(hall, "alice")
+        await alice.say("hi")
+        pump(hall)
+        hall.broker.committed(Fault())
+        assert hall.broker.uncommitted == 1
+        with pytest.raises(Fault):
+            hall.broker.pump()
+        nursery.cancel_scope.cancel()

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chatroom.pure.bucket import Bucket, BucketStore, Window
+from chatroom.pure.bucket import Bucket, BucketStore, Sampler, Window
 
 TIMES = st.lists(st.floats(0, 30, allow_nan=False), max_size=60).map(sorted)
 
@@ -48,6 +48,15 @@ def test_a_clock_that_steps_back_gives_nothing_away() -> None:
     bucket = Bucket(1, 1)
     bucket.reserve(100)
     assert bucket.reserve(50) == pytest.approx(51)
+
+
+def test_what_weighs_more_than_it_was_taken_for_is_waited_for_by_the_next() -> None:
+    bucket = Bucket(10, 10)
+    assert bucket.reserve(0) == 0.0
+    bucket.charge(14, 0)
+    assert bucket.reserve(0) == pytest.approx(0.6)
+    bucket.charge(0.5, 100)
+    assert [bucket.reserve(100) for _ in range(11)] == pytest.approx([0.0] * 9 + [0.05, 0.15])
 
 
 def test_idle_means_as_good_as_new() -> None:
@@ -199,3 +208,37 @@ def test_forgetting_changes_no_answer(steps: list[tuple[str, float]]) -> None:
     for key, pause in steps:
         now += pause
         assert store.reserve(key, now) == pytest.approx(kept[key].reserve(now), abs=1e-5)
+
+
+# A sampler
+
+
+def test_the_first_of_a_second_pass_and_the_others_are_counted_by_key() -> None:
+    sampler = Sampler(3)
+    assert [sampler.passes(key, 10.0) for key in "aabbba"] == [True, True, True, False, False, False]
+    assert sampler.waiting
+    assert sampler.wait(10.4) == pytest.approx(0.6)
+    assert sampler.wait(11.5) == 0.0
+    assert sampler.left_out() == {"b": 2, "a": 1}
+    assert sampler.left_out() == {}
+    assert not sampler.waiting
+    assert sampler.wait(10.4) == math.inf
+
+
+def test_what_was_left_out_is_due_on_time_however_many_come_meanwhile() -> None:
+    sampler = Sampler(1)
+    seen = [sampler.passes("a", number / 10) for number in range(100)]
+    assert sampler.wait(1.0) == 0.0
+    assert seen.count(True) + sampler.left_out()["a"] == 100
+    assert seen.count(True) == 10
+
+
+def test_a_second_begins_with_its_first_event() -> None:
+    sampler = Sampler(2)
+    assert [sampler.passes("a", now) for now in (0.9, 1.0, 1.1, 1.89, 1.9)] == [
+        True,
+        True,
+        False,
+        False,
+        True,
+    ]

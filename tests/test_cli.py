@@ -56,6 +56,9 @@ def test_arguments_and_environment_of_the_process_are_the_default(monkeypatch: p
     assert (seen[0].port, seen[0].limits.message_burst) == (4, 5)
 
 
+WRITE = "write serve, backup, copy, token or nothing, then the options\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
@@ -63,14 +66,21 @@ def test_arguments_and_environment_of_the_process_are_the_default(monkeypatch: p
         (["serve", "--port"], "chatroom: --port: needs a value; --help lists the options\n"),
         (
             ["tokens"],
-            "chatroom: unknown command 'tokens'; write serve, backup, token or nothing, then the options\n",
+            f"chatroom: unknown command 'tokens'; {WRITE}",
         ),
         (
             ["back\np"],
-            "chatroom: unknown command 'back\\np'; write serve, backup, token or nothing, then the options\n",
+            f"chatroom: unknown command 'back\\np'; {WRITE}",
         ),
         (["serve", "serve"], "chatroom: unexpected argument 'serve'; --help lists the options\n"),
-        ([""], "chatroom: unknown command ''; write serve, backup, token or nothing, then the options\n"),
+        (
+            ["redis://:s3cret@h"],
+            f"chatroom: unknown command; {WRITE}",
+        ),
+        (
+            [""],
+            f"chatroom: unknown command ''; {WRITE}",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(arguments: list[str], line: str, capfd: Captured) -> None:

@@ -2,14 +2,15 @@
 
 import json
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from chatroom.pure import events
-from chatroom.pure.codec import COMMANDS, decode
+from chatroom.pure.codec import COMMANDS, PLAIN_MESSAGE, decode, decode_carefully
 from chatroom.values.codes import ErrorCode
 from chatroom.values.commands import (
     Authenticate,
@@ -105,7 +106,91 @@ def test_a_cid_may_have_1_to_64_code_points(length: int) -> None:
 def test_text_is_measured_in_code_points_after_stripping(char: str) -> None:
     assert read(frame("message", {"text": f" {char * 10}\n"}), max_text=10) == Post(char * 10, None)
     error = fail(frame("message", {"text": char * 11}, cid="c"), max_text=10)
-    assert (error.code, error.field, error.cid) == (ErrorCode.TOO_LONG, None, "c")
+    assert (error.code, error.field, error.limit, error.cid) == (ErrorCode.TOO_LONG, None, 10, "c")
+
+
+# Rule 5: the short way for what nearly always comes, and the careful one
+
+
+def outcome(way: Callable[[], Command | None]) -> object:
+    """The command, or all that an error tells."""
+    try:
+        return way()
+    except CommandError as error:
+        return vars(error) | {"type": type(error)}
+
+
+def check_both_ways(text: str, max_text: int = MAX_TEXT) -> None:
+    assert outcome(lambda: decode(text, max_text=max_text)) == outcome(
+        lambda: decode_carefully(text, max_text)
+    )
+
+
+@pytest.mark.parametrize("separators", [(",", ":"), (", ", ": "), (", ", ":"), (",", ": ")])
+@pytest.mark.parametrize("text", ["hi 😀 é{}[],:'\x7f\x9f", "x" * 100])
+def test_what_clients_write_is_plain(text: str, separators: tuple[str, str]) -> None:
+    message: dict[str, object] = {"event": "message", "data": {"text": text}}
+    for members in (message, message | {"cid": "c" * 64}, {"cid": "é"} | message):
+        written = json.dumps(members, ensure_ascii=False, separators=separators)
+        assert PLAIN_MESSAGE.fullmatch(written)
+        assert read(written) == Post(text, members.get("cid"))  # type: ignore[arg-type]
+
+
+any_characters = st.characters(exclude_categories=())
+odd = st.sampled_from(
+    [
+        *'"\\{}[]:, \n\t\0\x1f\x7f\x80\x85\x9f\xa0\u2003\u2028\ud800\udfff\ufeff😀',
+        '","cid":"',
+        '"}}',
+        "\\u0041",
+    ]
+)
+words = st.lists(odd | any_characters | st.sampled_from(["a", "hello", " "]), max_size=6).map("".join) | (
+    st.sampled_from(["a" * 19, "a" * 20, "a" * 21, "  " + "a" * 20 + "\u3000", "c" * 64, "c" * 65])
+)
+
+
+@st.composite
+def nearly_plain(draw: st.DrawFn) -> str:
+    """A plain message, or one that a space, a member, its order or some character keeps from being one."""
+    space = st.sampled_from(["", "", "", " ", "  ", "\t"])
+    colon, comma = draw(space), draw(space)
+    data = f'{{"text":{colon}"{draw(words)}"}}'
+    members = [f'"event":{colon}"message"', f'"data":{colon}{data}']
+    for _ in range(draw(st.integers(0, 2))):
+        members.insert(draw(st.sampled_from([0, len(members), 1])), f'"cid":{colon}"{draw(words)}"')
+    text = "{" + f",{comma}".join(members) + "}"
+    for _ in range(draw(st.sampled_from([0, 0, 0, 1, 2]))):
+        at = draw(st.integers(0, len(text)))
+        text = text[:at] + draw(st.just("") | odd | any_characters) + text[at + draw(st.integers(0, 2)) :]
+    return text
+
+
+@settings(max_examples=500)
+@given(nearly_plain())
+@example('{"event":"message","data":{"text":"a"},"cid":""}')
+@example('{"event":"message","data":{"text":"  "}}')
+@example('{"cid":"a","event":"message","data":{"text":"\x1c"}}')
+@example('{"cid":"a","event":"message","data":{"text":"a"},"cid":"b"}')
+@example('{"event":"message","data":{"text":"a"},"cid":"\ud800"}')
+@example('{"event":"message","data":{"text":"\ud800"},"cid":"c"}')
+@example('{"event":"message","data":{"text":"\0"}}')
+@example('{"event":"message","data":{"text":"' + "a" * 70_000 + '"}}')
+@example('{"event":"message","data":{"text":"' + "[" * 70_000 + '"}}')
+def test_both_ways_come_to_the_same_result(text: str) -> None:
+    check_both_ways(text, max_text=20)
+
+
+@given(st.text(any_characters) | st.lists(odd).map("".join))
+def test_both_ways_come_to_the_same_result_on_any_text(text: str) -> None:
+    check_both_ways(text)
+
+
+def test_both_ways_come_to_the_same_result_for_each_character() -> None:
+    for code in (*range(0x3100), *range(0xD7F0, 0xE010), 0xFEFF, 0xFFFF, 0x10000, 0x10FFFF):
+        for char in (chr(code), f"a{chr(code)}b", f"{chr(code)}a"):
+            check_both_ways(f'{{"event":"message","data":{{"text":"{char}"}},"cid":"c"}}')
+            check_both_ways(f'{{"cid":"{char}","event":"message","data":{{"text":"a"}}}}')
 
 
 # Rule 2: syntax before shape before meaning
@@ -427,6 +512,12 @@ HUGE = {
     "an epoch": '{"event":"switch_room","data":{"since":1,"epoch":"' + "e" * SIZE + '"}}',
     "a room": '{"event":"switch_room","data":{"room":"' + "é" * SIZE + '"}}',
     "a text of blanks": '{"event":"message","data":{"text":"' + " " * SIZE + '"}}',
+    "a plain text": '{"event":"message","data":{"text":"' + "a" * SIZE + '"}}',
+    "a plain text without an end": '{"event":"message","data":{"text":"' + "a" * SIZE,
+    "a plain text with a wrong end": '{"event":"message","data":{"text":"' + "a" * SIZE + '"]}',
+    "a cid without an end": '{"cid":"' + "a" * SIZE,
+    "the beginning again and again": '{"cid":"a", "event": "message", "data": {"text": "' * (SIZE // 50),
+    "the end again and again": '{"event":"message","data":{"text":"a' + '"},"cid":"a' * (SIZE // 11) + '"}',
     "a number of zeros": '{"event":"ping","data":' + "-0." + "0" * SIZE + "}",
 }
 

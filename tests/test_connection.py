@@ -1,21 +1,28 @@
 """A connection from its handshake to its end, over a transport in memory and on the virtual clock."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from struct import pack
+from typing import Any
 
 import pytest
 import trio
 import trio.testing
 
 from chatroom.adapters.memory import MemoryEngine
-from chatroom.tasks.connection import CATCH_UP_SECONDS, CLOSE_SECONDS, HANDSHAKE_SECONDS, Opening
+from chatroom.tasks.authorization import WITHDRAWN
+from chatroom.tasks.connection import (
+    CATCH_UP_SECONDS,
+    CLOSE_SECONDS,
+    LINGER_SECONDS,
+)
 from chatroom.tasks.ending import CLIENT_LEFT, Ending
+from chatroom.tasks.outgoing import LAST_SECONDS
 from chatroom.values.codes import CloseCode
 from chatroom.values.errors import Disconnect, Unavailable
-from chatroom.values.messages import Draft, Head, Message, Outcome
+from chatroom.values.messages import Message
 from chatroom.values.statistics import Drop
 from tests.support.client_frames import BINARY, CLOSE, HANDSHAKE, PING, PONG, TEXT, Frame, head, masked
+from tests.support.engines import Answered, HeldEngine
 from tests.support.line import LIMITS, Caller, House, command, open_house, say
 from tests.support.memory_transport import MemoryTransport
 
@@ -62,7 +69,7 @@ async def test_the_subprotocol_is_answered_if_it_was_asked_for(asked: bool) -> N
     offer = b"\r\nSec-WebSocket-Protocol: chatroom.v1\r\n\r\n"
     handshake = HANDSHAKE.replace(b"\r\n\r\n", offer)
     async with open_house() as house:
-        alice = await house.call(handshake=handshake, opening=Opening(None, None, subprotocol=asked))
+        alice = await house.call(handshake=handshake, subprotocol="chatroom.v1" if asked else None)
         assert (b"chatroom.v1" in alice.answer) == asked
 
 
@@ -72,12 +79,23 @@ async def test_frames_that_came_along_with_the_handshake_are_not_lost() -> None:
         assert alice.texts == ["one", "two"]
 
 
+async def test_frames_that_were_read_along_with_the_handshake_are_not_left_lying() -> None:
+    async with open_house() as house:
+        transport = MemoryTransport()
+        transport.ahead = say("one") + say("two")
+        alice = await house.call(transport=transport, early=say("zero"))
+        assert alice.texts == ["zero", "one", "two"]
+        transport.ahead = b""
+        await alice.send(say("three"))
+        assert alice.texts[-1] == "three"
+
+
 async def test_a_client_resumes_where_it_says_that_it_is() -> None:
     async with open_house() as house:
         first = await house.call("carol")
         await tell(house, *map(str, range(9)))
         epoch = first.events[0]["epoch"]
-        alice = await house.call(opening=Opening(7, epoch, subprotocol=False))
+        alice = await house.call(since=7, epoch=epoch)
         assert (alice.events[0]["recovered"], alice.events[0]["replay"]) == (True, 2)
         assert alice.texts == ["7", "8"]
 
@@ -86,8 +104,8 @@ async def test_a_handshake_whose_answer_nobody_takes_is_given_up() -> None:
     async with open_house() as house:
         start = trio.current_time()
         alice = await house.call(transport=MemoryTransport(room=10))
-        await idle(HANDSHAKE_SECONDS + 1)
-        assert alice.over_at == pytest.approx(start + HANDSHAKE_SECONDS)
+        await idle(alice.transport.patience + 1)
+        assert alice.over_at == pytest.approx(start + alice.transport.patience)
         assert alice.ending == Ending(drop=Drop.STALLED, hard=True)
         assert alice.transport.aborted
         assert house.names_in("r") == []
@@ -161,21 +179,9 @@ async def test_a_reset_is_counted_as_a_broken_connection_and_tells_nobody_but_th
         assert bob.events[-1]["event"] == "left"
 
 
-class SlowEngine(MemoryEngine):
-    """Its commits wait until they are let go."""
-
-    def __init__(self) -> None:
-        super().__init__(lambda: "e")
-        self.go = trio.Event()
-
-    async def append(self, drafts: Sequence[Draft]) -> list[Outcome]:
-        await self.go.wait()
-        return await super().append(drafts)
-
-
 async def test_what_was_read_is_carried_out_though_nothing_can_be_written_any_more() -> None:
     """The reader's end decides, not the writer's failure; more is on its way here than may be under way."""
-    engine = SlowEngine()
+    engine = HeldEngine()
     async with open_house(engine=engine) as house:
         alice, bob = await house.call("alice"), await house.call("bob")
         await alice.send(*[say(str(number)) for number in range(40)])
@@ -186,6 +192,48 @@ async def test_what_was_read_is_carried_out_though_nothing_can_be_written_any_mo
         assert bob.texts == [str(number) for number in range(40)]
         assert alice.ending == Ending(drop=Drop.BROKEN, hard=True)
         assert [each["event"] for each in bob.events[-2:]] == ["message", "left"]
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 150])
+async def test_pings_that_can_not_be_answered_any_more_end_nothing_late(number: int) -> None:
+    """The library leaves at the first that it can't answer; what it had not seen yet must not keep it."""
+    async with open_house() as house:
+        alice, bob = await house.call("alice"), await house.call("bob")
+        alice.transport.room = 0
+        start = trio.current_time()
+        await alice.send(masked(PING) * number, say("behind"))
+        alice.transport.fail()
+        await idle()
+        assert alice.ending == Ending(drop=Drop.BROKEN, hard=True)
+        assert alice.over_at == start
+        assert bob.events[-1]["event"] == "left"
+
+
+@pytest.mark.parametrize("behind", [b"", masked(PING) * 3, command("members"), closing(1000)])
+@pytest.mark.parametrize("number", [1, 40, 200])
+async def test_who_is_reset_while_the_broker_hangs_is_not_waited_for(number: int, behind: bytes) -> None:
+    async with open_house(engine=HeldEngine()) as house:
+        alice = await house.call("alice")
+        await alice.send(*[say(str(number)) for number in range(number)], behind)
+        start = trio.current_time()
+        alice.transport.fail()
+        await idle(LIMITS.ping_interval + LIMITS.ping_timeout)
+        assert alice.ending in (Ending(drop=Drop.BROKEN, hard=True), CLIENT_LEFT)
+        assert alice.over_at is not None
+        assert alice.over_at - start <= LIMITS.ping_interval + LAST_SECONDS
+        assert alice.transport.closed or alice.transport.aborted
+
+
+async def test_who_vanishes_while_the_broker_hangs_is_silent() -> None:
+    """Nobody reads, so no answer can come; but that our pings don't arrive is seen."""
+    async with open_house(engine=HeldEngine()) as house:
+        alice = await house.call("alice")
+        await alice.send(*[say(str(number)) for number in range(200)])
+        await idle(1000)
+        assert alice.ending is None
+        alice.transport.unconfirmed = 2
+        await idle(LIMITS.ping_interval + LIMITS.ping_timeout)
+        assert alice.ending == Ending(drop=Drop.SILENT, hard=True)
 
 
 async def test_what_was_paced_is_not_dripped_on_for_a_client_that_is_gone() -> None:
@@ -223,7 +271,7 @@ async def lag(house: House, caller: Caller) -> None:
     caller.transport.room = 0
     await bob.send(say("hello"), say("again"))
     await idle()
-    assert not caller.member.stays[0].live
+    assert not caller.member.subscriptions[0].live
 
 
 async def test_a_message_behind_a_switch_is_never_told_to_the_old_room() -> None:
@@ -242,7 +290,7 @@ async def test_a_message_behind_a_switch_is_never_told_to_the_old_room() -> None
 
 
 async def test_commands_left_by_a_client_that_broke_off_in_a_switch_can_not_stop_the_broker() -> None:
-    engine = SlowEngine()
+    engine = HeldEngine()
     engine.go.set()
     async with open_house(engine=engine) as house:
         carol, dave = await house.call("carol", room="a"), await house.call("dave", room="b")
@@ -311,6 +359,35 @@ async def test_a_client_that_does_not_answer_our_close_is_not_waited_for_long() 
         await idle(CLOSE_SECONDS + 1)
         assert alice.over_at is not None
         assert 1 <= alice.over_at - start <= 2 * CLOSE_SECONDS
+        assert alice.transport.closed
+
+
+@pytest.mark.parametrize(("why", "seconds"), [(RESTART, LINGER_SECONDS), (WITHDRAWN, 11.5)])
+async def test_only_a_restart_waits_for_no_close_frame_to_arrive(why: Disconnect, seconds: float) -> None:
+    """Of very many clients a few have vanished; the others are not to wait for these."""
+    async with open_house() as house:
+        alice = await house.call("alice")
+        alice.transport.unconfirmed = 5000
+        start = trio.current_time()
+        alice.end.disconnect(why)
+        await idle(20)
+        assert alice.closed_with == (why.code, why.reason)
+        assert alice.over_at == pytest.approx(start + seconds, abs=0.6)
+        assert alice.transport.aborted
+
+
+async def test_who_cancels_does_not_wait_until_a_close_frame_has_arrived() -> None:
+    async with open_house() as house, trio.open_nursery() as nursery:
+        other = House(house.hall, nursery, (0, 1))
+        alice = await other.call("alice")
+        alice.transport.unconfirmed = 5000
+        start = trio.current_time()
+        alice.end.disconnect(WITHDRAWN)
+        await idle(5)
+        assert alice.over_at is None
+        nursery.cancel_scope.cancel()
+        await idle()
+        assert alice.over_at == pytest.approx(start + 5, abs=0.1)
         assert alice.transport.aborted
 
 
@@ -338,6 +415,18 @@ async def test_a_message_that_does_not_end_is_not_waited_for() -> None:
         assert alice.closed_with == (1008, "message not finished in 10 seconds")
 
 
+async def test_one_that_does_not_end_behind_many_that_wait_their_turn_has_its_time_from_when_we_read_on() -> (
+    None
+):
+    async with open_house(pace=(5, 20)) as house:
+        alice = await house.call(limits=replace(LIMITS, message_rate=5, message_burst=20))
+        await alice.send(*[say("x")] * 42, masked(TEXT, b"abc")[:3])
+        await idle(10.5)  # of which the socket isn't read for one second
+        assert (len(alice.texts), alice.closed_with) == (42, None)
+        await idle(1)
+        assert alice.closed_with == (1008, "message not finished in 10 seconds")
+
+
 # The keepalive
 
 
@@ -353,7 +442,7 @@ async def test_a_silent_peer_is_pinged_and_dropped_when_it_does_not_answer() -> 
         )
         await idle(19)
         assert pings(alice) == 0
-        await idle(22)  # what went out is noticed when the first ping is due, and counts as life
+        await idle(2)
         assert pings(alice) == 1
         await idle(18)
         assert alice.ending is None
@@ -366,7 +455,6 @@ async def test_a_silent_peer_is_pinged_and_dropped_when_it_does_not_answer() -> 
 async def test_a_peer_that_answers_stays_for_ever() -> None:
     async with open_house() as house:
         alice = await house.call()
-        await idle(20)
         for number in range(10):
             await idle(20.1)
             assert pings(alice) == number + 1
@@ -441,18 +529,20 @@ async def test_a_reader_too_far_behind_is_told_so() -> None:
 class BlindEngine(MemoryEngine):
     """Stores, and can't read what it has stored."""
 
-    async def read(self, room: str, after: int, upto: int, limit: int) -> list[Message]:
+    async def read(self, *asked: Any, **bounds: Any) -> list[Message]:
         raise Unavailable("no disk")
 
 
-async def test_a_log_that_can_not_be_read_is_our_fault_and_is_said() -> None:
+async def test_a_log_that_can_not_be_read_is_our_fault_and_is_said(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with open_house(engine=BlindEngine(lambda: "e"), ring_bytes=0) as house:
         await tell(house, "one")
         carol = await house.call("carol")
         await tell(house, "two")
         assert carol.closed_with is None or carol.closed_with[0] == 1011
         alice = await house.call("alice")
-        await idle()
+        await trio.sleep(3.5)
         assert alice.closed_with == (1011, "the log can't be read now")
         await alice.send(closing(1011))
         assert alice.ending == Ending(alice.ending.disconnect, Drop.INTERNAL_ERROR)
@@ -461,8 +551,8 @@ async def test_a_log_that_can_not_be_read_is_our_fault_and_is_said() -> None:
 class LockedEngine(MemoryEngine):
     """Can't open anything."""
 
-    async def open(self, room: str) -> object:  # type: ignore[override]
-        raise Unavailable("no disk")
+    def open(self, room: str, opened: Answered) -> None:
+        opened(Unavailable("no disk"))
 
 
 async def test_a_room_that_can_not_be_opened_ends_the_connection_before_it_began() -> None:
@@ -480,10 +570,10 @@ class Fault(Exception):
 class BrokenEngine(MemoryEngine):
     """Can't open rooms but `r`, in a way that no port allows."""
 
-    async def open(self, room: str) -> Head:
+    def open(self, room: str, opened: Answered) -> None:
         if room != "r":
             raise Fault
-        return await super().open(room)
+        super().open(room, opened)
 
 
 async def test_a_fault_in_opening_a_room_concerns_nobody_but_those_who_want_to_go_there(
@@ -668,11 +758,49 @@ async def test_a_cancelled_connection_leaves_no_departure_undone() -> None:
 class FaultyEngine(MemoryEngine):
     """Fails in reading, in a way that no port allows."""
 
-    async def read(self, room: str, after: int, upto: int, limit: int) -> list[Message]:
+    async def read(self, *asked: Any, **bounds: Any) -> list[Message]:
         raise Fault
 
     async def history(self, room: str, **how: object) -> object:  # type: ignore[override]
         raise Fault
+
+
+class FaultyTransport(MemoryTransport):
+    """Fails once, in a way that no transport may: in what `fails_in` names."""
+
+    fails_in = ""
+
+    def receive_nowait(self, max_bytes: int) -> bytes | None:
+        self._fail_in("receive")
+        return super().receive_nowait(max_bytes)
+
+    def send_nowait(self, data: bytes | memoryview) -> int:
+        self._fail_in("send")
+        return super().send_nowait(data)
+
+    def _fail_in(self, where: str) -> None:
+        if self.fails_in == where:
+            self.fails_in = ""
+            raise Fault
+
+
+@pytest.mark.parametrize("where", ["receive", "send"])
+async def test_a_fault_in_a_task_that_all_connections_share_ends_one_connection(where: str) -> None:
+    async with open_house() as house:
+        bob = await house.call("bob")
+        alice = await house.call("alice", transport=(transport := FaultyTransport()))
+        transport.fails_in = where
+        if where == "receive":
+            await alice.send(say("hello"))
+        else:  # a ping
+            await idle(LIMITS.ping_interval + 1)
+            bob.transport.arrive(masked(PONG))
+        await idle(5)
+        assert alice.error is not None
+        assert house.names_in("r") == ["bob"]
+        assert bob.ending is None
+        await bob.send(say("still here"))
+        assert bob.texts == ["still here"]
 
 
 @pytest.mark.parametrize("where", ["reader", "writer", "renew"])

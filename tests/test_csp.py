@@ -32,6 +32,7 @@ def test_only_the_two_inline_blocks_may_run_and_only_the_own_origin_is_reached()
         "style-src": source(STYLE),
         "connect-src": "'self'",
         "img-src": "data:",
+        "manifest-src": "data:",
         "base-uri": "'none'",
         "form-action": "'none'",
         "require-trusted-types-for": "'script'",

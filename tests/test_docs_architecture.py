@@ -8,13 +8,14 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 import trio
 
 from chatroom import server
 from chatroom.adapters import frontdoor, linewriter
 from chatroom.adapters.sqlite import checks, store
-from chatroom.tasks import broker, connection, fanout, outlet, room, stay
-from chatroom.values.limits import Limits
+from chatroom.tasks import backlog, broker, connection, entries, fanout, room, subscription
+from chatroom.values.limits import MAX_UNANSWERED, Limits
 from tests.support.pages import ROOT, blocks, rows, section, words
 
 DOCUMENT = (ROOT / "docs" / "architecture.md").read_text("utf-8")
@@ -57,13 +58,13 @@ def imports(path: Path) -> Iterator[str]:
 def test_the_library_is_known_to_those_who_are_named() -> None:
     knowing = {path.stem for path in PACKAGE.rglob("*.py") if "trio_websocket" in imports(path)}
     seam = " ".join(section(DOCUMENT, "The seam to trio-websocket").split())
-    (named,) = re.findall(r"only (.+) know it\.", seam)
-    assert knowing | {"wire"} == set(words(named))
+    (named,) = re.findall(r"only (.+) knows it\.", seam)
+    assert knowing == set(words(named))
 
 
 # Tasks
 
-PASSING = re.compile(r"\((for a moment|while stopping)\)")
+PASSING = re.compile(r"\((for a moment|while [a-z ]+)\)")
 
 
 def documented_tree() -> tuple[list[object], list[str]]:
@@ -106,10 +107,10 @@ def test_the_tasks_are_those_of_a_server_with_a_client() -> None:
 def test_the_tasks_that_pass_are_started_somewhere() -> None:
     sources = "".join(path.read_text("utf-8") for path in PACKAGE.rglob("*.py"))
     _, passing = documented_tree()
-    assert len(passing) == 3
+    assert len(passing) == 6
     for name in passing:
         last = name.rpartition(".")[2]
-        assert re.search(rf"start_soon\((?:self\.)?_?{last}\b", sources), name
+        assert re.search(rf"start_soon\((?:\w+\.)*_?{last}\b", sources), name
 
 
 # Names and numbers
@@ -128,10 +129,18 @@ def members(node: ast.ClassDef) -> set[str]:
 
 
 def classes() -> dict[str, set[str]]:
-    """All classes by their names, and what they have."""
+    """All classes by their names, and what they have; unions of classes have nothing."""
     trees = [ast.parse(path.read_text("utf-8")) for path in PACKAGE.rglob("*.py")]
     nodes = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
-    return {node.name: members(node) for node in nodes}
+    unions = [
+        target.id
+        for tree in trees
+        for node in tree.body
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.BinOp)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    ]
+    return {name: set() for name in unions} | {node.name: members(node) for node in nodes}
 
 
 CLASSES = classes()
@@ -151,8 +160,38 @@ def exists(name: str) -> bool:
 def test_what_is_named_exists() -> None:
     for name in words(re.sub(r"^```.*?^```", "", DOCUMENT, flags=re.MULTILINE | re.DOTALL)):
         assert exists(name), name
-    for step in re.findall(r"^\d\. (.+?)(?::|$)", section(DOCUMENT, "An evening in the code"), re.MULTILINE):
+    for step in re.findall(r"^\d\. (.+?)(?::|$)", section(DOCUMENT, "Where to begin reading"), re.MULTILINE):
         assert words(step), step
+
+
+def modules_with(*names: str) -> set[str]:
+    """The modules of the package that know one of the names, as the page writes them."""
+    pattern = re.compile(r"\b(?:" + "|".join(map(re.escape, names)) + r")\b")
+    return {
+        str(path.relative_to(PACKAGE).with_suffix(""))
+        for path in PACKAGE.rglob("*.py")
+        if pattern.search(path.read_text("utf-8"))
+    }
+
+
+@pytest.mark.parametrize(
+    ("heading", "traces"),
+    [
+        ("Adding an event", ["ListMembers", "AskMembers", "ask_members"]),
+        ("Adding an event", ["SwitchRoom", "_FIELDS"]),
+        ("Adding an engine", ["MemoryEngine", "NO_DATABASE", "engine_for"]),
+    ],
+)
+def test_what_is_added_goes_where_what_is_there_has_left_its_traces(heading: str, traces: list[str]) -> None:
+    found = modules_with(*traces) - {"server", "adapters/memory"}
+    assert len(found) > 1
+    assert found <= set(words(section(DOCUMENT, heading))), "a step is missing"
+
+
+def test_where_the_words_live_is_a_place() -> None:
+    for _, code, _, test in rows(DOCUMENT, "Where the words live"):
+        assert words(test), code
+        assert all((ROOT / f"{name}.py").exists() for name in words(test)), test
 
 
 def test_failures_are_handled_where_it_is_said() -> None:
@@ -166,15 +205,19 @@ def test_numbers_in_the_text() -> None:
     limits = Limits()
     text = " ".join(DOCUMENT.split())
     for sentence in (
-        f"every {fanout.GIVE_WAY} members",
-        f"while {outlet.MAX_UNANSWERED} messages are unanswered",
-        f"up to {stay.MAX_WITHHELD}, each at its place",
-        f"{room.PAUSE_PER_MEMBER * 1e6:.0f} µs for each member",
+        f"after each {'MiB' if fanout.GIVE_WAY == 1 << 20 else '?'} (a",
+        f"member counts for {fanout.MEMBER_BYTES >> 10} KiB",
+        f"has {entries.MAX_DRAFTS} messages and {entries.MAX_OTHERS} other commands at most",
+        f"while {MAX_UNANSWERED} messages are unanswered",
+        f"up to {subscription.MAX_QUEUED}, each at its place",
+        f"{room.QUIET_SHARE} times as long as telling the last broadcast took",
+        f"At most {room.MAX_TYPING:,} typing marks wait, and when {room.MAX_PRESENCE:,} joins and leaves do",
         f"{store.PROBE_BYTES >> 10} KiB that succeeds",
         f"tried {'twice' if store.RETRY_SECONDS == 0.5 else '?'} a second",
         f"for {'half a second' if checks.CHECK_SECONDS == 0.5 else '?'} at most",
         f"within {server.RING_BYTES >> 20} MiB for the process",
         f"its inbox ({broker.INBOX} commands)",
+        f"in pieces of {backlog.CHUNK >> 10} KiB of text",
         f"takes nothing for {limits.send_timeout:g} s",
         f"a ping after {limits.ping_interval:g} s, a reset {limits.ping_timeout:g} s later",
         f"at {limits.unauthenticated} nobody is accepted",
@@ -187,3 +230,46 @@ def test_numbers_in_the_text() -> None:
         f"up to {linewriter.BUDGET_BYTES >> 20} MiB",
     ):
         assert sentence in text, sentence
+
+
+# Reading
+
+
+def lines_of(name: str) -> int:
+    """How long a module is, or a package of modules."""
+    found = [path for path in PACKAGE.rglob("*.py") if path.stem == name.rpartition("/")[2]]
+    return sum(len(path.read_text("utf-8").splitlines()) for path in found)
+
+
+def test_how_much_there_is_to_read() -> None:
+    text = section(DOCUMENT, "Where to begin reading")
+    steps = re.findall(r"^\d\. (.+(?:\n   .+)*)", text, re.MULTILINE)
+    lengths = [sum(lines_of(name) for name in words(step)) for step in steps]
+    everything = sum(len(path.read_text("utf-8").splitlines()) for path in PACKAGE.rglob("*.py"))
+    said = [int(number.replace(",", "")) for number in re.findall(r"\b[\d,]+00\b", text)]
+    assert len(said) == 3
+    for number, real in zip(said, (everything, sum(lengths[:4]), sum(lengths)), strict=True):
+        assert abs(number - real) < real / 4, (number, real)
+    assert sum(lengths[:4]) < 2500, "that takes more than an evening"
+
+
+# Tests
+
+TESTS = {path.stem for path in (ROOT / "tests").glob("*.py")}
+ELSEWHERE = {
+    module: words(tested) for modules, tested in rows(DOCUMENT, "Tests") for module in words(modules)
+}
+
+
+def has_a_file_of_its_own(path: Path) -> bool:
+    names = f"test_{path.stem}", f"test_{path.parent.name}_{path.stem}"
+    return any(test == name or test.startswith(f"{name}_") for name in names for test in TESTS)
+
+
+def test_where_the_tests_of_each_module_are() -> None:
+    modules = [path for path in PACKAGE.rglob("*.py") if path.stem != "__init__"]
+    without = {path.stem for path in modules if not has_a_file_of_its_own(path)}
+    assert set(ELSEWHERE) == without, "the table of modules without a test file of their name"
+    for module, tests in ELSEWHERE.items():
+        assert tests, module
+        assert set(tests) <= TESTS, module

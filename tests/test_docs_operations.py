@@ -2,8 +2,12 @@
 
 import ast
 import re
+import shutil
+import subprocess
 import tomllib
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -20,9 +24,11 @@ from chatroom.pure.handshake import PATHS
 from chatroom.pure.tokens import DEVELOPMENT_TOKENS, TokenTable
 from chatroom.reload import READ_SECONDS
 from chatroom.settings import Settings, read_settings
+from chatroom.transfer import read_copy
 from chatroom.values.codes import CloseCode
 from chatroom.values.limits import Limits
-from chatroom.values.statistics import Drop, Statistics
+from chatroom.values.statistics import REFUSALS, Drop, Statistics, Unready
+from chatroom.values.stores import StoreStatistics
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "operations.md").read_text()
@@ -70,7 +76,7 @@ def test_ranges_in_the_text_are_those_of_the_code() -> None:
         for option in OPTIONS
         if (found := re.search(r"\d\w* to \d\w*", meanings[f"`{option.flag}`"]))
     }
-    assert len(ranges) == 7
+    assert len(ranges) == 8
     for option, words_of_range in ranges.items():
         assert words_of_range in refusal(option)
 
@@ -84,6 +90,8 @@ def test_the_commands_shown_are_accepted() -> None:
         name, _, options = command.partition(" ")
         if name == "backup":
             assert read_backup(options.split(), {})
+        elif name == "copy":
+            assert read_copy(options.split(), {})
         elif name == "token":
             assert read_mint(options.split(), {})
         else:
@@ -91,13 +99,52 @@ def test_the_commands_shown_are_accepted() -> None:
 
 
 def test_every_metric_with_its_labels() -> None:
-    now = Statistics(0, 0, 0, 0, 0, 0, 0, 0, drops={Drop.SILENT: 1}, refusals={401: 1})
+    numbers: dict[str, Any] = dict.fromkeys((field.name for field in fields(Statistics)), 0)
+    store = StoreStatistics(**dict.fromkeys((field.name for field in fields(StoreStatistics)), 0))
+    now = Statistics(**{**numbers, "store": store, "unready": frozenset(), "drops": {}, "refusals": {}})
     shown = {}
     for family in text_string_to_metric_families(Metrics(lambda: now).render().decode()):
         names = {sample.name.removesuffix("_bucket") for sample in family.samples}
         labels = [label for sample in family.samples for label in sample.labels]
         shown[family.name if family.type == "histogram" else names.pop()] = sorted(set(labels))
     assert {word(name): words(labels) for name, labels, _ in table("Metrics")} == shown
+
+
+# What to watch
+
+RULES = re.search(r"```yaml\n(groups:\n.*?)```", PAGE, re.DOTALL)
+LABELS = {
+    "reason": {*map(str, Drop), *map(str, Unready)},
+    "status": {*map(str, REFUSALS)},
+    "job": {"chatroom"},
+}
+
+
+def test_every_alert_is_explained_and_asks_for_what_there_is() -> None:
+    """By names and labels; `promtool` knows the rest."""
+    assert RULES is not None
+    explained = [(word(alert), meaning.partition(":")[0]) for alert, meaning, _ in table("What to watch")]
+    rules = re.findall(r"- alert: (\w+)\n\s+expr: .*?labels: \{severity: (\w+)\}", RULES[1], re.DOTALL)
+    assert explained == rules
+    assert RULES[1].count("- alert:") == len(rules)
+    shown = {word(name) for name, _, _ in table("Metrics")}
+    asked = {name.removesuffix("_bucket") for name in re.findall(r"\b(?:chatroom|process)_\w+", RULES[1])}
+    assert asked <= shown
+    watched = {label for label, _, _ in re.findall(r'(\w+)(!?=~?)"([^"]*)"', RULES[1])}
+    assert watched == set(LABELS)
+    for label, _, values in re.findall(r'(\w+)(!?=~?)"([^"]*)"', RULES[1]):
+        assert set(values.split("|")) <= LABELS[label]
+
+
+def test_the_alerts_are_rules_of_prometheus(tmp_path: Path) -> None:
+    if (promtool := shutil.which("promtool")) is None:
+        pytest.skip("there is no promtool here")
+    assert RULES is not None
+    (tmp_path / "rules.yml").write_text(RULES[1])
+    done = subprocess.run(
+        [promtool, "check", "rules", tmp_path / "rules.yml"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def code_events() -> dict[str, tuple[str, set[str]]]:
@@ -141,7 +188,7 @@ def test_every_status_that_is_refused_with() -> None:
     for path in (ROOT / "chatroom").rglob("*.py"):
         raised |= set(re.findall(r"(?:Refusal|_refusal|refuse)\((\d{3})\b", path.read_text()))
     documented = [status for status, _ in table("Why handshakes and requests are refused")]
-    assert documented == sorted(documented)
+    assert documented == [str(status) for status in REFUSALS]
     assert raised <= set(documented)
 
 
@@ -182,9 +229,13 @@ def test_numbers_in_the_text() -> None:
         f"and {SPARE_DESCRIPTORS} more by itself",
         f"a value ends after {VALUE_CHARS} characters",
         f"wasn't complete after {limits.head_seconds:.0f} seconds",
+        f"the first line of a head has {limits.head_line // 1024} KiB",
         f"a head has {limits.head_bytes // 1024} KiB",
-        f"too large, or over {limits.head_headers}",
+        f"or there are over {limits.head_headers}",
         f"over {limits.wrong_tokens} wrong tokens",
+        f"`--max-connections` ({limits.connections:,};",
+        f"chatroom_connections > 0.9 * {limits.connections}\n",
+        f"the waiting room of {limits.unauthenticated} |",
         f"a secret of {keys.SECRET_BYTES} bytes at least",
         f"RSA ({keys.RSA_BITS[0]} to {keys.RSA_BITS[1]} bits)",
         f"the end, at most {claims.MOST_AHEAD // 86400} days ahead",

@@ -60,6 +60,7 @@ def test_the_pages_that_must_be_here_are() -> None:
         "CHANGELOG.md",
         "CONTRIBUTING.md",
         "docs/security.md",
+        "docs/cluster.md",
         "docs/protocol.md",
         "docs/operations.md",
         "docs/architecture.md",

@@ -14,37 +14,33 @@ from chatroom.options import OPTIONS
 from chatroom.pure import codec, events
 from chatroom.pure.claims import LEEWAY
 from chatroom.pure.codec import decode
-from chatroom.pure.frames import text_frame
+from chatroom.pure.frames import Pieces, text_frame
 from chatroom.pure.query import SUBPROTOCOL, Wish
 from chatroom.pure.replay import MAX_RECOVERED
 from chatroom.pure.rights import Rights
-from chatroom.pure.roster import Roster
-from chatroom.pure.session import TYPING_FRAMES, TYPING_SECONDS, Session
+from chatroom.pure.session import TYPING_FRAMES, TYPING_GAP, TYPING_SECONDS, Session, Weight
 from chatroom.pure.tallies import Tallies
 from chatroom.pure.tokens import Identity, TokenTable
 from chatroom.site import Enquiry
 from chatroom.tasks.authorization import NOTICE_SECONDS
-from chatroom.tasks.outlet import MAX_UNANSWERED
-from chatroom.tasks.room import PAUSE_PER_MEMBER
+from chatroom.tasks.room import MAX_TYPING
 from chatroom.values.codes import CloseCode, ErrorCode
 from chatroom.values.errors import CommandError
 from chatroom.values.http import Peer
-from chatroom.values.limits import Limits
+from chatroom.values.limits import MAX_UNANSWERED, Limits
 from chatroom.values.messages import Message, Page
 from chatroom.values.names import ROOM_MAX, USERNAME_MAX
 from tests.support.pages import fences, rows, words
 
 DOCUMENT = (Path(__file__).parents[1] / "docs" / "protocol.md").read_text("utf-8")
 LIMITS = Limits()
+TOLD = events.limits_json(LIMITS, unanswered=MAX_UNANSWERED)
 
 # Events
 
 
-def names(members: list[str]) -> str:
-    roster = Roster()
-    for name in members:
-        roster.enter(name)
-    return roster.as_json()
+def names(members: list[str]) -> bytes:
+    return json.dumps(members, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def stored(item: dict[str, Any], data: dict[str, Any]) -> Message:
@@ -57,22 +53,26 @@ def opening(frame: dict[str, Any]) -> dict[str, Any]:
 
 def failure(frame: dict[str, Any]) -> bytes:
     code, said = ErrorCode(frame["code"]), frame["data"]["message"]
-    retry = frame.get("retry", False)
-    return events.error(CommandError(code, said, field=frame.get("field"), retry=retry, cid=frame.get("cid")))
+    extras = {"field": frame.get("field"), "limit": frame.get("limit"), "retry": frame.get("retry", False)}
+    return events.error(CommandError(code, said, **extras, cid=frame.get("cid")))
 
 
 BUILD: dict[str, Callable[[dict[str, Any], dict[str, Any]], bytes]] = {
-    "welcome": lambda frame, data: events.welcome(
-        frame["room"], frame["username"], names(data["members"]), **opening(frame)
+    "welcome": lambda frame, data: b"".join(
+        events.welcome(
+            frame["room"], frame["username"], (names(data["members"]),), **opening(frame), limits=TOLD
+        )
     ),
-    "switched": lambda frame, data: events.switched(
-        data["room"], names(frame["members"]), frame.get("cid"), **opening(frame)
+    "switched": lambda frame, data: b"".join(
+        events.switched(data["room"], (names(frame["members"]),), frame.get("cid"), **opening(frame))
     ),
     "message": lambda frame, data: events.message(frame["room"], stored(frame, data)),
     "joined": lambda frame, data: events.joined(frame["room"], data["username"]),
     "left": lambda frame, data: events.left(frame["room"], data["username"]),
     "typing": lambda frame, data: events.typing(frame["room"], data["username"], data["active"]),
-    "members": lambda frame, data: events.members(frame["room"], names(data["members"]), frame.get("cid")),
+    "members": lambda frame, data: b"".join(
+        events.members(frame["room"], (names(data["members"]),), frame.get("cid"))
+    ),
     "history": lambda frame, data: events.history(
         frame["room"],
         Page(tuple(stored(item, item) for item in data["messages"]), data["more"]),
@@ -94,7 +94,7 @@ def encoders() -> set[str]:
     return {
         name
         for name, function in functions
-        if function.__module__ == events.__name__ and function.__annotations__["return"] is bytes
+        if function.__module__ == events.__name__ and function.__annotations__["return"] in (bytes, Pieces)
     }
 
 
@@ -135,7 +135,7 @@ def test_the_table_of_events() -> None:
 
 def test_no_other_event_is_spoken_of() -> None:
     spoken = set(re.findall(r'"?event"?: ?"(\w+)"', DOCUMENT))
-    assert spoken - codec.COMMANDS - sent_by_server() == {"dance", "stopped"}
+    assert spoken - codec.COMMANDS - sent_by_server() == {"dance", "stopped", "unsent"}
 
 
 def test_the_headings_of_events_are_events() -> None:
@@ -175,8 +175,9 @@ def test_every_error_code() -> None:
 # Limits and codes
 
 CELLS: dict[tuple[str, ...], Callable[[Limits], str]] = {
-    ("head_bytes", "head_headers", "head_seconds"): lambda now: (
-        f"{now.head_bytes // 1024} KiB, {now.head_headers} headers, {now.head_seconds:g} s"
+    ("head_bytes", "head_line", "head_headers", "head_seconds"): lambda now: (
+        f"{now.head_bytes // 1024} KiB, its first line {now.head_line // 1024} KiB, {now.head_headers} "
+        f"headers, {now.head_seconds:g} s"
     ),
     ("frame_bytes",): lambda now: f"{now.frame_bytes // 1024} KiB",
     ("frame_fragments", "frame_seconds"): lambda now: (
@@ -186,7 +187,7 @@ CELLS: dict[tuple[str, ...], Callable[[Limits], str]] = {
     ("message_rate", "message_burst"): lambda now: (
         f"{now.message_rate:g} a second, {now.message_burst} at once"
     ),
-    ("command_rate",): lambda now: f"{now.command_rate:g} a second",
+    ("command_rate",): lambda now: f"{now.command_rate:g} a second, by [weight](#what-commands-weigh)",
     ("control_rate",): lambda now: f"{now.control_rate:g} a second",
     ("faults", "fault_seconds"): lambda now: f"{now.faults} in {now.fault_seconds:g} s",
     ("connections",): lambda now: f"{now.connections:,}",
@@ -210,6 +211,23 @@ def test_every_limit_with_its_default() -> None:
     ]
     told = [name for names in CELLS for name in names]
     assert sorted(told) == sorted(field.name for field in fields(Limits))
+
+
+def test_what_commands_weigh() -> None:
+    assert rows(DOCUMENT, "What commands weigh") == [
+        ["each", f"1 for each {Weight.FRAME_CHARACTERS:,} characters of its frame"],
+        [
+            "`history`",
+            f"1 for each {Weight.PAGE_MESSAGES} messages and each {Weight.PAGE_BYTES >> 10} KiB of the page",
+        ],
+        ["`members`", f"1 for each {Weight.NAMES} names"],
+        [
+            "`switch_room`",
+            f"{Weight.SWITCH:g}, and 1 for each {Weight.TOLD} connections in the two rooms together, "
+            f"but {Weight.TOLD_AT_MOST:g} at most, and 1 for each {Weight.REPLAYED} messages that follow",
+        ],
+        ["`auth`", f"{Weight.TOKEN:g}"],
+    ]
 
 
 def test_every_option_of_a_limit() -> None:
@@ -236,15 +254,29 @@ def test_numbers_in_the_text() -> None:
         f"A page ends at about {events.HISTORY_BYTES // 1024} KiB",
         f"nesting deeper than {codec.MAX_DEPTH} levels",
         f"more than {MAX_RECOVERED} messages are missing",
-        f"within {TYPING_SECONDS:g} seconds of the last one",
-        f"at most {TYPING_FRAMES} frames in {TYPING_SECONDS:g} seconds",
-        f"{PAUSE_PER_MEMBER * 1000 * 1000:.0f} ms with a thousand members",
+        f"within {TYPING_GAP:g} seconds of the last one",
+        f"at most {TYPING_FRAMES} frames in {TYPING_SECONDS:g} seconds; where more than {MAX_TYPING:,} begin",
         f"Up to {MAX_UNANSWERED} messages may be under way",
         f'["{SUBPROTOCOL}", "bearer.T"]',
         f"ends {LEEWAY} seconds after it",
         f"says {'a minute' if NOTICE_SECONDS == 60 else '?'} before how many seconds",
     ):
         assert sentence in text, sentence
+
+
+def test_the_largest_frames() -> None:
+    """What is said of the frames that a client must be able to take."""
+    longest = [f"{number:06}" + "\U00020000" * 26 for number in range(LIMITS.connections)]
+    assert len(names([f"{name[:6]}{name[6:]}" for name in longest])) <= 1_310_000
+    text = "\0" * LIMITS.text_chars
+    worst = Message(2**53, 2**53, "\U00020000" * USERNAME_MAX, text, "\0" * codec.MAX_CID)
+    room = "\U00020000" * ROOM_MAX
+    assert len(events.message(room, worst)) <= 6 * LIMITS.text_chars + 1024
+    page = events.history(room, Page((worst,) * 200, True), "\0" * codec.MAX_CID)
+    assert events.HISTORY_BYTES - 6 * LIMITS.text_chars < len(page) < events.HISTORY_BYTES + 1024
+    text = " ".join(DOCUMENT.split())
+    assert f"1.3 MB for {LIMITS.connections:,} names of {USERNAME_MAX} four-byte letters" in text
+    assert f"takes {events.HISTORY_BYTES >> 10} KiB and a few bytes" in text
 
 
 def test_an_example_fits_into_a_frame() -> None:

@@ -1,7 +1,11 @@
 """What the README shows is what happens: its transcript is played with the real wscat on the built file."""
 
+import os
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -12,10 +16,12 @@ import pytest
 from benchmarks.__main__ import PROGRAMS
 from chatroom.options import OPTIONS
 from chatroom.pure.handshake import PATHS
+from chatroom.pure.tokens import DEVELOPMENT_TOKENS, TokenTable
 from chatroom.settings import Settings, read_settings
 from chatroom.values.limits import Limits
+from tests.support.client import Chat, target
 from tests.support.pages import ROOT, blocks, rows, words
-from tests.support.process import ServerProcess
+from tests.support.process import ServerProcess, clean_environment
 from tests.support.wscat import Wscat
 
 README = (ROOT / "README.md").read_text("utf-8")
@@ -110,20 +116,76 @@ def commands() -> list[str]:
 
 
 def test_the_commands_run_files_that_are_here() -> None:
-    assert commands()[:2] == ["./build.sh && ./chat.pyz --port 3000", "./test.sh"]
+    assert commands()[1] == "./build.sh && ./chat.pyz --port 3000"
     for name in set(re.findall(r"\./([\w-]+\.sh)", README)):
         assert (ROOT / name).stat().st_mode & 0o111, name
 
 
+def test_what_is_pasted_first_runs(pyz: Path, tmp_path: Path) -> None:
+    """Both lines at once; cloned and built is what is here already, since that takes a minute."""
+    (first, *_) = blocks(README, "sh")
+    clone = tmp_path / "chatroom"
+    clone.mkdir()
+    shutil.copy(pyz, clone / "chat.pyz")
+    (clone / "build.sh").write_text("#!/bin/sh\n")
+    (clone / "build.sh").chmod(0o755)
+    bin_folder = tmp_path / "bin"
+    bin_folder.mkdir()
+    (bin_folder / "git").write_text(f'#!/bin/sh\n[ "$1" = clone ] && [ "$2" = {URL} ]\n')
+    (bin_folder / "git").chmod(0o755)
+    (bin_folder / "python3").symlink_to(sys.executable)
+    env = clean_environment() | {"PATH": f"{bin_folder}:{os.environ['PATH']}"}
+    pasted = first.replace("./chat.pyz --port 3000", "exec ./chat.pyz --port 0")
+    with ServerProcess(command=["sh", "-c", pasted, "sh"], cwd=tmp_path, env=env) as server:
+        bob = Chat(server.ws_url + target("general", "anybody", "token-alice"))
+        bob.close()
+        assert (clone / "chat.db").exists()
+        server.signal(2)
+
+
+URL = "https://example.org/chatroom.git"
+
+
+def test_the_first_screen_has_the_picture_and_what_to_do() -> None:
+    order = [
+        "![",
+        "git clone",
+        "./chat.pyz --port 3000",
+        "any name and the token `token-alice`",
+        "./test.sh",
+        "chat.db",
+    ]
+    places = [README.index(what) for what in order]
+    assert places == sorted(places)
+    assert "`token-alice`" in README
+    assert "token-alice" in DEVELOPMENT_TOKENS
+    table = [words(command) for command, _, _ in rows(README, "chatroom")]
+    assert table == [["./build.sh"], ["./chat.pyz --port 3000"], ["./test.sh"]]
+
+
+def test_the_token_file_is_shown_before_it_is_used(tmp_path: Path) -> None:
+    (block,) = [block for block in blocks(README, "sh") if "tokens.toml" in block]
+    making, _, using = block.partition("scp ")
+    assert "--tokens tokens.toml" in using
+    subprocess.run(["sh", "-e", "-c", making], cwd=tmp_path, check=True, timeout=20)
+    made = tmp_path / "tokens.toml"
+    assert made.stat().st_mode & 0o777 == 0o600
+    (token,) = re.findall(r'token = "(\w{48})"', made.read_text())
+    identity = TokenTable.parse(made.read_text(), "tokens.toml").verify(token)
+    assert identity is not None
+    assert identity.username == "alice"
+
+
 def test_the_arguments_shown_are_accepted() -> None:
     shown = [found[1] for line in commands() if (found := re.search(r"\./chat\.pyz (.+)$", line))]
-    assert len(shown) == 2
+    assert len(shown) == 4
     for arguments in shown:
         assert isinstance(read_settings(arguments.split(), {}), Settings)
 
 
 def test_every_option_named_exists() -> None:
-    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README))
+    ours = re.sub(r"^valkey-server .*$", "", README, flags=re.MULTILINE)
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", ours))
     assert named
     assert named <= {option.flag for option in OPTIONS}
 
@@ -147,9 +209,9 @@ def test_the_addresses_and_programs_named_exist() -> None:
     assert paths
     assert paths <= PATHS
     assert "python -m benchmarks`" in README
-    assert {"fanout", "idle", "start"} <= set(PROGRAMS)
+    assert {"talk", "idle", "start"} <= set(PROGRAMS)
 
 
 def test_the_first_screen_is_short() -> None:
-    assert len(README.splitlines()) < 150
-    assert README.index("```console") < 1000
+    assert len(README.splitlines()) < 160
+    assert README.index("```sh") < 500

@@ -11,31 +11,35 @@ from hypothesis import strategies as st
 from chatroom.pure import events
 from chatroom.values.codes import ErrorCode
 from chatroom.values.errors import CommandError
+from chatroom.values.limits import Limits
 from chatroom.values.messages import Message, Page
 
 TS = 1_764_000_001_000
 BOBS = Message(1740, TS, "bob", "héllo", None)
 MINE = Message(1741, TS + 1, "alice", "hi", "c-1")
 OPENING = {"epoch": "k3f9", "last_id": 44, "replay": 2}
+TOLD = events.limits_json(Limits(), unanswered=32)
 
 EXACT: list[tuple[bytes, str]] = [
     (
-        events.welcome("general", "alice", '["bob"]', **OPENING, recovered=None),
+        b"".join(events.welcome("general", "alice", (b'["bob"]',), **OPENING, recovered=None, limits=TOLD)),
         '{"event":"welcome","data":{"message":"Welcome to #general, alice!","members":["bob"]},'
-        '"room":"general","username":"alice","epoch":"k3f9","last_id":44,"replay":2}',
+        '"room":"general","username":"alice","epoch":"k3f9","last_id":44,"replay":2,'
+        '"limits":{"text":4000,"frame":65536,"rate":5,"burst":20,"unanswered":32}}',
     ),
     (
-        events.welcome("general", "alice", "[]", **OPENING, recovered=True),
+        b"".join(events.welcome("general", "alice", (b"[", b"]"), **OPENING, recovered=True, limits=TOLD)),
         '{"event":"welcome","data":{"message":"Welcome to #general, alice!","members":[]},'
-        '"room":"general","username":"alice","epoch":"k3f9","last_id":44,"replay":2,"recovered":true}',
+        '"room":"general","username":"alice","epoch":"k3f9","last_id":44,"replay":2,"recovered":true,'
+        '"limits":{"text":4000,"frame":65536,"rate":5,"burst":20,"unanswered":32}}',
     ),
     (
-        events.switched("ops", '["bob"]', "s", **OPENING, recovered=False),
+        b"".join(events.switched("ops", (b'["bob"]',), "s", **OPENING, recovered=False)),
         '{"event":"switched","data":{"room":"ops"},"members":["bob"],'
         '"epoch":"k3f9","last_id":44,"replay":2,"recovered":false,"cid":"s"}',
     ),
     (
-        events.switched("ops", "[]", None, **OPENING, recovered=None),
+        b"".join(events.switched("ops", (b"[]",), None, **OPENING, recovered=None)),
         '{"event":"switched","data":{"room":"ops"},"members":[],"epoch":"k3f9","last_id":44,"replay":2}',
     ),
     (
@@ -59,10 +63,13 @@ EXACT: list[tuple[bytes, str]] = [
         '{"event":"typing","data":{"username":"alice","active":false},"room":"general"}',
     ),
     (
-        events.members("general", '["alice","bob"]', "m1"),
+        b"".join(events.members("general", (b'["alice","bob"]',), "m1")),
         '{"event":"members","data":{"members":["alice","bob"]},"room":"general","cid":"m1"}',
     ),
-    (events.members("general", "[]"), '{"event":"members","data":{"members":[]},"room":"general"}'),
+    (
+        b"".join(events.members("general", (b"[]",))),
+        '{"event":"members","data":{"members":[]},"room":"general"}',
+    ),
     (
         events.history("general", Page((BOBS, MINE), more=True), "h1"),
         '{"event":"history","data":{"messages":['
@@ -91,6 +98,10 @@ EXACT: list[tuple[bytes, str]] = [
         '{"event":"error","data":{"message":"no"},"code":"bad_data","field":"text","cid":"c"}',
     ),
     (
+        events.error(CommandError(ErrorCode.TOO_LONG, "no", limit=4000, cid="c")),
+        '{"event":"error","data":{"message":"no"},"code":"too_long","limit":4000,"cid":"c"}',
+    ),
+    (
         events.error(CommandError(ErrorCode.UNAVAILABLE, "no", retry=True, cid="c")),
         '{"event":"error","data":{"message":"no"},"code":"unavailable","retry":true,"cid":"c"}',
     ),
@@ -108,6 +119,13 @@ def test_event_and_data_stand_first_and_there_are_no_spaces(made: bytes) -> None
     assert list(value)[:2] == ["event", "data"]
     assert isinstance(value["data"], dict)
     assert made.decode() == json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+@pytest.mark.parametrize(("rate", "told"), [(0.0, "0"), (5.0, "5"), (0.5, "0.5"), (1e6, "1000000")])
+def test_a_rate_is_told_as_the_option_has_it(rate: float, told: str) -> None:
+    limits = Limits(text_chars=7, frame_bytes=1 << 20, message_rate=rate, message_burst=9)
+    expected = f'{{"text":7,"frame":1048576,"rate":{told},"burst":9,"unanswered":1}}'
+    assert events.limits_json(limits, unanswered=1) == expected
 
 
 @pytest.mark.parametrize("code", list(ErrorCode))
@@ -139,7 +157,9 @@ TELL: dict[str, Callable[[str], tuple[bytes, dict[str, object]]]] = {
         },
     ),
     "welcome": lambda text: (
-        events.welcome(text, text, "[]", epoch=text, last_id=0, replay=0, recovered=None),
+        b"".join(
+            events.welcome(text, text, (b"[]",), epoch=text, last_id=0, replay=0, recovered=None, limits=TOLD)
+        ),
         {
             "event": "welcome",
             "data": {"message": f"Welcome to #{text}, {text}!", "members": []},
@@ -148,10 +168,11 @@ TELL: dict[str, Callable[[str], tuple[bytes, dict[str, object]]]] = {
             "epoch": text,
             "last_id": 0,
             "replay": 0,
+            "limits": {"text": 4000, "frame": 65536, "rate": 5, "burst": 20, "unanswered": 32},
         },
     ),
     "switched": lambda text: (
-        events.switched(text, "[]", text, epoch=text, last_id=0, replay=0, recovered=True),
+        b"".join(events.switched(text, (b"[]",), text, epoch=text, last_id=0, replay=0, recovered=True)),
         {
             "event": "switched",
             "data": {"room": text},
@@ -176,7 +197,7 @@ TELL: dict[str, Callable[[str], tuple[bytes, dict[str, object]]]] = {
         {"event": "typing", "data": {"username": text, "active": True}, "room": text},
     ),
     "members": lambda text: (
-        events.members(text, f"[{events.quoted(text)}]", text),
+        b"".join(events.members(text, (f"[{events.quoted(text)}]".encode(),), text)),
         {"event": "members", "data": {"members": [text]}, "room": text, "cid": text},
     ),
     "history": lambda text: (

@@ -42,6 +42,11 @@ def client(*lines: str, peer: Peer = LOOPBACK, believed: Proxies = NEAR) -> Peer
         ("[2001:db8::5]:567", "2001:db8::5"),
         ("::ffff:203.0.113.5", "203.0.113.5"),
         ("[::ffff:cb00:7105]:567", "203.0.113.5"),
+        ("fe80::1%eth0", "fe80::1"),
+        ("fe80::1%1", "fe80::1"),
+        ("[fe80::1%25eth0]:567", "fe80::1"),
+        ("::1%lo", "::1"),
+        ("1.1.1.1, fe80::5%br-3f.4, ::ffff:10.0.0.9", "fe80::5"),
         # What the client wrote itself stands to the left of what the proxy saw
         ("1.1.1.1, 203.0.113.5", "203.0.113.5"),
         ("127.0.0.1, 203.0.113.5", "203.0.113.5"),
@@ -72,7 +77,8 @@ def client(*lines: str, peer: Peer = LOOPBACK, believed: Proxies = NEAR) -> Peer
         ("[203.0.113.5", "127.0.0.1"),
         ("[]", "127.0.0.1"),
         ("fe80::1%eth0\x1b[2J", "127.0.0.1"),
-        ("fe80::1%1", "127.0.0.1"),
+        ("fe80::1%", "127.0.0.1"),
+        ("fe80::1%" + "e" * 65, "127.0.0.1"),
         ('"203.0.113.5"', "127.0.0.1"),
         ("for=203.0.113.5", "127.0.0.1"),
         ("\xb2", "127.0.0.1"),
@@ -142,47 +148,62 @@ def test_a_proxy_is_known_by_its_address_or_as_unix(trusted: str, peer: Peer) ->
 
 def test_another_header_for_the_same_is_ignored() -> None:
     asked = request(LOOPBACK, ("forwarded", "for=203.0.113.5"), ("x-real-ip", "203.0.113.5"))
-    assert NEAR.see_through(asked) == asked
+    seen = NEAR.see_through(asked)
+    assert (seen.peer, seen.seen_as) == (LOOPBACK, ("http://upstream:3000",))
 
 
 @pytest.mark.parametrize(
-    ("said", "before", "secure"),
+    ("said", "secure", "schemes"),
     [
-        (["https"], False, True),
-        (["HTTPS"], False, True),
-        (["wss"], False, True),
-        (["http"], True, False),
-        (["ws"], True, False),
-        (["http, https"], False, True),
-        (["https", "http"], False, False),
-        (["nonsense"], False, False),
-        (["nonsense"], True, True),
-        ([""], True, True),
-        ([], True, True),
+        (["https"], False, ["https"]),
+        (["HTTPS"], False, ["https"]),
+        (["wss"], False, ["https"]),
+        (["http"], True, ["http"]),
+        (["ws"], True, ["http"]),
+        # A row of proxies: the first has ended TLS, the second adds what it saw; or the other way
+        (["https, http"], False, ["http", "https"]),
+        (["http", "https,"], False, ["http", "https"]),
+        (["nonsense, https"], False, ["https"]),
+        (["nonsense"], False, ["http"]),
+        (["nonsense"], True, ["https"]),
+        ([""], True, ["https"]),
+        ([], True, ["https"]),
     ],
 )
-def test_the_scheme_is_what_the_nearest_proxy_says(said: list[str], before: bool, secure: bool) -> None:
-    asked = request(LOOPBACK, *(("x-forwarded-proto", text) for text in said), secure=before)
-    assert NEAR.see_through(asked).secure is secure
+def test_every_scheme_that_a_proxy_names_may_be_the_one_that_is_seen(
+    said: list[str], secure: bool, schemes: list[str]
+) -> None:
+    asked = request(LOOPBACK, *(("x-forwarded-proto", text) for text in said), secure=secure)
+    assert NEAR.see_through(asked).seen_as == tuple(f"{scheme}://upstream:3000" for scheme in schemes)
 
 
 @pytest.mark.parametrize(
-    ("said", "host"),
+    ("said", "hosts"),
     [
-        (["chat.example"], "chat.example"),
-        (["chat.example:8443"], "chat.example:8443"),
-        (["evil.example, chat.example"], "chat.example"),
-        (["evil.example", "chat.example"], "chat.example"),
-        (["chat.example/"], "upstream:3000"),
-        (["user@chat.example"], "upstream:3000"),
-        (["\xff"], "upstream:3000"),
-        ([""], "upstream:3000"),
-        ([], "upstream:3000"),
+        (["chat.example"], ["chat.example"]),
+        (["chat.example:8443"], ["chat.example:8443"]),
+        (["chat.example, inner:80"], ["chat.example", "inner:80"]),
+        (["chat.example", "inner:80"], ["chat.example", "inner:80"]),
+        (["chat.example, inner/"], ["chat.example"]),
+        (["chat.example/"], ["upstream:3000"]),
+        (["user@chat.example"], ["upstream:3000"]),
+        (["\xff"], ["upstream:3000"]),
+        ([""], ["upstream:3000"]),
+        ([], ["upstream:3000"]),
     ],
 )
-def test_the_host_is_what_the_nearest_proxy_says(said: list[str], host: str) -> None:
+def test_every_host_that_a_proxy_names_may_be_the_one_that_is_seen(said: list[str], hosts: list[str]) -> None:
     asked = request(LOOPBACK, *(("x-forwarded-host", text) for text in said))
-    assert NEAR.see_through(asked).values("host") == [host]
+    assert NEAR.see_through(asked).seen_as == tuple(f"http://{host}" for host in hosts)
+
+
+def test_of_long_lists_only_so_much_is_read() -> None:
+    asked = request(
+        LOOPBACK,
+        ("x-forwarded-proto", ", ".join(["https"] + ["http"] * HOPS)),
+        ("x-forwarded-host", ", ".join(f"h{number}" for number in range(HOPS + 9))),
+    )
+    assert len(NEAR.see_through(asked).seen_as) == HOPS
 
 
 @pytest.mark.parametrize(
@@ -204,6 +225,18 @@ def test_the_host_is_what_the_nearest_proxy_says(said: list[str], host: str) -> 
             True,
         ),
         ((("host", "upstream:3000"), ("x-forwarded-proto", "https")), "https://chat.example", False),
+        # A row of proxies, each of which adds what it sees: the page's own origin is one of them
+        (
+            (
+                ("host", "upstream:3000"),
+                ("x-forwarded-proto", "https, http"),
+                ("x-forwarded-host", "chat.example, inner"),
+            ),
+            "https://chat.example",
+            True,
+        ),
+        ((("host", "chat.example"), ("x-forwarded-proto", "https,http")), "https://chat.example", True),
+        ((("host", "chat.example"), ("x-forwarded-proto", "https,http")), "https://evil.example", False),
         # A proxy that says nothing about it
         ((("host", "chat.example"),), "http://chat.example", True),
         ((("host", "chat.example"),), "https://chat.example", False),
@@ -218,17 +251,12 @@ def test_the_servers_own_origin_is_the_one_that_the_client_sees(
         assert not allowed_origin(proxies().see_through(asked), frozenset())
 
 
-@pytest.mark.parametrize("hosts", [["upstream:3000", "other"], ["a/b"], ["", ""]])
-def test_a_fault_of_the_head_stays_one(hosts: list[str]) -> None:
-    """What another header says doesn't hide a Host that has to be refused."""
+@pytest.mark.parametrize("hosts", [["upstream:3000", "other"], ["a/b"], ["", ""], []])
+def test_what_a_proxy_says_hides_no_fault_of_the_head(hosts: list[str]) -> None:
     headers = (*(("host", host) for host in hosts), ("x-forwarded-host", "chat.example"))
     asked = Request("GET", "/", "", headers, "1.1", LOOPBACK)
     assert NEAR.see_through(asked).values("host") == hosts
-
-
-def test_a_request_without_a_host_gets_the_one_that_the_proxy_names() -> None:
-    asked = Request("GET", "/", "", (("x-forwarded-host", "chat.example"),), "1.0", LOOPBACK)
-    assert NEAR.see_through(asked).values("host") == ["chat.example"]
+    assert NEAR.see_through(asked).seen_as == ("http://chat.example",)
 
 
 WORDS = st.sampled_from(

@@ -5,7 +5,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from wsproto.frame_protocol import CloseReason, FrameProtocol, Opcode
 
-from chatroom.pure.frames import close_frame, ping_frame, text_frame, unmask
+from chatroom.pure.frames import close_frame, close_reply_frame, ping_frame, pong_frame, text_frame, unmask
 from chatroom.values.codes import CloseCode
 
 
@@ -25,10 +25,17 @@ def test_a_text_frame_is_one_whole_message(size: int) -> None:
     ]
 
 
-def test_a_ping_carries_its_payload() -> None:
+def test_pings_and_pongs_carry_their_payload() -> None:
     assert parsed(ping_frame() + ping_frame(b"p" * 125)) == [(Opcode.PING, b""), (Opcode.PING, b"p" * 125)]
-    with pytest.raises(ValueError, match="125"):
-        ping_frame(b"p" * 126)
+    assert parsed(pong_frame(b"") + pong_frame(b"p" * 125)) == [(Opcode.PONG, b""), (Opcode.PONG, b"p" * 125)]
+    for frame in (ping_frame, pong_frame):
+        with pytest.raises(ValueError, match="125"):
+            frame(b"p" * 126)
+
+
+def test_a_close_is_answered_by_its_like() -> None:
+    assert parsed(close_reply_frame(b"")) == [(Opcode.CLOSE, (CloseReason.NO_STATUS_RCVD, ""))]
+    assert parsed(close_reply_frame(b"\x03\xe9bye")) == [(Opcode.CLOSE, (CloseReason.GOING_AWAY, "bye"))]
 
 
 @pytest.mark.parametrize(

@@ -18,10 +18,13 @@ from chatroom.adapters.frontdoor import (
     PIPELINE_PAUSE,
     SLOWEST_WRITE,
     Admitted,
+    read_introduction,
     receive,
+    turn_away,
 )
 from chatroom.pure.forwarded import Proxies
-from chatroom.pure.handshake import Upgrade
+from chatroom.pure.handshake import PATHS, Upgrade
+from chatroom.pure.proxyprotocol import Introduction
 from chatroom.values.errors import Refusal
 from chatroom.values.http import Peer, Request, Response
 from chatroom.values.limits import Limits
@@ -51,6 +54,12 @@ class Site:
     refusals: list[tuple[int, str | None]] = field(default_factory=list)
     admitted: int = 0
     body: bytes = b""
+    unbelieved: int = 0
+    paths: frozenset[str] = PATHS
+
+    def disbelieved(self, peer: Peer) -> None:
+        assert peer is PEER
+        self.unbelieved += 1
 
     def answer(self, request: Request) -> Response:
         if self.refusal:
@@ -241,9 +250,9 @@ async def test_a_refusal_is_one_line_whatever_its_text(autojump_clock: MockClock
         (GET.replace(b"Host: a", b"Host: \xff"), 400),
         (GET.replace(b"Host: a", b"X: a"), 400),
         (GET.replace(b"1.1", b"1.2"), 505),
-        (b"GET /" + b"a" * 8192, 414),
-        (GET[:-2] + b"A: b\r\n" * 64 + b"\r\n", 431),
-        (GET[:-2] + b"A: " + b"b" * 8192, 431),
+        (b"GET /" + b"a" * 16384, 414),
+        (GET[:-2] + b"A: b\r\n" * 100 + b"\r\n", 431),
+        (GET[:-2] + b"A: " + b"b" * 32768, 431),
     ],
 )
 async def test_what_is_no_request_is_refused_once(
@@ -375,6 +384,17 @@ async def test_each_request_of_a_trusted_proxy_is_for_the_client_that_it_names(
         await request(b"GET /nowhere HTTP/1.1", b"X-Forwarded-For: 203.0.113.3")
         await request(b"GET / HTTP/1.1", b"X-Forwarded-For: 203.0.113.4", b"bad header")
     assert seen == ["203.0.113.1", "2001:db8::2", "192.0.2.1", "404 203.0.113.3", "400 192.0.2.1"]
+
+
+@pytest.mark.parametrize(("trusted", "unbelieved"), [(["192.0.2.0/24"], 0), (["192.0.3.0/24"], 1), ([], 1)])
+async def test_the_site_learns_of_proxies_that_are_not_trusted(
+    trusted: list[str], unbelieved: int, autojump_clock: MockClock
+) -> None:
+    visitor, site = Visitor(), Site()
+    await visitor.send(LAST.replace(b"Host: a", b"Host: a\r\nX-Forwarded-For: 203.0.113.1"))
+    proxies = Proxies(frozenset(map(ip_network, trusted)))
+    assert await receive(visitor.transport, site, LIMITS, PEER, proxies=proxies) is None
+    assert site.unbelieved == unbelieved
 
 
 async def test_an_admission_is_not_lost_to_a_cancellation(autojump_clock: MockClock) -> None:
@@ -595,3 +615,76 @@ async def test_who_sends_requests_at_once_gets_no_more_than_its_pace(autojump_cl
     start = trio.current_time()
     assert len(await visit(GET * 20 + LAST)) == 21
     assert trio.current_time() - start >= 20 * PIPELINE_PAUSE
+
+
+# The PROXY protocol
+
+LINE = b"PROXY TCP4 203.0.113.5 192.0.2.1 5 6\r\n"
+
+
+@pytest.mark.parametrize("cuts", [(1,), (3, 1, 20), (1 << 20,)])
+async def test_a_proxy_introduces_its_client_and_the_request_behind_that_is_served(
+    cuts: Sequence[int], autojump_clock: MockClock
+) -> None:
+    visitor = Visitor(cuts)
+    await visitor.send(LINE + LAST)
+    assert await read_introduction(visitor.transport, LIMITS) == Introduction("203.0.113.5")
+    assert await receive(visitor.transport, Site(), LIMITS, PEER, introduced=True) is None
+    assert [status for status, _, _ in answers(await visitor.receive_all())] == [200]
+
+
+async def test_a_proxy_that_introduces_nobody_has_time_for_that_as_for_a_head(
+    autojump_clock: MockClock,
+) -> None:
+    silent, gone, slow, broken = (Visitor() for _ in range(4))
+    start = trio.current_time()
+    assert await read_introduction(silent.transport, LIMITS) is None
+    assert trio.current_time() - start == LIMITS.head_seconds
+    await gone.send(LINE[:9])
+    await gone.send_eof()
+    assert await read_introduction(gone.transport, LIMITS) is None
+    await broken.send(LINE[:9])
+    broken.reset()
+    assert await read_introduction(broken.transport, LIMITS) is None
+    await slow.send(LINE[:9])
+    with pytest.raises(Refusal, match="took too long"):
+        await read_introduction(slow.transport, LIMITS)
+
+
+async def test_who_is_turned_away_is_told_why(autojump_clock: MockClock) -> None:
+    visitor, site = Visitor(), Site()
+    await visitor.send(GET)
+    with pytest.raises(Refusal) as caught:
+        await read_introduction(visitor.transport, LIMITS)
+    await turn_away(visitor.transport, site, LIMITS, PEER, caught.value)
+    ((status, headers, body),) = answers(await visitor.receive_all())
+    assert (status, headers["connection"]) == (400, "close")
+    assert b"PROXY protocol" in body
+    assert site.refusals == [(400, None)]
+    assert visitor.transport.closed
+
+
+async def test_turning_away_may_be_cancelled(autojump_clock: MockClock) -> None:
+    visitor = Visitor()
+    with trio.move_on_after(0):
+        await turn_away(visitor.transport, Site(), LIMITS, PEER, Refusal(400, "No"))
+    assert visitor.transport.aborted
+
+
+async def test_headers_of_who_was_introduced_are_his_own(autojump_clock: MockClock) -> None:
+    """X-Forwarded-For is not believed and no sign of a proxy that was forgotten; the scheme counts."""
+    seen = []
+
+    class Witness(Site):
+        def admit(self, request: Request, upgrade: Upgrade) -> str:
+            seen.append((request.peer, request.seen_as))
+            return super().admit(request, upgrade)
+
+    named = b"Host: a\r\nX-Forwarded-For: 203.0.113.1\r\nX-Forwarded-Proto: https"
+    for introduced, seen_as in ((True, ("https://a",)), (False, ())):
+        visitor, site = Visitor(), Witness()
+        await visitor.send(HANDSHAKE.replace(b"Host: a", named))
+        proxies = Proxies(frozenset({ip_network("192.0.3.0/24")}))
+        assert await receive(visitor.transport, site, LIMITS, PEER, proxies=proxies, introduced=introduced)
+        assert seen.pop() == (PEER, seen_as)
+        assert site.unbelieved == (not introduced)

@@ -11,6 +11,7 @@ from wsproto.events import AcceptConnection
 from wsproto.events import Request as HandshakeRequest
 
 from chatroom.pure.handshake import (
+    PATHS,
     Upgrade,
     allowed_origin,
     asks_upgrade,
@@ -186,10 +187,10 @@ def test_a_handshake_happens_at_the_root_only(path: str) -> None:
 @pytest.mark.parametrize(
     ("path", "method", "headers", "allow"),
     [
-        ("/", "POST", {}, "GET, HEAD"),
-        ("/", "get", {}, "GET, HEAD"),
-        ("/", "OPTIONS", {}, "GET, HEAD"),
-        ("/metrics", "DELETE", {}, "GET, HEAD"),
+        ("/", "POST", {}, "GET, HEAD, OPTIONS"),
+        ("/", "get", {}, "GET, HEAD, OPTIONS"),
+        ("/", "OPTIONS", HANDSHAKE, "GET"),
+        ("/metrics", "DELETE", {}, "GET, HEAD, OPTIONS"),
         ("/handshake", "PUT", {}, "GET, HEAD, OPTIONS"),
         ("/", "HEAD", HANDSHAKE, "GET"),
         ("/", "POST", HANDSHAKE, "GET"),
@@ -203,8 +204,9 @@ def test_other_methods_are_told_which_there_are(
     assert refused.headers == (("Allow", allow),)
 
 
-def test_a_browser_may_ask_before_it_asks() -> None:
-    assert route(request(path="/handshake", method="OPTIONS"), draining=True) is None
+@pytest.mark.parametrize("path", sorted(PATHS))
+def test_browsers_and_balancers_may_ask_before_they_ask(path: str) -> None:
+    assert route(request(path=path, method="OPTIONS"), draining=True) is None
 
 
 @pytest.mark.parametrize(

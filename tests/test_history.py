@@ -11,12 +11,13 @@ ALICE = Content("alice", "a1", "hi")
 BOB = Content("bob", "b1", "ho")
 AGAIN = Content("alice", "a2", "hi")
 OTHER = Content("carol", "c1", "elsewhere")
+RESUMED = Entered(3, "r", "e", 3, 2, since=1, recovered=True)
 
 Story = tuple[list[Record], dict[str, list[tuple[int, Content]]]]
 
 
 def clean() -> Story:
-    """Alice (stays 1 and 3) and Bob (2) in r, Carol (4) in s; Alice comes back and resumes."""
+    """Alice (subscriptions 1 and 3) and Bob (2) in r, Carol (4) in s; Alice comes back and resumes."""
     records: list[Record] = [
         Entered(1, "r", "e", 0, 0),
         Said("r", ALICE),
@@ -28,7 +29,7 @@ def clean() -> Story:
         Saw(2, "r", 2, BOB),
         Told("r", "bob", "b1", 2),
         Said("r", AGAIN),
-        Entered(3, "r", "e", 3, 2, since=1, recovered=True),
+        RESUMED,
         Saw(3, "r", 2, BOB),
         Saw(3, "r", 3, AGAIN),
         Said("r", AGAIN),
@@ -91,7 +92,7 @@ def hole_in_the_log(story: Story) -> None:
     story[1]["s"][0] = (2, OTHER)
 
 
-def hole_in_a_stay(story: Story) -> None:
+def hole_in_a_subscription(story: Story) -> None:
     story[0].remove(Saw(3, "r", 2, BOB))
 
 
@@ -133,13 +134,11 @@ def shown_before_entering(story: Story) -> None:
 
 
 def recovery_denied(story: Story) -> None:
-    index = next(at for at, each in enumerate(story[0]) if isinstance(each, Entered) and each.stay == 3)
-    story[0][index] = Entered(3, "r", "e", 3, 2, since=1, recovered=False)
+    story[0][story[0].index(RESUMED)] = Entered(3, "r", "e", 3, 2, since=1, recovered=False)
 
 
 def recovery_from_another_place(story: Story) -> None:
-    index = next(at for at, each in enumerate(story[0]) if isinstance(each, Entered) and each.stay == 3)
-    story[0][index] = Entered(3, "r", "e", 3, 2, since=0, recovered=True)
+    story[0][story[0].index(RESUMED)] = Entered(3, "r", "e", 3, 2, since=0, recovered=True)
 
 
 @pytest.mark.parametrize(
@@ -151,7 +150,7 @@ def recovery_from_another_place(story: Story) -> None:
         (stored_twice, "duplicate"),
         (shown_twice, "duplicate"),
         (hole_in_the_log, "hole"),
-        (hole_in_a_stay, "hole"),
+        (hole_in_a_subscription, "hole"),
         (hole_before_a_replay, "hole"),
         (out_of_order, "reorder"),
         (never_said, "phantom"),
@@ -177,8 +176,9 @@ def test_a_planted_fault_is_found(plant: Callable[[Story], None], kind: str) -> 
     [(500, True, True), (501, False, True), (500, False, False), (501, True, False)],
 )
 def test_a_resume_reaches_so_far_and_no_further(missed: int, recovered: bool, clean: bool) -> None:
-    stay = Entered(1, "r", "e", 1000, missed if recovered else 50, since=1000 - missed, recovered=recovered)
-    assert (judge([stay], {}) == []) == clean
+    replay = missed if recovered else 50
+    entered = Entered(1, "r", "e", 1000, replay, since=1000 - missed, recovered=recovered)
+    assert (judge([entered], {}) == []) == clean
 
 
 def test_a_new_epoch_is_no_fault_of_a_resume() -> None:

@@ -1,21 +1,28 @@
 """Heads on the wire: what is refused, when, and that it doesn't depend on how the bytes were cut."""
 
+import tracemalloc
+
 import h11
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chatroom.adapters.frontdoor import READ_BYTES
 from chatroom.pure.http1 import Exchange, HeadScanner, has_body
 from chatroom.values.errors import Refusal
 from chatroom.values.http import Peer, Request, Response
+from chatroom.values.limits import Limits
 
 PEER = Peer("192.0.2.1")
+LIMITS = Limits()
 HEAD = b"GET /path?a=b HTTP/1.1\r\nHost: here\r\nX-Empty:\r\nX-Text:  a\tb \r\n\r\n"
 
 
-def scan(data: bytes, size: int | None, *, max_bytes: int = 8192, max_headers: int = 64) -> HeadScanner:
+def scan(
+    data: bytes, size: int | None, *, max_bytes: int = 8192, max_line: int = 4096, max_headers: int = 64
+) -> HeadScanner:
     """A scanner that was fed `data` in pieces of `size`, but nothing after the head was complete."""
-    scanner = HeadScanner(max_bytes, max_headers)
+    scanner = HeadScanner(max_bytes, max_line, max_headers)
     size = size or max(len(data), 1)
     for start in range(0, len(data), size):
         scanner.feed(data[start : start + size])
@@ -58,7 +65,7 @@ def test_what_comes_behind_the_head_is_kept_and_not_looked_at() -> None:
 
 
 def test_a_scanner_has_started_with_the_first_byte() -> None:
-    scanner = HeadScanner(100, 10)
+    scanner = HeadScanner(100, 100, 10)
     scanner.feed(b"")
     assert not scanner.started
     scanner.feed(b"G")
@@ -109,10 +116,46 @@ def test_a_control_character_is_refused_before_its_line_ends() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 100, None])
-def test_a_request_line_may_fill_the_head_but_not_more(size: int | None) -> None:
+def test_a_request_line_may_be_as_long_as_the_limit_says(size: int | None) -> None:
     line = b"GET /" + b"a" * 200
-    assert status_of(line[:200], size, max_bytes=200) is None
-    assert status_of(line[:201], size, max_bytes=200) == 414
+    assert status_of(line[:200], size, max_line=200) is None
+    assert status_of(line[:201], size, max_line=200) == 414
+    whole = b"GET /" + b"a" * 184 + b" HTTP/1.1\r\n"
+    assert len(whole) == 200
+    assert status_of(whole + b"Host: a\r\nX: " + b"b" * 300 + b"\r\n\r\n", size, max_line=200) == 200
+    assert status_of(whole + b"Host: a\r\n\r\n", size, max_line=199) == 414
+
+
+def test_what_is_too_large_is_told_with_what_to_do() -> None:
+    for head, words in (
+        (b"GET /" + b"a" * 16384, "over 16384 bytes: send the token in a header"),
+        (b"GET / HTTP/1.1\r\nCookie: " + b"a" * 32768, "at most 32768 bytes in all. Cookies count"),
+        (b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 101, "send at most 100"),
+    ):
+        with pytest.raises(Refusal, match=words):
+            HeadScanner(LIMITS.head_bytes, LIMITS.head_line, LIMITS.head_headers).feed(head)
+
+
+@pytest.mark.parametrize("size", [1, READ_BYTES])
+def test_what_a_full_lobby_of_slow_heads_holds_is_bounded(size: int) -> None:
+    """Each holds what it has sent and not much more, however it was cut: five MiB in all at most."""
+    head = (b"GET / HTTP/1.1\r\nHost: a\r\nCookie: " + b"c" * LIMITS.head_bytes)[: LIMITS.head_bytes]
+    many = LIMITS.unauthenticated if size > 1 else 2  # by bytes it takes its time
+    tracemalloc.start()
+    try:
+        scanners = [
+            HeadScanner(LIMITS.head_bytes, LIMITS.head_line, LIMITS.head_headers) for _ in range(many)
+        ]
+        for scanner in scanners:
+            for start in range(0, len(head), size):
+                scanner.feed(head[start : start + size])
+            assert not scanner.complete
+        held, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    most = 5 * 1024 * 1024 // LIMITS.unauthenticated
+    assert held / many < most
+    assert peak / many < most * (1 if size > 1 else 2)
 
 
 @pytest.mark.parametrize("size", [1, 100, None])
@@ -136,7 +179,7 @@ HEADS = st.one_of(st.binary(max_size=300), st.lists(FRAGMENTS, max_size=12).map(
 
 @given(HEADS, st.lists(st.integers(1, 60), min_size=1, max_size=5))
 def test_what_a_head_is_taken_for_does_not_depend_on_the_cuts(data: bytes, sizes: list[int]) -> None:
-    limits = {"max_bytes": 150, "max_headers": 3}
+    limits = {"max_bytes": 150, "max_line": 100, "max_headers": 3}
     expected = status_of(data, **limits)
     assert expected in {200, 400, 414, 431, None}
     assert {status_of(data, size, **limits) for size in (1, *sizes)} == {expected}
@@ -170,7 +213,12 @@ MALFORMED = {
     "length of no digits": b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length:\r\n\r\n",
     "unknown transfer coding": b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n",
     "two transfer codings": b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, chunked\r\n\r\n",
-    "absolute form": b"GET http://a/ HTTP/1.1\r\nHost: a\r\n\r\n",
+    "absolute form of another protocol": b"GET ftp://a/ HTTP/1.1\r\nHost: a\r\n\r\n",
+    "absolute form with a user": b"GET http://u@a/ HTTP/1.1\r\nHost: a\r\n\r\n",
+    "absolute form without a host": b"GET http:///a HTTP/1.1\r\nHost: a\r\n\r\n",
+    "absolute form with a fragment": b"GET http://a/#b HTTP/1.1\r\nHost: a\r\n\r\n",
+    "absolute form with a strange port": b"GET http://a:b/ HTTP/1.1\r\nHost: a\r\n\r\n",
+    "half an absolute form": b"GET http:/a HTTP/1.1\r\nHost: a\r\n\r\n",
     "authority form": b"CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n",
     "asterisk form": b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n",
     "fragment": b"GET /#a HTTP/1.1\r\nHost: a\r\n\r\n",
@@ -182,6 +230,29 @@ MALFORMED = {
 def test_a_malformed_request_is_refused(head: bytes) -> None:
     assert status_of(head) == 200
     assert refused(head) == 400
+
+
+@pytest.mark.parametrize(
+    ("target", "path", "query", "host"),
+    [
+        (b"http://a.example/x?y=z", "/x", "y=z", "a.example"),
+        (b"HTTPS://A.example:8443/", "/", "", "A.example:8443"),
+        (b"http://[::1]:3000", "/", "", "[::1]:3000"),
+        (b"http://a?y=/z", "/", "y=/z", "a"),
+        (b"http://a//x", "//x", "", "a"),
+        (b"//a/x", "//a/x", "", "here"),
+        (b"/http://a/", "/http://a/", "", "here"),
+    ],
+)
+def test_an_absolute_target_names_the_host(target: bytes, path: str, query: str, host: str) -> None:
+    found = read(b"GET " + target + b" HTTP/1.1\r\nHost: here\r\nX: y\r\n\r\n")
+    assert (found.path, found.query, found.values("host"), found.values("x")) == (path, query, [host], ["y"])
+
+
+@pytest.mark.parametrize("hosts", [b"Host: a b\r\n", b"Host: \xff\r\n"])
+def test_an_absolute_target_hides_no_host_that_has_to_be_refused(hosts: bytes) -> None:
+    found = read(b"GET http://a/ HTTP/1.1\r\n" + hosts + b"\r\n")
+    assert found.values("host") == [hosts[6:-2].decode("latin-1")]
 
 
 @pytest.mark.parametrize("version", ["0.9", "1.2", "2.0", "9.9"])

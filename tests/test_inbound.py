@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import replace
+from struct import pack
 
 import pytest
 
@@ -52,11 +53,11 @@ FINE: dict[str, tuple[bytes, list[Item]]] = {
     ),
     "control between messages": (
         masked(TEXT, b"a") + masked(PING, b"1") + masked(PONG, b"2") + masked(TEXT, b"b"),
-        ["a", Control(PING, b"1"), Control(PONG, b"2"), "b"],
+        ["a", Control(PING, b"1"), "b"],  # a pong asks for nothing
     ),
     "as many control frames as allowed": (
         masked(PING) * 3 + masked(PONG, b"x") * 2,
-        [*[Control(PING)] * 3, *[Control(PONG, b"x")] * 2],
+        [Control(PING)] * 3,
     ),
 }
 TOO_BIG = "message of more than 1000 bytes"
@@ -85,7 +86,7 @@ FAULTS: dict[str, tuple[bytes, CloseCode, str, list[Item]]] = {
         (masked(PING) + masked(PONG)) * 3,
         CloseCode.POLICY,
         FLOOD,
-        [*[Control(PING), Control(PONG)] * 2, Control(PING)],
+        [Control(PING)] * 3,
     ),
     "too many control frames within a message": (
         masked(TEXT, b"a", fin=False) + masked(PING) * 6 + masked(CONTINUATION, b"b"),
@@ -106,6 +107,7 @@ LOST: dict[str, bytes] = {
     "long ping": head(PING, 126),
     "huge close": head(CLOSE, 1 << 20),
     "length in two bytes for no reason": head(TEXT, 125, form=126),
+    "length in two bytes for no reason, and so much": head(TEXT, 5, form=126) + masked(TEXT, b"hello")[2:],
     "length in eight bytes for no reason": head(TEXT, 65_535, form=127),
     "length beyond 63 bits": head(TEXT, 1 << 63),
     "message in a message": masked(TEXT, b"a", fin=False) + masked(TEXT, b"b"),
@@ -227,15 +229,67 @@ def test_binary_is_refused_before_any_payload_and_let_through_where_wanted() -> 
     assert echoing.fault is not None, "but not past the limits"
 
 
+SOUND_CLOSES = [
+    b"",
+    b"\x03\xe8bye",
+    pack("!H", 4999) + "é".encode() * 61,
+    *(pack("!H", code) for code in (1000, 1001, 1002, 1003, 1007, 1008, 1011, 1013, 3000, 3999, 4000)),
+]
+BAD_CLOSES = [
+    (b"\xff", CloseCode.PROTOCOL_ERROR),
+    (b"\x03", CloseCode.PROTOCOL_ERROR),
+    *(
+        (pack("!H", code), CloseCode.PROTOCOL_ERROR)
+        for code in (0, 999, 1004, 1005, 1006, 1014, 1015, 1016, 2000, 2999, 5000, 65_535)
+    ),
+    (b"x" * 125, CloseCode.PROTOCOL_ERROR),
+    (pack("!H", 999) + b"\xff", CloseCode.PROTOCOL_ERROR),
+    (pack("!H", 1000) + b"\xff", CloseCode.INVALID_UTF8),
+    (pack("!H", 1000) + "é".encode()[:1], CloseCode.INVALID_UTF8),
+    (pack("!H", 4000) + b"\xed\xa0\x80", CloseCode.INVALID_UTF8),
+]
+BEHIND_A_CLOSE = pytest.mark.parametrize(
+    "trailing", [b"", masked(PING), masked(TEXT, b"x" * 2000), masked(CLOSE), b"\xff" * 20]
+)
+
+
 @BOTH
-@pytest.mark.parametrize("payload", [b"", b"\x03\xe8bye", b"x" * 125, b"\xff"])
-@pytest.mark.parametrize("trailing", [b"", masked(PING), masked(TEXT, b"x" * 2000), b"\xff" * 20])
-def test_nothing_comes_out_after_a_close_frame(payload: bytes, trailing: bytes, pieces: str) -> None:
-    """What its payload says is the library's to judge."""
-    data = masked(TEXT, b"one") + masked(TEXT, b"a", fin=False) + masked(CLOSE, payload) + trailing
+@pytest.mark.parametrize("payload", SOUND_CLOSES)
+@BEHIND_A_CLOSE
+def test_a_close_frame_is_answered_by_its_like_and_nothing_comes_after_it(
+    payload: bytes, trailing: bytes, pieces: str
+) -> None:
+    data = masked(PING) + masked(TEXT, b"one") + masked(TEXT, b"a", fin=False) + masked(CLOSE, payload)
     inbound = Inbound(LIMITS)
-    assert feed(inbound, cut(data, pieces)) == ["one", Control(CLOSE, payload)]
+    assert feed(inbound, cut(data + trailing, pieces)) == [Control(PING), "one", Control(CLOSE, payload)]
     assert (inbound.closed, inbound.fault, inbound.since) == (True, None, None)
+    assert held(inbound) == 0
+
+
+@BOTH
+@pytest.mark.parametrize(("payload", "code"), BAD_CLOSES)
+@BEHIND_A_CLOSE
+def test_a_close_frame_that_says_what_it_may_not_is_a_fault_and_closes(
+    payload: bytes, code: CloseCode, trailing: bytes, pieces: str
+) -> None:
+    data = masked(PING) + masked(TEXT, b"one") + masked(CLOSE, payload)
+    inbound = Inbound(LIMITS)
+    assert feed(inbound, cut(data + trailing, pieces)) == [Control(PING), "one"]
+    assert inbound.fault is not None
+    assert inbound.fault.code == code
+    assert (inbound.closed, inbound.lost, inbound.since) == (True, False, None)
+    assert held(inbound) == 0
+
+
+def test_pings_of_one_read_are_left_together_and_once() -> None:
+    inbound = Inbound(LIMITS)
+    inbound.feed(masked(PING, b"1") + masked(PONG) + masked(PING, b"2") + masked(TEXT, b"a"), 0.0)
+    assert inbound.pings is None
+    assert inbound.next() == "a"
+    assert inbound.pings == [b"1", b"2"]
+    inbound.feed(masked(PING, b"3"), 0.0)
+    assert inbound.next() is None
+    assert inbound.pings == [b"1", b"2", b"3"]
 
 
 def test_a_close_frame_has_come_only_when_what_is_before_it_was_taken() -> None:
@@ -276,7 +330,7 @@ def test_control_frames_are_counted_over_time() -> None:
         assert feed(inbound, [masked(PING)], now) == [Control(PING)]
         now += 0.2
     assert inbound.fault is None
-    assert feed(inbound, [masked(PONG)] * 5, now) == [Control(PONG)] * 5
+    assert feed(inbound, [masked(PONG)] * 5, now) == []
     assert inbound.fault is None
     assert feed(inbound, [masked(PONG)], now) == []
     assert inbound.fault is not None

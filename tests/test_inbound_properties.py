@@ -1,5 +1,7 @@
 """Whatever a client sends, however it is cut: against an independent parser, and against the limits."""
 
+from struct import pack
+
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from wsproto.frame_protocol import CloseReason, FrameProtocol, Opcode, ParseFailed
@@ -7,35 +9,14 @@ from wsproto.frame_protocol import CloseReason, FrameProtocol, Opcode, ParseFail
 from chatroom.pure.inbound import Inbound
 from chatroom.values.codes import CloseCode
 from chatroom.values.limits import Limits
-from tests.support.client_frames import BINARY, CLOSE, PING, PONG, TEXT, head, masked
-from tests.support.inbounds import Control, Item, feed, handed_out, held, split
+from tests.support.client_frames import BINARY, CLOSE, PING, PONG, TEXT, masked
+from tests.support.inbounds import CONTINUATION, Control, Item, feed, frames, handed_out, held, split
 
 LIMITS = Limits(frame_bytes=1000, frame_fragments=4, control_rate=5)
 LOOSE = Limits(frame_bytes=1 << 63, frame_fragments=1 << 63, control_rate=0)
-CONTINUATION = 0
 HEADER = 14  # the longest, with its key
 CONTROL_FRAME = 6 + 125
 CUTS = st.lists(st.integers(1, 30), max_size=10)
-
-
-def frames() -> st.SearchStrategy[bytes]:
-    """Frames, mostly right, with something wrong in some."""
-    opcode = st.sampled_from([CONTINUATION, TEXT, TEXT, BINARY, PING, PONG, CLOSE, 3, 15])
-    key = st.sampled_from([b"\x11\x22\x33\x44", bytes(4)])
-    payload = st.one_of(st.binary(max_size=20), st.text(max_size=20).map(str.encode))
-    right = st.builds(masked, opcode, payload, fin=st.booleans(), key=key)
-    large = st.builds(masked, opcode, st.sampled_from([b"x" * 126, b"y" * 70_000]), fin=st.booleans())
-    length = st.sampled_from([0, 1, 125, 126, 65_535, 65_536, 1 << 62, 1 << 63])
-    wrong = st.builds(
-        head,
-        opcode,
-        length,
-        fin=st.booleans(),
-        bits=st.sampled_from([0, 0, 0, 1, 4]),
-        mask=st.booleans(),
-        form=st.sampled_from([0, 127]),
-    )
-    return st.one_of(right, right, right, large, wrong, st.binary(max_size=6))
 
 
 def conversations() -> st.SearchStrategy[bytes]:
@@ -67,29 +48,30 @@ def parsed(data: bytes) -> tuple[list[Item], str]:
     try:
         for frame in server.received_frames():
             if frame.opcode is Opcode.CLOSE:
-                return [*items, Control(CLOSE)], "fine"
-            if frame.opcode in (Opcode.PING, Opcode.PONG):
-                items.append(Control(int(frame.opcode), bytes(frame.payload)))
-                continue
+                assert isinstance(frame.payload, tuple)
+                code, reason = frame.payload
+                said = b"" if code == CloseReason.NO_STATUS_RCVD else pack("!H", code) + reason.encode()
+                return [*items, Control(CLOSE, said)], "fine"
+            assert not isinstance(frame.payload, tuple)
             piece = frame.payload if isinstance(frame.payload, str) else bytes(frame.payload)
+            if frame.opcode.iscontrol():
+                if frame.opcode is Opcode.PING:
+                    assert isinstance(piece, bytes)
+                    items.append(Control(PING, piece))
+                continue
             message = piece if message is None else message + piece  # type: ignore[operator]
             if frame.message_finished:
                 items.append(message)
                 message = None
     except ParseFailed as error:
         if "CLOSE" in str(error):
-            return [*items, Control(CLOSE)], "fine"
+            return items, f"close {error.code:d}"
         return items, "text" if error.code is CloseReason.INVALID_FRAME_PAYLOAD_DATA else "framing"
     return items, "fine"
 
 
-def no_close_payloads(items: list[Item]) -> list[Item]:
-    """What the library is to make of a close frame is not compared."""
-    return [Control(CLOSE) if isinstance(item, Control) and item.opcode == CLOSE else item for item in items]
-
-
 def state(inbound: Inbound) -> tuple[str, bool, bool]:
-    return str(inbound.fault), inbound.closed, inbound.lost
+    return repr(inbound.fault), inbound.closed, inbound.lost
 
 
 @settings(deadline=None)
@@ -108,6 +90,20 @@ def test_however_cut_the_same_comes_out(data: bytes, cuts: list[int]) -> None:
 
 
 @settings(deadline=None)
+@given(st.lists(frames(), max_size=8))
+@example([masked(TEXT, "é".encode()), masked(TEXT, b"\xff"), masked(TEXT, b"later"), masked(CLOSE)])
+@example([masked(TEXT, b"a", fin=False), masked(TEXT, b"in a message")])
+@example([masked(TEXT, b"x" * 1000), masked(TEXT, b"x" * 1001), masked(TEXT, b"later")])
+@example([masked(TEXT, b"x" * 126)[:2], masked(TEXT, b"x" * 126)[2:], masked(TEXT)])
+def test_frame_by_frame_the_same_comes_out_as_at_once(data: list[bytes]) -> None:
+    whole, pieces = Inbound(LIMITS), Inbound(LIMITS)
+    assert feed(pieces, data) == feed(whole, [b"".join(data)])
+    assert state(pieces) == state(whole)
+    if whole.fault is None:
+        assert (pieces.since, held(pieces)) == (whole.since, held(whole))
+
+
+@settings(deadline=None)
 @given(conversations(), CUTS)
 def test_what_is_right_comes_out_as_an_independent_parser_reads_it(data: bytes, cuts: list[int]) -> None:
     items, verdict = parsed(data)
@@ -123,9 +119,13 @@ def test_what_is_right_comes_out_as_an_independent_parser_reads_it(data: bytes, 
 def test_what_is_wrong_is_found_where_an_independent_parser_finds_it(data: bytes) -> None:
     items, verdict = parsed(data)
     inbound = Inbound(LOOSE, binary=True)
-    assert no_close_payloads(feed(inbound, [data])) == items
+    assert feed(inbound, [data]) == items
     code = None if inbound.fault is None else inbound.fault.code
-    assert inbound.closed == (Control(CLOSE) in items) or code is not None
+    answered = any(isinstance(item, Control) and item.opcode == CLOSE for item in items)
+    assert inbound.closed == answered or code is not None
+    if verdict.startswith("close"):
+        assert (f"close {code}", inbound.closed) == (verdict, True)
+        return
     if verdict == "framing":
         assert (code, inbound.lost) == (CloseCode.PROTOCOL_ERROR, True)
     elif verdict == "text":  # which it says at the first wrong byte, and we at the end of the message
@@ -153,7 +153,8 @@ def test_nothing_beyond_the_limits_is_handed_out_or_kept(data: bytes, cuts: list
         if inbound.fault is not None or inbound.closed:
             assert held(inbound) < HEADER + len(piece)
             assert inbound.next() is None
-            assert not inbound.control
+            assert inbound.pings is None
+            assert not inbound.close_reply
 
 
 @settings(deadline=None)

@@ -5,6 +5,7 @@ import os
 import re
 import socket
 import ssl
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -12,7 +13,15 @@ from pathlib import Path
 import pytest
 
 from chatroom import listeners
-from chatroom.listeners import Listener, load_tls, open_listeners
+from chatroom.listeners import (
+    Address,
+    Listener,
+    Wanted,
+    find_addresses,
+    given_listener,
+    load_tls,
+    open_listeners,
+)
 from chatroom.values.errors import StartError
 from tests.support.process import ROOT
 
@@ -23,16 +32,16 @@ PEM = str(ROOT / "tests" / "support" / "localhost.pem")
 def opened(
     hosts: Sequence[str] = ("127.0.0.1",), port: int = 0, unix: str | None = None, *, secure: bool = False
 ) -> Iterator[list[Listener]]:
-    found = open_listeners(hosts, port, unix, secure=secure)
+    found = open_listeners(Wanted(find_addresses(hosts), port, unix), secure=secure)
     with ExitStack() as stack:
         for listener in found:
             stack.callback(listener.close)
         yield found
 
 
-def refused(*arguments: object, **more: object) -> str:
+def refused(hosts: Sequence[str], port: int, unix: str | None, *, secure: bool) -> str:
     with pytest.raises(StartError) as caught:
-        open_listeners(*arguments, **more)  # type: ignore[arg-type]
+        open_listeners(Wanted(find_addresses(hosts), port, unix), secure=secure)
     message = str(caught.value)
     assert "\n" not in message
     return message
@@ -103,11 +112,11 @@ def test_when_the_free_port_is_taken_on_the_second_address_another_one_is_tried(
     tried: list[int] = []
     listen = listeners._listen_tcp
 
-    def listen_after_others(family: socket.AddressFamily, address: str, port: int, secure: bool) -> Listener:
-        if family == socket.AF_INET6 and len(tried) < 3:
+    def listen_after_others(address: Address, port: int, *, shared: bool) -> socket.socket:
+        if address.family == socket.AF_INET6 and len(tried) < 3:
             tried.append(port)
             raise OSError(errno.EADDRINUSE, "taken")
-        return listen(family, address, port, secure)
+        return listen(address, port, shared=shared)
 
     monkeypatch.setattr(listeners, "_listen_tcp", listen_after_others)
     with opened(["localhost"]) as found:
@@ -120,11 +129,11 @@ def test_it_does_not_try_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[int] = []
     listen = listeners._listen_tcp
 
-    def listen_only_once(family: socket.AddressFamily, address: str, port: int, secure: bool) -> Listener:
-        if family == socket.AF_INET6:
+    def listen_only_once(address: Address, port: int, *, shared: bool) -> socket.socket:
+        if address.family == socket.AF_INET6:
             tried.append(port)
             raise OSError(errno.EADDRINUSE, "taken")
-        return listen(family, address, port, secure)
+        return listen(address, port, shared=shared)
 
     monkeypatch.setattr(listeners, "_listen_tcp", listen_only_once)
     assert "is in use" in refused(["localhost"], 0, None, secure=False)
@@ -172,11 +181,134 @@ def test_a_host_that_nobody_knows_is_told(monkeypatch: pytest.MonkeyPatch) -> No
     )
 
 
+@has_ipv6
+def test_an_address_of_a_link_without_its_zone_is_told() -> None:
+    assert refused(["fe80::1"], 0, None, secure=False) == (
+        "fe80::1 is an address of a link: say of which, as in fe80::1%eth0"
+    )
+
+
 def test_an_address_of_another_machine_is_told() -> None:
     assert "is no address of this machine" in refused(["192.0.2.1"], 0, None, secure=False)
 
 
+@has_ipv6
+@pytest.mark.parametrize(
+    ("hosts", "opened_ones"),
+    [
+        (["127.0.0.1", "0.0.0.0"], ["0.0.0.0"]),
+        (["0.0.0.0", "127.0.0.2", "127.0.0.1"], ["0.0.0.0"]),
+        (["localhost", "0.0.0.0"], ["0.0.0.0", "[::1]"]),
+        (["::", "localhost"], ["127.0.0.1", "[::]"]),
+        (["::1", "::", "0.0.0.0"], ["0.0.0.0", "[::]"]),
+    ],
+)
+def test_an_address_that_another_one_covers_is_left_out(hosts: list[str], opened_ones: list[str]) -> None:
+    with opened(hosts) as found:
+        assert [each.name for each in found] == [f"http://{host}:{port_of(found[0])}" for host in opened_ones]
+
+
+@has_ipv6
+def test_all_of_ipv6_is_not_ipv4() -> None:
+    with opened(["::"]) as (listener,), pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port_of(listener)), timeout=5)
+
+
+def link_local() -> str | None:
+    """An address of this machine that means nothing without its zone."""
+    for line in Path("/proc/net/if_inet6").read_text().splitlines() if socket.has_ipv6 else ():
+        number, _, _, scope, _, device = line.split()
+        if scope == "20":
+            return f"{socket.inet_ntop(socket.AF_INET6, bytes.fromhex(number))}%{device}"
+    return None
+
+
+@pytest.mark.skipif(link_local() is None, reason="this machine has no link-local address")
+def test_an_address_with_a_zone_is_bound_there() -> None:
+    host = link_local()
+    assert host is not None
+    with opened([host]) as (listener,):
+        assert listener.name == f"http://[{host}]:{port_of(listener)}"
+        assert not listener.local
+        socket.create_connection((host, port_of(listener)), timeout=5).close()
+
+
+def test_the_number_of_the_zone_is_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    bound: list[object] = []
+
+    class Witness(socket.socket):
+        def bind(self, address: object) -> None:
+            bound.append(address)
+            raise OSError(errno.EADDRNOTAVAIL, "no")
+
+    info = (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("fe80::1", 0, 0, 7))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [info])
+    monkeypatch.setattr(socket, "if_indextoname", {7: "eth7"}.__getitem__)
+    monkeypatch.setattr(socket, "socket", Witness)
+    assert refused(["fe80::1%eth7"], 3000, None, secure=False).startswith("fe80::1%eth7 is no address")
+    assert bound == [("fe80::1", 3000, 0, 7)]
+
+
+# Sockets that were given
+
+
+def test_a_given_socket_is_named_and_its_file_stays(tmp_path: Path) -> None:
+    path = str(tmp_path / "sock")
+    tcp, unix, abstract, public = (
+        socket.socket(family) for family in (socket.AF_INET, *[socket.AF_UNIX] * 2, socket.AF_INET)
+    )
+    tcp.bind(("127.0.0.1", 0))
+    unix.bind(path)
+    abstract.bind("\0chatroom-test-" + path)
+    public.bind(("0.0.0.0", 0))
+    found = [given_listener(sock, "web", secure=True) for sock in (tcp, unix, abstract, public)]
+    assert [each.name for each in found] == [
+        f"https://127.0.0.1:{port_of(found[0])}",
+        f"unix:{path}",
+        f"unix:@chatroom-test-{path}",
+        f"https://0.0.0.0:{port_of(found[3])}",
+    ]
+    assert [each.local for each in found] == [True, True, True, False]
+    assert all(each.given and not each.metrics and not each.socket.getblocking() for each in found)
+    for listener in found:
+        listener.close()
+    assert os.path.lexists(path)
+
+
+def test_a_given_socket_may_be_for_metrics() -> None:
+    sock = socket.socket()
+    sock.bind(("127.0.0.1", 0))
+    with given_listener(sock, "metrics", secure=True).socket:
+        listener = given_listener(sock, "metrics", secure=True)
+        assert (listener.metrics, listener.name) == (True, f"http://127.0.0.1:{port_of(listener)}")
+
+
+# A port for metrics
+
+
+def test_metrics_may_have_a_port_of_their_own() -> None:
+    local = find_addresses(["127.0.0.1"])
+    chat, metrics = open_listeners(Wanted(local, 0, None, 0o666, local, 0), secure=True)
+    assert (chat.metrics, chat.secure, metrics.metrics, metrics.secure) == (False, True, True, False)
+    with pytest.raises(StartError, match="in use: stop what runs there, or choose another --metrics-port"):
+        open_listeners(Wanted((), 0, None, 0o666, local, port_of(metrics)), secure=False)
+    for listener in (chat, metrics):
+        listener.close()
+
+
 # Unix sockets
+
+
+@pytest.mark.parametrize("mode", [0o666, 0o600, 0o660, 0o777])
+def test_the_mode_of_a_unix_socket_is_what_is_asked_for_whatever_the_umask(mode: int, tmp_path: Path) -> None:
+    path = str(tmp_path / "sock")
+    before = os.umask(0o077)
+    try:
+        (listener,) = open_listeners(Wanted(unix=path, unix_mode=mode), secure=False)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(os.stat(path).st_mode) == mode
+    listener.close()
 
 
 def test_a_unix_socket_is_opened_beside_the_others_and_its_file_goes_with_it(tmp_path: Path) -> None:
@@ -253,9 +385,9 @@ def test_what_was_opened_before_is_closed_again(tmp_path: Path) -> None:
 
 def test_the_file_of_another_server_is_left_to_it(tmp_path: Path) -> None:
     path = str(tmp_path / "sock")
-    (first,) = open_listeners([], 0, path, secure=False)
+    (first,) = open_listeners(Wanted(unix=path), secure=False)
     os.unlink(path)
-    (second,) = open_listeners([], 0, path, secure=False)
+    (second,) = open_listeners(Wanted(unix=path), secure=False)
     first.close()
     assert os.path.lexists(path)
     second.close()

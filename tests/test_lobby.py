@@ -129,3 +129,23 @@ async def test_all_who_wait_hear_of_a_place_and_nobody_is_dropped_while_one_is_f
         await trio.sleep(10 * PATIENCE)
         assert first.inside
         first.go()
+
+
+async def test_one_may_wait_until_nobody_is_there() -> None:
+    lobby = Lobby(3)
+    await lobby.wait_empty()
+    async with trio.open_nursery() as nursery:
+        first, second = await come(nursery, lobby), await come(nursery, lobby)
+        empty_at = []
+
+        async def wait() -> None:
+            await lobby.wait_empty()
+            empty_at.append(trio.current_time())
+
+        nursery.start_soon(wait)
+        start = trio.current_time()
+        await trio.sleep(1)
+        first.go()
+        await trio.sleep(1)
+        second.go()
+    assert empty_at == [start + 2]

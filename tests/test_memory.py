@@ -12,8 +12,9 @@ import trio.testing
 
 from chatroom.adapters.memory import IDLE_ROOM, OVERHEAD, MemoryEngine
 from chatroom.values.errors import Trimmed
-from chatroom.values.messages import Head
-from tests.engine_contract import EngineContract, draft, fill, ids
+from chatroom.values.messages import Head, Message
+from tests.engine_contract import TS, EngineContract, draft, fill, ids
+from tests.support.engines import append, history, open_room, read
 
 TEXT = "x" * 100
 COST = OVERHEAD + 4 * len(TEXT)
@@ -28,8 +29,8 @@ def memory(*, rooms: int = 0, messages: int = 0, per_room: int = 500) -> MemoryE
 
 
 async def write(engine: MemoryEngine, room: str, times: int = 1, *, release: bool = False) -> Head:
-    head = await engine.open(room)
-    await engine.append([draft(TEXT, room=room) for _ in range(times)])
+    head = await open_room(engine, room)
+    await append(engine, [draft(TEXT, room=room) for _ in range(times)])
     if release:
         engine.release(room)
     return Head(head.epoch, head.last_id + times)
@@ -49,7 +50,7 @@ async def test_a_room_keeps_so_many_messages_exactly() -> None:
     await fill(engine, 1)
     assert engine.first_id("r") == 2
     await fill(engine, 10)
-    assert ids(await engine.read("r", 11, 14, 50)) == [12, 13, 14]
+    assert ids(await read(engine, "r", 11, 14, 50)) == [12, 13, 14]
 
 
 async def test_what_a_room_has_trimmed_is_not_counted_any_more() -> None:
@@ -68,25 +69,25 @@ async def test_by_default_500_messages_of_a_room_are_kept() -> None:
 async def test_past_the_total_the_room_unused_for_longest_goes_as_a_whole() -> None:
     engine = memory(rooms=3, messages=8)
     heads = {room: await write(engine, room, 2, release=True) for room in ("a", "b", "c")}
-    await engine.open("a")
+    await open_room(engine, "a")
     engine.release("a")  # used again: now `b` has been unused for longest
     await write(engine, "busy", 2)  # 8 messages: full
     assert (await write(engine, "busy")).last_id == 3
     assert engine.first_id("busy") == 1, "unused rooms go before messages of used ones"
-    assert await engine.open("b") == Head("e2", 0)
-    assert await engine.open("a") == heads["a"]
-    assert await engine.open("c") == heads["c"]
+    assert await open_room(engine, "b") == Head("e2", 0)
+    assert await open_room(engine, "a") == heads["a"]
+    assert await open_room(engine, "c") == heads["c"]
 
 
 async def test_unused_rooms_count_for_more_than_their_messages() -> None:
     engine = memory(rooms=1, messages=2)
     first = await write(engine, "a", release=True)
     await write(engine, "b")
-    assert await engine.open("a") == first
+    assert await open_room(engine, "a") == first
     engine.release("a")
     engine.release("b")  # there is place for one unused room only
-    assert await engine.open("b") == Head("e1", 1)
-    assert await engine.open("a") == Head("e2", 0)
+    assert await open_room(engine, "b") == Head("e1", 1)
+    assert await open_room(engine, "a") == Head("e2", 0)
 
 
 async def test_without_unused_rooms_the_oldest_messages_of_the_stalest_room_go() -> None:
@@ -99,14 +100,16 @@ async def test_without_unused_rooms_the_oldest_messages_of_the_stalest_room_go()
     assert (engine.first_id("a"), engine.first_id("b")) == (2, 2)
     await write(engine, "b", 9)  # all of `a` goes, then the beginning of `b`
     assert (engine.first_id("a"), engine.first_id("b")) == (5, 8)
-    assert await engine.open("a") == Head("e1", 4), "the end of the log is not forgotten with its messages"
+    assert await open_room(engine, "a") == Head("e1", 4), (
+        "the end of the log is not forgotten with its messages"
+    )
     with pytest.raises(Trimmed):
-        await engine.read("a", 3, 4, 50)
+        await read(engine, "a", 3, 4, 50)
 
 
 async def test_a_used_room_without_messages_is_no_obstacle() -> None:
     engine = memory(messages=2)
-    await engine.open("empty")
+    await open_room(engine, "empty")
     await write(engine, "a", 5)
     assert engine.first_id("a") == 4
 
@@ -116,16 +119,17 @@ async def test_with_no_place_at_all_ids_still_rise() -> None:
     assert (await write(engine, "a", 3)).last_id == 3
     assert engine.first_id("a") == 4
     engine.release("a")
-    assert await engine.open("a") == Head("e2", 0)
+    assert await open_room(engine, "a") == Head("e2", 0)
 
 
 async def test_a_cid_goes_with_its_message() -> None:
     engine = memory(messages=1)
-    await engine.open("a")
-    await engine.append([draft(TEXT, "c", room="a")])
+    await open_room(engine, "a")
+    await append(engine, [draft(TEXT, "c", room="a")])
     await write(engine, "b")
-    (outcome,) = await engine.append([draft("other", "c", room="a")])
-    assert outcome.message.id == 2
+    (outcome,) = await append(engine, [draft("other", "c", room="a")])
+    assert isinstance(outcome, Message)
+    assert outcome.id == 2
 
 
 async def test_each_time_a_log_is_given_up_later_rooms_get_a_new_epoch() -> None:
@@ -140,16 +144,16 @@ async def test_each_time_a_log_is_given_up_later_rooms_get_a_new_epoch() -> None
 async def test_a_room_that_was_never_written_comes_back_under_the_same_epoch() -> None:
     engine = memory(rooms=1, messages=1)
     for _ in range(3):
-        assert await engine.open("empty") == Head("e1", 0)
+        assert await open_room(engine, "empty") == Head("e1", 0)
         engine.release("empty")
 
 
 async def test_a_room_in_use_keeps_its_epoch_whatever_is_given_up_elsewhere() -> None:
     engine = memory(rooms=1, messages=2)
-    empty = await engine.open("empty")
+    empty = await open_room(engine, "empty")
     for number in range(5):
         await write(engine, f"room-{number}", release=True)
-    assert await engine.open("empty") == empty
+    assert await open_room(engine, "empty") == empty
     assert (await write(engine, "empty")).epoch == empty.epoch
 
 
@@ -158,7 +162,7 @@ async def test_a_room_where_nothing_was_stored_leaves_nothing_behind() -> None:
 
     async def come_and_go(times: int) -> None:
         for number in range(times):
-            await engine.open(f"room-{number}")
+            await open_room(engine, f"room-{number}")
             engine.release(f"room-{number}")
 
     await come_and_go(100)
@@ -174,14 +178,13 @@ async def test_a_room_where_nothing_was_stored_leaves_nothing_behind() -> None:
     assert after - before < 5000
 
 
-async def test_everything_that_may_wait_gives_way_even_if_it_need_not_wait() -> None:
-    """A batch that is being stored gives those who are ready the time to get into the next."""
+async def test_it_answers_at_once_and_gives_way_where_it_is_awaited() -> None:
     engine = memory(messages=1)
+    answers: list[object] = []
+    engine.open("a", answers.append)
+    engine.append([draft(room="a")], answers.append)
+    assert answers == [Head("e1", 0), [Message(1, TS, "alice", "hi", None)]]
     with trio.testing.assert_checkpoints():
-        await engine.open("a")
+        await read(engine, "a", 0, 1, 1)
     with trio.testing.assert_checkpoints():
-        await engine.append([draft(room="a")])
-    with trio.testing.assert_checkpoints():
-        await engine.read("a", 0, 1, 1)
-    with trio.testing.assert_checkpoints():
-        await engine.history("a", before=None, after=None, upto=1, limit=1)
+        await history(engine, "a", before=None, after=None, upto=1, limit=1)

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ from prometheus_client.samples import Sample
 from chatroom import metrics
 from chatroom.metrics import COMMIT_BUCKETS, CONTENT_TYPE, Histogram, Metrics
 from chatroom.values.codes import CloseCode
-from chatroom.values.statistics import Drop, Statistics
+from chatroom.values.statistics import REFUSALS, Drop, Statistics, Unready
+from chatroom.values.stores import StoreStatistics
 
 NOW = Statistics(
     connections=1,
@@ -23,8 +25,25 @@ NOW = Statistics(
     presences=4,
     lagging_members=5,
     tasks=6,
+    database_bytes=7,
+    wal_bytes=8,
     messages_total=7,
     deliveries_total=8,
+    unavailable_total=13,
+    reloads_total=14,
+    failed_reloads_total=15,
+    last_reload_successful=False,
+    keys_age=16.5,
+    store=StoreStatistics(
+        commands=17,
+        reconnects_total=18,
+        gaps_total=19,
+        foreign_messages_total=20,
+        lease_age=2.5,
+        silence=3.5,
+        nodes=4,
+    ),
+    unready=frozenset({Unready.STORE}),
     drops={Drop.STALLED: 9, Drop.POLICY: 10},
     refusals={429: 11, 401: 12},
 )
@@ -47,8 +66,27 @@ def samples(shown: Metrics) -> dict[tuple[str, str], float]:
         ("presences", "", 4),
         ("lagging_members", "", 5),
         ("tasks", "", 6),
+        ("database_bytes", "", 7),
+        ("wal_bytes", "", 8),
         ("messages_total", "", 7),
         ("deliveries_total", "", 8),
+        ("unavailable_total", "", 13),
+        ("reloads_total", "done", 14),
+        ("reloads_total", "failed", 15),
+        ("last_reload_successful", "", 0),
+        ("keys_age_seconds", "", 16.5),
+        ("nodes", "", 4),
+        ("store_commands", "", 17),
+        ("store_reconnects_total", "", 18),
+        ("store_gaps_total", "", 19),
+        ("store_foreign_messages_total", "", 20),
+        ("store_lease_age_seconds", "", 2.5),
+        ("store_silence_seconds", "", 3.5),
+        ("store_round_trip_seconds_count", "", 0),
+        ("ready", "", 0),
+        ("not_ready", "store", 1),
+        ("not_ready", "draining", 0),
+        ("not_ready", "commit_waiting", 0),
         ("drops_total", "stalled", 9),
         ("drops_total", "policy", 10),
         ("refusals_total", "429", 11),
@@ -57,6 +95,21 @@ def samples(shown: Metrics) -> dict[tuple[str, str], float]:
 )
 def test_statistics_are_shown(name: str, label: str, value: float) -> None:
     assert samples(Metrics(lambda: NOW))[f"chatroom_{name}", label] == value
+
+
+def test_every_series_is_there_from_the_start() -> None:
+    """A rise from nothing is none to those who watch: rate() and increase() need a 0 before the 1."""
+    idle = replace(NOW, drops={}, refusals={}, unready=frozenset(), keys_age=None, store=None)
+    seen = samples(Metrics(lambda: idle))
+    for drop in Drop:
+        assert seen["chatroom_drops_total", drop] == 0
+    for status in REFUSALS:
+        assert seen["chatroom_refusals_total", str(status)] == 0
+    for reason in Unready:
+        assert seen["chatroom_not_ready", reason] == 0
+    assert seen["chatroom_ready", ""] == 1
+    assert ("chatroom_keys_age_seconds", "") not in seen, "no keys come from an address"
+    assert not [name for name, _ in seen if name.startswith(("chatroom_store", "chatroom_nodes"))]
 
 
 def test_each_rendering_asks_anew() -> None:
@@ -96,6 +149,15 @@ def test_commits_count_from_the_start() -> None:
     assert seen["chatroom_commit_seconds_bucket", "10.0"] == 3
     assert seen["chatroom_commit_seconds_bucket", "+Inf"] == seen["chatroom_commit_seconds_count", ""] == 4
     assert seen["chatroom_commit_seconds_sum", ""] == pytest.approx(99.0031)
+
+
+def test_round_trips_to_a_store_are_counted() -> None:
+    shown = Metrics(lambda: NOW)
+    shown.observe_round_trip(0.003)
+    seen = samples(shown)
+    assert seen["chatroom_store_round_trip_seconds_bucket", "0.0025"] == 0
+    assert seen["chatroom_store_round_trip_seconds_bucket", "0.005"] == 1
+    assert seen["chatroom_store_round_trip_seconds_sum", ""] == 0.003
 
 
 def test_a_histogram_puts_a_bound_into_its_own_bucket() -> None:

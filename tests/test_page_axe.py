@@ -49,6 +49,7 @@ def test_axe_finds_nothing(visit: Visit, axe: str, scheme: str, width: int) -> N
     bob = visit().connect("bob", room)
     bob.say("@alice see https://example.org/ and `this`:\n```\ncode\n```")
     alice.log.locator("code.block").wait_for()
+    alice.page.evaluate("state.limits = {}")  # a server that tells none
     alice.say("x" * 4001)
     alice.log.get_by_text("not sent").wait_for()
     alice.page.evaluate("state.following = false, state.away = true, onScroll = () => 0")

@@ -194,7 +194,6 @@ def test_what_waits_is_drawn_whatever_its_time_is_said_to_be(visit: Visit) -> No
             room: 'memory', base: state.session.base}])"""
     )
     alice.page.reload()
-    alice.connect("alice", "memory")
     alice.page.get_by_text("kept", exact=True).wait_for()
 
 
@@ -266,12 +265,12 @@ def test_a_network_that_is_back_does_not_overrule_retry_after(visit: Visit) -> N
 def test_a_message_that_the_server_can_not_take_fails_and_lets_the_others_through(visit: Visit) -> None:
     """It is larger than a frame may be (1009), and would be sent again with every new connection."""
     alice = visit().connect("alice", "large")
+    alice.page.evaluate("state.limits = {}")  # a server that tells none
     alice.say("é" * 40_000)
     alice.log.get_by_text("not sent: ").wait_for()
     alice.say("small")
     alice.log.locator(".sent", has_text="small").wait_for()
     alice.page.reload()
-    alice.connect("alice", "large")
     alice.text("small").wait_for()
     alice.press("Discard")
     counts(alice.log.locator(".failed"), 0)

@@ -94,7 +94,7 @@ def test_a_handshake_that_would_be_let_in_and_yet_fails_is_said(visit: Visit) ->
 def test_a_server_that_is_not_there_is_said(visit: Visit) -> None:
     alice = visit(from_file=True)
     for address, words in (
-        ("ws://127.0.0.1:1", "The server at ws://127.0.0.1:1/ can't be reached."),
+        ("ws://127.0.0.1:1", "The server can't be reached. Trying again"),
         ("nonsense", "This is not the address of a server."),
         ("ftp://localhost", "This is not the address of a server."),
     ):
@@ -103,6 +103,7 @@ def test_a_server_that_is_not_there_is_said(visit: Visit) -> None:
         alice.press("Connect")
         says(alice, words)
     alice.forgive(REFUSED, "request to http://127.0.0.1:1/handshake")
+    alice.overlook("request to ws://127.0.0.1:1/", "console: WebSocket connection to 'ws://127.0.0.1:1/")
 
 
 def answers(visitor: Visitor, *given: tuple[int, str, dict[str, str]]) -> list[str]:
@@ -126,9 +127,13 @@ def answers(visitor: Visitor, *given: tuple[int, str, dict[str, str]]) -> list[s
         (401, "Unauthorized", "This token is not valid."),
         (403, "No right to this room", "You are not let in: No right to this room"),
         (403, "", "You are not let in: 403."),
-        (404, "Not Found", "There is no chatroom at "),
+        (404, "Not Found", "There is something else at "),
         (405, "Method Not Allowed", "You are not let in: Method Not Allowed"),
-        (200, "<html>", "There is no chatroom at "),
+        (200, "<html>", "Something in front of the server asks for a login."),
+        (200, "hello", "There is something else at "),
+        (401, "<!DOCTYPE html>Log in", "Something in front of the server asks for a login."),
+        (403, "<!DOCTYPE html>Log in", "Something in front of the server asks for a login."),
+        (404, "<!DOCTYPE html>Not here", "There is something else at "),
     ],
 )
 def test_what_is_final_is_said_and_not_tried_again(visit: Visit, status: int, body: str, words: str) -> None:

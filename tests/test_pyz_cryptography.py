@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.process import ROOT, ServerProcess, clean_environment
 from tests.support.raw import knock
-from tests.support.signing import SECRET, claims, jwk, jwks, private_key, public_pem, token
+from tests.support.signing import SECRET, algorithm_of, claims, jwk, jwks, private_key, public_pem, token
 from tests.test_pyz import interpreter
 from tests.test_pyz_build import MINORS, build, clone, digest
 
@@ -27,7 +27,7 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("keys")
     for kind in KINDS:
         (folder / kind).write_bytes(public_pem(private_key(kind)))
-    (folder / "set").write_bytes(jwks(jwk(private_key("RSA"), "a")))
+    (folder / "set").write_bytes(jwks(*[jwk(private_key(kind), kind) for kind in KINDS]))
     (folder / "secret").write_bytes(SECRET)
     return folder
 
@@ -102,8 +102,10 @@ def test_what_the_host_has_is_used(pyz: Path, equipped: Path, keys: Path, kind: 
     assert lets_in(equipped, pyz, "--jwt-public-key", keys / kind, private_key(kind))
 
 
-def test_a_set_works_with_what_the_host_has(pyz: Path, equipped: Path, keys: Path) -> None:
-    assert lets_in(equipped, pyz, "--jwt-jwks", keys / "set", private_key("RSA"), alg="RS256", kid="a")
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_set_works_with_what_the_host_has(pyz: Path, equipped: Path, keys: Path, kind: str) -> None:
+    key = private_key(kind)
+    assert lets_in(equipped, pyz, "--jwt-jwks", keys / "set", key, alg=algorithm_of(key), kid=kind)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -31,6 +31,19 @@ def refusal_of_wish(text: str) -> str:
     return caught.value.text
 
 
+def test_a_token_comes_in_a_header_that_no_proxy_claims() -> None:
+    def asked(*headers: tuple[str, str], text: str = "") -> Query:
+        return read_query(Request("GET", "/handshake", text, headers, "1.1", Peer("192.0.2.1")))
+
+    basic = ("authorization", "Basic dXNlcjpwYXNz")  # meant for the proxy
+    assert asked(("chatroom-token", "T"), basic).token == "T"
+    assert asked(("chatroom-token", "T"), ("authorization", "Bearer T"), text="token=T").token == "T"
+    assert asked(("chatroom-token", "")).token is None
+    assert asked(("chatroom-token", "two words")).token is None
+    with pytest.raises(Refusal, match="Contradictory"):
+        asked(("chatroom-token", "T"), text="token=U")
+
+
 @pytest.mark.parametrize("text", ["", "&", "=", "token", "token=", "username=&room=&since=&epoch=", "?"])
 def test_what_is_empty_counts_as_left_out(text: str) -> None:
     asked = query(text)

@@ -13,6 +13,7 @@ import pytest
 import trio
 import trio.testing
 
+from chatroom.adapters.arrivals import make_arrivals
 from chatroom.adapters.engine import Engine
 from chatroom.adapters.memory import MemoryEngine
 from chatroom.listeners import load_tls
@@ -20,7 +21,7 @@ from chatroom.pure.forwarded import UNIX, Proxies
 from chatroom.pure.handshake import Upgrade
 from chatroom.pure.rights import Rights
 from chatroom.pure.tallies import Tallies
-from chatroom.pure.tokens import Identity, TokenTable, Verifier
+from chatroom.pure.tokens import Identity, TokenTable, Verifier, Verifiers
 from chatroom.reception import UNIX_PEER, Reception, peer_of
 from chatroom.site import Admission, ChatSite, Enquiry, Entrance
 from chatroom.values.codes import CloseCode
@@ -101,6 +102,7 @@ class Desk:
             metrics=metrics,
             troubles=lambda: (),
             clock=trio.current_time,
+            watch=lambda _: None,
         )
         self.hall = hall
         self.reception = Reception(
@@ -111,8 +113,11 @@ class Desk:
             limits=LIMITS,
             tls=load_tls(PEM, PEM) if tls else None,
             proxies=Proxies(frozenset({UNIX})),
+            run="run",
             wall_clock=lambda: self.time_of_day,
+            arrivals=(arrivals := make_arrivals()),
         )
+        nursery.start_soon(arrivals.run)
         self._secure = tls
         self._nursery = nursery
         self.served = 0
@@ -187,7 +192,14 @@ async def test_a_client_is_let_in_talks_and_leaves(caplog: pytest.LogCaptureFixt
         assert client.frames[-1] == Frame(CLOSE, b"\x03\xe8")
         assert (desk.places, len(desk.reception.keepalive), desk.reception.drops) == (0, 0, {})
     (left,) = [record.fields for record in caplog.records if record.getMessage() == "LEAVE"]
-    assert left == {"conn": 1, "username": "alice", "peer": "unix", "code": None, "drop": None}
+    assert left == {
+        "conn": "run-1",
+        "username": "alice",
+        "peer": "unix",
+        "room": "general",
+        "code": None,
+        "drop": None,
+    }
 
 
 async def test_a_connection_that_we_end_is_counted_by_its_reason(caplog: pytest.LogCaptureFixture) -> None:
@@ -227,7 +239,7 @@ async def test_an_exception_in_the_site_ends_that_connection_only(caplog: pytest
 class FaultyEngine(MemoryEngine):
     """Fails for one user's history, in a way that no port allows."""
 
-    async def history(self, room: str, **how: object) -> object:  # type: ignore[override]
+    async def history(self, room: str, epoch: str, **how: object) -> object:  # type: ignore[override]
         raise Fault
 
 
@@ -335,12 +347,11 @@ async def test_a_tls_handshake_that_is_cancelled_leaves_no_socket_open() -> None
 # Rights that end
 
 
-class Issuer:
+class Issuer(Verifiers):
     """Its tokens are `token-alice`, and end at a time of day; none, if there is none."""
 
-    unbound = 0
-
     def __init__(self, expires: int | None) -> None:
+        super().__init__([])
         self.identity = Identity("alice", Rights.everything(), "static", "key", expires)
 
     def verify(self, token: str | None) -> Identity | None:
@@ -397,14 +408,15 @@ async def test_a_review_judges_all_and_counts_those_who_end_by_it() -> None:
             await client.upgrade("alice")
         judged: list[Identity] = []
 
-        def judge(identity: Identity) -> Identity | None:
-            judged.append(identity)
-            return identity if len(judged) == 1 else None
+        class Judge(Verifiers):
+            def review(self, identity: Identity) -> Identity | None:
+                judged.append(identity)
+                return identity if len(judged) == 1 else None
 
-        assert desk.reception.review(judge) == 2
+        assert desk.reception.review(Judge([])) == 2
         assert len(judged) == 3
-        assert desk.reception.review(judge) == 1
-        assert desk.reception.review(judge) == 0
+        assert desk.reception.review(Judge([])) == 1
+        assert desk.reception.review(Judge([])) == 0
         for client in clients:
             await client.read_until(lambda _, client=client: client.frames[-1].opcode == CLOSE)
             assert client.frames[-1] == Frame(CLOSE, b"\x11\x97the token is no longer valid")

@@ -15,7 +15,7 @@ import trio.testing
 from chatroom import reload
 from chatroom.adapters.keyfeed import KeyFeed
 from chatroom.listeners import load_tls
-from chatroom.pure.tokens import Identity, TokenTable, Verifiers
+from chatroom.pure.tokens import TokenTable, Verifier, Verifiers
 from chatroom.pure.webtokens import Key
 from chatroom.reload import Reload
 from chatroom.settings import Settings, read_settings
@@ -36,10 +36,10 @@ class Doors:
         self.ended = False
         self.reviewed = trio.Event()
 
-    def review(self, judge: Callable[[Identity], Identity | None]) -> int:
+    def review(self, verifier: Verifier) -> int:
         identity = TokenTable.parse(OLD, "old").verify("old-secret")
         assert identity is not None
-        self.ended = judge(identity) is None
+        self.ended = verifier.review(identity) is None
         self.reviewed.set()
         return int(self.ended)
 
@@ -62,7 +62,7 @@ class Desk:
         self.reload = Reload(settings, self.verifiers, self.doors, self.feed)
         self.before = self.doors.tls
 
-    async def _fetch(self, _: str | None) -> tuple[Key, ...]:
+    async def _fetch(self) -> tuple[Key, ...]:
         found = self.fetched.pop(0)
         if isinstance(found, StartError):
             raise found

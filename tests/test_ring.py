@@ -1,12 +1,32 @@
 """Rings share one budget, forget from the old end, and share the joins that many readers ask for."""
 
+import gc
+import tracemalloc
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatroom.pure.ring import MAX_FRAMES, SLICES, Ring, RingBudget, Slice, join
+from chatroom.pure.ring import (
+    END_COST,
+    FRAME_COST,
+    MAX_FRAMES,
+    SLICE_COST,
+    SLICES,
+    Ring,
+    RingBudget,
+    Slice,
+    join,
+)
 
 PLENTY = 1 << 30
+FRAME = 3 + FRAME_COST
+"""What a frame of three bytes takes in a ring."""
+
+
+def sliced(frames: int, size: int = 3) -> int:
+    """What a slice of so many frames takes."""
+    return frames * (size + END_COST) + SLICE_COST
 
 
 def filled(count: int, *, last_id: int = 0, budget: RingBudget | None = None, size: int = 3) -> Ring:
@@ -58,13 +78,13 @@ def test_readers_at_the_same_place_share_one_join() -> None:
 
 
 def test_slices_are_kept_within_their_share_of_the_budget_the_newest_longest() -> None:
-    budget = RingBudget(30 * SLICES)
+    budget = RingBudget((sliced(8) + sliced(2)) * SLICES)
     ring = filled(9, budget=budget)
     first = ring.slice(0, 8, 100)
     second = ring.slice(7, 9, 100)
-    assert budget.sliced == 30
+    assert budget.sliced == sliced(8) + sliced(2)
     third = ring.slice(8, 9, 100)
-    assert budget.sliced == 9
+    assert budget.sliced == sliced(2) + sliced(1)
     assert ring.slice(7, 9, 100) is second
     assert ring.slice(8, 9, 100) is third
     assert ring.slice(0, 8, 100) == first
@@ -72,7 +92,7 @@ def test_slices_are_kept_within_their_share_of_the_budget_the_newest_longest() -
 
 
 def test_a_slice_beyond_the_share_is_not_kept() -> None:
-    budget = RingBudget(6 * SLICES)
+    budget = RingBudget((sliced(3) - 1) * SLICES)
     ring = filled(3, budget=budget)
     assert ring.slice(0, 3, 100) == ring.slice(0, 3, 100)
     assert ring.slice(0, 3, 100) is not ring.slice(0, 3, 100)
@@ -82,9 +102,74 @@ def test_a_slice_beyond_the_share_is_not_kept() -> None:
 def test_what_was_read_from_the_log_is_shared_as_well() -> None:
     ring = Ring(RingBudget(PLENTY), 9)
     assert ring.slice(2, 5, 100) is None
-    piece = ring.remember([frame(3), frame(4), frame(5)], 2, 5, 100)
+    piece = ring.remember_read([frame(3), frame(4), frame(5)], 2)
     assert ring.slice(2, 5, 100) is piece
     assert piece == Slice(b"003004005", (3, 6, 9), 5)
+
+
+def test_what_was_read_from_the_log_serves_every_place_within_it() -> None:
+    ring = Ring(RingBudget(PLENTY), 99)
+    ring.remember_read([frame(number) for number in range(11, 21)], 10)
+    ring.remember_read([frame(number) for number in range(41, 43)], 40)
+    assert ring.slice(9, 99, 100) is None
+    for after in range(10, 20):
+        for upto in (after + 1, 20, 99):
+            expected = [frame(number) for number in range(after + 1, min(upto, 20) + 1)]
+            assert ring.slice(after, upto, 1) == join(expected, after)
+    assert ring.slice(20, 99, 100) is None
+    assert ring.slice(39, 99, 100) is None
+    assert ring.slice(41, 99, 100) == join([frame(42)], 41)
+
+
+def test_what_was_read_goes_with_the_oldest() -> None:
+    budget = RingBudget(3 * sliced(2) * SLICES)
+    rings = [Ring(budget, 99), Ring(budget, 99)]
+    for number in range(0, 20, 2):
+        for ring in rings:
+            ring.remember_read([frame(number + 1), frame(number + 2)], number)
+            assert budget.sliced <= 3 * sliced(2)
+    kept = [[after for after in range(20) if ring.slice(after, 99, 100)] for ring in rings]
+    assert kept == [[18, 19], [16, 17, 18, 19]]
+
+
+def test_what_was_read_and_is_too_large_is_given_and_not_kept() -> None:
+    budget = RingBudget(sliced(2) * SLICES)
+    ring = Ring(budget, 9)
+    assert ring.remember_read([frame(1), frame(2), frame(3)], 0).last_id == 3
+    assert (ring.slice(0, 9, 100), budget.sliced) == (None, 0)
+
+
+@pytest.mark.parametrize(
+    ("size", "count"), [(20, 1), (100, 1), (100, 30), (100, 600), (4100, 15), (20, 3000)]
+)
+def test_what_is_counted_of_slices_is_what_they_hold(size: int, count: int) -> None:
+    budget = RingBudget(PLENTY)
+    ring = Ring(budget, 10**6)
+    frames = [bytes(size)] * count
+    gc.collect()
+    tracemalloc.start()
+    try:
+        for number in range(100):
+            ring.remember_read(frames, 1000 + number * count)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert 0.6 * budget.sliced < held < budget.sliced
+
+
+@pytest.mark.parametrize("size", [60, 100, 4100])
+def test_what_is_counted_of_frames_is_what_they_hold(size: int) -> None:
+    budget = RingBudget(PLENTY)
+    rings = [Ring(budget, 0) for _ in range(10)]
+    tracemalloc.start()
+    try:
+        for number in range(500):
+            for ring in rings:
+                ring.append(bytes(size + number % 2))
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert 0.85 * budget.used < held < budget.used
 
 
 def test_a_ring_holds_so_many_frames_and_no_more() -> None:
@@ -98,15 +183,15 @@ def test_a_ring_holds_so_many_frames_and_no_more() -> None:
 def test_what_is_forgotten_is_given_back_to_the_budget() -> None:
     budget = RingBudget(PLENTY)
     ring = filled(10, budget=budget)
-    assert budget.used == 30
+    assert budget.used == 10 * FRAME
     assert ring.forget_oldest()
-    assert budget.used == 27
+    assert budget.used == 9 * FRAME
     ring.clear()
     assert (budget.used, len(ring), ring.first_id) == (0, 0, 11)
 
 
 def test_past_the_budget_the_ring_written_longest_ago_forgets_first() -> None:
-    budget = RingBudget(30)
+    budget = RingBudget(10 * FRAME)
     old, new = filled(5, budget=budget), filled(5, budget=budget)
     new.append(frame(6))
     assert (len(old), len(new)) == (4, 6)
@@ -115,11 +200,11 @@ def test_past_the_budget_the_ring_written_longest_ago_forgets_first() -> None:
     for number in range(7, 20):
         old.append(frame(number))
     assert (len(old), len(new)) == (10, 0)
-    assert budget.used == 30
+    assert budget.used == 10 * FRAME
 
 
 def test_a_ring_that_was_emptied_by_others_can_be_written_again() -> None:
-    budget = RingBudget(9)
+    budget = RingBudget(3 * FRAME)
     old, new = filled(3, budget=budget), filled(3, budget=budget)
     assert (len(old), len(new)) == (0, 3)
     old.append(frame(4))
@@ -127,7 +212,7 @@ def test_a_ring_that_was_emptied_by_others_can_be_written_again() -> None:
     assert old.slice(3, 4, 100) == Slice(b"004", (3,), 4)
 
 
-@pytest.mark.parametrize("total", [0, 2])
+@pytest.mark.parametrize("total", [0, FRAME - 1])
 def test_a_frame_beyond_the_whole_budget_is_forgotten_at_once(total: int) -> None:
     budget = RingBudget(total)
     ring = filled(3, budget=budget)
@@ -136,18 +221,18 @@ def test_a_frame_beyond_the_whole_budget_is_forgotten_at_once(total: int) -> Non
 
 
 def test_a_closed_ring_holds_nothing_and_is_asked_for_nothing() -> None:
-    budget = RingBudget(30)
+    budget = RingBudget(10 * FRAME)
     gone, kept = filled(5, budget=budget), filled(5, budget=budget)
     budget.close(gone)
-    assert budget.used == 15
+    assert budget.used == 5 * FRAME
     for number in range(6, 11):
         kept.append(frame(number))
-    assert (len(kept), budget.used) == (10, 30)
+    assert (len(kept), budget.used) == (10, 10 * FRAME)
     budget.close(Ring(budget, 0))  # one that was never written
 
 
 @given(
-    st.integers(0, 60),
+    st.integers(0, 20 * FRAME),
     st.lists(
         st.tuples(st.integers(0, 2), st.sampled_from("aaaaaafcs"), st.integers(0, 12), st.integers(0, 12)),
         max_size=80,
@@ -176,7 +261,7 @@ def test_whatever_is_done_a_slice_is_what_was_appended(
 
 
 def held(ring: Ring, told: list[bytes]) -> int:
-    return sum(map(len, told[len(told) - len(ring) :])) if len(ring) else 0
+    return sum(len(each) + FRAME_COST for each in told[len(told) - len(ring) :]) if len(ring) else 0
 
 
 def check_slice(ring: Ring, told: list[bytes], after: int, most: int) -> None:
@@ -192,14 +277,3 @@ def check_slice(ring: Ring, told: list[bytes], after: int, most: int) -> None:
     assert count >= min(1, missing)
     assert count <= 1 or len(found.data) <= most
     assert count == missing or len(found.data) + len(expected[count]) > most
-
-
-def test_a_slice_that_two_readers_fetched_at_once_is_counted_once() -> None:
-    """Both found the ring too short and waited for the log; the second one finds the first one's."""
-    budget = RingBudget(100 * SLICES)
-    ring = Ring(budget, 9)
-    fetched = [frame(number) for number in range(1, 10)]
-    pieces = [ring.remember(fetched, 0, 9, 1000) for _ in range(50)]
-    assert all(piece is pieces[0] for piece in pieces)
-    assert budget.sliced == 27
-    assert ring.slice(0, 9, 1000) is pieces[0]

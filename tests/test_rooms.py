@@ -1,27 +1,22 @@
-"""What commands do to rooms when their member is on its way out, and what a stay keeps for a slow reader."""
+"""What commands do to rooms when their member is on its way out, and what is queued for a slow reader."""
+
+import tracemalloc
 
 import pytest
 import trio
 
 from chatroom.pure.ring import RingBudget
+from chatroom.tasks.entries import MAX_OTHERS, Say
 from chatroom.tasks.room import Room
-from chatroom.tasks.stay import MAX_WITHHELD, Item, Stay
+from chatroom.tasks.subscription import MAX_QUEUED, RoomEvent, Subscription
 from chatroom.values.messages import Head
-from tests.support.hall import Guest, Hall, open_hall
+from tests.support.hall import Guest, Hall, NoOpening, arrive, broadcast_of, open_hall
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 
 
-async def arrive(hall: Hall, *names: str) -> list[Guest]:
-    guests = [hall.guest(name) for name in names]
-    for guest in guests:
-        await guest.enter("r")
-        await hall.settle()
-    return guests
-
-
-async def test_a_departure_that_overtakes_a_message_waits_for_it() -> None:
-    """As happens in the middle of a fan-out: commands wait in the inbox, departures are looked at first."""
+async def test_a_departure_comes_after_what_was_posted_before_it() -> None:
+    """In the middle of a fan-out, too, though it doesn't come through the inbox."""
     async with open_hall(give_way=1) as hall, trio.open_nursery() as nursery:
         alice, bob, carol = await arrive(hall, "alice", "bob", "carol")
         started: list[str] = []
@@ -44,6 +39,15 @@ async def test_a_departure_that_overtakes_a_message_waits_for_it() -> None:
         assert hall.rooms.get("r").roster.names == ("bob", "carol")
 
 
+async def test_an_entry_or_an_outcome_without_a_case_is_a_fault() -> None:
+    async with open_hall() as hall:
+        (alice,) = await arrive(hall, "alice")
+        with pytest.raises(AssertionError):
+            hall.rooms.apply(object())  # type: ignore[arg-type]
+        with pytest.raises(AssertionError):
+            hall.rooms.settle(Say(alice.member, "hi", None), object())  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("settled", [True, False])
 async def test_commands_of_one_who_has_gone_tell_nobody_anything(settled: bool) -> None:
     async with open_hall() as hall:
@@ -62,55 +66,131 @@ async def test_who_asks_and_leaves_in_one_batch_is_not_answered() -> None:
     async with open_hall() as hall:
         alice, bob = await arrive(hall, "alice", "bob")
         await alice.ask_members("m")
-        alice.leave()
         await bob.ask_members("n")
+        alice.leave()
         await hall.settle()
         assert not alice.named("members")
-        assert bob.named("members")[0]["data"]["members"] == ["bob"]
+        assert [each["event"] for each in bob.events[-2:]] == ["members", "left"]
+        assert bob.named("members")[0]["data"]["members"] == ["alice", "bob"]
 
 
-def stay_of(hall: Hall) -> Stay:
+def subscription_of(hall: Hall) -> Subscription:
     room = Room("r", Head("e", 0), RingBudget(1000))
-    return Stay(Guest(hall, "alice").member, room, 0, b"")
+    subscription = Subscription(Guest(hall, "alice").member, room, NoOpening())
+    subscription.opening = None
+    return subscription
 
 
-def item(number: int, *, presence: bool = False, reply: bool = False, skip: str | None = None) -> Item:
-    return Item(b"%d" % number, 0, presence=presence, reply=reply, skip=skip)
+def event(number: int, *, after: int = 0, presence: bool = False, skip: str | None = None) -> RoomEvent:
+    return RoomEvent(b"%d" % number, after, presence=presence, skip=skip)
 
 
 async def test_of_ephemera_a_few_are_kept_and_of_dropped_ones_only_presence_counts() -> None:
     async with open_hall() as hall:
-        stay = stay_of(hall)
-        stay.lag([item(number) for number in range(MAX_WITHHELD + 10)], 0)
-        assert not stay.missed
-        stay.lag([item(999, presence=True)], 0)
-        assert stay.missed
-        stay.lag([item(1000, reply=True)], 0)  # an answer is never dropped
+        subscription = subscription_of(hall)
+        subscription.lag(broadcast_of(*[event(number) for number in range(MAX_QUEUED + 10)]))
+        assert not subscription.presence_dropped
+        subscription.lag(broadcast_of(event(999, presence=True)))
+        assert subscription.presence_dropped
+        subscription.answer_behind((b"1000",), 0)  # an answer is never dropped
         kept = []
-        while stay.next_withheld is not None:
-            kept.append(stay.take_withheld().frame)
-        assert kept == [b"%d" % number for number in range(MAX_WITHHELD)] + [b"1000"]
+        while subscription.next_queued is not None:
+            taken = subscription.take_queued()
+            kept.append(b"".join(taken.reply) or taken.frame)
+        assert kept == [b"%d" % number for number in range(MAX_QUEUED)] + [b"1000"]
 
 
 async def test_after_presence_was_dropped_nothing_else_is_kept_that_the_list_would_contradict() -> None:
     async with open_hall() as hall:
-        stay = stay_of(hall)
-        stay.missed = True
-        stay.lag([item(1, presence=True), item(2)], 0)
-        assert stay.next_withheld is None
+        subscription = subscription_of(hall)
+        subscription.presence_dropped = True
+        subscription.lag(broadcast_of(event(1, presence=True), event(2)))
+        assert subscription.next_queued is None
 
 
 async def test_what_is_not_for_the_member_is_not_kept_for_it() -> None:
     async with open_hall() as hall:
-        stay = stay_of(hall)
-        stay.lag([item(1, skip="alice"), item(2, skip="bob"), Item(b"3", 1, stored=True)], 0)
-        assert stay.take_withheld().frame == b"2"
-        assert stay.next_withheld is None
+        subscription = subscription_of(hall)
+        subscription.lag(broadcast_of(event(1, skip="alice"), event(2, skip="bob"), b"3"))
+        assert subscription.take_queued().frame == b"2"
+        assert subscription.next_queued is None
 
 
 async def test_what_was_taken_moves_the_cursor_and_nothing_else() -> None:
     async with open_hall() as hall:
-        stay = stay_of(hall)
-        stay.lag([Item(b"1", 1, stored=True), item(2), Item(b"3", 2, stored=True), item(4, presence=True)], 2)
-        assert (stay.cursor, stay.live) == (1, False)
-        assert stay.take_withheld().frame == b"4"
+        subscription = subscription_of(hall)
+        subscription.lag(broadcast_of(b"1", event(2, after=1), b"3", event(4, after=2)), 2)
+        assert (subscription.cursor, subscription.live) == (1, False)
+        assert subscription.take_queued().frame == b"4"
+
+
+async def test_an_answer_whose_place_is_ahead_lets_pass_what_comes_late_and_belongs_before() -> None:
+    async with open_hall() as hall:
+        subscription = subscription_of(hall)
+        subscription.lag(broadcast_of(event(1, after=1)))
+        subscription.answer_behind((b"answer",), 4)
+        subscription.lag(broadcast_of(event(2, after=2), event(4, after=4), event(5, after=5)))
+        kept = []
+        while subscription.next_queued is not None:
+            taken = subscription.take_queued()
+            kept.append(b"".join(taken.reply) or taken.frame)
+        assert kept == [b"1", b"2", b"4", b"answer", b"5"]
+
+
+async def test_very_many_who_come_at_once_and_do_not_read_share_one_list() -> None:
+    async with open_hall() as hall:
+        await arrive(hall, "first")
+        room = hall.rooms.get("r")
+        for number in range(2000):
+            room.roster.enter(f"a-name-of-some-length-{number:06}")
+        guests = [hall.guest(f"guest{number:03}", room=0) for number in range(90)]
+        tracemalloc.start()
+        try:
+            for guest in guests:
+                await guest.enter("r")
+            await hall.settle()
+            held, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        size = len(room.roster.as_json())
+        assert held < 20 * size, "90 times as much, if each had its own"
+        for guest in guests:
+            guest.transport.give_room(1 << 30)
+        await hall.settle()
+        names = set(room.roster.names)
+        for guest in guests:
+            assert {*guest.events[0]["data"]["members"], guest.username} == names
+            assert guest.member.current.live
+
+
+class Arrivals(trio.abc.Instrument):
+    """Notes how many have come into a room in one step of a task."""
+
+    def __init__(self, hall: Hall) -> None:
+        self.hall = hall
+        self.known = 0
+        self.most = 0
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        room = self.hall.rooms.get("r")
+        here = len(room.subscriptions) if room is not None else 0
+        self.most = max(self.most, abs(here - self.known))
+        self.known = here
+
+
+async def test_of_very_many_who_come_and_go_at_once_a_few_do_so_in_one_step() -> None:
+    """All of them wait for their room to be opened; and then all are reset at once."""
+    async with open_hall() as hall, trio.open_nursery() as nursery:
+        guests = [hall.guest(f"guest{number:03}") for number in range(400)]
+        steps = Arrivals(hall)
+        trio.lowlevel.add_instrument(steps)
+        for guest in guests:
+            nursery.start_soon(guest.enter, "r")
+        await hall.settle()
+        assert steps.known == 400
+        for guest in guests:
+            guest.leave()
+        await hall.settle()
+        assert steps.known == 0
+        trio.lowlevel.remove_instrument(steps)
+        assert steps.most <= MAX_OTHERS

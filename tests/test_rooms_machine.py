@@ -8,6 +8,7 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from chatroom.tasks.fanout import FEW
 from tests.support.hall import Guest, Hall, open_hall
 
 NAMES = ("ann", "bob", "cid")
@@ -15,7 +16,7 @@ ROOMS = ("a", "b")
 
 operations = st.one_of(
     st.tuples(st.just("join"), st.sampled_from(NAMES), st.sampled_from(ROOMS), st.integers(0, 400)),
-    st.tuples(st.just("join_direct"), st.sampled_from(NAMES), st.sampled_from(ROOMS), st.booleans()),
+    st.tuples(st.just("join_tls"), st.sampled_from(NAMES), st.sampled_from(ROOMS), st.integers(0, 400)),
     st.tuples(st.just("resume"), st.sampled_from(NAMES), st.sampled_from(ROOMS), st.integers(0, 12)),
     st.tuples(st.just("say"), st.integers(0, 9), st.integers(1, 5)),
     st.tuples(st.just("type"), st.integers(0, 9)),
@@ -41,7 +42,7 @@ class World:
 
     def is_ready(self, guest: Guest) -> bool:
         # As the reader does: no further command until the opening frame is on its way.
-        return len(guest.member.stays) == 1 and guest.member.stays[0].opening is None
+        return len(guest.member.subscriptions) == 1 and guest.member.subscriptions[0].opening is None
 
 
 async def perform(world: World, operation: tuple[Any, ...]) -> None:
@@ -51,8 +52,8 @@ async def perform(world: World, operation: tuple[Any, ...]) -> None:
             guest = hall.guest(name, size)
             world.guests.append(guest)
             await guest.enter(room)
-        case ("join_direct", name, room, direct):
-            guest = hall.guest(name, direct=direct)
+        case ("join_tls", name, room, size):
+            guest = hall.guest(name, size, tls=True)
             world.guests.append(guest)
             await guest.enter(room)
         case ("resume", name, room, since):
@@ -83,7 +84,7 @@ async def perform(world: World, operation: tuple[Any, ...]) -> None:
 
 
 def check_guest(guest: Guest, heads: dict[str, int], rosters: dict[str, list[str]]) -> None:
-    """What came is the programme of its stays: each without a gap, and the last one up to the head."""
+    """What came is its subscriptions in order: each without a gap, and the last one up to the head."""
     room, last, seen, replay = "", 0, set[str](), 0
     for event in guest.events:
         match event["event"]:
@@ -115,11 +116,11 @@ def check_guest(guest: Guest, heads: dict[str, int], rosters: dict[str, list[str
     assert replay == 0
     assert last == heads[room]
     assert sorted(seen) == rosters[room]
-    assert guest.member.stays[0].live or not guest.transport.direct
+    assert guest.member.subscriptions[0].live
 
 
-async def run(script: list[tuple[Any, ...]], ring_bytes: int, give_way: int) -> None:
-    async with open_hall(ring_bytes=ring_bytes, give_way=give_way, history=5) as hall:
+async def run(script: list[tuple[Any, ...]], ring_bytes: int, give_way: int, few: int) -> None:
+    async with open_hall(ring_bytes=ring_bytes, give_way=give_way, few=few, history=5) as hall:
         world = World(hall)
         for operation in script:
             await perform(world, operation)
@@ -139,8 +140,13 @@ async def run(script: list[tuple[Any, ...]], ring_bytes: int, give_way: int) -> 
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(operations, max_size=40), st.sampled_from([0, 300, 1 << 20]), st.sampled_from([1, 2, 256]))
+@given(
+    st.lists(operations, max_size=40),
+    st.sampled_from([0, 300, 1 << 20]),
+    st.sampled_from([1, 2, 256]),
+    st.sampled_from([0, FEW]),
+)
 def test_whatever_happens_every_guest_gets_what_it_is_owed(
-    script: list[tuple[Any, ...]], ring_bytes: int, give_way: int
+    script: list[tuple[Any, ...]], ring_bytes: int, give_way: int, few: int
 ) -> None:
-    trio.run(run, script, ring_bytes, give_way, clock=trio.testing.MockClock(autojump_threshold=0))
+    trio.run(run, script, ring_bytes, give_way, few, clock=trio.testing.MockClock(autojump_threshold=0))

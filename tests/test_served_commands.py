@@ -9,6 +9,7 @@ import pytest
 from tests.support.client import Chat
 from tests.support.scene import Scene, Served, served
 
+TYPING_GAP = 2.5
 TYPING_SECONDS = 3.0
 
 
@@ -39,18 +40,18 @@ def test_typing_byte_by_byte(scene: Scene) -> None:
     assert scene.join("carol").settle() == [], "typing was stored"
 
 
-def test_typing_again_is_dropped_for_three_seconds(scene: Scene) -> None:
+def test_typing_again_is_dropped_for_two_and_a_half_seconds(scene: Scene) -> None:
     alice, bob = scene.pair()
     begun = time.monotonic()
     assert alice.ask("typing", active=True)["event"] == "ack"
     assert alice.ask("typing", active=True) == {"event": "ack", "data": {}, "cid": "ask-2"}
     passed = 1
-    while time.monotonic() < begun + TYPING_SECONDS + 0.5:
+    while time.monotonic() < begun + TYPING_GAP + 0.5:
         alice.ask("typing", active=True)
         time.sleep(0.05)
     took = time.monotonic() - begun
     frames = bob.settle()
-    assert passed < len(frames) <= 1 + took // TYPING_SECONDS
+    assert passed < len(frames) <= 1 + took // TYPING_GAP
 
 
 def test_a_false_between_lets_the_next_true_pass_but_four_in_three_seconds_are_all(scene: Scene) -> None:
@@ -76,6 +77,16 @@ def test_typing_needs_to_say_which(scene: Scene) -> None:
 
 
 # history
+
+
+def test_history_has_what_was_said_just_before_it_and_comes_behind_that(scene: Scene) -> None:
+    alice = scene.join("alice")
+    for number in range(60):
+        alice.say(f"number {number}")
+        alice.send("history", limit=1)
+        assert alice.expect("message")["data"]["text"] == f"number {number}"
+        (newest,) = alice.expect("history")["data"]["messages"]
+        assert newest["text"] == f"number {number}"
 
 
 @pytest.fixture

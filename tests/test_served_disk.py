@@ -1,6 +1,7 @@
 """The built server and its disk: nothing is shown that isn't synced, whatever the disk does."""
 
 import json
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,8 +11,9 @@ import pytest
 
 from tests.support.client import Chat, target
 from tests.support.disk import Disk
-from tests.support.process import ServerProcess, StartFailed
+from tests.support.process import ServerProcess, StartFailed, clean_environment, python_command
 from tests.support.raw import get
+from tests.support.scene import await_true, snapshot
 
 MARKED = 200
 pytestmark = pytest.mark.usefixtures("pyz")
@@ -91,6 +93,8 @@ def test_a_sync_that_stalls_holds_up_echoes_and_nothing_else(disk: Disk, tmp_pat
                 bob.socket.ping().wait(5)
                 time.sleep(0.1)
             assert reasons(server) == ["a commit is waiting"]
+            told = snapshot(server)
+            assert (told["chatroom_ready"], told['chatroom_not_ready{reason="commit_waiting"}']) == (0, 1)
         assert alice.messages(1)[0]["cid"] == "c1"
         assert bob.messages(1)[0]["cid"] == "c1"
         wait_ready(server)
@@ -129,6 +133,9 @@ def test_a_sync_that_fails_shows_nothing_and_the_same_cid_is_stored_once(
             assert alice.expect("error")["code"] == "unavailable"
             (reason,) = reasons(server)
             assert reason.startswith("the disk fails (SQLITE_IOERR")
+            told = snapshot(server)
+            assert (told["chatroom_ready"], told['chatroom_not_ready{reason="store"}']) == (0, 1)
+            assert told["chatroom_unavailable_total"] == 2
         wait_ready(server)
         alice.say("two", "c2")
         assert alice.expect("message", text="two")["id"] == 2
@@ -137,6 +144,40 @@ def test_a_sync_that_fails_shows_nothing_and_the_same_cid_is_stored_once(
         assert [item["text"] for item in page["messages"]] == ["one", "two"]
         alice.close()
         bob.close()
+        assert server.stop() == 0
+
+
+def test_a_trim_that_was_done_and_reported_failed_lets_people_in_all_the_same(
+    disk: Disk, tmp_path: Path
+) -> None:
+    with served(disk, tmp_path) as server:
+        alice = enter(server, "alice")
+        for number in range(1, 6):
+            alice.say(str(number))
+        alice.messages(5)
+        alice.close()
+        assert server.stop() == 0
+    with served(disk, tmp_path, "--retain", "5") as server:
+        alice = enter(server, "alice")
+        alice.messages(5)
+        alice.say("first of this run")  # which writes the head of the write-ahead log
+        alice.messages(1)
+        await_true(lambda: alice.ask("history")["data"]["messages"][0]["id"] == 2, "it is trimmed")
+        with disk.failing(after=True, spare=1):
+            alice.say("the append succeeds, the trimming after it doesn't")
+            alice.messages(1)
+            await_true(lambda: "log_failed" in server.stderr, "trimming has failed")
+        wait_ready(server)
+        for name in ("bob", "carol"):
+            newcomer = enter(server, name)
+            assert newcomer.welcome["replay"] == 5
+            assert [frame["id"] for frame in newcomer.messages(5)] == [3, 4, 5, 6, 7]
+            newcomer.close()
+        resumed = enter(server, "dave", since=1, epoch=alice.welcome["epoch"])
+        assert (resumed.welcome["recovered"], resumed.welcome["replay"]) == (False, 5)
+        resumed.messages(5)
+        resumed.close()
+        alice.close()
         assert server.stop() == 0
 
 
@@ -162,6 +203,23 @@ def test_a_full_disk_shows_nothing_and_leaves_no_hole(disk: Disk, tmp_path: Path
         alice.close()
         assert server.stop() == 0
         assert "log_recovered" in server.stderr
+
+
+@pytest.mark.parametrize("umask", ["0000", "0022", "0077"])
+def test_the_files_are_the_server_s_alone_whatever_the_umask(tmp_path: Path, umask: str) -> None:
+    command = ["sh", "-c", f'umask {umask}; exec "$@"', "sh", *python_command()]
+    (tmp_path / "home").mkdir()
+    with ServerProcess(command=command, cwd=tmp_path / "home") as server:
+        alice = enter(server, "alice")
+        alice.say("hi")
+        alice.expect("message", text="hi")
+        backup = [*command, "backup", "copy.db"]
+        subprocess.run(backup, cwd=tmp_path / "home", env=clean_environment(), check=True)
+        modes = {each.name: each.stat().st_mode & 0o7777 for each in (tmp_path / "home").iterdir()}
+        names = ("chat.db", "chat.db-lock", "chat.db-shm", "chat.db-wal", "copy.db")
+        assert modes == dict.fromkeys(names, 0o600)
+        alice.close()
+        assert server.stop() == 0
 
 
 def test_a_second_server_is_refused_and_the_first_is_unharmed(tmp_path: Path) -> None:

@@ -224,7 +224,7 @@ def test_one_that_pauses_too_long_is_told_so(pyz: Path) -> None:
         assert (welcome["recovered"], welcome["replay"], welcome["last_id"]) == (False, 50, 1500)
 
 
-def test_members_follow_where_presence_was_withheld(scene: Scene) -> None:
+def test_members_follow_where_presence_was_dropped(scene: Scene) -> None:
     """After more comings than it can be told of when it wakes up, one list makes it up."""
     slow = scene.raw("slow", receive_buffer=4096)
     say_wide(scene.raw("speaker"), 390)
@@ -240,7 +240,7 @@ def test_members_follow_where_presence_was_withheld(scene: Scene) -> None:
     while (found := slow.read_text())["event"] != "members":
         told += keep(known, found)
     assert "cid" not in found
-    assert told < 600, "nothing was withheld, so nothing was to be made up for"
+    assert told < 600, "nothing was dropped, so nothing was to be made up for"
     known = set(found["data"]["members"])
     slow.send(command("members", "m1"))
     while (found := slow.read_text()).get("cid") != "m1":

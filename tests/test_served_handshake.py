@@ -8,7 +8,7 @@ from urllib.parse import quote
 import pytest
 
 from tests.support.raw import KEY, UPGRADE, ask, command, exchange, handshake, head, knock
-from tests.support.scene import Scene, Served, served
+from tests.support.scene import Scene, Served, await_true, served
 
 TOKENS = """
 [[token]]
@@ -214,5 +214,7 @@ def test_frames_behind_the_handshake_are_not_lost(scene: Scene, cut: int | None)
 
 
 def test_the_key_is_hashed_as_it_came(scene: Scene) -> None:
-    assert scene.visitor().upgrade("/?token=dev-token").headers["upgrade"].lower() == "websocket"
+    answer = scene.visitor().upgrade("/?token=dev-token&username=keyholder")
+    assert answer.headers["upgrade"].lower() == "websocket"
+    await_true(lambda: "keyholder" in scene.server.stderr, "it is logged")
     assert KEY not in scene.server.stderr

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.raw import KEY, UPGRADE, Raw, exchange, get, handshake, head
-from tests.support.scene import Scene, Served, served
+from tests.support.scene import Scene, Served, check_clean, served
 
 HOST = ("Host", "localhost")
 GOOD = "/?token=dev-token"
@@ -50,7 +50,7 @@ def scene(server: Served) -> Iterator[Scene]:
         (b"GET / HTTP/1.1 \r\nHost: localhost\r\n\r\n", 400),
         (b"GET /\x00 HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
         (b"GET /\xff HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
-        (b"GET http://localhost/ HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+        (b"GET http://u@localhost/ HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
         (b"GET localhost:80 HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
         (b"OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
         (b"GET /#x HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
@@ -61,11 +61,11 @@ def scene(server: Served) -> Iterator[Scene]:
         (H + b"Content-Length: 1\r\nContent-Length: 1\r\n\r\n", 400),
         (H + b"Content-Length: -1\r\n\r\n", 400),
         (H + b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
-        (b"GET /" + b"x" * 9000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", 414),
+        (b"GET /" + b"x" * 17_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", 414),
         (b"GET /" + b"x" * 100_000, 414),
         (b"x" * 20_000, 414),
-        (H + b"X: " + b"x" * 9000 + b"\r\n\r\n", 431),
-        (H + b"X: y\r\n" * 64 + b"\r\n", 431),
+        (H + b"X: " + b"x" * 33_000 + b"\r\n\r\n", 431),
+        (H + b"X: y\r\n" * 100 + b"\r\n", 431),
         (H + b"X: y\r\n" * 5000, 431),
     ],
 )  # fmt: skip
@@ -116,7 +116,7 @@ def upgrade_but(name: str, *values: str) -> bytes:
         (handshake(GOOD, ("Sec-WebSocket-Protocol", "\xff")), 400),
         (handshake(GOOD, ("Sec-WebSocket-Protocol", "a, a")), 400),
         (handshake(GOOD, ("Cookie", "\xff" * 1000)), 101),
-        (handshake(GOOD.replace("/", "http://localhost/", 1)), 400),
+        (handshake(GOOD.replace("/", "ws://localhost/", 1)), 400),
         (head(f"GET {GOOD} HTTP/1.0", *UPGRADE), 505),
     ],
 )  # fmt: skip
@@ -172,3 +172,54 @@ def test_strangers_bytes_end_only_themselves(scene: Scene) -> None:
         raw.send(request)
         raw.reset()
     assert get(scene.server.port, "/healthz").status == 200
+
+
+# What is large and still right
+
+COOKIES = ("Cookie", "; ".join(f"program-{number}={'c' * 200}" for number in range(60)))
+"""What browsers send along: cookies know no ports."""
+
+
+def test_a_token_of_8192_characters_fits_in_every_way_of_sending_it(pyz: Path, tmp_path: Path) -> None:
+    long = "t" * 8192
+    (tmp_path / "tokens.toml").write_text(f'[[token]]\ntoken = "{long}"\n')
+    bearer = ("Authorization", f"Bearer {long}")
+    offered = ("Sec-WebSocket-Protocol", f"chatroom.v1, bearer.{long}")
+    room = "room=" + "%C3%A9" * 64
+    with Served("--tokens", str(tmp_path / "tokens.toml"), "--log-format", "json") as server:
+        assert len(COOKIES[1]) > 12_000
+        for path, *headers in (
+            (f"/?{room}&token={long}", COOKIES),
+            (f"/?{room}", COOKIES, bearer),
+            (f"/?{room}", COOKIES, offered),
+            (f"/?{room}&token={long}", ("Cookie", "c" * 4000), bearer, offered),
+        ):
+            assert exchange(server.port, handshake(path, *headers)).status == 101
+            if offered not in headers:
+                answer = get(server.port, "/handshake" + path[1:], *headers)
+                assert answer.status == 200
+        check_clean(server, long)
+        assert server.stop() == 0
+
+
+def test_a_head_may_be_as_large_as_is_said(scene: Scene) -> None:
+    most = H + b"X: " + b"x" * (32 * 1024 - len(H) - 7) + b"\r\n\r\n"
+    assert len(most) == 32 * 1024
+    assert exchange(scene.server.port, most).status == 200
+    many = H + b"X: y\r\n" * 99 + b"\r\n"
+    assert exchange(scene.server.port, many).status == 200
+    line = b"GET /?" + b"x" * (16 * 1024 - 17) + b" HTTP/1.1\r\n"
+    assert len(line) == 16 * 1024
+    assert exchange(scene.server.port, line + b"Host: a\r\n\r\n").status == 200
+
+
+def test_who_sends_too_many_cookies_is_told_what_to_do(scene: Scene) -> None:
+    for request in (
+        handshake(GOOD, ("Cookie", "c" * 33_000)),
+        head("GET / HTTP/1.1", HOST, *[("Cookie", "c" * 300)] * 99, ("Cookie", "c" * 9000)),
+    ):
+        answer = exchange(scene.server.port, request)
+        assert answer.status == 431
+        assert "Cookies count" in answer.text
+        assert "delete them, or use another host name" in answer.text
+    assert "in a header" in get(scene.server.port, "/?" + "x" * 17_000).text

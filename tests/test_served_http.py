@@ -120,12 +120,29 @@ def test_other_paths(scene: Scene, path: str) -> None:
     assert exchange(scene.server.port, handshake(path + GOOD[1:])).status == 404
 
 
-@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "BREW", "get"])
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "TRACE", "BREW", "get"])
 @pytest.mark.parametrize("path", ["/", "/healthz"])
 def test_other_methods(scene: Scene, method: str, path: str) -> None:
     answer = exchange(scene.server.port, head(f"{method} {path} HTTP/1.1", HOST))
     assert answer.status == 405
     assert "GET" in answer.headers["allow"]
+
+
+@pytest.mark.parametrize("path", ["/", "/healthz", "/readyz", "/metrics"])
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_balancers_probe_by_options(scene: Scene, path: str, version: str) -> None:
+    answer = exchange(scene.server.port, head(f"OPTIONS {path} HTTP/{version}", HOST), bodiless=True)
+    assert (answer.status, answer.headers["allow"]) == (204, "GET, HEAD, OPTIONS")
+    assert "access-control-allow-origin" not in answer.headers
+
+
+def test_a_target_may_be_absolute(scene: Scene) -> None:
+    port = scene.server.port
+    assert exchange(port, head(f"GET http://localhost:{port}/healthz HTTP/1.1", HOST)).text == "ok\n"
+    assert exchange(port, head("GET http://elsewhere.example HTTP/1.1", HOST)).status == 200
+    assert exchange(port, head("GET http://localhost/nowhere HTTP/1.1", HOST)).status == 404
+    assert exchange(port, handshake(f"http://localhost:{port}{GOOD}")).status == 101
+    assert exchange(port, handshake(f"http://localhost:{port}/?token=wrong")).status == 401
 
 
 def test_a_handshake_is_a_get(scene: Scene) -> None:

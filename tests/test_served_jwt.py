@@ -15,12 +15,14 @@ from urllib.parse import urlencode
 
 import pytest
 
+from tests.support.client import Chat, target
 from tests.support.issuer import TRUST, Issuer
 from tests.support.process import ROOT, ServerProcess, clean_environment, python_command
 from tests.support.raw import Answer, ask, get, knock
-from tests.support.scene import Scene, Served, await_true, check_stderr, refused_start, served
+from tests.support.scene import Scene, Served, await_true, check_stderr, gauges, refused_start, served
 from tests.support.signing import (
     SECRET,
+    algorithm_of,
     as_json,
     b64,
     claims,
@@ -168,11 +170,33 @@ def test_web_tokens_stand_beside_static_ones_and_end_the_development_tokens(
             401,
             401,
         ]
-        assert '"event": "unbound_tokens", "count": 2' in server.stderr
         assert server.stop() == 0
+        assert '"event": "unbound_tokens", "count": 2' in server.stderr
     with ServerProcess(*options) as server:
         assert [status(server, shown) for shown in ("token-alice", token(now()))] == [401, 101]
+        assert server.stop() == 0
         assert "unbound_tokens" not in server.stderr
+
+
+def test_a_name_that_the_token_file_binds_is_for_no_web_token(pyz: Path, tmp_path: Path) -> None:
+    """An issuer's users may choose their names: the file says whose they are."""
+    file = tmp_path / "tokens"
+    file.write_text('[[token]]\ntoken = "own"\nusername = "bob"\n')
+    with ServerProcess("--tokens", str(file), *source("HS256", tmp_path)) as server:
+        answer = ask(server.port, "/?" + urlencode({"token": token(now(sub="bob"))}))
+        assert (answer.status, answer.text) == (403, "This username is reserved for other tokens")
+        bob = Chat(server.ws_url + target("den", "bob", "own"))
+        assert bob.ask("auth", token=token(now(sub="bob")))["code"] == "forbidden"
+        alice = Chat(server.ws_url + target("den", "alice", token(now())))
+        bob.expect("joined", username="alice")
+        file.write_text('[[token]]\ntoken = "own"\nusername = "alice"\n')
+        server.signal(signal.SIGHUP)
+        assert alice.closing() == (4503, "the username is reserved for other tokens now")
+        assert bob.closing() == (4503, "the token is bound to another username now")
+        assert status(server, token(now())) == 403
+        assert knock(server.port, "/?" + urlencode({"token": token(now(sub="bob"))})).status == 101
+        for chat in (alice, bob):
+            chat.close()
         assert server.stop() == 0
 
 
@@ -209,6 +233,21 @@ def test_what_the_command_makes_is_let_in(pyz: Path, tmp_path: Path) -> None:
         assert server.stop() == 0
 
 
+def test_the_longest_token_is_let_in_however_it_is_shown(pyz: Path, tmp_path: Path) -> None:
+    options = source("HS256", tmp_path)
+    longest = max(
+        (token(now(rooms={"general": "rw"}, x="x" * size)) for size in range(5900, 6100)),
+        key=lambda made: len(made) if len(made) <= 8192 else 0,
+    )
+    assert len(longest) > 8180
+    with ServerProcess(*options) as server:
+        assert knock(server.port, f"/?token={longest}").status == 101
+        assert knock(server.port, "/", ("Authorization", f"Bearer {longest}")).status == 101
+        shown = ("Sec-WebSocket-Protocol", f"chatroom.v1, bearer.{longest}")
+        assert knock(server.port, "/", shown).status == 101
+        assert server.stop() == 0
+
+
 def test_the_example_of_the_documentation_works(pyz: Path, tmp_path: Path) -> None:
     if shutil.which("openssl") is None:
         pytest.skip("there is no openssl here to make a secret with")
@@ -228,8 +267,11 @@ def test_the_example_of_the_documentation_works(pyz: Path, tmp_path: Path) -> No
 OLD, NEW = private_key("RSA"), private_key("RSA", 2)
 
 
-def headed(key: Any, kid: str) -> str:
-    return token(now(), key, {"alg": "RS256", "kid": kid})
+CURVE, EDWARDS = private_key("P-256"), private_key("Ed25519")
+
+
+def headed(key: Any, kid: str, algorithm: str | None = None) -> str:
+    return token(now(), key, {"alg": algorithm or algorithm_of(key), "kid": kid})
 
 
 def test_a_set_from_a_file(pyz: Path, tmp_path: Path) -> None:
@@ -241,6 +283,65 @@ def test_a_set_from_a_file(pyz: Path, tmp_path: Path) -> None:
         assert server.stop() == 0
 
 
+ISSUERS_SET = (
+    jwk(private_key("RSA", 3), "enc", use="enc"),
+    jwk(OLD, "old", use="sig", alg="RS256"),
+    jwk(CURVE, "curve", use="sig"),
+    {"kty": "oct", "k": b64(SECRET), "kid": "oct", "alg": "HS256"},
+    jwk(EDWARDS, "edwards", key_ops=["verify"]),
+    jwk(private_key("P-256", 2), "derive", key_ops=["deriveKey"]),
+)
+"""What an issuer publishes while it changes its algorithm."""
+
+
+def check_issuers_set(server: ServerProcess) -> None:
+    """Each key is good for its own algorithm, and nothing that a token says changes that."""
+    for key, kid in ((OLD, "old"), (CURVE, "curve"), (EDWARDS, "edwards")):
+        assert status(server, headed(key, kid)) == 101, kid
+    wrong = [
+        headed(OLD, "curve"),
+        headed(OLD, "curve", "ES256"),
+        headed(CURVE, "old"),
+        headed(CURVE, "old", "RS256"),
+        headed(CURVE, "edwards", "EdDSA"),
+        headed(private_key("RSA", 3), "enc"),
+        headed(private_key("P-256", 2), "derive"),
+        headed(SECRET, "oct"),
+        headed(public_pem(OLD), "old", "HS256"),
+        headed(as_json(jwk(CURVE, "curve")), "curve", "HS256"),
+        headed(OLD, "old", "none"),
+        token(now(), OLD),
+        token(now(), CURVE),
+    ]
+    for number, shown in enumerate(wrong):
+        assert status(server, shown) == 401, number
+
+
+def test_a_set_of_several_kinds_from_a_file_changes_at_a_hangup(pyz: Path, tmp_path: Path) -> None:
+    (tmp_path / "set").write_bytes(jwks(*ISSUERS_SET))
+    with ServerProcess("--jwt-jwks", str(tmp_path / "set")) as server:
+        check_issuers_set(server)
+        (tmp_path / "set").write_bytes(jwks(jwk(NEW, "new"), jwk(CURVE, "curve")))
+        server.signal(signal.SIGHUP)
+        await_true(lambda: '"event": "reloaded"' in server.stderr, "the set is read again")
+        assert status(server, headed(NEW, "new")) == status(server, headed(CURVE, "curve")) == 101
+        assert status(server, headed(OLD, "old")) == status(server, headed(EDWARDS, "edwards")) == 401
+        assert server.stop() == 0
+
+
+def test_a_set_of_several_kinds_from_an_address_changes_its_kind(pyz: Path) -> None:
+    """A reload brings keys of a kind that wasn't there before."""
+    with Issuer() as issuer:
+        issuer.body = jwks(jwk(OLD, "old"))
+        with ServerProcess("--jwt-jwks", issuer.url, env=clean_environment(TRUST)) as server:
+            assert status(server, headed(CURVE, "curve")) == 401
+            issuer.body = jwks(*ISSUERS_SET)
+            server.signal(signal.SIGHUP)
+            await_true(lambda: '"event": "reloaded"' in server.stderr, "the set is fetched again")
+            check_issuers_set(server)
+            assert server.stop() == 0
+
+
 def test_a_set_from_an_address_is_fetched_and_the_last_good_one_kept(pyz: Path) -> None:
     with Issuer() as issuer:
         issuer.body = jwks(jwk(OLD, "old"))
@@ -248,12 +349,13 @@ def test_a_set_from_an_address_is_fetched_and_the_last_good_one_kept(pyz: Path) 
             assert status(server, headed(OLD, "old")) == 101
             assert issuer.asked == ["/jwks.json?key=s3cret"]
             await_true(
-                lambda: '"event": "keys", "algorithm": "RS256", "count": 1' in server.stderr, "it is logged"
+                lambda: '"event": "keys", "algorithms": "RS256", "count": 1' in server.stderr, "it is logged"
             )
             issuer.status = 500
             assert status(server, headed(NEW, "new")) == 401
             assert status(server, headed(OLD, "old")) == 101
             assert get(server.port, "/readyz").status == 200
+            assert 0 <= gauges(server)["chatroom_keys_age_seconds"] < 60
             assert server.stop() == 0
             check_stderr(server.stderr, "s3cret", "eyJ")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.raw import CLOSE, PING, PONG, Raw, command, frame
+from tests.support.raw import BINARY, CLOSE, PING, PONG, Raw, close, command, frame
 from tests.support.scene import Scene, Served, await_empty, await_true, gauges, served, snapshot
 
 RATE, BURST = 5, 20
@@ -110,6 +110,24 @@ def test_a_username_is_paced_over_all_its_tabs_and_loses_nothing(scene: Scene) -
     assert sum(frame["event"] == "message" for frame in tabs[0].settle()) == 41
 
 
+def test_tabs_that_close_are_gone_at_once_though_their_pace_is_used_up(pyz: Path) -> None:
+    """At five a second what they have said would take a minute; so long they are neither open nor listed."""
+    with served() as server, Scene(server) as scene:
+        witness = scene.join("witness")
+        tabs = [scene.raw("closing") for _ in range(20)]
+        witness.expect("joined", username="closing")
+        begun = time.monotonic()
+        for tab in tabs:
+            tab.send(*[command("message", text="last words")] * 16)
+        for tab in tabs:
+            tab.send(close(1000))
+        for tab in tabs:
+            assert tab.read_closing()[0] == 1000
+            assert tab.read_end() == b""
+        while witness.receive()["event"] != "left":
+            assert time.monotonic() - begun < 15
+
+
 def test_other_commands_have_a_pace_of_their_own(scene: Scene) -> None:
     chat = scene.join("hasty")
     begun = time.monotonic()
@@ -120,7 +138,45 @@ def test_other_commands_have_a_pace_of_their_own(scene: Scene) -> None:
     assert 0.8 < time.monotonic() - begun < 6
 
 
-# A client that never reads
+def test_pages_of_long_texts_weigh_more_than_pings(scene: Scene) -> None:
+    for name in ("one", "two"):
+        writer = scene.join(name)
+        for number in range(20):
+            assert writer.ask("message", text=f"{number:x<4000}")["event"] == "message"
+    chat = scene.join("curious")
+    chat.settle()
+    begun = time.monotonic()
+    for _ in range(400):
+        chat.send("history", limit=200)
+    weight, pages = 1.0, 0
+    while weight < 600:  # 200 at once, and 200 a second
+        page = chat.receive_text()
+        weight += 1 + len(page) / (32 * 1024)
+        pages += 1
+    assert pages < 150
+    assert time.monotonic() - begun > 1.8
+
+
+# Clients that hardly ever read, or never
+
+
+def test_a_close_frame_behind_much_that_a_slow_reader_has_yet_to_read_is_not_taken_back(pyz: Path) -> None:
+    """The socket has taken megabytes before it; reading them takes longer than an answer is waited for."""
+    with served("--rate", "0", "--db", "none", "--send-timeout", "60s") as server, Scene(server) as scene:
+        speaker, slow = scene.join("speaker"), scene.raw("slow", receive_buffer=1 << 17)
+        speaker.expect("joined")
+        for _ in range(8):
+            for _ in range(50):
+                speaker.say("\U0001f600" * 3900)
+            speaker.messages(50)
+        slow.send(frame(b"x", BINARY))
+        speaker.expect("left", username="slow")
+        got = bytearray()
+        while piece := slow.socket.recv(64 * 1024):
+            got += piece
+            time.sleep(0.05)
+        assert len(got) > 1 << 20
+        assert b"\x03\xebbinary messages" in got[-60:]
 
 
 def test_one_that_never_reads_is_dropped_and_slows_nobody(pyz: Path) -> None:

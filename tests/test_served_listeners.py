@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.client import Chat, target
-from tests.support.process import ServerProcess, clean_environment
+from tests.support.process import ServerProcess, clean_environment, python_command
 from tests.support.raw import Raw, get, handshake, head
 from tests.support.scene import Scene, Served, await_true, check_clean, refused_start, served
 
@@ -55,10 +55,15 @@ def test_hosts_may_be_repeated_and_ipv4_comes_first(pyz: Path) -> None:
 
 def test_options_by_environment(pyz: Path) -> None:
     names = {"CHATROOM_HOST": "127.0.0.1,127.0.0.2", "CHATROOM_MAX_TEXT": "20", "CHATROOM_LOG_FORMAT": "text"}
+    names |= {"CHATROOM_RATE": "0", "CHATROOM_MAX_FRAME": "128KiB"}
     with Served("--log-format", "json", env=clean_environment(names)) as server, Scene(server) as scene:
         assert len(server.await_listening(2)) == 2
         chat = scene.join("alice")
-        assert chat.ask("message", text="x" * 21)["code"] == "too_long"
+        assert chat.welcome["limits"] == {
+            "text": 20, "frame": 131072, "rate": 0, "burst": 20, "unanswered": 32,
+        }  # fmt: skip
+        refused = chat.ask("message", text="x" * 21)
+        assert (refused["code"], refused["limit"]) == ("too_long", 20)
         await_true(lambda: server.stderr, "something is logged")
         assert server.stderr.startswith("{"), "the flag wins"
         scene.over = True
@@ -113,6 +118,84 @@ def test_a_file_that_is_no_socket_is_left_alone(pyz: Path, path: str) -> None:
     Path(path).write_text("precious")
     assert path in refused_start("--unix", path)
     assert Path(path).read_text() == "precious"
+
+
+@pytest.mark.parametrize(("options", "mode"), [((), 0o666), (("--unix-mode", "0600"), 0o600)])
+def test_the_mode_of_the_socket_is_no_matter_of_the_umask(
+    pyz: Path, path: str, options: tuple[str, ...], mode: int
+) -> None:
+    command = ["sh", "-c", 'umask 077; exec "$0" "$@"', *python_command()]
+    with Served("--unix", path, *options, command=command) as server:
+        server.await_listening(2 + ipv6())
+        assert stat.S_IMODE(os.stat(path).st_mode) == mode
+        assert server.stop() == 0
+
+
+def test_a_unix_socket_alone(pyz: Path, path: str) -> None:
+    with Served("--host", "none", "--unix", path) as server:
+        assert server.lines == [f"Listening on unix:{path}"]
+        chat = Chat("ws://localhost" + target("den", "alice"), path=path)
+        chat.say("hello")
+        assert chat.texts(1) == ["hello"]
+        chat.close()
+        assert server.stop() == 0
+    assert "--unix" in refused_start("--host", "none")
+    assert "--host none" in refused_start("--host", "none", "--host", "127.0.0.1", "--unix", path)
+
+
+# Addresses that cover each other, and what is refused before anything is opened
+
+
+def test_a_host_that_another_covers_is_left_out(pyz: Path) -> None:
+    with Served("--host", "127.0.0.1", "--host", "0.0.0.0", "--insecure-dev-tokens") as server:
+        assert server.lines == [f"Listening on http://0.0.0.0:{server.port}"]
+        assert get(server.port, "/healthz").status == 200
+        assert server.stop() == 0
+    for port in ("0", "1"):
+        line = refused_start("--host", "127.0.0.1", "--host", "0.0.0.0", "--port", port)
+        assert "development token" in line
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert "development token" in refused_start("--host", "0.0.0.0", "--port", port)
+
+
+# A port for metrics
+
+
+def test_metrics_at_a_port_of_their_own(pyz: Path) -> None:
+    with Served("--host", "127.0.0.1", "--metrics-port", "0", "--metrics-host", "127.0.0.2") as server:
+        await_true(lambda: len(server.lines) == 2, "both ports are told")
+        name, at, url = server.lines[1].split()
+        assert (name, at) == ("Metrics", "on")
+        assert url.startswith("http://127.0.0.2:")
+        port = int(url.rpartition(":")[2])
+
+        def ask(target: str, request: bytes | None = None) -> int:
+            raw = Raw(port, host="127.0.0.2")
+            raw.send(request or head(f"GET {target} HTTP/1.1", ("Host", "x"), ("X-Forwarded-For", "y")))
+            try:
+                return raw.read_answer().status
+            finally:
+                raw.close()
+
+        assert [ask(path) for path in ("/metrics", "/healthz", "/readyz")] == [200, 200, 200]
+        assert [ask(path) for path in ("/", "/handshake?token=dev-token", "/x")] == [404, 404, 404]
+        assert ask("", handshake("/?token=dev-token")) == 404
+        assert get(server.port, "/metrics").status == 404
+        assert get(server.port, "/readyz").status == 200
+        assert get(server.port, "/").status == 200
+        crowd = [Raw(server.port) for _ in range(110)]
+        assert ask("/metrics") == 200
+        for raw in crowd:
+            raw.close()
+        check_clean(server)
+        assert server.stop() == 0
+        assert "untrusted_proxy" not in server.stderr
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        number = str(taken.getsockname()[1])
+        assert "--metrics-port" in refused_start("--port", "0", "--metrics-port", number)
+    assert "--metrics-port" in refused_start("--port", "3999", "--metrics-port", "3999")
+    assert "--metrics-port" in refused_start("--metrics-host", "127.0.0.1")
 
 
 # TLS

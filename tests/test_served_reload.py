@@ -130,6 +130,61 @@ def test_a_token_that_is_bound_anew_keeps_its_owner_only(reloading: Reloading, s
     assert carol.settle() == []
 
 
+def test_names_that_the_file_binds_are_reserved_from_the_reload_on(
+    reloading: Reloading, scene: Scene
+) -> None:
+    """Neither an unbound token nor a development token takes one, or goes on bearing it."""
+
+    def refused(username: str, token: str) -> int:
+        with pytest.raises(InvalidStatus) as caught:
+            scene.join(username, "den", token=token)
+        assert caught.value.response.body == b"This username is reserved for other tokens"
+        return caught.value.response.status_code
+
+    assert [refused("alice", token) for token in ("guest-secret", "dev-token")] == [403, 403]
+    alice = scene.join("alice", "den", token="alice-secret")
+    guest, dev = scene.join("bob", "den", token="guest-secret"), scene.join("bob", "den")
+    carol = scene.join("carol", "den", token="guest-secret")
+    alice.settle()
+    assert alice.ask("auth", token="guest-secret")["code"] == "forbidden"
+    bound = TOKENS + '\n[[token]]\ntoken = "later-secret"\nusername = "bob"\n'
+    assert reloading.reload(bound)["closed"] == 2
+    for chat in (guest, dev):
+        assert chat.closing() == (4503, "the username is reserved for other tokens now")
+    assert [refused("bob", token) for token in ("guest-secret", "dev-token")] == [403, 403]
+    assert scene.join("bob", "den", token="later-secret").welcome["username"] == "bob"
+    carol.settle()
+    assert carol.ask("members")["data"]["members"] == ["alice", "bob", "carol"]
+    assert reloading.reload(TOKENS)["closed"] == 1
+    assert scene.join("bob", "den", token="guest-secret").welcome["username"] == "bob"
+
+
+def test_a_token_is_replaced_without_a_cut(reloading: Reloading, scene: Scene) -> None:
+    """Both are good for a while; whoever has taken the new one by then stays when the old one goes."""
+    old = '[[token]]\ntoken = "alice-secret"\nusername = "alice"\nlabel = "old"\n'
+    reloading.reload(old)
+    renewed = scene.join("alice", "den", token="alice-secret")
+    late = scene.join("alice", "den", token="alice-secret")
+    new = '[[token]]\ntoken = "later-secret"\nusername = "alice"\nlabel = "new"\n'
+    assert reloading.reload(old + new)["closed"] == 0
+    assert renewed.ask("auth", token="later-secret")["event"] == "ack"
+    again = scene.join("alice", "den", token="later-secret")
+
+    def shown() -> list[dict[str, Any]]:
+        lines = map(json.loads, reloading.server.stderr.splitlines())
+        return [line for line in lines if line.get("label")]
+
+    await_true(lambda: len(shown()) == 4, "all of it is logged")
+    told = [(line["event"], line["label"]) for line in shown()]
+    assert told == [("JOIN", "old"), ("JOIN", "old"), ("auth", "new"), ("JOIN", "new")]
+    assert shown()[2]["conn"] == shown()[0]["conn"], "it says whose token is another now"
+    assert reloading.reload(new)["closed"] == 1
+    assert late.closing() == (4503, "the token is no longer valid")
+    for chat in (renewed, again):
+        chat.settle()
+        assert chat.ask("members")["data"]["members"] == ["alice"]
+
+
 @pytest.mark.parametrize("text", ["[[token]]\n", TOKENS + "[[token", "token = 1", None])
 def test_a_broken_file_changes_nothing_and_is_told_once(
     reloading: Reloading, scene: Scene, text: str | None
@@ -142,10 +197,14 @@ def test_a_broken_file_changes_nothing_and_is_told_once(
         outcome = reloading.reload(text)
     assert (outcome["level"], outcome["event"]) == ("error", "reload_failed")
     assert str(reloading.path) in outcome["reason"]
+    assert gauges(scene.server)["chatroom_last_reload_successful"] == 0
     assert alice.ask("auth", token="alice-secret")["event"] == "ack"
     assert alice.settle() == []
     assert scene.join("guest", "den", token="guest-secret").welcome["username"] == "guest"
     assert reloading.reload(TOKENS)["event"] == "reloaded"
+    told = gauges(scene.server)
+    assert [told[f'chatroom_reloads_total{{result="{each}"}}'] for each in ("done", "failed")] == [1, 1]
+    assert told["chatroom_last_reload_successful"] == 1
 
 
 def test_a_file_that_does_not_answer_holds_up_nobody(reloading: Reloading, scene: Scene) -> None:

@@ -153,7 +153,7 @@ def test_resets_at_each_stage(server: Served, stage: int) -> None:
     await_empty(server, 2)
 
 
-def test_a_second_thousand_of_resets_leaves_nothing(pyz: Path) -> None:
+def test_a_third_thousand_of_resets_leaves_nothing(pyz: Path) -> None:
     chance = random.Random(seed())
     with served("--rate", "0", "--log-level", "warning") as server, Scene(server) as scene:
         scene.pair()
@@ -163,8 +163,9 @@ def test_a_second_thousand_of_resets_leaves_nothing(pyz: Path) -> None:
         speaker.messages(500)
         speaker.close()
         rude = Rude(server, chance)
-        rude.crowd(1000)
-        await_empty(server, 4)
+        for _ in range(2):  # the allocator takes most of what it needs
+            rude.crowd(1000)
+            await_empty(server, 4)
         before = gauges(server)
         memory, files = rss(server.pid), descriptors(server.pid)
         rude.crowd(1000)
@@ -175,7 +176,7 @@ def test_a_second_thousand_of_resets_leaves_nothing(pyz: Path) -> None:
         for name in ("connections", "rooms", "presences", "tasks", "lagging_members"):
             # The last request before this one may still be on its way out.
             await_true(lambda n=f"chatroom_{name}": gauges(server)[n] <= before[n], f"{name} return")
-        assert 'chatroom_drops_total{reason="internal_error"}' not in gauges(server)
+        assert gauges(server)['chatroom_drops_total{reason="internal_error"}'] == 0
 
 
 def test_more_thousands_of_empty_rooms_leave_nothing(pyz: Path) -> None:

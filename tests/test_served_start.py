@@ -104,6 +104,7 @@ def test_development_tokens_where_they_are_meant(pyz: Path, tmp_path: Path) -> N
     with Served("--host", "0.0.0.0", "--tokens", str(tmp_path / "tokens.toml")) as server:
         assert knock(server.port, "/?token=dev-token").status == 401
         assert knock(server.port, "/?token=s3cret").status == 101
+        await_true(lambda: "JOIN" in server.stderr, "it is logged")
         assert "development_tokens" not in server.stderr
         check_clean(server, "s3cret")
 

@@ -1,9 +1,12 @@
 """The built server told to stop: refuse, take no more, show what was taken, tell everyone, be gone."""
 
 import json
+import os
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,6 +14,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from tests.support.client import Chat
+from tests.support.process import clean_environment, python_command
 from tests.support.raw import CLOSE, Raw, ask, command, frame, get, handshake, knock
 from tests.support.scene import Scene, Served, await_true, check_stderr, gauges, snapshot
 
@@ -77,24 +81,27 @@ def test_what_was_taken_is_shown_to_all(scene: Scene) -> None:
         witness.expect("joined")
     for index, raw in enumerate(raws):
         raw.send(*(command("message", text=f"{index} {number}") for number in range(200)))
-    stop(scene.server)
-    seen = drained(witness)
-    assert scene.server.wait() == 0
-    for index, raw in enumerate(raws):
-        echoes = list(messages_until_closed(raw, f"{index} "))
+    with ThreadPoolExecutor(len(raws)) as pool:  # who doesn't read isn't waited for at a stop
+        reading = [pool.submit(messages_until_closed, raw, f"{index} ") for index, raw in enumerate(raws)]
+        stop(scene.server)
+        seen = drained(witness)
+        assert scene.server.wait() == 0
+    for index, read in enumerate(reading):
+        echoes = read.result()
         assert echoes == [f"{index} {number}" for number in range(len(echoes))]
         assert echoes == [text for text in seen if text.startswith(f"{index} ")]
 
 
-def messages_until_closed(raw: Raw, prefix: str) -> Iterator[str]:
+def messages_until_closed(raw: Raw, prefix: str) -> list[str]:
+    texts = []
     while (found := raw.read_frame()) is not None:
         opcode, payload = found
         if opcode == CLOSE:
             assert int.from_bytes(payload[:2], "big") == 1012
-            return
+            return texts
         value = json.loads(payload)
         if value["event"] == "message" and value["data"]["text"].startswith(prefix):
-            yield value["data"]["text"]
+            texts.append(value["data"]["text"])
     raise AssertionError("no close frame")
 
 
@@ -151,9 +158,108 @@ def test_a_second_signal_ends_it_at_once(scene: Scene) -> None:
     stubborn = scene.raw("stubborn")
     begun = stop(scene.server)
     assert stubborn.read_closing()[0] == 1012
+    await_true(lambda: time.monotonic() - begun > 0.6, "half a second has passed")
     scene.server.signal(signal.SIGTERM)
     assert scene.server.wait() == 1
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 4
+
+
+def test_two_signals_within_a_moment_are_one(scene: Scene) -> None:
+    """As npm, honcho and terminals send them; everybody is told, as by one."""
+    people = [scene.join(f"user{index}") for index in range(5)]
+    for chat in people:
+        chat.settle()
+    stop(scene.server, signal.SIGINT)
+    stop(scene.server, signal.SIGTERM)
+    stop(scene.server, signal.SIGINT)
+    for chat in people:
+        assert drained(chat) == []
+    assert scene.server.wait() == 0
+
+
+# Before it listens
+
+
+class Start:
+    """A server that is held up in its start, while it reads its tokens."""
+
+    def __init__(self, folder: Path, *command: str) -> None:
+        fifo = folder / "tokens"
+        os.mkfifo(fifo)
+        arguments = ("--port", "0", "--db", "none", "--tokens", str(fifo))
+        self.process = subprocess.Popen(
+            [*command, *python_command(), *arguments],
+            env=clean_environment(), cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        self._writer: int | None = None
+        await_true(lambda: self._reads(fifo), "it reads its tokens")
+
+    def _reads(self, fifo: Path) -> bool:
+        with suppress(OSError):  # ENXIO: not yet
+            self._writer = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+        return self._writer is not None
+
+    def go_on(self) -> tuple[int, str, str]:
+        """Let it have its tokens; its exit code and what it said."""
+        assert self._writer is not None
+        with suppress(BrokenPipeError):
+            os.write(self._writer, b'[[token]]\ntoken = "s3cret"\n')
+        os.close(self._writer)
+        said, logged = self.process.communicate(timeout=20)
+        return self.process.returncode, said, logged
+
+
+@pytest.mark.parametrize("numbers", [[signal.SIGTERM], [signal.SIGINT], [signal.SIGHUP, signal.SIGTERM]])
+def test_a_stop_before_it_listens_is_not_lost(numbers: list[int], pyz: Path, tmp_path: Path) -> None:
+    start = Start(tmp_path)
+    for number in numbers:
+        start.process.send_signal(number)
+    code, said, logged = start.go_on()
+    assert (code, said) == (0, "")
+    assert json.loads(logged)["event"] == "stop"
+
+
+def test_a_second_signal_before_it_listens_ends_it(pyz: Path, tmp_path: Path) -> None:
+    """One half a second after the first, by the clock of the process, which may lag on a busy machine."""
+    start = Start(tmp_path)
+    start.process.send_signal(signal.SIGTERM)
+    with pytest.raises(subprocess.TimeoutExpired):
+        start.process.wait(0.6)
+    for _ in range(20):
+        start.process.send_signal(signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            start.process.wait(0.6)
+            break
+    assert start.go_on() == (1, "", "")
+
+
+def test_a_hangup_before_it_listens_means_nothing(pyz: Path, tmp_path: Path) -> None:
+    start = Start(tmp_path)
+    start.process.send_signal(signal.SIGHUP)
+    assert start.process.stdout is not None
+    assert start._writer is not None
+    os.write(start._writer, b'[[token]]\ntoken = "s3cret"\n')
+    os.close(start._writer)
+    assert start.process.stdout.readline().startswith("Listening on")
+    start.process.send_signal(signal.SIGTERM)
+    start.process.communicate(timeout=20)
+    assert start.process.returncode == 0
+
+
+def test_process_1_of_a_container_can_be_stopped_while_it_starts(pyz: Path, tmp_path: Path) -> None:
+    """There a signal that nobody awaits is lost."""
+    own_pids = ["unshare", "--pid", "--fork"]
+    try:
+        subprocess.run([*own_pids, "true"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("no process numbers of its own can be had here")
+    start = Start(tmp_path, *own_pids)
+    outer = start.process.pid
+    (first,) = Path(f"/proc/{outer}/task/{outer}/children").read_text().split()
+    os.kill(int(first), signal.SIGHUP)
+    os.kill(int(first), signal.SIGTERM)
+    code, said, _ = start.go_on()
+    assert (code, said) == (0, "")
 
 
 def test_stops_in_the_middle_of_everything(pyz: Path) -> None:

@@ -30,7 +30,8 @@ def test_the_first_frame_of_a_new_room(scene: Scene) -> None:
     alice = scene.join("alice")
     expected = (
         rf'\{{"event":"welcome","data":\{{"message":"Welcome to #{scene.room}, alice!","members":\[\]\}},'
-        rf'"room":"{scene.room}","username":"alice","epoch":"[^"]+","last_id":0,"replay":0\}}'
+        rf'"room":"{scene.room}","username":"alice","epoch":"[^"]+","last_id":0,"replay":0,'
+        r'"limits":\{"text":4000,"frame":65536,"rate":0,"burst":20,"unanswered":32\}\}'
     )
     assert re.fullmatch(expected, alice.raw_welcome)
     assert alice.settle() == []
@@ -160,7 +161,7 @@ def test_the_length_counts_code_points_after_stripping(scene: Scene, letter: str
     alice.say("\n " + letter * 4000 + " \t")
     assert alice.expect("message")["data"]["text"] == letter * 4000
     frame = alice.ask("message", text=letter * 4001)
-    assert (frame["event"], frame["code"]) == ("error", "too_long")
+    assert (frame["event"], frame["code"], frame["limit"]) == ("error", "too_long", 4000)
     assert alice.settle() == []
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -21,14 +22,21 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_st
 
 from chatroom import parts, process, server
 from chatroom.adapters import keys
+from chatroom.adapters.arrivals import EpollArrivals
 from chatroom.adapters.memory import MemoryEngine
+from chatroom.adapters.systemd import Notifier
 from chatroom.credentials import read_credentials
-from chatroom.listeners import Listener, open_listeners
+from chatroom.listeners import Listener
+from chatroom.lobby import Lobby
+from chatroom.pure import written
 from chatroom.pure.tokens import TokenTable, Verifiers
+from chatroom.reload import Reload
 from chatroom.server import Server, serve
 from chatroom.settings import Settings, read_settings
+from chatroom.tasks.timers import Timers
 from chatroom.values.errors import StartError
-from chatroom.values.messages import Draft, Outcome
+from chatroom.values.messages import Draft
+from tests.support.engines import Committed, later
 from tests.support.process import ROOT
 from tests.support.raw import handshake
 
@@ -68,7 +76,8 @@ class Running:
     async def run(self, served: Server) -> None:
         try:
             with trio.open_signal_receiver(signal.SIGHUP) as hangups:
-                self.code = await served.run(self.listeners, hangups)
+                async with process.stopping(lambda: False) as stop:
+                    self.code = await served.run(self.listeners, hangups, stop)
         except* Exception as group:
             self.error = group
         finally:
@@ -114,7 +123,7 @@ async def talking_over(
 async def running(*arguments: str) -> AsyncIterator[Running]:
     """A server of development tokens. It is stopped, if it hasn't been, by cancellation."""
     asked = settings(*arguments)
-    listeners = open_listeners(asked.hosts, 0, None, secure=False)
+    listeners = parts.listen(asked, [], secure=False)
     async with trio.open_nursery() as nursery:
         found = Running(listeners)
         nursery.start_soon(found.run, Server(asked, Verifiers([TokenTable.development()]), None))
@@ -147,6 +156,14 @@ async def read_to_end(client: WebSocketConnection, into: list[str] | None = None
             return closed
         if into is not None:
             into.append(text)
+
+
+@pytest.mark.parametrize(
+    ("host", "node"),
+    [("chat-1", "chat-1-77"), ("my machine\u00e9", "my-machine--77"), ("h" * 80, "h" * 61 + "-77")],
+)
+def test_a_node_is_named_after_its_machine_and_process(host: str, node: str) -> None:
+    assert parts.usual_node(host, 77) == node == written.node(node)
 
 
 async def test_it_says_where_it_listens_lets_people_talk_and_stops_when_told(
@@ -238,13 +255,12 @@ class Fault(Exception):
 class FaultyEngine(MemoryEngine):
     """Fails at the text `crash` in a way that no port allows, and hangs at `hang`."""
 
-    async def append(self, drafts: Sequence[Draft]) -> list[Outcome]:
+    def append(self, drafts: Sequence[Draft], committed: Committed) -> None:
         texts = {draft.text for draft in drafts}
         if "crash" in texts:
             raise Fault
-        if "hang" in texts:
-            await trio.sleep_forever()
-        return await super().append(drafts)
+        if "hang" not in texts:
+            super().append(drafts, committed)
 
 
 def words(text: str) -> str:
@@ -275,7 +291,9 @@ class DyingEngine(MemoryEngine):
 
     dying: ClassVar[trio.Event]
 
-    async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    async def serve(
+        self, _arrived: object, /, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
         task_status.started()
         await self.dying.wait()
         raise Fault
@@ -297,6 +315,55 @@ async def test_a_broken_engine_ends_the_process_after_everybody_was_told(
     assert (record.fields["part"], record.fields["exception"]) == ("engine", "Fault")
 
 
+@pytest.mark.parametrize(
+    ("part", "owner", "method"),
+    [
+        ("arrivals", EpollArrivals, "run"),
+        ("keepalive", Timers, "run"),
+        ("reload", Reload, "reload"),
+        ("watchdog", Notifier, "watch"),
+        ("listener", Lobby, "wait_place"),
+        ("server", Server, "_stop"),
+    ],
+)
+async def test_a_fault_in_any_part_ends_the_process_after_everybody_was_told(
+    part: str, owner: type, method: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    dying = trio.Event()
+
+    async def die(self: object, *_: object) -> None:
+        """Wait, or go on, until it is time."""
+        if method in ("run", "watch"):
+            await dying.wait()
+        elif method == "wait_place" and not dying.is_set():
+            return
+        raise Fault
+
+    monkeypatch.setattr(owner, method, die)
+    async with running() as found, found.client("alice") as alice, found.client("bob", "other") as bob:
+        await receive(alice)
+        await receive(bob)
+        dying.set()
+        match part:
+            case "reload":
+                os.kill(os.getpid(), signal.SIGHUP)
+            case "listener":
+                (await trio.open_tcp_stream("127.0.0.1", found.port)).socket.close()
+            case "server":
+                os.kill(os.getpid(), signal.SIGTERM)
+        assert await closing(alice) == (1011, "internal error")
+        assert await closing(bob) == (1011, "internal error")
+        with trio.fail_after(PATIENCE):
+            await found.over.wait()
+        assert found.code is None
+        assert found.error is not None
+        assert found.error.subgroup(Fault) is not None  # type: ignore[attr-defined]
+    named = [each.fields["part"] for each in caplog.records if each.getMessage() == "part_failed"]
+    assert part in named
+    assert set(named) <= {part, "expiry"}, "both are timers"
+    assert "connection_failed" not in caplog.messages
+
+
 async def test_a_database_that_can_not_be_used_is_told(tmp_path: Path) -> None:
     path = tmp_path / "chat.db"
     path.write_bytes(b"garbage")
@@ -308,7 +375,7 @@ async def test_it_serves_with_a_database(tmp_path: Path) -> None:
     texts = []
     for turn in range(2):
         asked = settings("--db", path, "--retain", "90d,100")
-        listeners = open_listeners(asked.hosts, 0, None, secure=False)
+        listeners = parts.listen(asked, [], secure=False)
         async with trio.open_nursery() as nursery:
             found = Running(listeners)
             nursery.start_soon(found.run, Server(asked, Verifiers([TokenTable.development()]), None))
@@ -326,11 +393,15 @@ async def test_it_serves_with_a_database(tmp_path: Path) -> None:
     assert ['"id":1,' in texts[0], '"id":2,' in texts[1]] == [True, True]
 
 
+@pytest.mark.parametrize("durable", [True, False])
 async def test_a_commit_that_does_not_finish_does_not_hold_up_a_stop_but_is_said(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, durable: bool
 ) -> None:
+    """Where nothing outlives the process, nothing can be lost, and the stop is like any other."""
     monkeypatch.setattr(parts, "MemoryEngine", FaultyEngine)
+    monkeypatch.setattr(FaultyEngine, "durable", durable)
     monkeypatch.setattr(server, "SETTLE_SECONDS", 0.05)
+    caplog.set_level(logging.INFO)
     async with running() as found, found.client("alice") as alice:
         await receive(alice)
         await alice.send_message(words("hang"))
@@ -338,8 +409,37 @@ async def test_a_commit_that_does_not_finish_does_not_hold_up_a_stop_but_is_said
         async with trio.open_nursery() as nursery:
             nursery.start_soon(found.stop)
             assert (await closing(alice))[0] == 1012
-        assert found.code == 1
-    assert "not_settled" in caplog.messages
+        assert found.code == (1 if durable else 0)
+    assert ("not_settled" in caplog.messages) == durable
+    assert ("stop" in caplog.messages) != durable
+
+
+class LateEngine(MemoryEngine):
+    """Commits when the settling has been given up, and well before the end."""
+
+    durable = True
+
+    def append(self, drafts: Sequence[Draft], committed: Committed) -> None:
+        later(partial(trio.sleep, 0.3), partial(super().append, drafts, committed))
+
+
+async def test_a_commit_that_is_late_but_in_time_for_the_end_is_no_loss(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Under load, showing takes longer than settling may; what is committed by the end is not lost."""
+    monkeypatch.setattr(parts, "MemoryEngine", LateEngine)
+    monkeypatch.setattr(server, "SETTLE_SECONDS", 0.01)
+    async with running() as found, found.client("alice") as alice:
+        await receive(alice)
+        await alice.send_message(words("late"))
+        await alice.ping()
+        heard: list[str] = []
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(found.stop)
+            await read_to_end(alice, heard)
+        assert found.code == 0
+    assert "not_settled" not in caplog.messages
+    assert '"late"' in heard[0]
 
 
 class Doorway:
@@ -377,7 +477,7 @@ async def test_accepting_goes_on_whatever_fails(
 ) -> None:
     doorway = Doorway(code, code)
     monkeypatch.setattr(trio.socket, "from_stdlib_socket", lambda _: doorway)
-    (listener,) = open_listeners(["127.0.0.1"], 0, None, secure=False)
+    (listener,) = parts.listen(settings(), [], secure=False)
     async with trio.open_nursery() as nursery:
         served = Server(settings(), Verifiers([TokenTable.development()]), None)
         nursery.start_soon(served._accept, listener, nursery)
@@ -388,23 +488,6 @@ async def test_accepting_goes_on_whatever_fails(
     assert doorway.asked[2] - doorway.asked[0] == pytest.approx(2 * pause)
     logged = [record.fields["errno"] for record in caplog.records if record.getMessage() == "accept_failed"]
     assert logged == ([code, code] if pause else [])
-
-
-async def test_a_second_signal_ends_the_process_at_once(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    class Ended(BaseException):
-        pass
-
-    def end(code: int) -> None:
-        raise Ended(code)
-
-    send, signals = trio.open_memory_channel[int](1)
-    send.send_nowait(signal.SIGTERM)
-    monkeypatch.setattr(os, "_exit", end)
-    with pytest.raises(Ended, match="1"):
-        await process.end_at_once(signals)
-    assert "ended_by_force" in caplog.messages
 
 
 # The start

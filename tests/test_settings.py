@@ -11,17 +11,27 @@ from chatroom.settings import Settings, read_settings
 from chatroom.values.errors import StartError
 from chatroom.values.limits import Limits
 from chatroom.values.retain import Retain
+from chatroom.values.stores import StoreAddress, StoreKind
 
 EXAMPLES: dict[str, tuple[str, object]] = {
     "host": ("127.0.0.1", ("127.0.0.1",)),
     "port": ("0", 0),
     "unix": ("/run/chat.sock", "/run/chat.sock"),
+    "unix-mode": ("0660", 0o660),
+    "metrics-host": ("127.0.0.1", ("127.0.0.1",)),
+    "metrics-port": ("9100", 9100),
     "tls-cert": ("c.pem", "c.pem"),
     "tls-key": ("k.pem", "k.pem"),
     "db": ("/srv/chat.db", "/srv/chat.db"),
     "history": ("500", 500),
     "retain": ("90d,100000", Retain(7_776_000, 100_000)),
     "new-epoch": ("1", True),
+    "redis": ("valkeys://:pw@h", StoreAddress(StoreKind.STANDALONE, (("h", 6379),), tls=True, password="pw")),
+    "redis-prefix": ("chat/2|*", "chat/2|*"),
+    "redis-password-file": ("pw.txt", "pw.txt"),
+    "redis-ca": ("ca.pem", "ca.pem"),
+    "node": ("chat-1.example", "chat-1.example"),
+    "reuse-port": ("1", True),
     "tokens": ("t.toml", "t.toml"),
     "jwt-secret-file": ("secret", "secret"),
     "jwt-public-key": ("key.pem", "key.pem"),
@@ -31,6 +41,7 @@ EXAMPLES: dict[str, tuple[str, object]] = {
     "insecure-dev-tokens": ("1", True),
     "origin": ("https://a.example", frozenset({"https://a.example"})),
     "trusted-proxy": ("10.0.0.0/8", frozenset({ip_network("10.0.0.0/8")})),
+    "proxy-protocol": ("1", True),
     "rate": ("0.5", 0.5),
     "burst": ("7", 7),
     "max-connections": ("8", 8),
@@ -48,10 +59,17 @@ EXAMPLES: dict[str, tuple[str, object]] = {
 """One value for each option, other than its default wherever there is another."""
 
 PAIRED = {
-    "tls-cert": "tls-key",
-    "tls-key": "tls-cert",
-    "jwt-audience": "jwt-secret-file",
-    "jwt-issuer": "jwt-secret-file",
+    "metrics-host": "--metrics-port=9100",
+    "tls-cert": "--tls-key=p.pem",
+    "tls-key": "--tls-cert=p.pem",
+    "jwt-audience": "--jwt-secret-file=p.pem",
+    "jwt-issuer": "--jwt-secret-file=p.pem",
+    "proxy-protocol": "--trusted-proxy=127.0.0.1",
+    "redis-prefix": "--redis=redis://h",
+    "redis-password-file": "--redis=redis://h",
+    "redis-ca": "--redis=rediss://h",
+    "node": "--redis=redis://h",
+    "reuse-port": "--redis=redis://h",
 }
 
 
@@ -77,7 +95,7 @@ def mistake(*arguments: str, **environ: str) -> str:
 
 
 def partner(name: str) -> list[str]:
-    return [f"--{PAIRED[name]}", "p.pem"] if name in PAIRED else []
+    return [PAIRED[name]] if name in PAIRED else []
 
 
 def test_the_defaults_are_those_of_the_limits_and_of_the_contract() -> None:
@@ -85,12 +103,21 @@ def test_the_defaults_are_those_of_the_limits_and_of_the_contract() -> None:
         hosts=("localhost",),
         port=3000,
         unix=None,
+        unix_mode=0o666,
+        metrics_hosts=None,
+        metrics_port=None,
         tls_cert=None,
         tls_key=None,
         db="chat.db",
         history=50,
         retain=None,
         new_epoch=False,
+        redis=None,
+        redis_prefix="chatroom",
+        redis_password_file=None,
+        redis_ca=None,
+        node=None,
+        reuse_port=False,
         tokens=None,
         jwt_secret_file=None,
         jwt_public_key=None,
@@ -100,6 +127,7 @@ def test_the_defaults_are_those_of_the_limits_and_of_the_contract() -> None:
         insecure_dev_tokens=False,
         origins=None,
         trusted_proxies=None,
+        proxy_protocol=False,
         drain=5.0,
         log_level="info",
         log_format="auto",
@@ -236,15 +264,90 @@ def test_rate_zero_is_allowed() -> None:
             ["--jwt-jwks", "http://issuer.example/jwks"],
             "--jwt-jwks: what comes by 'http' may be anybody's: give an https address, or a file",
         ),
+        (
+            ["--redis", "redis://h", "--db", "chat.db"],
+            "--db and --redis exclude each other, since messages are kept in one place: leave one out; "
+            "./chat.pyz copy brings a database into a store",
+        ),
+        (
+            ["--redis", "redis://h", "--db", "none"],
+            "--db and --redis exclude each other, since messages are kept in one place: leave one out; "
+            "./chat.pyz copy brings a database into a store",
+        ),
+        (
+            ["--reuse-port"],
+            "--reuse-port needs --redis beside it: without, each process would have rooms of its own, and "
+            "people would miss each other silently",
+        ),
+        (["--node", "a"], "--node means nothing without --redis: leave it out, or give both"),
+        (
+            ["--redis-prefix", "chatroom"],
+            "--redis-prefix means nothing without --redis: leave it out, or give both",
+        ),
+        (["--redis-ca", "f"], "--redis-ca means nothing without --redis: leave it out, or give both"),
+        (
+            ["--redis", "redis://h", "--redis-ca", "f"],
+            "--redis-ca means nothing without TLS: write rediss:// for redis://, or leave it out",
+        ),
+        (
+            ["--redis", "redis://:pw@h", "--redis-password-file", "f"],
+            "--redis has a password and --redis-password-file another: leave one of them out",
+        ),
+        (
+            ["--redis", "redis://me@h"],
+            "--redis names a user without a password: give it by --redis-password-file",
+        ),
+        (["--redis", ""], "--redis: no URL: write it like redis://localhost:6379"),
+        (["--node", "a b"], "--node: 'a b' is no name of a node: give 1 to 64 visible ASCII characters"),
+        (
+            ["--node", "x" * 65],
+            f"--node: {'x' * 65!r} is no name of a node: give 1 to 64 visible ASCII characters",
+        ),
+        *(
+            (
+                ["--redis", "redis://h", "--redis-prefix", wrong],
+                "--redis-prefix: give 1 to 64 visible ASCII characters, without braces",
+            )
+            for wrong in ("", "a b", "{a", "a}", "a\n", "\x7f", "ä", "x" * 65)
+        ),
     ],
 )
 def test_mistakes_on_the_command_line(arguments: list[str], line: str) -> None:
     assert mistake(*arguments) == line
 
 
-@pytest.mark.parametrize("name", ["redis", "node", "reuse-port"])
-def test_what_this_version_does_not_have_is_not_offered(name: str) -> None:
-    assert mistake(f"--{name}", "x").startswith(f"unknown option '--{name}'")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--redis", "redis://me:s3cret@h:x"],
+        ["--redis=redis://me:s3cret@"],
+        ["--redis", "s3cret@h"],
+        ["--redi", "redis://me:s3cret@h"],
+        ["--redi=redis://me:s3cret@h"],
+        ["redis://me:s3cret@h"],
+        ["me:s3cret@h"],
+        ["--redis", "redis://h", ":s3cret"],
+        ["--redis", "redis://me:s3cret@h", "--db", "x"],
+        ["--redis", "redis://me:s3cret@h", "--redis-password-file", "f"],
+        ["--redis", "redis://me:s3cret@h", "--redis-ca", "f"],
+        ["--redis", "redis://me:s3cret@h", "--port", "x"],
+    ],
+)
+def test_no_mistake_repeats_a_password(arguments: list[str]) -> None:
+    assert "s3cret" not in mistake(*arguments)
+
+
+def test_the_url_of_a_store_may_be_a_variable_and_a_database_is_refused_beside_it_only_if_named() -> None:
+    assert read(CHATROOM_REDIS="redis://h").redis == StoreAddress(StoreKind.STANDALONE, (("h", 6379),))
+    assert "--db and --redis exclude each other" in mistake(CHATROOM_REDIS="redis://h", CHATROOM_DB="x")
+    assert read(CHATROOM_REDIS="redis://h", CHATROOM_DB=" ").db == "chat.db"
+    assert "s3cret" not in mistake(CHATROOM_REDIS="redis://s3cret@h:x")
+
+
+def test_what_is_read_shows_no_password() -> None:
+    settings = read("--redis", "redis://me:s3cret@h", "--retain", "1d", "--new-epoch", "--history", "7")
+    assert "s3cret" not in repr(settings)
+    assert (settings.new_epoch, settings.history, settings.retain) == (True, 7, Retain(86400))
 
 
 @pytest.mark.parametrize(
@@ -272,9 +375,9 @@ def test_a_long_mistake_is_cut() -> None:
 
 
 def test_variables_that_mean_nothing_are_told_and_harmless() -> None:
-    environ = {"CHATROOM_PROT": "1", "CHATROOM_REDIS": "x", "OTHER": "y", "CHATROOM_PORT": "5"}
+    environ = {"CHATROOM_PROT": "1", "CHATROOM_RADIS": "x", "OTHER": "y", "CHATROOM_PORT": "5"}
     settings = read(**environ)
-    assert settings.unknown_variables == ("CHATROOM_PROT", "CHATROOM_REDIS")
+    assert settings.unknown_variables == ("CHATROOM_PROT", "CHATROOM_RADIS")
     assert settings.port == 5
 
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from urllib.parse import urlencode
@@ -12,10 +13,11 @@ from chatroom.pure.handshake import route
 from chatroom.pure.rights import Rights
 from chatroom.pure.tallies import Place, Tallies
 from chatroom.pure.tokens import Identity, TokenTable
-from chatroom.site import METRICS_A_SECOND, Admission, ChatSite, Enquiry, Entrance
+from chatroom.site import LOGGED_REFUSALS, METRICS_A_SECOND, Admission, ChatSite, Enquiry, Entrance
 from chatroom.values.errors import Refusal
 from chatroom.values.http import Peer, Request, Response
 from chatroom.values.limits import Limits
+from chatroom.values.names import clean_username
 
 PEER = Peer("192.0.2.1")
 LOCAL = Peer("127.0.0.1", exempt=True)
@@ -49,6 +51,7 @@ class Desk:
     troubles: tuple[str, ...] = ()
     tokens: str = TOKENS
     metrics_made: int = 0
+    watched: list[ChatSite] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.tallies = Tallies(self.limits)
@@ -57,10 +60,11 @@ class Desk:
         self.site = ChatSite(
             entrance=self.entrance,
             enquiry=Enquiry(*door),
-            page=PAGE,
+            page=lambda request: PAGE,
             metrics=self._make_metrics,
             troubles=lambda: self.troubles,
             clock=lambda: self.now,
+            watch=self.watched.append,
         )
 
     def _make_metrics(self) -> Response:
@@ -198,6 +202,35 @@ def test_nobody_speaks_under_another_name_than_their_tokens(token: str, asked: s
         assert (found.status, found.text) == (403, "This token is bound to another username")
 
 
+RESERVED = "This username is reserved for other tokens"
+
+
+@pytest.mark.parametrize("asked", ["alice", "Zo\u00eb", "Zoe\u0308", "\uff21\uff22"])
+def test_a_name_that_a_token_is_bound_to_is_for_nobody_else(asked: str) -> None:
+    desk = Desk(tokens=TOKENS + ACCENTED)
+    for act, request in both(urlencode({"token": "free", "username": asked})):
+        found = refusal(lambda act=act, request=request: getattr(desk, act)(request))
+        assert (found.status, found.text) == (403, RESERVED)
+    name = clean_username(asked)
+    assert desk.entrance.renew(PEER, name, "free") is None
+    assert desk.enter(handshake("token=free&username=Alice")).username == "Alice"
+
+
+def test_the_name_of_those_without_one_may_be_reserved() -> None:
+    desk = Desk(tokens=TOKENS + '[[token]]\ntoken = "x"\nusername = "anonymous"\n')
+    assert refusal(lambda: desk.enter(handshake("token=free"))).text == RESERVED
+    assert desk.enter(handshake("token=free&username=bob")).username == "bob"
+    assert desk.enter(handshake("token=x")).username == "anonymous"
+
+
+def test_several_tokens_may_be_bound_to_one_name() -> None:
+    """So that one can be replaced by the other, without a cut."""
+    desk = Desk(tokens=TOKENS + '[[token]]\ntoken = "new"\nusername = "alice"\n')
+    for token in ("alices", "new"):
+        assert desk.enter(handshake(f"token={token}")).username == "alice"
+    assert desk.entrance.renew(PEER, "alice", "new") is not None
+
+
 def test_a_bound_name_in_other_widths_is_the_ordinary_one() -> None:
     assert Desk(tokens=ACCENTED).enter(handshake("token=wide&username=AB")).username == "AB"
     assert Desk(tokens=ACCENTED).enter(handshake("token=wide")).username == "AB"
@@ -317,10 +350,13 @@ class CountingVerifier:
         self.asked.append(token)
         return self._table.verify(token)
 
+    def allows(self, identity: Identity, username: str) -> bool:
+        return self._table.allows(identity, username)
+
 
 @pytest.mark.parametrize("act", ["enter", "ask"])
 def test_each_handshake_asks_the_verifier_once_whatever_is_wrong(act: str) -> None:
-    """So the time until a 401 doesn't say what is wrong; past the count not even a right one is asked for."""
+    """So the time until a 401 doesn't say what is wrong; past the count it is the same, with 429."""
     desk = Desk(limits=Limits(wrong_tokens=6))
     verifier = CountingVerifier()
     door = (verifier, desk.tallies, None, lambda: desk.now)
@@ -336,37 +372,58 @@ def test_each_handshake_asks_the_verifier_once_whatever_is_wrong(act: str) -> No
         request = dict(both(query, *headers))[act]
         assert refusal(lambda request=request: getattr(desk, act)(request)).status == 401
     assert len(verifier.asked) == 6
-    assert desk.tallies.wait_of_suspect(PEER, desk.now) > 0, "all of them were counted"
-    for query in ("token=free", "token=wrong"):
+    for query in ("token=wrong", "", "token=%ff"):
         request = dict(both(query))[act]
-        assert refusal(lambda request=request: getattr(desk, act)(request)).status == 429
-    assert len(verifier.asked) == 6
+        found = refusal(lambda request=request: getattr(desk, act)(request))
+        assert (found.status, found.headers) == (429, (("Retry-After", "60"),)), "all of them were counted"
+    getattr(desk, act)(dict(both("token=free"))[act])
+    assert len(verifier.asked) == 10
 
 
-def test_wrong_tokens_are_counted_for_their_address_until_it_is_not_asked_any_more() -> None:
+def test_a_right_token_is_let_in_whatever_its_neighbours_have_tried() -> None:
+    """A shared address, or a web page that has its visitors' browsers try wrong tokens, shuts nobody out."""
     desk = Desk(limits=Limits(wrong_tokens=3))
-    for act, request in both("token=wrong") + both("token=wrong") + both("token=wrong"):
-        found = refusal(lambda act=act, request=request: getattr(desk, act)(request))
-        if found.status == 429:
-            break
-    assert refusal(lambda: desk.enter(handshake("token=free"))).status == 429
-    assert desk.enter(handshake("token=free", peer=Peer("192.0.2.2"))).username == "anonymous"
-    desk.now += 61
+    told = [
+        refusal(lambda act=act, request=request: getattr(desk, act)(request)).status
+        for act, request in both("token=wrong") * 3
+    ]
+    assert told == [401, 401, 401, 429, 429, 429]
     assert desk.enter(handshake("token=free")).username == "anonymous"
+    assert desk.ask(get("/handshake?token=alices")).status == 200
+    assert refusal(lambda: desk.enter(handshake("token=wrong", peer=Peer("192.0.2.2")))).status == 401
+    desk.now += 61
+    assert refusal(lambda: desk.enter(handshake("token=wrong"))).status == 401
 
 
-def test_a_token_that_comes_later_is_no_way_around_that_count() -> None:
+def test_past_the_count_of_wrong_tokens_the_order_of_refusals_is_the_same() -> None:
+    desk = Desk(limits=Limits(wrong_tokens=1, per_address=1), origins=frozenset({"https://good.example"}))
+    assert refusal(lambda: desk.enter(handshake(""))).status == 401
+    for query, headers, status in (
+        ("token=wrong&username=a%20b", (), 429),  # before the names
+        ("token=wrong", (ORIGIN,), 403),
+        ("token=wrong&room=a&room=b", (), 400),
+        ("token=free&username=a%20b", (), 400),
+        ("token=alices&room=secret", (), 403),
+    ):
+        request = handshake(query, *headers)
+        assert refusal(lambda request=request: desk.enter(request)).status == status
+    desk.enter(handshake("token=free"))
+    found = refusal(lambda: desk.enter(handshake("token=free")))
+    assert (found.status, found.text) == (429, "Too many connections from your address")
+
+
+def test_a_token_that_comes_later_is_counted_and_let_in_in_the_same_way() -> None:
     desk = Desk(limits=Limits(wrong_tokens=3))
     admission = desk.enter(handshake("token=free"))
-    renewed = desk.entrance.renew(admission.peer, "alices")
+    renewed = desk.entrance.renew(admission.peer, "alice", "alices")
     assert renewed is not None
     assert renewed.username == "alice"
+    assert desk.entrance.renew(admission.peer, "carol", "alices") is None
     for _ in range(4):
-        assert desk.entrance.renew(admission.peer, "wrong") is None
-    assert desk.entrance.renew(admission.peer, "alices") is None
-    assert desk.entrance.renew(LOCAL, "alices") is not None
-    desk.now += 61
-    assert desk.entrance.renew(admission.peer, "alices") is not None
+        assert desk.entrance.renew(admission.peer, "alice", "wrong") is None
+    assert refusal(lambda: desk.enter(handshake("token=wrong"))).status == 429
+    assert desk.entrance.renew(admission.peer, "alice", "alices") is not None
+    assert desk.entrance.renew(LOCAL, "alice", "alices") is not None
 
 
 # Plain HTTP
@@ -406,7 +463,7 @@ def test_a_server_that_is_not_ready_says_why_and_goes_on_answering(
 
 @pytest.mark.parametrize(
     ("method", "path", "status"),
-    [("GET", "/nowhere", 404), ("POST", "/", 405), ("DELETE", "/metrics", 405), ("OPTIONS", "/", 405)],
+    [("GET", "/nowhere", 404), ("POST", "/", 405), ("DELETE", "/metrics", 405), ("OPTIONS", "/x", 404)],
 )
 def test_anything_else_is_refused_before_the_site_sees_it(method: str, path: str, status: int) -> None:
     assert refusal(lambda: Desk().ask(get(path, method=method))).status == status
@@ -420,29 +477,74 @@ def test_head_is_answered_as_get_is(path: str) -> None:
 # Refusals are counted, and logged a few times a second
 
 
-def test_refusals_are_counted_by_status_and_a_few_of_them_logged(caplog: pytest.LogCaptureFixture) -> None:
+Logged = Callable[[], list[dict[str, object]]]
+
+
+@pytest.fixture
+def logged(caplog: pytest.LogCaptureFixture) -> Logged:
     caplog.set_level(logging.INFO)
+    return lambda: [record.fields for record in caplog.records]  # type: ignore[attr-defined]
+
+
+def test_refusals_in_one_moment_are_logged_each(logged: Logged) -> None:
     desk = Desk()
-    for _ in range(100):
-        desk.site.refused(PEER, 401, get("/handshake?token=s3cret"))
-    desk.site.refused(PEER, 408, None)
-    assert desk.site.refusals == {401: 100, 408: 1}
-    assert 1 <= len(caplog.records) <= 2
+    for status in (401, 401, 404, 408, 429):
+        desk.site.refused(PEER, status, None if status == 408 else get("/?token=s3cret"))
+    assert [fields["status"] for fields in logged()] == [401, 401, 404, 408, 429]
+    assert logged()[0] == {"peer": "192.0.2.1", "status": 401, "path": "/", "count": 1}
+    assert logged()[3] == {"peer": "192.0.2.1", "status": 408, "path": None, "count": 1}
+    assert desk.site.refusals == {401: 2, 404: 1, 408: 1, 429: 1}
+    assert desk.watched == []
+    assert "s3cret" not in str(logged())
+
+
+def test_of_too_many_refusals_the_number_is_logged_within_a_second(logged: Logged) -> None:
+    desk = Desk()
+    for number in range(100):
+        desk.site.refused(PEER, 401 if number % 2 else 404, get("/"))
+    assert len(logged()) == LOGGED_REFUSALS
+    assert desk.watched == [desk.site], "asked once to be called back"
+    assert desk.site.on_timer(desk.now + 0.4) == pytest.approx(0.6)
+    assert desk.site.on_timer(desk.now + 1) == math.inf
+    assert logged()[LOGGED_REFUSALS:] == [{"status": 404, "count": 45}, {"status": 401, "count": 45}]
+    desk.site.refused(PEER, 401, None)
+    assert len(logged()) == LOGGED_REFUSALS + 2, "that second isn't over by its own clock"
     desk.now += 1
-    desk.site.refused(PEER, 400, get("/"))
-    fields = caplog.records[-1].fields
-    assert (fields["peer"], fields["status"], fields["path"]) == ("192.0.2.1", 400, "/")
-    assert fields["unlogged"] >= 99
-    assert "s3cret" not in caplog.text
-    assert all("s3cret" not in str(record.fields) for record in caplog.records)
+    desk.site.refused(PEER, 401, None)
+    desk.site.tell_refusals()
+    assert sum(int(str(fields["count"])) for fields in logged()) == 102
+    assert desk.site.on_timer(desk.now) == math.inf
 
 
-def test_a_path_that_is_none_of_ours_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
-    """It may hold what was meant for the query."""
-    caplog.set_level(logging.INFO)
-    Desk().site.refused(PEER, 404, get("/token-alice"))
-    assert len(caplog.records) == 1
-    assert "token-alice" not in str(caplog.records[0].__dict__)
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("/", "/"),
+        ("/handshake", "/handshake"),
+        ("/chat", "/chat"),
+        ("/chat/", "/chat/"),
+        ("//chat/ws.v1/~a_b-C", "//chat/ws.v1/~a_b-C"),
+        ("/free", "/*"),  # a token, however short
+        ("/chat/free/x", "/chat/*/x"),
+        ("/ws/0123456789abcdef", "/ws/0123456789abcdef"),
+        ("/ws/0123456789abcdefg", "/ws/*"),
+        ("/ws/a%20b", "/ws/*"),
+        ("/ws;token=abc/x", "/*/x"),
+        ("/token=abc", "/*"),
+        ("/1/2/3/4/5/6/7/8", "/1/2/3/4/5/*"),
+        ("/" + "a" * 1000, "/*"),
+        ("/" + "abc-/" * 100, "/abc-/abc-/abc-/abc-/abc-/*"),
+        ("/0123456789abcdef/0123456789abcdef/0123456789abcdef/0123456789abcdef",
+         "/0123456789abcdef/0123456789abcdef/0123456789abcdef/*"),
+    ],
+)  # fmt: skip
+def test_a_path_is_logged_so_that_a_mistaken_prefix_can_be_seen_and_no_token(
+    logged: Logged, path: str, shown: str
+) -> None:
+    Desk().site.refused(PEER, 404, get(path + "?token=s3cret"))
+    (fields,) = logged()
+    assert fields["path"] == shown
+    assert len(shown) <= 64
 
 
 def test_metrics_are_made_anew_a_few_times_a_second_at_most() -> None:

@@ -1,7 +1,9 @@
 """Backups: whole, of one moment, never over another file, and with an epoch of their own."""
 
 import os
+import signal
 import sqlite3
+import subprocess
 import threading
 from contextlib import closing
 from pathlib import Path
@@ -13,6 +15,8 @@ from chatroom.adapters.sqlite.backup import back_up
 from chatroom.values.errors import StartError
 from tests.engine_contract import draft, ids
 from tests.support.database import open_store, query
+from tests.support.process import clean_environment, heeding, python_command
+from tests.support.scene import await_true
 
 
 @pytest.fixture
@@ -164,12 +168,79 @@ def test_a_damaged_database_and_a_place_that_is_not_there(path: Path, target: Pa
     assert not names(target.parent)
 
 
+@pytest.mark.parametrize(
+    ("statement", "words"),
+    [
+        ("DELETE FROM message WHERE id = 5", r"is damaged \(messages of room 'r' are missing\)"),
+        ("DELETE FROM message WHERE id < 5", r"is damaged \(messages of room 'r' are missing\)"),
+        (
+            "UPDATE message SET cid = NULL WHERE id = 5",
+            r"is damaged \(.*message_cid\)",
+        ),
+    ],
+)
+def test_a_copy_of_a_damaged_database_is_not_kept(
+    path: Path, target: Path, statement: str, words: str
+) -> None:
+    with closing(open_store(path)) as store:
+        store.append([draft(str(number), f"c{number}") for number in range(1, 10)])
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        if "cid" in statement:  # hide the index from the change
+            connection.execute("PRAGMA writable_schema = ON")
+            connection.execute(
+                "CREATE TABLE hidden AS SELECT * FROM sqlite_schema WHERE name = 'message_cid'"
+            )
+            connection.execute("DELETE FROM sqlite_schema WHERE name = 'message_cid'")
+            connection.execute("PRAGMA writable_schema = RESET")
+        connection.execute(statement)
+        if "cid" in statement:
+            connection.execute("PRAGMA writable_schema = ON")
+            connection.execute("INSERT INTO sqlite_schema SELECT * FROM hidden")
+            connection.execute("PRAGMA writable_schema = RESET")
+    with pytest.raises(StartError, match=words):
+        back_up(str(path), str(target))
+    assert not names(target.parent)
+
+
+def test_a_copy_of_a_trimmed_database_is_whole(path: Path, target: Path) -> None:
+    with closing(open_store(path)) as store:
+        for room in ("r", "s"):
+            store.append([draft(str(number), room=room) for number in range(9)])
+        assert store.trim({"r": 5, "s": 10})
+        back_up(str(path), str(target))
+    assert names(target.parent) == {"copy.db"}
+
+
 def test_a_copy_without_an_epoch_is_no_copy(path: Path, target: Path) -> None:
     open_store(path).close()
     query(path, "DELETE FROM meta")
     with pytest.raises(StartError, match="DatabaseError"):
         back_up(str(path), str(target))
     assert not names(target.parent)
+
+
+@pytest.mark.parametrize("value", [0o000, 0o777])
+@pytest.mark.parametrize(
+    ("mode", "expected"), [(0o644, 0o600), (0o660, 0o600), (0o600, 0o600), (0o400, 0o400)]
+)
+def test_a_copy_is_its_owner_s_and_no_more_readable_than_the_database(
+    path: Path, target: Path, mode: int, expected: int, value: int
+) -> None:
+    open_store(path).close()
+    path.chmod(mode)
+    before = os.umask(value)
+    try:
+        back_up(str(path), str(target))
+    finally:
+        os.umask(before)
+    assert target.stat().st_mode & 0o7777 == expected
+
+
+def test_what_a_killed_backup_left_is_not_in_the_way(path: Path, target: Path) -> None:
+    open_store(path).close()
+    Path(f"{target}-part{os.getpid()}").write_bytes(b"half of it")
+    back_up(str(path), str(target))
+    assert names(target.parent) == {"copy.db"}
 
 
 # The command
@@ -179,11 +250,31 @@ def run(*arguments: str, **environ: str) -> int:
     return cli.main(["backup", *arguments], environ)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_backup_that_is_interrupted_leaves_nothing(
+    number: int, path: Path, target: Path, pyz: Path
+) -> None:
+    store = open_store(path)
+    store.append([draft("x" * 4000) for _ in range(15_000)])
+    store.close()
+    command = [*python_command(), "backup", "--db", str(path), str(target)]
+    with heeding(signal.SIGINT, signal.SIGHUP):
+        process = subprocess.Popen(command, env=clean_environment(), stderr=subprocess.PIPE, text=True)
+    await_true(lambda: names(target.parent), "it has begun", pause=0.001)
+    process.send_signal(number)
+    said = process.communicate(timeout=20)[1]
+    assert (process.returncode, said) == (1, "")
+    assert names(target.parent) == set()
+
+
 def test_the_command(path: Path, target: Path, capfd: pytest.CaptureFixture[str]) -> None:
     open_store(path).close()
     assert run("--db", str(path), str(target)) == 0
     assert run(str(target) + "2", CHATROOM_DB=str(path)) == 0
-    assert capfd.readouterr().out == f"Copied {path} to {target}\nCopied {path} to {target}2\n"
+    assert capfd.readouterr().out == (
+        f"Copied {path} to {target}, and found the copy whole\n"
+        f"Copied {path} to {target}2, and found the copy whole\n"
+    )
     assert names(target.parent) == {"copy.db", "copy.db2"}
 
 

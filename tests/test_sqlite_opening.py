@@ -255,6 +255,66 @@ def test_the_settings_that_make_it_durable(path: Path) -> None:
     close(database)
 
 
+# Modes
+
+
+def modes(folder: Path) -> dict[str, str]:
+    return {each.name: f"{each.stat().st_mode & 0o7777:04o}" for each in folder.iterdir()}
+
+
+ALL_FILES = ("chat.db", "chat.db-wal", "chat.db-shm", "chat.db-lock")
+
+
+@contextmanager
+def umask(value: int) -> Iterator[None]:
+    before = os.umask(value)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+@pytest.mark.parametrize("value", [0o000, 0o002, 0o022, 0o077, 0o777])
+def test_a_database_is_its_owner_s_alone_whatever_the_umask(path: Path, value: int) -> None:
+    with umask(value), closing(open_store(path)) as store:
+        store.append([draft("hi")])
+        assert modes(path.parent) == dict.fromkeys(ALL_FILES, "0600")
+    with umask(value), closing(open_store(path)) as store:
+        store.append([draft("hi")])
+        assert modes(path.parent) == dict.fromkeys(ALL_FILES, "0600")
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"),
+    [(0o644, "0600"), (0o666, "0600"), (0o664, "0600"), (0o640, "0640"), (0o660, "0660"), (0o600, "0600")],
+)
+@pytest.mark.parametrize("crashed", [False, True])
+def test_a_database_that_everybody_could_read_is_closed_to_them(
+    path: Path, tmp_path: Path, mode: int, expected: str, crashed: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As an earlier version left it, by the umask; what is open to a group alone is an operator's choice."""
+    fill(path, 1)
+    if crashed:
+        path = crash(path, tmp_path / "place")
+        path.with_name("chat.db-lock").touch()
+    for each in path.parent.glob("chat.db*"):
+        each.chmod(mode)
+    with closing(open_store(path)) as store:
+        store.append([draft("hi")])
+        found = modes(path.parent)
+        assert {name: found[name] for name in ALL_FILES} == dict.fromkeys(ALL_FILES, expected)
+    noted = [each.fields for each in caplog.records if each.getMessage() == "database_mode"]
+    assert noted == ([{"was": f"{mode:04o}", "now": "0600"}] if mode & 0o007 else [])
+
+
+def test_a_refused_database_keeps_its_mode(path: Path) -> None:
+    corrupted(path)
+    path.chmod(0o644)
+    with pytest.raises(StartError, match="is damaged"):
+        opened(path)
+    assert modes(path.parent)["chat.db"] == "0644"
+
+
 # Epochs
 
 

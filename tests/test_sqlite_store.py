@@ -1,5 +1,6 @@
 """A store in trouble: what is told, what is there afterwards, and the way back."""
 
+import math
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -8,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from chatroom.adapters.sqlite import log
+from chatroom.adapters.sqlite.connecting import BUSY_SECONDS, WAL_BYTES
 from chatroom.adapters.sqlite.opening import Opened, open_database
-from chatroom.adapters.sqlite.store import RETRY_SECONDS, Store
+from chatroom.adapters.sqlite.store import LARGE_BYTES, QUIET_SECONDS, RETRY_SECONDS, Store
 from chatroom.values.errors import Unavailable
-from chatroom.values.messages import Duplicate, Message, Outcome, Stored, Unknown
+from chatroom.values.messages import Duplicate, Message, Outcome, Unknown
 from tests.engine_contract import TS, draft, ids
 from tests.support.database import epochs, open_store, query
 
@@ -20,10 +22,11 @@ class Faulty(sqlite3.Connection):
     """A connection whose commits fail when it is told to: before they are done, or after."""
 
     fault: str | None = None
+    faulty = "COMMIT"
     code = "SQLITE_IOERR_FSYNC"
 
     def execute(self, statement: str, *values: object) -> sqlite3.Cursor:  # type: ignore[override]
-        fault = self.fault if statement == "COMMIT" else None
+        fault = self.fault if statement == self.faulty else None
         if fault == "after":
             super().execute(statement, *values)
         if fault is not None:
@@ -63,7 +66,7 @@ def faulty_store(path: Path, now: Callable[[], float]) -> tuple[Store, Faulty]:
 
 
 def stored(number: int, text: str, cid: str | None = None) -> Outcome:
-    return Stored(Message(number, TS, "alice", text, cid))
+    return Message(number, TS, "alice", text, cid)
 
 
 @pytest.mark.parametrize("fault", ["before", "after"])
@@ -118,7 +121,7 @@ def test_while_the_way_back_is_shut_nothing_is_written_and_it_is_not_tried_at_ea
             )
             with pytest.raises(Unavailable):
                 store.read("r", 0, 1, 1)
-        assert store.retry_at == clock.now + RETRY_SECONDS
+        assert store.due == clock.now + RETRY_SECONDS
         assert store.append([draft("2")]) == [Unknown()]
         assert not store.heal()
         clock.now += RETRY_SECONDS
@@ -229,3 +232,86 @@ def test_a_store_that_fails_while_drafts_are_tried_one_by_one_makes_all_unknown(
         connection.execute("PRAGMA max_page_count = 1000000")
         assert store.heal()
         assert store.append([draft("2")]) == [stored(2, "2")]
+
+
+# The write-ahead log
+
+
+def wal_size(path: Path) -> int:
+    return path.with_name(path.name + "-wal").stat().st_size
+
+
+def fill(store: Store, size: int) -> None:
+    for _ in range(size // 1_000_000):
+        store.append([draft("x" * 4000)] * 250)
+
+
+def test_a_write_ahead_log_is_emptied_when_it_is_quiet(path: Path, clock: Clock) -> None:
+    with closing(open_store(path, clock)) as store:
+        assert store.due == math.inf
+        fill(store, 3_000_000)
+        assert wal_size(path) > LARGE_BYTES
+        assert store.sizes() == (path.stat().st_size, wal_size(path))
+        assert store.due == clock.now + QUIET_SECONDS
+        assert store.work()
+        assert wal_size(path) > LARGE_BYTES, "it isn't quiet yet"
+        clock.now += QUIET_SECONDS
+        assert store.work()
+        assert wal_size(path) == 0
+        assert store.sizes() == (path.stat().st_size, 0)
+        assert path.stat().st_size > 3_000_000
+        assert store.due == math.inf
+        assert store.append([draft("next")]) == [stored(751, "next")]
+
+
+def test_a_small_write_ahead_log_is_left_alone(path: Path, clock: Clock) -> None:
+    with closing(open_store(path, clock)) as store:
+        store.append([draft("1")])
+        before = wal_size(path)
+        clock.now += QUIET_SECONDS
+        store.work()
+        assert wal_size(path) == before > 0
+        assert store.due == math.inf
+
+
+def test_a_program_that_reads_is_not_waited_for(path: Path, clock: Clock) -> None:
+    with closing(open_store(path, clock)) as store:
+        fill(store, 2_000_000)
+        with closing(sqlite3.connect(path)) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT * FROM message LIMIT 1").fetchall()
+            fill(store, 2_000_000)
+            clock.now += QUIET_SECONDS
+            assert store.work()
+            assert wal_size(path) > LARGE_BYTES
+            assert store.due == clock.now + QUIET_SECONDS
+            assert store.trouble is None
+            patience = store._in_use().connection.execute("PRAGMA busy_timeout").fetchone()
+            assert patience == (BUSY_SECONDS * 1000,), "others are waited for as before"
+        clock.now += QUIET_SECONDS
+        store.work()
+        assert wal_size(path) == 0
+        assert store.due == math.inf
+
+
+def test_a_log_that_a_reader_has_made_large_shrinks_under_traffic_too(path: Path, clock: Clock) -> None:
+    with closing(open_store(path, clock)) as store:
+        fill(store, 1_000_000)
+        with closing(sqlite3.connect(path)) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT * FROM message LIMIT 1").fetchall()
+            fill(store, 20_000_000)
+            assert wal_size(path) > WAL_BYTES
+        fill(store, 2_000_000)
+        assert wal_size(path) <= WAL_BYTES
+
+
+def test_emptying_that_fails_is_no_trouble_of_its_own(path: Path, clock: Clock) -> None:
+    store, connection = faulty_store(path, clock)
+    with closing(store):
+        fill(store, 2_000_000)
+        connection.fault, connection.faulty = "before", "PRAGMA wal_checkpoint(TRUNCATE)"
+        clock.now += QUIET_SECONDS
+        assert store.work()
+        assert store.trouble is None
+        assert store.due == clock.now + QUIET_SECONDS

@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from chatroom.adapters.sqlite.worker import Worker
+from chatroom.adapters.sqlite.worker import Job, Worker
 from chatroom.values.errors import Unavailable
 
 
@@ -28,11 +28,11 @@ async def working() -> AsyncIterator[Worker]:
 class Gate:
     """A job that keeps the thread until it is let go."""
 
-    def __init__(self, worker: Worker, nursery: trio.Nursery) -> None:
+    def __init__(self, worker: Worker) -> None:
         self._reached = trio.Event()
         self._open = threading.Event()
         self._worker = worker
-        nursery.start_soon(partial(worker.call, self._wait, urgent=True))
+        worker.submit(Job(self._wait, lambda _: None), urgent=True)
 
     def _wait(self) -> None:
         self._worker.post(self._reached.set)
@@ -68,12 +68,11 @@ async def test_what_a_job_returns_or_raises_comes_back() -> None:
 
 async def test_a_commit_that_waits_goes_first_and_the_others_in_the_order_they_came() -> None:
     done: list[str] = []
-    async with working() as worker, trio.open_nursery() as nursery:
-        gate = Gate(worker, nursery)
+    async with working() as worker:
+        gate = Gate(worker)
         await gate.reached()
         for name in ("read 1", "read 2", "commit", "read 3"):
-            nursery.start_soon(partial(worker.call, partial(done.append, name), urgent=name == "commit"))
-            await trio.testing.wait_all_tasks_blocked()
+            worker.submit(Job(partial(done.append, name), lambda _: None), urgent=name == "commit")
         gate.let_go()
     assert done == ["commit", "read 1", "read 2", "read 3"]
 
@@ -82,23 +81,42 @@ async def test_between_two_commits_there_is_place_for_a_read_and_a_chore() -> No
     done: list[str] = []
     async with working() as worker, trio.open_nursery() as nursery:
         worker.attend(Chores(0, lambda: done.append("chore")))
-        gate = Gate(worker, nursery)
+        gate = Gate(worker)
         await gate.reached()
         nursery.start_soon(worker.call, partial(done.append, "read"))
         await trio.testing.wait_all_tasks_blocked()
         gate.let_go()
         await worker.call(lambda: None)
-        await worker.call(partial(done.append, "commit"), urgent=True)
+        worker.submit(Job(partial(done.append, "commit"), lambda _: None), urgent=True)
     assert done == ["chore", "read", "commit"]
 
 
 async def test_a_job_whose_caller_is_gone_is_not_done() -> None:
     done: list[str] = []
     async with working() as worker, trio.open_nursery() as nursery:
-        gate = Gate(worker, nursery)
+        gate = Gate(worker)
         await gate.reached()
         with trio.move_on_after(0.01):
             await worker.call(partial(done.append, "abandoned"))
+        nursery.start_soon(worker.call, partial(done.append, "kept"))
+        await trio.testing.wait_all_tasks_blocked()
+        gate.let_go()
+    assert done == ["kept"]
+
+
+async def test_while_a_job_hangs_nothing_is_kept_of_those_that_were_given_up() -> None:
+    """A disk that doesn't answer for long: whoever gives up must leave nothing in the queue."""
+    done: list[str] = []
+    async with working() as worker, trio.open_nursery() as nursery:
+        gate = Gate(worker)
+        await gate.reached()
+        for _ in range(100):
+            with pytest.raises(Unavailable):
+                await worker.call(partial(done.append, "given up"), patience=0)
+            with trio.move_on_after(0):
+                await worker.call(partial(done.append, "cancelled"))
+        assert (len(worker._usual), len(worker._urgent)) == (0, 0)
+        assert worker._signal.qsize() <= 1
         nursery.start_soon(worker.call, partial(done.append, "kept"))
         await trio.testing.wait_all_tasks_blocked()
         gate.let_go()
@@ -136,7 +154,7 @@ async def test_at_the_end_what_waits_is_done_first_and_the_last_thing_last() -> 
     done: list[str] = []
     worker = Worker("test")
     async with trio.open_nursery() as nursery:
-        gate = Gate(worker, nursery)
+        gate = Gate(worker)
         await gate.reached()
         nursery.start_soon(worker.call, partial(done.append, "read"))
         await trio.testing.wait_all_tasks_blocked()
@@ -155,7 +173,7 @@ async def test_a_chore_that_raises_ends_the_thread_and_nobody_waits_for_ever() -
         raise ZeroDivisionError
 
     async with trio.open_nursery() as nursery:
-        gate = Gate(worker, nursery)
+        gate = Gate(worker)
         await gate.reached()
 
         async def wait() -> None:

@@ -1,5 +1,6 @@
 """Counts of connections and of wrong tokens: right after any sequence of events, gone when all have left."""
 
+import math
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -32,10 +33,10 @@ def refused(check: Callable[..., None], *args: object) -> tuple[int, str, str]:
 def test_an_address_has_so_many_connections() -> None:
     tallies = Tallies(LIMITS)
     places = [tallies.enter(THERE, f"u{number}") for number in range(3)]
-    assert refused(tallies.check_address, THERE, 0) == (429, "Too many connections from your address", "5")
-    tallies.check_address(ELSEWHERE, 0)
+    assert refused(tallies.check_address, THERE) == (429, "Too many connections from your address", "5")
+    tallies.check_address(ELSEWHERE)
     places[1].leave()
-    tallies.check_address(THERE, 0)
+    tallies.check_address(THERE)
 
 
 def test_a_username_has_so_many_connections_from_wherever() -> None:
@@ -59,7 +60,7 @@ def test_the_server_has_so_many_connections_exempt_ones_included() -> None:
 
 def test_limits_of_one_let_one_in() -> None:
     tallies = Tallies(Limits(connections=1, per_user=1, per_address=1))
-    tallies.check_address(THERE, 0)
+    tallies.check_address(THERE)
     tallies.check_user("alice")
     tallies.check_full()
 
@@ -70,30 +71,38 @@ def test_exempt_peers_have_no_address_to_count() -> None:
         tallies.enter(HERE, f"u{number}")
     for _ in range(100):
         tallies.wrong_token(HERE, 0)
-    tallies.check_address(HERE, 0)
+    tallies.check_address(HERE)
     assert tallies.statistics() == TallyStatistics(connections=6, usernames=6, addresses=0, suspects=0)
 
 
-def test_after_too_many_wrong_tokens_an_address_is_refused_until_a_minute_after_the_first() -> None:
+def test_after_too_many_wrong_tokens_further_ones_wait_until_a_minute_after_the_first() -> None:
     tallies = Tallies(LIMITS)
     for now in (0, 10, 20):
-        tallies.check_address(THERE, now)
         tallies.wrong_token(THERE, now)
     text = "Too many wrong tokens from your address"
-    assert refused(tallies.check_address, THERE, 20.5) == (429, text, "40")
-    assert refused(tallies.check_address, THERE, 59.99)[2] == "1"
-    tallies.check_address(ELSEWHERE, 20.5)
-    tallies.check_address(THERE, 60)
+    assert refused(tallies.wrong_token, THERE, 20.5) == (429, text, "40")
+    assert refused(tallies.wrong_token, THERE, 59.99)[2] == "1"
+    tallies.wrong_token(ELSEWHERE, 20.5)
     tallies.wrong_token(THERE, 60)
-    assert refused(tallies.check_address, THERE, 60)[2] == "10"
+    assert refused(tallies.wrong_token, THERE, 60)[2] == "10"
 
 
-def test_wrong_tokens_already_under_way_when_the_limit_was_reached_prolong_it() -> None:
+def test_wrong_tokens_that_are_told_to_wait_do_not_prolong_it() -> None:
     tallies = Tallies(LIMITS)
-    for now in (0, 1, 2, 3, 4):
+    for now in (0, 1, 2):
         tallies.wrong_token(THERE, now)
-    assert refused(tallies.check_address, THERE, 60)[2] == "2"
-    tallies.check_address(THERE, 62)
+    for now in range(3, 60):
+        assert refused(tallies.wrong_token, THERE, now)[2] == str(60 - now)
+    tallies.wrong_token(THERE, 60)
+
+
+def test_wrong_tokens_are_no_reason_to_refuse_the_address() -> None:
+    """Others behind it may have the right ones."""
+    tallies = Tallies(LIMITS)
+    for _ in range(3):
+        tallies.wrong_token(THERE, 0)
+    assert refused(tallies.wrong_token, THERE, 0)[0] == 429
+    tallies.check_address(THERE)
 
 
 SAME = [
@@ -116,12 +125,12 @@ def test_addresses_of_one_owner_count_together(one: str, other: str) -> None:
     tallies = Tallies(LIMITS)
     for address in (one, other, one):
         tallies.enter(Peer(address), "alice")
-    assert refused(tallies.check_address, Peer(other), 0)[0] == 429
+    assert refused(tallies.check_address, Peer(other))[0] == 429
     assert tallies.statistics().addresses == 1
     tallies = Tallies(LIMITS)
     for address in (one, other, one):
         tallies.wrong_token(Peer(address), 0)
-    assert refused(tallies.check_address, Peer(other), 0)[0] == 429
+    assert refused(tallies.wrong_token, Peer(other), 0)[0] == 429
     assert tallies.statistics().suspects == 1
 
 
@@ -131,7 +140,8 @@ def test_addresses_of_different_owners_count_apart(one: str, other: str) -> None
     for _ in range(3):
         tallies.enter(Peer(one), "alice")
         tallies.wrong_token(Peer(one), 0)
-    tallies.check_address(Peer(other), 0)
+    tallies.check_address(Peer(other))
+    tallies.wrong_token(Peer(other), 0)
 
 
 def test_a_place_is_left_once_however_often_it_is_left() -> None:
@@ -153,7 +163,7 @@ def test_addresses_that_tried_wrong_tokens_are_forgotten_in_time() -> None:
         tallies.wrong_token(Peer(f"192.0.2.{number}"), 0)
     assert tallies.statistics().suspects == 100
     for step in range(100):
-        tallies.wrong_token(THERE, 60 + step)
+        tallies.wrong_token(THERE, 60 + 20 * step)
     assert tallies.statistics().suspects == 1
 
 
@@ -162,12 +172,12 @@ def test_of_too_many_suspects_the_one_longest_quiet_is_forgotten() -> None:
     for number in (1, 2, 3):
         for _ in range(3):
             tallies.wrong_token(Peer(f"192.0.2.{number}"), number)
-    tallies.wrong_token(Peer("192.0.2.1"), 4)
+    assert refused(tallies.wrong_token, Peer("192.0.2.1"), 4)[0] == 429
     tallies.wrong_token(Peer("192.0.2.4"), 5)
     assert tallies.statistics().suspects == 3
-    assert refused(tallies.check_address, Peer("192.0.2.1"), 6)[0] == 429
-    tallies.check_address(Peer("192.0.2.2"), 6)
-    assert refused(tallies.check_address, Peer("192.0.2.3"), 6)[0] == 429
+    assert refused(tallies.wrong_token, Peer("192.0.2.1"), 6)[0] == 429
+    assert refused(tallies.wrong_token, Peer("192.0.2.3"), 6)[0] == 429
+    tallies.wrong_token(Peer("192.0.2.2"), 6)
 
 
 SIXES = [Peer("::ffff:192.0.2.1"), Peer("2001:db8::1"), Peer("2001:db8::2")]
@@ -192,8 +202,7 @@ class TalliesMachine(RuleBasedStateMachine):
 
     def expected(self, peer: Peer, user: str) -> int | None:
         addresses = Counter(owner(other) for _, other, _ in self.inside if not other.exempt)
-        recent = [at for who, at in self.wrong if who == owner(peer) and at > self.now - 60]
-        if addresses[owner(peer)] >= 3 or len(recent) >= 3:
+        if addresses[owner(peer)] >= 3:
             return 429
         if sum(name == user for _, _, name in self.inside) >= 2:
             return 429
@@ -203,7 +212,7 @@ class TalliesMachine(RuleBasedStateMachine):
     def handshake(self, peer: Peer, user: str) -> None:
         expected = self.expected(peer, user)
         try:
-            self.tallies.check_address(peer, self.now)
+            self.tallies.check_address(peer)
             self.tallies.check_user(user)
             self.tallies.check_full()
         except Refusal as refusal:
@@ -222,9 +231,16 @@ class TalliesMachine(RuleBasedStateMachine):
 
     @rule(peer=PEERS)
     def wrong_token(self, peer: Peer) -> None:
-        self.tallies.wrong_token(peer, self.now)
-        if not peer.exempt:
-            self.wrong.append((owner(peer), self.now))
+        recent = [at for who, at in self.wrong if who == owner(peer) and at > self.now - 60]
+        try:
+            self.tallies.wrong_token(peer, self.now)
+        except Refusal as refusal:
+            assert len(recent) == 3
+            assert dict(refusal.headers)["Retry-After"] == str(math.ceil(min(recent) + 60 - self.now))  # noqa: PT017
+        else:
+            assert len(recent) < 3
+            if not peer.exempt:
+                self.wrong.append((owner(peer), self.now))
 
     @rule(seconds=st.sampled_from([0.5, 10, 30, 59, 60]))
     def time_passes(self, seconds: float) -> None:

@@ -214,6 +214,49 @@ def test_the_first_verifier_that_knows_a_token_decides_and_all_are_asked() -> No
     assert Verifiers([]).verify("a") is None
 
 
+BOUND = """
+[[token]]
+token = "first"
+username = "alice"
+
+[[token]]
+token = "second"
+username = "alice"
+
+[[token]]
+token = "bobs"
+username = "bob"
+
+[[token]]
+token = "free"
+"""
+
+
+def test_a_name_that_a_file_binds_is_reserved_for_the_tokens_bound_to_it() -> None:
+    """Whatever else is asked, in whichever order: neither unbound tokens nor other sources take it."""
+    table, development = TokenTable.parse(BOUND, "file"), TokenTable.development()
+    verifiers = Verifiers([development, table])
+    issued = Identity("alice", Rights.everything(), "jwt", "k")
+
+    def allowed(identity: Identity | None, username: str) -> bool:
+        assert identity is not None
+        return verifiers.allows(identity, username)
+
+    for token in ("first", "second"):
+        assert allowed(verifiers.verify(token), "alice")
+        assert not allowed(verifiers.verify(token), "bob")
+        assert not allowed(verifiers.verify(token), "carol")
+    assert not allowed(verifiers.verify("bobs"), "alice")
+    for token in ("free", "dev-token"):
+        for username, expected in (("alice", False), ("bob", False), ("Alice", True), ("carol", True)):
+            assert allowed(verifiers.verify(token), username) == expected
+    assert not allowed(issued, "alice")
+    assert allowed(replace(issued, username="carol"), "carol")
+    assert not allowed(replace(issued, username="carol"), "dave")
+    verifiers.replace([development])
+    assert allowed(issued, "alice")
+
+
 @settings(deadline=None)
 @given(st.text(alphabet=st.characters()) | st.text(alphabet="abc-token", max_size=12))
 def test_any_presented_text_is_somebody_or_nobody(token: str) -> None:

@@ -53,7 +53,24 @@ BAD_FILES = {
     "no table": ('token = ["a"]', "token 1: must be a table, begun by a line [[token]]"),
     "an unknown key": (
         '[[token]]\ntoken = "a"\nuser = "x"',
-        "token 1: has a key other than token, sha256, username and rooms",
+        "token 1: has a key other than token, sha256, username, rooms and label",
+    ),
+    "an empty label": ('[[token]]\ntoken = "a"\nlabel = ""', "token 1: label must be a string of 1 to 64 "),
+    "a long label": (
+        f'[[token]]\ntoken = "a"\nlabel = "{"x" * 65}"',
+        "token 1: label must be a string of 1 to 64 ",
+    ),
+    "a label that is no text": (
+        '[[token]]\ntoken = "a"\nlabel = 5',
+        "token 1: label must be a string of 1 to 64 ",
+    ),
+    "a label of two lines": (
+        '[[token]]\ntoken = "a"\nlabel = "b\\nc"',
+        "token 1: label must be a string of 1 to 64 ",
+    ),
+    "a label that is the token": (
+        f'[[token]]\nsha256 = "{DIGEST}"\nlabel = "{SECRET}"',
+        "token 1: label is the token itself; labels are logged: give another one",
     ),
     "neither": (
         '[[token]]\nusername = "a"',

@@ -246,7 +246,8 @@ SECRETS = WebTokens(
         (["a", "b"], "b", 1, 0),
         (["a", "b"], "c", None, 1),
         (["a", "b"], None, None, 1),
-        (["a", None], None, None, 1),
+        (["a", None], None, 1, 0),
+        (["a", "b", None], None, 2, 0),
         (["a", None], "b", None, 1),
         (["a", None], "a", 0, 0),
     ],
@@ -273,18 +274,70 @@ def test_whatever_is_wrong_costs_one_check_of_a_whole_signature(what: str | None
     assert [len(proof) for _, proof in counted.seen] == [32]
 
 
-def test_a_key_of_a_set_is_held_against_its_own_algorithm_only() -> None:
-    rsa, curve = private_key("RSA"), private_key("P-256")
-    verifier = WebTokens(
-        FixedKeys((*key_set(jwks(jwk(rsa, "r")), "set"), *key_set(jwks(jwk(curve, "e")), "set"))),
-        Expected(),
-        lambda: NOW,
-    )
-    assert verifier.verify(token(None, rsa, {"alg": "RS256", "kid": "r"}))
-    assert verifier.verify(token(None, curve, {"alg": "ES256", "kid": "e"}))
-    assert verifier.verify(token(None, rsa, {"alg": "RS256", "kid": "e"})) is None
-    assert verifier.verify(token(None, curve, {"alg": "RS256", "kid": "r"})) is None
-    assert verifier.verify(token(None, curve, {"alg": "ES256", "kid": "r"})) is None
+def of_set(*entries: object) -> Callable[[str | None], Identity | None]:
+    """What verifies by a set of these keys."""
+    return WebTokens(FixedKeys(key_set(jwks(*entries), "set")), Expected(), lambda: NOW).verify
+
+
+ASYMMETRIC = KINDS[1:]
+MIXED = [jwk(private_key(kind), kind) for kind in ASYMMETRIC]
+
+
+@pytest.mark.parametrize("kid", [*ASYMMETRIC, "x", None])
+@pytest.mark.parametrize("algorithm", [*ALGORITHMS.values(), "none", "PS256"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_in_a_set_of_several_kinds_each_key_is_held_against_its_own_algorithm_only(
+    kind: str, algorithm: str, kid: str | None
+) -> None:
+    """Whatever a token says of itself, it counts by the key that it names and by what that key is for."""
+    header = {"alg": algorithm, "kid": kid}
+    if kid is None:
+        del header["kid"]
+    proven = of_set(*MIXED)(token(None, signer(kind), header)) is not None
+    assert proven == (kid == kind and algorithm == ALGORITHMS[kind])
+
+
+@pytest.mark.parametrize("kind", ASYMMETRIC)
+def test_a_public_key_of_a_set_is_no_secret_for_another(kind: str) -> None:
+    for secret in (public_pem(private_key(kind)), as_json(jwk(private_key(kind), kind))):
+        for kid in ASYMMETRIC:
+            assert of_set(*MIXED)(token(None, secret, {"alg": "HS256", "kid": kid})) is None
+
+
+def test_a_secret_in_a_set_is_no_key() -> None:
+    oct_key = {"kty": "oct", "k": b64(SECRET), "alg": "HS256", "kid": "s"}
+    verify = of_set(oct_key, *MIXED)
+    assert verify(token(None, SECRET, {"alg": "HS256", "kid": "s"})) is None
+    assert verify(token(None, SECRET, {"alg": "HS256"})) is None
+
+
+def test_keys_of_different_kinds_may_share_a_kid_or_have_none() -> None:
+    keys = {kind: private_key(kind) for kind in ASYMMETRIC}
+    shared, nameless = of_set(*[jwk(key, "k") for key in keys.values()]), of_set(*map(jwk, keys.values()))
+    for kind, key in keys.items():
+        good = {"alg": ALGORITHMS[kind]}
+        assert shared(token(None, key, {**good, "kid": "k"}))
+        assert nameless(token(None, key, good))
+        assert not shared(token(None, key, good))
+        assert not nameless(token(None, key, {**good, "kid": "k"}))
+        for other in {*ASYMMETRIC} - {kind}:
+            assert not shared(token(None, key, {"alg": ALGORITHMS[other], "kid": "k"}))
+
+
+def test_a_single_key_beside_one_for_encryption_needs_no_kid() -> None:
+    key = private_key("RSA")
+    verify = of_set(jwk(private_key("RSA", 2), "e", use="enc"), jwk(key, "s", use="sig"))
+    assert verify(token(None, key, {"alg": "RS256"}))
+    assert not verify(token(None, private_key("RSA", 2), {"alg": "RS256", "kid": "e"}))
+
+
+@pytest.mark.parametrize("algorithm", ["HS256", "RS256", "ES256"])
+def test_a_refusal_takes_as_long_whether_its_key_is_there_or_not(algorithm: str) -> None:
+    """The stand-in is of the kind that the token is for."""
+    counted = [Checks("a", "RS256"), Checks("b", "ES256")]
+    verifier = WebTokens(Keys(tuple(each.key() for each in counted)), Expected(), lambda: NOW)
+    assert verifier.verify(token(None, SECRET, {"alg": algorithm, "kid": "x"})) is None
+    assert [len(each.seen) for each in counted] == ([0, 1] if algorithm == "ES256" else [1, 0])
 
 
 def test_an_identity_is_reviewed_by_the_key_that_proved_it(tmp_path: Path) -> None:

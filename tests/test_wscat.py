@@ -43,7 +43,8 @@ def test_two_people_talk(server: ServerProcess) -> None:
             assert [steady(line) for line in bob.lines] == [
                 CONNECTED,
                 '< {"event":"welcome","data":{"message":"Welcome to #general, bob!","members":["alice"]},'
-                '"room":"general","username":"bob","epoch":"E","last_id":0,"replay":0}',
+                '"room":"general","username":"bob","epoch":"E","last_id":0,"replay":0,'
+                '"limits":{"text":4000,"frame":65536,"rate":5,"burst":20,"unanswered":32}}',
                 message("alice", "hello", 1),
                 '> {"event":"message","data":{"text":"hello alice"}}',
                 message("bob", "hello alice", 2),
@@ -53,7 +54,8 @@ def test_two_people_talk(server: ServerProcess) -> None:
         assert [steady(line) for line in alice.lines] == [
             CONNECTED,
             '< {"event":"welcome","data":{"message":"Welcome to #general, alice!","members":[]},'
-            '"room":"general","username":"alice","epoch":"E","last_id":0,"replay":0}',
+            '"room":"general","username":"alice","epoch":"E","last_id":0,"replay":0,'
+            '"limits":{"text":4000,"frame":65536,"rate":5,"burst":20,"unanswered":32}}',
             '< {"event":"joined","data":{"username":"bob"},"room":"general"}',
             '> {"event":"message","data":{"text":"hello"}}',
             message("alice", "hello", 1),

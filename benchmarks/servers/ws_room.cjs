@@ -2,14 +2,17 @@
 //
 // It speaks the part of our protocol that the measurements use: the token, welcome, joined, left, message with id and ts.
 // With --preframed the frame, too, is built once, and written to each socket under the library; that isn't its public API, but
-// shows what could be gained.
+// shows what could be gained. With --tls FILE it speaks TLS by that certificate.
 "use strict";
+const fs = require("node:fs");
 const http = require("node:http");
+const https = require("node:https");
 const { WebSocketServer, Sender } = require("ws");
 
 const TOKENS = new Set(["dev-token", "token-alice", "token-bob", "token-carol"]);
 const MAX_TEXT = 4000;
 const preframed = process.argv.includes("--preframed");
+const tls = process.argv.includes("--tls") ? fs.readFileSync(process.argv[process.argv.indexOf("--tls") + 1]) : null;
 const rooms = new Map(); // name -> {name, members: Map of connection to username, lastId}
 
 function broadcast(room, frame) {
@@ -69,7 +72,8 @@ function enter(socket, query) {
 }
 
 const accepting = new WebSocketServer({ noServer: true, perMessageDeflate: false, maxPayload: 65536 });
-const server = http.createServer((request, response) => response.writeHead(404).end());
+const refuse = (request, response) => response.writeHead(404).end();
+const server = tls ? https.createServer({ key: tls, cert: tls }, refuse) : http.createServer(refuse);
 server.on("upgrade", (request, socket, head) => {
   const query = new URL(request.url, "http://localhost").searchParams;
   if (!TOKENS.has(query.get("token"))) {
@@ -79,5 +83,5 @@ server.on("upgrade", (request, socket, head) => {
   accepting.handleUpgrade(request, socket, head, (connection) => enter(connection, query));
 });
 server.listen({ port: 0, host: "127.0.0.1", backlog: 1024 }, () =>
-  console.log(`Listening on http://127.0.0.1:${server.address().port}`));
+  console.log(`Listening on http${tls ? "s" : ""}://127.0.0.1:${server.address().port}`));
 process.on("SIGTERM", () => process.exit(0));

@@ -29,6 +29,7 @@ from chatroom.pure.forwarded import Proxies
 from chatroom.pure.handshake import (
     CORS_HEADERS,
     HANDSHAKE_PATH,
+    OPTIONS_ANSWER,
     PREFLIGHT,
     Upgrade,
     asks_upgrade,
@@ -36,6 +37,7 @@ from chatroom.pure.handshake import (
     route,
 )
 from chatroom.pure.http1 import Exchange, HeadScanner, has_body
+from chatroom.pure.proxyprotocol import HeaderReader, Introduction
 from chatroom.values.errors import Refusal
 from chatroom.values.http import Peer, Request, Response
 from chatroom.values.limits import Limits
@@ -66,11 +68,18 @@ class Site(Protocol[Admission_co]):
     def draining(self) -> bool:
         """The server is about to stop: no handshake comes in."""
 
+    @property
+    def paths(self) -> frozenset[str]:
+        """What may be asked for."""
+
     def answer(self, request: Request) -> Response:
-        """The answer to a GET, or HEAD as if it were one, of a path in handshake.PATHS."""
+        """The answer to a GET, or HEAD as if it were one, of one of `paths`."""
 
     def admit(self, request: Request, upgrade: Upgrade) -> Admission_co:
         """Let a WebSocket in. What is returned holds its place."""
+
+    def disbelieved(self, peer: Peer) -> None:
+        """The peer, which isn't trusted, names somebody for whom it asks; a proxy that was forgotten?"""
 
     def refused(self, peer: Peer, status: int, request: Request | None) -> None:
         """The peer is being told `status`; `request` is None if its head couldn't be read."""
@@ -100,9 +109,12 @@ async def receive(
     *,
     secure: bool = False,
     proxies: Proxies = NO_PROXIES,
+    introduced: bool = False,
     wall_clock: Callable[[], float] = time.time,
 ) -> Admitted[Admission] | None:
     """Serve the peer until it is let in, or until the connection has ended (None).
+
+    `introduced`: the peer is whom a trusted proxy has named, see `read_introduction`.
 
     Resource handling: with an Admitted the transport, open, is the caller's again. With None it is closed;
     with an exception, cancellation included, it is aborted.
@@ -110,7 +122,37 @@ async def receive(
     Error handling: no fault of the peer or of the network raises. What `site` raises beyond Refusal does.
     """
     try:
-        return await _Visit(transport, site, limits, peer, secure, proxies, wall_clock).serve()
+        return await _Visit(transport, site, limits, peer, secure, proxies, introduced, wall_clock).serve()
+    except BaseException:
+        transport.abort()
+        raise
+
+
+async def read_introduction(transport: Transport, limits: Limits) -> Introduction | None:
+    """Whom a proxy names that begins with a header of the PROXY protocol; None if it is gone or silent.
+
+    Raises Refusal if what comes is no such header. Nothing behind it is read.
+    """
+    reader = HeaderReader()
+    with trio.move_on_after(limits.head_seconds) as waiting, suppress(OSError):
+        while reader.wanted:
+            data = await transport.receive_some(reader.wanted)
+            if not data:
+                return None
+            reader.feed(data)
+        return reader.introduction
+    if waiting.cancelled_caught and reader.started:
+        raise Refusal(408, "The header of the PROXY protocol took too long")
+    return None
+
+
+async def turn_away(
+    transport: Transport, site: Site[Admission], limits: Limits, peer: Peer, refusal: Refusal
+) -> None:
+    """Answer a peer that has no request, and close the connection."""
+    try:
+        visit = _Visit(transport, site, limits, peer, False, NO_PROXIES, False, time.time)
+        await visit.turn_away(refusal)
     except BaseException:
         transport.abort()
         raise
@@ -126,6 +168,7 @@ class _Visit(Generic[Admission]):
     peer: Peer
     secure: bool
     proxies: Proxies
+    introduced: bool
     wall_clock: Callable[[], float]
 
     async def serve(self) -> Admitted[Admission] | None:
@@ -133,7 +176,7 @@ class _Visit(Generic[Admission]):
         first = True
         while True:
             exchange = Exchange()
-            scanner = HeadScanner(self.limits.head_bytes, self.limits.head_headers)
+            scanner = HeadScanner(self.limits.head_bytes, self.limits.head_line, self.limits.head_headers)
             outcome = await self._next_outcome(exchange, scanner, data, first)
             if isinstance(outcome, Admitted):
                 return outcome
@@ -151,6 +194,12 @@ class _Visit(Generic[Admission]):
             await trio.sleep(PIPELINE_PAUSE if data else 0)
         await self._close()
         return None
+
+    async def turn_away(self, refusal: Refusal) -> None:
+        """See `turn_away`."""
+        if await self._send(Exchange(), self._refuse(refusal, None)):
+            await self._part()
+        await self._close()
 
     async def _next_outcome(
         self, exchange: Exchange, scanner: HeadScanner, data: bytes, first: bool
@@ -187,12 +236,19 @@ class _Visit(Generic[Admission]):
         """What to do about a complete head; no I/O."""
         request = None
         try:
-            request = self.proxies.see_through(exchange.read(scanner.head, self.peer, secure=self.secure))
-            upgrade = route(request, draining=self.site.draining)
+            request = exchange.read(scanner.head, self.peer, secure=self.secure)
+            named = self.introduced or self.proxies.trusts(self.peer)
+            if not named and request.values("x-forwarded-for"):
+                self.site.disbelieved(self.peer)
+            request = self.proxies.see_through(request, introduced=self.introduced)
+            upgrade = route(request, draining=self.site.draining, paths=self.site.paths)
             if upgrade is not None:
                 admission = self.site.admit(request, upgrade)
                 return Admitted(admission, upgrade, canonical(upgrade), scanner.trailing)
-            response = PREFLIGHT if request.method == "OPTIONS" else self.site.answer(request)
+            if request.method == "OPTIONS":
+                response = PREFLIGHT if request.path == HANDSHAKE_PATH else OPTIONS_ANSWER
+            else:
+                response = self.site.answer(request)
         except Refusal as refusal:
             return self._refuse(refusal, request)
         return _Answer(_shared(response, request), has_body(request))

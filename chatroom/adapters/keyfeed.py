@@ -5,7 +5,6 @@
 2. What fails leaves the keys as they were. It is logged once, and so is the next success.
 3. One fetch at a time: an answer that was slow never replaces one that was asked for later, so that a key
    which a reload has withdrawn doesn't come back.
-4. A source stays with the kind of keys that it began with.
 """
 
 import logging
@@ -22,8 +21,8 @@ REFRESH_SECONDS = 900.0
 RETRY_SECONDS = 60.0
 PAUSE_SECONDS = 30.0
 
-Fetch = Callable[[str | None], Awaitable[tuple[Key, ...]]]
-"""Fetches the keys for an algorithm, any for None. Raises StartError, within seconds."""
+Fetch = Callable[[], Awaitable[tuple[Key, ...]]]
+"""Fetches the keys. Raises StartError, within seconds."""
 
 
 class KeyFeed:
@@ -34,7 +33,13 @@ class KeyFeed:
         self._wanted = trio.Event()
         self._one_at_a_time = trio.Lock()
         self._tried = 0.0
+        self._loaded = 0.0
         self.keys: tuple[Key, ...] = ()
+
+    @property
+    def age(self) -> float:
+        """Seconds since keys were fetched."""
+        return trio.current_time() - self._loaded
 
     def missed(self) -> None:
         """Have the keys fetched soon."""
@@ -44,8 +49,8 @@ class KeyFeed:
         """Fetch the keys. Raises StartError, and leaves them as they were."""
         async with self._one_at_a_time:
             self._tried = trio.current_time()
-            algorithm = self.keys[0].algorithm if self.keys else None
-            self.keys = await self._fetch(algorithm)
+            self.keys = await self._fetch()
+            self._loaded = trio.current_time()
 
     async def run(self) -> None:
         """Keep the keys fresh, for ever. No error leaves but cancellation: no chat ends for want of keys."""
@@ -79,4 +84,5 @@ class KeyFeed:
         return [(key.kid, key.fingerprint) for key in self.keys]
 
     def _note_keys(self) -> None:
-        note(logging.INFO, "keys", algorithm=self.keys[0].algorithm, count=len(self.keys))
+        algorithms = " ".join(sorted({key.algorithm for key in self.keys}))
+        note(logging.INFO, "keys", algorithms=algorithms, count=len(self.keys))

@@ -3,8 +3,8 @@
 1. The kind of a key gives its algorithm: a secret HS256, an RSA key RS256, one on P-256 ES256, an Ed25519 one
    EdDSA. Nothing that is written beside a key can change that.
 2. A secret is never taken from anything that looks like a public key, nor from a JWK set.
-3. A set is one kind of keys: that of the first one that can be used, or of those it had before. Others are
-   left out, as are keys that are for something else by their `use`, `key_ops` or `alg`.
+3. A set may hold keys of several kinds, as an issuer's does while it changes its algorithm. Keys that are
+   for something else by their `use`, `key_ops` or `alg` are left out, and so are all other kinds.
 4. Whatever is wrong is a StartError of one line, which shows nothing of a file but its name.
 """
 
@@ -80,8 +80,12 @@ def _not_a_public_key(path: str, source: bytes) -> str:
     )
 
 
-def key_set(source: bytes, name: str, algorithm: str | None = None) -> tuple[Key, ...]:
-    """The usable keys of the JWK set `source`, which came from `name`; those of one `algorithm` if given."""
+def key_set(source: bytes, name: str) -> tuple[Key, ...]:
+    """The usable keys of the JWK set `source`, which came from `name`.
+
+    No two of them have both the `kid` and the algorithm in common. Keys of different kinds may share a `kid`
+    (RFC 7517, section 4.5). Raises StartError if no key is usable, or if two can't be told apart.
+    """
     require_cryptography()
     try:
         entries = read_object(source).get("keys")
@@ -89,20 +93,20 @@ def key_set(source: bytes, name: str, algorithm: str | None = None) -> tuple[Key
         entries = None
     if not isinstance(entries, list) or len(entries) > MAX_KEYS:
         raise StartError(f'{name} is no JWK set: it must be {{"keys": […]}}, {MAX_KEYS} at most')
-    found: dict[str | None, Key] = {}
+    found: dict[tuple[str | None, str], Key] = {}
     for entry in entries:
         key = _read_entry(entry, name)
-        if key is None or key.algorithm != (algorithm or key.algorithm):
+        if key is None:
             continue
-        if key.kid in found:
-            raise StartError(f"{name}: two keys of one kid, or two without any: each needs its own")
-        found[key.kid] = key
-        algorithm = key.algorithm
+        same = found.setdefault((key.kid, key.algorithm), key)
+        if same.fingerprint != key.fingerprint:
+            raise StartError(
+                f"{name}: two {key.algorithm} keys of one kid, or two without any: each needs its own"
+            )
     if not found:
-        kind = f"of RSA with {RSA_BITS[0]} to {RSA_BITS[1]} bits, P-256 or Ed25519"
         raise StartError(
-            f"{name} has no usable key{f' for {algorithm}' if algorithm else ''}: it must hold a public one, "
-            f"{kind}, that is meant for signatures"
+            f"{name} has no usable key: it must hold a public one, of RSA with {RSA_BITS[0]} to "
+            f"{RSA_BITS[1]} bits, P-256 or Ed25519, that is meant for signatures"
         )
     return tuple(found.values())
 

@@ -16,7 +16,6 @@
 import os
 import select
 import threading
-import time
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 
@@ -85,7 +84,8 @@ class LineWriter:
             if isinstance(after, threading.Event):
                 after.set()
             elif after is not None:
-                time.sleep(_PAUSE_SECONDS)
+                # Not by time.sleep: that sleeps until a time, and fails where libfaketime sets the clock.
+                select.select([], [], [], _PAUSE_SECONDS)
         if self._fd != _NOWHERE:
             os.close(self._fd)
 

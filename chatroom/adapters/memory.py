@@ -9,13 +9,23 @@
 """
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import islice
 
 import trio
 
-from chatroom.values.errors import Trimmed
-from chatroom.values.messages import Conflict, Draft, Duplicate, Head, Message, Outcome, Page, Stored
+from chatroom.adapters.engine import READ_BYTES, Feed
+from chatroom.values.errors import Replaced, Trimmed
+from chatroom.values.messages import (
+    Conflict,
+    Draft,
+    Duplicate,
+    Head,
+    Message,
+    Outcome,
+    Page,
+    text_bytes,
+)
 
 PER_ROOM = 500
 TOTAL_BYTES = 64 * 1024 * 1024
@@ -64,13 +74,27 @@ class _Log:
             del self.cids[message.username, message.cid]
         return message
 
-    def between(self, after: int, upto: int) -> list[Message]:
+    def between(self, after: int, upto: int, max_bytes: int, *, newest_first: bool = False) -> list[Message]:
+        """The messages of a range, ascending: as many from that end of it on as make `max_bytes`."""
         start = max(0, after + 1 - self.first_id)
-        return list(islice(self.messages, start, max(start, upto + 1 - self.first_id)))
+        found = list(islice(self.messages, start, max(start, upto + 1 - self.first_id)))
+        if newest_first:
+            found.reverse()
+        size = 0
+        for count, message in enumerate(found, 1):
+            if (size := size + text_bytes(message)) >= max_bytes:
+                del found[count:]
+                break
+        if newest_first:
+            found.reverse()
+        return found
 
 
 class MemoryEngine:
     """An Engine whose promises end with the process."""
+
+    durable = False
+    shared = False
 
     def __init__(
         self,
@@ -87,7 +111,13 @@ class MemoryEngine:
         self._used: OrderedDict[str, _Log] = OrderedDict()  # by last write, the stalest first
         self._idle: OrderedDict[str, _Log] = OrderedDict()  # by release, the stalest first
 
-    async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    async def serve(
+        self,
+        _feed: Feed,
+        /,
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
         """See Engine. It needs nothing."""
         task_status.started()
         await trio.sleep_forever()
@@ -96,9 +126,17 @@ class MemoryEngine:
         """See Engine. It has none."""
         return ()
 
-    async def open(self, room: str) -> Head:
+    def sizes(self) -> tuple[int, int]:
         """See Engine."""
-        await trio.lowlevel.checkpoint()
+        return 0, 0
+
+    @property
+    def statistics(self) -> None:
+        """See Engine."""
+        return None
+
+    def open(self, room: str, opened: Callable[[Head | Exception], None]) -> None:
+        """See Engine. It answers at once."""
         log = self._used.get(room)
         if log is None:
             if (log := self._idle.pop(room, None)) is None:
@@ -106,7 +144,7 @@ class MemoryEngine:
             else:
                 self._bytes -= IDLE_ROOM
             self._used[room] = log
-        return Head(log.epoch, log.last_id)
+        opened(Head(log.epoch, log.last_id))
 
     def release(self, room: str) -> None:
         """See Engine."""
@@ -116,10 +154,9 @@ class MemoryEngine:
             self._bytes += IDLE_ROOM
             self._fit()
 
-    async def append(self, drafts: Sequence[Draft]) -> list[Outcome]:
-        """See Engine. Gives way once, so that senders who are ready get into the next batch."""
-        await trio.lowlevel.checkpoint()
-        return [self._append(draft) for draft in drafts]
+    def append(self, drafts: Sequence[Draft], committed: Callable[[list[Outcome] | Exception], None]) -> None:
+        """See Engine. It answers at once."""
+        committed([self._append(draft) for draft in drafts])
 
     def _append(self, draft: Draft) -> Outcome:
         log = self._used[draft.room]
@@ -131,7 +168,7 @@ class MemoryEngine:
         if len(log.messages) > self._per_room:
             self._bytes -= _size(log.trim())
         self._fit()
-        return Stored(message)
+        return message
 
     def _fit(self) -> None:
         while self._bytes > self._total:
@@ -150,28 +187,56 @@ class MemoryEngine:
         else:
             self._used.move_to_end(room)
 
-    async def read(self, room: str, after: int, upto: int, limit: int) -> list[Message]:
+    async def head(self, room: str) -> Head:
         """See Engine."""
         await trio.lowlevel.checkpoint()
         log = self._used[room]
+        return Head(log.epoch, log.last_id)
+
+    async def read(
+        self, room: str, epoch: str, after: int, upto: int, *, limit: int, max_bytes: int = READ_BYTES
+    ) -> list[Message]:
+        """See Engine."""
+        await trio.lowlevel.checkpoint()
+        log = self._log(room, epoch)
         if after + 1 < log.first_id:
-            raise Trimmed(f"the oldest message kept is {log.first_id}")
-        return log.between(after, min(upto, after + limit))
+            raise Trimmed(log.first_id)
+        return log.between(after, min(upto, after + limit), max_bytes)
 
     async def history(
-        self, room: str, *, before: int | None, after: int | None, upto: int, limit: int
+        self,
+        room: str,
+        epoch: str,
+        *,
+        before: int | None,
+        after: int | None,
+        upto: int,
+        limit: int,
+        max_bytes: int = READ_BYTES,
     ) -> Page:
         """See Engine."""
         await trio.lowlevel.checkpoint()
-        log = self._used[room]
+        log = self._log(room, epoch)
         if after is not None:
             start = max(after, log.first_id - 1)
-            found = log.between(start, min(upto, start + limit))
+            found = log.between(start, min(upto, start + limit), max_bytes)
             return Page(tuple(found), more=bool(found) and found[-1].id < upto)
         end = upto if before is None else min(upto, before - 1)
-        found = log.between(end - limit, end)
+        found = log.between(end - limit, end, max_bytes, newest_first=True)
         return Page(tuple(found), more=bool(found) and found[0].id > log.first_id)
 
     def first_id(self, room: str) -> int:
         """See Engine."""
         return self._used[room].first_id
+
+    def attend(self, room: str, came: Collection[str], went: Collection[str]) -> None:
+        """See Engine."""
+
+    def tell_typing(self, room: str, username: str, *, active: bool) -> None:
+        """See Engine."""
+
+    def _log(self, room: str, epoch: str) -> _Log:
+        log = self._used[room]
+        if log.epoch != epoch:
+            raise Replaced
+        return log

@@ -6,9 +6,12 @@ Owns: the queue, the socket's sending side, and the end of what is sent.
    the queue only if it is empty, and a chunk stays at its head until its last byte is out.
 2. Offering never waits and never raises. A broken connection is a state (`broken`); whoever waits is woken.
 3. Of an offered batch at most the frame under way is kept, as a copy that doesn't pin the batch.
-4. One task at a time flushes. What a cancelled flush has not sent stays first in line, unless the
-   transport was torn: then nothing may follow.
+4. One task at a time flushes. If it is cancelled, the rest stays first in line.
 5. A close frame is the last thing sent. It stands right behind the frame under way.
+6. Bytes that the transport has taken are sent, for this module. If the transport holds some of them back
+   (`held`), nothing is queued but the connection is `pending` all the same: somebody has to flush.
+7. Pings and pongs are no sign that the peer lives (`moved`): they are so few and small that the kernel takes
+   them for a peer that has vanished. The ping that a pong answers was a sign of its own when it came in.
 
 Does not know: what the frames say, or who reads.
 """
@@ -17,33 +20,30 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from typing import Final
 
-import trio
-
 from chatroom.adapters.transport import Stalled, Transport
-from chatroom.pure.frames import close_frame, ping_frame
+from chatroom.pure.frames import Pieces, close_frame, ping_frame, pong_frame
 
 _PING: Final = ping_frame()
-_PIECE: Final = 16 * 1024  # what is put under way at once for a peer that takes nothing directly
+_GOES_ON: Final = ()  # the ends of a chunk whose frame goes on in the next one
+_CONTROL: Final = range(0)  # the ends of a chunk that is a ping or a pong
+_PIECE: Final = 16 * 1024  # bytes that are put in line at once for a peer that takes nothing
 
 
 class Outbound:
     """The sending half of a Wire.
 
-    `pending`: something is queued, or on its way. `moved`: the peer's side has taken bytes since this
-    was last cleared. `shut`: the last frame has been put, whatever comes after it is ignored.
+    `moved`: bytes other than pings and pongs have been taken since this was last cleared. `shut`: the last
+    frame has been put, whatever comes after it is ignored.
     """
 
     __slots__ = (
         "_at",
         "_clear",
-        "_flying",
-        "_gone",
         "_on_pending",
-        "_progress",
-        "_put",
         "_queue",
         "_send_nowait",
         "_transport",
+        "_within",
         "broken",
         "moved",
         "shut",
@@ -53,20 +53,18 @@ class Outbound:
         self._transport = transport
         self._send_nowait = transport.send_nowait
         self._on_pending = on_pending
-        self._clear = transport.direct  # nothing stands in the way of a direct send
-        self._queue: list[tuple[bytes, Sequence[int] | None]] = []  # chunks, with the ends of their frames
+        self._clear = True  # nothing stands in the way of a direct send
+        self._queue: list[tuple[bytes | memoryview, Sequence[int] | None]] = []  # with the ends of frames
+        self._within = False  # a frame is under way that goes on in the first chunk
         self._at = 0  # bytes of the first chunk that are out
-        self._flying = 0  # bytes after those that the transport is busy with
-        self._put = 0  # bytes ever queued
-        self._gone = 0  # of those, bytes sent or dropped
-        self._progress: trio.Event | None = None
         self.broken = False
         self.moved = False
         self.shut = False
 
     @property
     def pending(self) -> bool:
-        return bool(self._queue)
+        """Something waits for room at the peer."""
+        return bool(self._queue) or (self._transport.held and not self.broken)
 
     def offer(self, data: bytes, ends: Sequence[int]) -> int:
         """Send what the socket takes at once of the frames in `data`, which end at `ends`.
@@ -78,10 +76,12 @@ class Outbound:
         try:
             taken = self._send_nowait(data)
         except OSError:
-            self._break()
+            self.hang_up()
             return 0
         if taken == len(data):
             self.moved = True
+            if self._transport.held:
+                self._hold()
             return len(ends)
         return self._keep_frame_under_way(data, ends, taken) if taken else 0
 
@@ -105,77 +105,106 @@ class Outbound:
             return
         self._append(data, ends)
 
+    def put_pieces(self, frame: Pieces) -> None:
+        """Send one frame in its turn; of what has to wait, no copy is made."""
+        if self.broken or self.shut:
+            return
+        for piece in frame[:-1]:
+            self._append(piece, _GOES_ON)
+        self._append(frame[-1], None)
+
     def ping(self) -> None:
-        """Send a ping, which as the only thing sent is no sign that the peer lives."""
-        self.put(_PING)
+        """Send a ping in its turn."""
+        if not (self.broken or self.shut):
+            self._append(_PING, _CONTROL)
+
+    def pong(self, payload: bytes) -> None:
+        """Answer a ping in its turn; `payload`, at most 125 bytes, is that of the ping.
+
+        A pong that still waits is replaced by this one (RFC 6455 section 5.5.3), so that a peer that pings
+        but doesn't read is owed one pong.
+        """
+        if self.broken or self.shut:
+            return
+        pong = pong_frame(payload)
+        for place in range(1 if self._at else 0, len(self._queue)):
+            data, ends = self._queue[place]
+            if ends is _CONTROL and data is not _PING:
+                self._queue[place] = (pong, _CONTROL)
+                return
+        self._append(pong, _CONTROL)
 
     def close(self, code: int, reason: str) -> None:
         """Make a close frame the last thing sent; what has not begun is dropped. The first call counts."""
-        self._close_with(close_frame(code, reason))
+        self.close_with(close_frame(code, reason))
+
+    def close_with(self, frame: bytes) -> None:
+        """As close does, with a ready close frame."""
+        if self.shut:
+            return
+        if not self.broken:
+            self._cut()
+            self._append(frame, None)
+        self._shut_up()
 
     async def flush(self) -> None:
-        """Send all that is queued, or return when the connection is broken.
+        """Send all that is pending, or return when the connection is broken.
 
         Raises Stalled when the peer takes nothing for too long.
         """
-        while self._queue and not self.broken:
+        while self.pending:
             try:
-                taken = await self._send_first()
+                # Nothing is handed to a waiting call: by the time there is room, the queue may have been cut.
+                if not self._send_more():
+                    await self._transport.wait_room()
             except Stalled:
                 raise
             except OSError:
-                self._break()
-            else:
+                self.hang_up()
+
+    def _send_more(self) -> bool:
+        """Send what the transport takes at once of the first chunk; false if there is no room for more."""
+        if self._queue:
+            taken = self._send_nowait(memoryview(self._queue[0][0])[self._at :])
+            if taken:
                 self._advance(taken)
+        else:
+            taken = self._send_nowait(b"")  # what is held
+            self._settle()
+        return not self._transport.held and (taken > 0 or not self._queue)
 
-    async def _send_first(self) -> int:
-        """Send something of the first chunk, or wait for room without sending anything."""
-        view = memoryview(self._queue[0][0])[self._at :]
-        if not self._transport.direct:
-            return await self._send_piece(view[:_PIECE])
-        if taken := self._send_nowait(view):
-            return taken
-        # Nothing is handed to a waiting call: by the time there is room, the queue may have been cut.
-        await self._transport.wait_room()
-        return 0
-
-    async def _send_piece(self, piece: memoryview) -> int:
-        self._flying = len(piece)
-        try:
-            return await self._transport.send_some(piece)
-        finally:
-            self._flying = 0
-            if self._transport.torn:
-                self._break()
-
-    async def _wait_out(self) -> None:
-        """Wait until all that is queued now is sent or dropped. The connection may be broken then."""
-        mark = self._put
-        while self._gone < mark and not self.broken:
-            if self._progress is None:
-                self._progress = trio.Event()
-            await self._progress.wait()
-
-    def _append(self, data: bytes, ends: Sequence[int] | None) -> None:
+    def _append(self, data: bytes | memoryview, ends: Sequence[int] | None) -> None:
         """Put `data` last in line, and send of it what can go at once if it is the first, too."""
+        if self.broken:
+            return
         taken = 0
         if self._clear:
             try:
                 taken = self._send_nowait(data)
             except OSError:
-                self._break()
+                self.hang_up()
                 return
-            self.moved = self.moved or (taken > 0 and data is not _PING)
+            self.moved = self.moved or (taken > 0 and ends is not _CONTROL)
             if taken == len(data):
+                self._within = ends is _GOES_ON
+                if self._transport.held:
+                    self._hold()
                 return
         self._line_up(data, ends, taken)
 
-    def _line_up(self, data: bytes, ends: Sequence[int] | None, taken: int) -> None:
+    def _line_up(self, data: bytes | memoryview, ends: Sequence[int] | None, taken: int) -> None:
         if not self._queue:
             self._at = taken
-        self._clear = False
-        self._put += len(data) - taken
         self._queue.append((data, ends))
+        self._hold()
+
+    def remind(self) -> None:
+        """Have the owner flush what is pending: of what TLS holds by itself it has not been told."""
+        self._on_pending()
+
+    def _hold(self) -> None:
+        """Something waits for room: nothing goes past it, and somebody has to flush."""
+        self._clear = False
         self._on_pending()
 
     def _keep_frame_under_way(self, data: bytes, ends: Sequence[int], taken: int) -> int:
@@ -189,61 +218,61 @@ class Outbound:
 
     def _advance(self, taken: int) -> None:
         """`taken` more bytes of the first chunk are out."""
-        if not taken or self.broken:
-            return
-        data = self._queue[0][0]
-        if data is not _PING:
+        data, ends = self._queue[0]
+        if ends is not _CONTROL:
             self.moved = True
         self._at += taken
-        self._gone += taken
         if self._at == len(data):
+            self._within = ends is _GOES_ON
             del self._queue[0]
             self._at = 0
-            self._clear = not self._queue and not self.shut and self._transport.direct
-        self._wake()
+            self._settle()
 
-    def _close_with(self, last: bytes) -> None:
-        if self.shut:
+    def _settle(self) -> None:
+        """Something that waited may be out or dropped. If nothing waits any more, sending is direct again."""
+        if self.pending:
             return
-        if not self.broken:
-            self._cut()
-            self._append(last, None)
-        self._shut_up()
+        self._clear = not (self.shut or self.broken)
 
     def _shut_up(self) -> None:
         """Take nothing more."""
         self.shut = True
         self._clear = False
+        if not (self.pending or self.broken):  # of which the owner has been told
+            self._on_pending()
 
     def _cut(self) -> None:
         """Drop all that is queued behind the frame under way."""
-        begun = self._at + self._flying
-        kept: list[tuple[bytes, Sequence[int] | None]] = []
-        if begun:
-            data, ends = self._queue[0]
-            end = len(data) if ends is None else ends[bisect_left(ends, begun)]
-            if self._at < end:
-                kept.append((data[:end], None))
+        kept: list[tuple[bytes | memoryview, Sequence[int] | None]] = []
+        for data, ends in self._queue if self._at or self._within else ():
+            if ends is _GOES_ON:
+                kept.append((data, ends))
+                continue
+            end = ends[bisect_left(ends, self._at)] if ends else len(data)
+            if kept or self._at < end:
+                kept.append((data[:end], ends if ends is _CONTROL else None))
+            break
         self._queue = kept
         self._at = self._at if kept else 0
-        self._gone = self._put - sum(len(data) for data, _ in kept) + self._at
-        self._clear = not kept and self._transport.direct and not self.broken
-        self._wake()
+        self._settle()
 
-    def _break(self) -> None:
-        """Nothing can be sent any more: say so to whoever waits, the reader's side included."""
+    def hang_up(self) -> None:
+        """Nothing can be sent any more: say so to whoever waits, to receive as well."""
         if self.broken:
             return
         self.broken = True
-        self._clear = False
         self._queue = []
         self._at = 0
-        self._gone = self._put
-        self._wake()
+        self._settle()
         self._transport.hang_up()
         self._on_pending()
 
-    def _wake(self) -> None:
-        if self._progress is not None:
-            self._progress.set()
-            self._progress = None
+    def forget(self) -> None:
+        """It is over: let go of the queue and of the owner, who is not to wait for the collector of
+        cycles."""
+        self.hang_up()
+        self._on_pending = _nobody
+
+
+def _nobody() -> None:
+    """Stands for the owner when the connection is over."""

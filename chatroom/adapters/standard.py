@@ -1,13 +1,67 @@
-"""The three standard descriptors, which whoever started the process may have closed, filled or cut off."""
+"""What a process is given by whoever started it: three standard descriptors and the signals.
+
+1. A standard descriptor may be closed, full or cut off.
+2. SIGTERM, SIGINT and SIGHUP may come at any moment. The built file blocks them in its first lines, so that
+   they wait for what is done here: as process 1 of a container they would be lost, else they would kill.
+"""
 
 import os
+import signal
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from types import FrameType
 
 from chatroom.pure.printable import cut, escape
 
+STOPS = (signal.SIGTERM, signal.SIGINT)
+SECOND_SIGNAL_SECONDS = 0.5
+"""One request to stop may be two signals: terminals, npm and others send SIGINT and SIGTERM together."""
+TIDY_SECONDS = 10
+"""How long a command that was interrupted may take to tidy up."""
 _COMPLAINT_CHARS = 1000
+
+
+def take_signals() -> Callable[[], bool]:
+    """From here on no signal ends the process by itself, but a second one; whether a stop has been asked for.
+
+    SIGHUP means nothing before there is something to reload.
+    """
+    first: list[float] = []
+
+    def remember(number: int, frame: object) -> None:
+        now = time.monotonic()
+        if first and now - first[0] >= SECOND_SIGNAL_SECONDS:
+            os._exit(1)
+        first.append(now)
+
+    for number in STOPS:
+        signal.signal(number, remember)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    release_signals()
+    return lambda: bool(first)
+
+
+def release_signals() -> None:
+    """Let those come that have been blocked from the first line on."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (*STOPS, signal.SIGHUP))
+
+
+def interrupt_by_all() -> None:
+    """Let SIGTERM, and SIGHUP where it isn't ignored (nohup), raise KeyboardInterrupt as SIGINT does.
+
+    What was begun is tidied up then, within TIDY_SECONDS: an interrupt that is raised while some library
+    holds a lock may leave the main thread waiting for that one. The alarm ends the process wherever it waits.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _interrupt)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    signal.alarm(TIDY_SECONDS)
+    signal.default_int_handler(number, frame)
 
 
 def fill_standard_descriptors() -> None:

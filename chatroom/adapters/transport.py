@@ -7,7 +7,7 @@ Owns: the one socket object of a connection, its options, and how a send waits f
 2. Everything that goes wrong leaves as OSError. Stalled is one too, for those who needn't tell them apart.
 3. Waiting for room ends after `send_timeout` without progress, not after a fixed time: what the kernel
    could hand on counts, so that a slow reader that moves is kept.
-4. A plain send that is cancelled has taken nothing.
+4. A send that is cancelled while it waits for room has taken nothing.
 
 Does not know: frames, HTTP.
 """
@@ -15,7 +15,7 @@ Does not know: frames, HTTP.
 import errno
 import socket
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from fcntl import ioctl
 from termios import TIOCOUTQ
@@ -36,39 +36,45 @@ class Stalled(ChatroomError, TimeoutError):
 
 
 class Transport(Protocol):
-    """A byte stream that can also be sent to without waiting. One task at a time sends, and one receives."""
+    """A byte stream, for one task at a time that sends and one that receives."""
 
     @property
-    def direct(self) -> bool:
-        """Whether send_nowait can ever take anything (not with TLS)."""
+    def held(self) -> bool:
+        """The socket lacks some of what was taken. It goes out first in the next send, even an empty one."""
 
     @property
-    def torn(self) -> bool:
-        """A send was cancelled in the middle of a record: nothing may follow it."""
+    def buffered(self) -> bool:
+        """receive_nowait may have more, though nothing new arrives."""
 
     def send_nowait(self, data: bytes | memoryview) -> int:
         """How many bytes were taken at once, perhaps none. OSError if the connection is broken."""
 
     async def send_some(self, data: bytes | memoryview) -> int:
-        """Wait until at least one byte is taken. OSError if broken, Stalled if there is no progress."""
+        """Wait until a byte is taken, and none is held. OSError if broken, Stalled without progress."""
 
     async def wait_room(self) -> None:
-        """Wait until send_nowait may take something; takes nothing itself. Fails as send_some does."""
+        """Wait until the socket may take something; takes nothing itself. Fails as send_some does."""
 
     async def receive_some(self, max_bytes: int) -> bytes:
         """What has arrived, empty at the end. OSError if broken."""
 
     def receive_nowait(self, max_bytes: int) -> bytes | None:
-        """The same without waiting: None if nothing has arrived, and always where nothing is `direct`."""
+        """The same without waiting: None if nothing has arrived."""
 
-    def wait_arrival(self, take: Callable[[], bool]) -> Awaitable[None]:
-        """Call `take` whenever receive_nowait may have something, until it returns false.
+    async def wait_readable(self) -> None:
+        """Wait until receive_nowait may have something. OSError if broken."""
 
-        It may be called in another task. Fails with OSError or ClosedResourceError if broken, or as `take`.
-        """
+    def watch(self, on_readable: Callable[[], None]) -> None:
+        """Call `on_readable`, in another task, whenever receive_nowait may have something."""
+
+    def unwatch(self) -> None:
+        """Don't any more."""
 
     def unsent(self) -> int:
-        """Bytes that the peer hasn't confirmed yet; 0 where that is not known."""
+        """Bytes that are held or that the peer hasn't confirmed yet; 0 where that is not known."""
+
+    def confirmed(self) -> bool:
+        """Whether all that was sent has reached the peer's system, so far as that can be asked."""
 
     async def send_eof(self) -> None:
         """Tell the peer that nothing more comes; receiving goes on."""
@@ -80,7 +86,7 @@ class Transport(Protocol):
         """Drop the connection with a reset and free everything. Never waits, never raises."""
 
     async def aclose(self) -> None:
-        """Close the connection in order. Never raises, but may wait with TLS."""
+        """Close the connection in order. Never raises, and waits for nobody."""
 
 
 class SocketTransport:
@@ -88,11 +94,11 @@ class SocketTransport:
 
     __slots__ = ("_arrivals", "_patience", "_sock")
 
-    direct: Final = True
-    torn: Final = False
+    held: Final = False
+    buffered: Final = False
 
     def __init__(self, sock: socket.socket, limits: Limits, arrivals: Arrivals | None = None) -> None:
-        """`sock` is from now on this object's alone. Without `arrivals` each task waits by itself."""
+        """`sock` is from now on this object's alone. It can be watched only with `arrivals`."""
         self._arrivals = arrivals
         self._sock = sock
         sock.setblocking(False)
@@ -100,11 +106,6 @@ class SocketTransport:
         if sock.family in (socket.AF_INET, socket.AF_INET6):
             with suppress(OSError):  # the peer may be gone already: the first read will tell
                 _tune(sock, limits)
-
-    @classmethod
-    def take(cls, stream: trio.SocketStream, limits: Limits) -> "SocketTransport":
-        """Take over the socket of an accepted `stream`, which is of no use afterwards."""
-        return cls(socket.socket(fileno=stream.socket.detach()), limits)
 
     def send_nowait(self, data: bytes | memoryview) -> int:
         try:
@@ -133,15 +134,12 @@ class SocketTransport:
         try:
             await trio.lowlevel.wait_writable(self._sock)
         except (trio.ClosedResourceError, ValueError):
-            raise closed_error() from None
+            raise _closed_error() from None
 
     async def receive_some(self, max_bytes: int) -> bytes:
         await trio.lowlevel.checkpoint()
         while (data := self.receive_nowait(max_bytes)) is None:
-            try:
-                await trio.lowlevel.wait_readable(self._sock)
-            except trio.ClosedResourceError:
-                raise closed_error() from None
+            await self.wait_readable()
         return data
 
     def receive_nowait(self, max_bytes: int) -> bytes | None:
@@ -150,16 +148,19 @@ class SocketTransport:
         except BlockingIOError:
             return None
 
-    def wait_arrival(self, take: Callable[[], bool]) -> Awaitable[None]:
-        if self._arrivals is not None:
-            return self._arrivals.wait(self._sock, take)
-        return self._wait_alone(take)
-
-    async def _wait_alone(self, take: Callable[[], bool]) -> None:
-        while True:
+    async def wait_readable(self) -> None:
+        try:
             await trio.lowlevel.wait_readable(self._sock)
-            if not take():
-                return
+        except (trio.ClosedResourceError, ValueError):
+            raise _closed_error() from None
+
+    def watch(self, on_readable: Callable[[], None]) -> None:
+        assert self._arrivals is not None
+        self._arrivals.watch(self._sock, on_readable)
+
+    def unwatch(self) -> None:
+        if self._arrivals is not None:
+            self._arrivals.unwatch(self._sock)
 
     def unsent(self) -> int:
         buffer = bytearray(4)
@@ -168,6 +169,9 @@ class SocketTransport:
         except (OSError, ValueError):  # closed, or a platform that can't tell
             return 0
         return int(struct.unpack("i", buffer)[0])
+
+    def confirmed(self) -> bool:
+        return self._sock.family == socket.AF_UNIX or not self.unsent()
 
     async def send_eof(self) -> None:
         self._sock.shutdown(socket.SHUT_WR)
@@ -188,6 +192,7 @@ class SocketTransport:
 
     def _close(self) -> None:
         if self._sock.fileno() != -1:
+            self.unwatch()
             trio.lowlevel.notify_closing(self._sock)
             self._sock.close()
 
@@ -200,5 +205,5 @@ def _tune(sock: socket.socket, limits: Limits) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, option, int(patience * 1000))
 
 
-def closed_error() -> OSError:
+def _closed_error() -> OSError:
     return OSError(errno.EBADF, "connection closed")

@@ -1,125 +1,183 @@
-"""Wire: the only thing that touches a connection's socket once its handshake has been vetted.
+"""Wire: one connection's bytes, the only thing that touches its socket once the handshake has been
+answered.
 
-Owns: the byte stream under trio-websocket, of which Receiver is the way in and Outbound the way out; the
+Owns: the two halves, `inbound` and `outbound`; the clocks that run while the peer is listened to; the
 last steps of a connection.
 
-1. No frame goes out before the library's answer to the handshake.
-2. What leaves towards the library is bytes, BrokenResourceError and nothing else.
-3. Closing is a request (`close`); the library's own aclose() is only noted. The socket ends in `finish`.
+1. The failure of one direction is that of both.
+2. The clock of an unfinished message runs only while the socket is watched. So does the keepalive's as
+   far as an answer has to be read; else it is enough that what we sent has reached the peer's system.
+3. The socket ends in `finish`.
 
 Does not know: messages, rooms, who the peer is.
 """
 
+from collections.abc import Callable
+
 import trio
 
-from chatroom.adapters.receiver import MOST, Receiver, nobody
+from chatroom.adapters.outbound import Outbound
+from chatroom.adapters.transport import Transport
+from chatroom.pure.inbound import Inbound
+from chatroom.pure.pulse import Pulse
+from chatroom.values.limits import Limits
 
-_CLOSE_BYTE = 0x88
-_DRAIN_LOOK = 0.02  # seconds between two looks whether the peer has confirmed the last bytes,
-_DRAIN_LOOKS = 25  # and how often to look
+MOST = 64 * 1024
+"""Bytes that are read at once."""
+_PACED = 4 * 1024
+_LOOK = 0.02  # seconds between two looks whether the peer has confirmed the last bytes,
+_LOOKS = 25  # and how often to look when it has closed
 
 
-class Wire(Receiver, trio.abc.Stream):
-    """One connection's bytes. To be given to `trio_websocket.wrap_server_stream`, after `deliver_to`.
+class Wire:
+    """Both directions of one connection.
 
-    `initial` is the vetted handshake, with whatever the peer sent behind it; empty if the handshake is
-    to be read from the transport. `on_pending` is called whenever `flush` is wanted, also when the
-    connection broke; `on_fault` once, when the peer broke a limit. Both are called in the middle of
-    things: they may set an event, but neither wait nor raise.
+    `on_pending` is called whenever `outbound.flush` is wanted, also when the connection broke or was
+    shut. It is called in the middle of things: it may set an event, but neither wait nor raise.
 
-    `paced`: set it to read in small pieces. `ended`: the peer's end of stream has been read.
-    `close_replied`: the library has answered the peer's close frame; nothing can be sent any more.
+    `paced`: set it to read in small pieces. `ended`: nothing more will be read, for the peer has ended
+    its half, or the connection is broken.
     """
 
-    __slots__ = ()
+    __slots__ = ("_deaf_since", "_limits", "_pulse", "_transport", "ended", "inbound", "outbound", "paced")
 
-    # The stream that the library writes
+    def __init__(
+        self, transport: Transport, limits: Limits, *, on_pending: Callable[[], None], binary: bool = False
+    ) -> None:
+        self._transport = transport
+        self._limits = limits
+        self.inbound = Inbound(limits, binary=binary)
+        self.outbound = Outbound(transport, on_pending)
+        self._deaf_since: float | None = trio.current_time()  # since when the socket isn't watched
+        self._pulse = Pulse(limits, self._deaf_since)
+        self.ended = False
+        self.paced = False
 
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Send what the library wants to say, in its turn; return when it is out.
+    # Reading
 
-        After a close frame of ours it is swallowed: the library doesn't know of that frame.
-        """
-        await trio.lowlevel.checkpoint_if_cancelled()
+    def watch(self, on_readable: Callable[[], None]) -> None:
+        """Call `on_readable`, in another task, whenever `read` has something."""
+        if self._deaf_since is not None:
+            now = trio.current_time()
+            self.inbound.pause(now - self._deaf_since)
+            self._pulse.listen(now)
+            self._deaf_since = None
+            self._transport.watch(on_readable)
+
+    def unwatch(self) -> None:
+        """Leave what comes unread."""
+        if self._deaf_since is None:
+            self._deaf_since = trio.current_time()
+            self._transport.unwatch()
+
+    @property
+    def readable(self) -> bool:
+        """The socket is watched, and `read` has more, although nothing more need come for that."""
+        return self._deaf_since is None and self._transport.buffered
+
+    def read(self) -> None:
+        """Read once, for `inbound` or to find the end."""
         try:
-            if self.broken:
-                raise trio.BrokenResourceError("the connection is broken")
-            if not self.shut:
-                await self._say(bytes(data))
-        finally:
-            self._open_gate()
-        await trio.lowlevel.cancel_shielded_checkpoint()
+            data = self._transport.receive_nowait(_PACED if self.paced else MOST)
+        except OSError:
+            self.ended = True
+            self.outbound.hang_up()
+            return
+        if data is not None:
+            self.take(data)
 
-    async def _say(self, data: bytes) -> None:
-        if data[0] == _CLOSE_BYTE:
-            self.close_replied = True
-            self._close_with(data)
+    def take(self, data: bytes) -> None:
+        """This has come; empty at the end."""
+        if data:
+            now = trio.current_time()
+            self._pulse.hear(now)
+            self.inbound.feed(data, now)
         else:
-            self.put(data)
-        await self._wait_out()
-        if self.broken:
-            raise trio.BrokenResourceError("the connection broke")
+            self.ended = True
 
-    def _open_gate(self) -> None:
-        if self._gate is not None:
-            self._gate.set()
-            self._gate = None
+    def on_timer(self, now: float) -> float:
+        """Do what is due at `now`; return after how many seconds to call again.
 
-    async def wait_send_all_might_not_block(self) -> None:
-        await trio.lowlevel.checkpoint()
+        Sends a ping when it is due. Raises Silent when the peer hasn't answered one in time, Disconnect
+        when a message isn't finished in time.
+        """
+        wait = self._keep_alive(now)
+        inbound = self.inbound
+        if inbound.since is None:
+            return wait
+        until = now if self._deaf_since is None else self._deaf_since
+        left = inbound.since + self._limits.frame_seconds - until
+        if left > 0:
+            return min(wait, left)
+        inbound.give_up_waiting()
+        assert inbound.fault is not None
+        raise inbound.fault
 
-    async def aclose(self) -> None:
-        """The library won't read or write any more. The end of the connection is not its to decide."""
-        self._let_go = True
-        self._inlet.close()
-        await trio.lowlevel.checkpoint()
+    def _keep_alive(self, now: float) -> float:
+        pulse, outbound = self._pulse, self.outbound
+        if outbound.pending:  # flush watches the peer
+            outbound.remind()
+            pulse.hear(now)
+            return self._limits.ping_interval
+        if outbound.moved or (self._deaf_since is not None and self._transport.confirmed()):
+            outbound.moved = False
+            pulse.beat()
+        if wait := pulse.wait(now):
+            return wait
+        outbound.ping()
+        pulse.ping(now)
+        return pulse.wait(now)
 
     # The end
-
-    def close(self, code: int, reason: str) -> None:
-        """As Outbound does; but before the handshake's answer is out, no frame would be understood."""
-        if self._gate is None:
-            super().close(code, reason)
-        else:
-            self._shut_up()
 
     async def linger(self) -> None:
         """Send what is left, then read and discard until the peer has closed. The caller sets the deadline.
 
-        To be called when nobody else uses the stream any more. Raises Stalled as flush does.
+        To be called when nobody else uses the wire any more. Raises Stalled as flush does.
         """
-        await self.flush()
-        self._inbound.ignore()
-        while not (self.broken or self.ended or self.peer_closed):
-            try:
-                data = await self._receive(MOST)
-            except OSError:
-                self._break()
-            else:
-                self._note_arrival(data, trio.current_time())
-        for _ in range(_DRAIN_LOOKS):
-            if self.broken or not self._transport.unsent():
+        self.unwatch()
+        await self.outbound.flush()
+        self.inbound.ignore()
+        while not self._is_over:
+            await self._discard()
+        for _ in range(_LOOKS):
+            if self.outbound.broken or not self._transport.unsent():
                 break
-            await trio.sleep(_DRAIN_LOOK)
+            await trio.sleep(_LOOK)
 
-    async def finish(self) -> None:
-        """Close the socket: in order if both sides have said all they had to, else with a reset.
+    async def hand_over(self) -> None:
+        """Read on like that until what the socket has taken has reached a peer that hasn't closed.
+
+        It has `send_timeout` for that. A reset would take back a close frame behind much that it has to read.
+        """
+        with trio.move_on_after(self._limits.send_timeout):
+            while not (self._is_over or self.outbound.pending) and self._transport.unsent():
+                with trio.move_on_after(_LOOK):
+                    await self._discard()
+
+    @property
+    def _is_over(self) -> bool:
+        """Nothing more of the peer's matters."""
+        return self.outbound.broken or self.ended or self.inbound.closed
+
+    async def _discard(self) -> None:
+        try:
+            self.take(await self._transport.receive_some(MOST))
+        except OSError:
+            self.outbound.hang_up()
+
+    async def finish(self, *, hard: bool = False) -> None:
+        """Close the socket: in order if all that was sent has reached the peer; else a reset, as if `hard`.
 
         Without the reset, a FIN behind bytes that the peer does not read would stay in the kernel.
         """
-        done = (self.ended or self.peer_closed) and not (self.broken or self.pending)
+        self.unwatch()
+        outbound = self.outbound
         try:
-            if done and not self._transport.unsent():
+            if not (hard or outbound.broken or outbound.pending or self._transport.unsent()):
                 await self._transport.aclose()
             else:
                 self._transport.abort()
                 await trio.lowlevel.checkpoint()
         finally:
-            self._forget()
-
-    def _forget(self) -> None:
-        """Let go of the queue and of the owner: what is over is not to wait for the collector of cycles."""
-        self._break()
-        del self._inlet
-        self._on_pending = nobody
-        self._on_fault = nobody
+            outbound.forget()

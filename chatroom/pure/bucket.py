@@ -4,15 +4,20 @@ Rules:
 
 1. A `Bucket` delays and never refuses: `reserve` always takes a place and says how long until its turn. Who
    asks again before that waits longer, so a sender is held to its rate whatever it does.
-2. A bucket that is full again holds no information; it may be forgotten and made anew.
-3. A `Window` counts what happened in the last so many seconds, never more of it than it must to tell.
-4. A `BucketStore` remembers only buckets that aren't full, give or take: each use also looks at two others
+2. What has been found to weigh more than it was taken for is charged afterwards: the next one waits for it.
+3. A bucket that is full again holds no information; it may be forgotten and made anew.
+4. A `Window` counts what happened in the last so many seconds, never more of it than it must to tell.
+5. A `BucketStore` remembers only buckets that aren't full, give or take: each use also looks at two others
    and forgets those that are, so names once seen don't stay, and no use ever pays for many.
+6. A `Sampler` lets a few of a second through and counts the others, so that whoever tells of what it let
+   through, and then of the counts, tells of everything, and of no more than a few a second.
 
 Time is the caller's, in seconds of any monotonic clock. Nothing here sleeps or knows what it counts.
 """
 
-from collections import OrderedDict
+import math
+from collections import Counter, OrderedDict
+from collections.abc import Hashable
 
 _NOISE = 1e-6
 """Waits shorter than this are rounding of the clock's own numbers."""
@@ -45,6 +50,10 @@ class Bucket:
         self._full_at = full_at + self._interval
         wait = full_at - self._ahead - now
         return wait if wait > _NOISE else 0.0
+
+    def charge(self, weight: float, now: float) -> None:
+        """The last place taken weighs so much more than 1."""
+        self._full_at = max(self._full_at, now) + weight * self._interval
 
     def idle(self, now: float) -> bool:
         """Whether the bucket is full again, as good as a new one."""
@@ -92,6 +101,48 @@ class Window:
             gone += 1
         if gone:
             del self._times[:gone]
+
+
+class Sampler:
+    """The first `most` of a second pass, whatever their key; the others are counted by key."""
+
+    __slots__ = ("_due", "_left_out", "_most", "_passed", "_until")
+
+    def __init__(self, most: int = 10) -> None:
+        self._most = most
+        self._passed = 0
+        self._until = float("-inf")
+        self._left_out: Counter[Hashable] = Counter()
+        self._due = math.inf
+
+    def passes(self, key: Hashable, now: float) -> bool:
+        """Count one; whether it is among the first of its second."""
+        if now >= self._until:
+            self._until = now + 1.0
+            self._passed = 0
+        if self._passed < self._most:
+            self._passed += 1
+            return True
+        if not self._left_out:
+            self._due = self._until
+        self._left_out[key] += 1
+        return False
+
+    @property
+    def waiting(self) -> bool:
+        """Whether something was left out since `left_out` was asked last."""
+        return bool(self._left_out)
+
+    def wait(self, now: float) -> float:
+        """Seconds until `left_out` is to be asked: 0.0 if that is now, infinity if nothing was left out."""
+        return max(0.0, self._due - now)
+
+    def left_out(self) -> dict[Hashable, int]:
+        """How many didn't pass since this was asked last, by their keys."""
+        counts = dict(self._left_out)
+        self._left_out.clear()
+        self._due = math.inf
+        return counts
 
 
 class BucketStore:

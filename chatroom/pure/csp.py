@@ -50,7 +50,7 @@ def _policy(html: bytes, *, connect: str) -> str:
     script, style = _hash(html, b"script"), _hash(html, b"style")
     return (
         f"default-src 'none'; script-src {script}; style-src {style}; "
-        f"connect-src {connect}; img-src data:; {_SHARED}"
+        f"connect-src {connect}; img-src data:; manifest-src data:; {_SHARED}"
     )
 
 

@@ -2,7 +2,8 @@
 
 1. `event` and `data` stand first, extras follow, and there are no spaces.
 2. What these functions return is UTF-8 without a frame around it.
-3. A `cid` is given only where the answer to a command must repeat it.
+3. What lists the members comes in pieces, of which the list is the one that it was given.
+4. A `cid` is given only where the answer to a command must repeat it.
 
 It does not know to whom an event goes.
 """
@@ -10,7 +11,9 @@ It does not know to whom an event goes.
 import re
 from json.encoder import encode_basestring
 
+from chatroom.pure.frames import Pieces
 from chatroom.values.errors import CommandError
+from chatroom.values.limits import Limits
 from chatroom.values.messages import Message, Page
 
 HISTORY_BYTES = 128 * 1024
@@ -22,8 +25,14 @@ _C1 = re.compile("[\x80-\x9f]")
 
 def quoted(text: str) -> str:
     """A string as a JSON string; all but quotes, backslashes and control characters stands as it is."""
-    encoded = encode_basestring(text)
-    return encoded if encoded.isascii() else _C1.sub(lambda found: f"\\u{ord(found[0]):04x}", encoded)
+    return _without_c1(encode_basestring(text))
+
+
+def _without_c1(encoded: str) -> str:
+    """JSON text in which strings have such characters; asked first whether it has any, which is quick."""
+    if encoded.isascii() or encoded.isprintable():
+        return encoded
+    return _C1.sub(lambda found: f"\\u{ord(found[0]):04x}", encoded)
 
 
 def _cid(cid: str | None) -> str:
@@ -36,9 +45,11 @@ def _bool(value: bool) -> str:
 
 def message(room: str, stored: Message) -> bytes:
     """A stored message, the same bytes for every member, live or replayed."""
-    return (
-        f'{{"event":"message","data":{{"username":{quoted(stored.username)},"text":{quoted(stored.text)}}},'
-        f'"room":{quoted(room)},"id":{stored.id},"ts":{stored.ts}{_cid(stored.cid)}}}'
+    number, ts, username, text, cid = stored
+    tail = "" if cid is None else f',"cid":{encode_basestring(cid)}'
+    return _without_c1(
+        f'{{"event":"message","data":{{"username":{encode_basestring(username)},'
+        f'"text":{encode_basestring(text)}}},"room":{encode_basestring(room)},"id":{number},"ts":{ts}{tail}}}'
     ).encode()
 
 
@@ -47,39 +58,61 @@ def _opening(epoch: str, last_id: int, replay: int, recovered: bool | None) -> s
     return f'"epoch":{quoted(epoch)},"last_id":{last_id},"replay":{replay}{tail}'
 
 
+def limits_json(limits: Limits, *, unanswered: int) -> str:
+    """What `welcome` tells of the limits: those that a client can't guess, as a JSON object.
+
+    `rate` is 0 where messages aren't paced; `unanswered` is how many may be under way on one connection.
+    """
+    rate = limits.message_rate
+    return (
+        f'{{"text":{limits.text_chars},"frame":{limits.frame_bytes},'
+        f'"rate":{int(rate) if rate == int(rate) else rate},"burst":{limits.message_burst},'
+        f'"unanswered":{unanswered}}}'
+    )
+
+
 def welcome(
     room: str,
     username: str,
-    members_json: str,
+    members_json: Pieces,
     *,
     epoch: str,
     last_id: int,
     replay: int,
     recovered: bool | None,
-) -> bytes:
-    """The first event on a connection; exactly `replay` stored messages follow it."""
+    limits: str,
+) -> Pieces:
+    """The first event on a connection; exactly `replay` stored messages follow it.
+
+    `limits` is what `limits_json` has made.
+    """
     greeting = quoted(f"Welcome to #{room}, {username}!")
     return (
-        f'{{"event":"welcome","data":{{"message":{greeting},"members":{members_json}}},'
-        f'"room":{quoted(room)},"username":{quoted(username)},{_opening(epoch, last_id, replay, recovered)}}}'
-    ).encode()
+        f'{{"event":"welcome","data":{{"message":{greeting},"members":'.encode(),
+        *members_json,
+        (
+            f'}},"room":{quoted(room)},"username":{quoted(username)},'
+            f'{_opening(epoch, last_id, replay, recovered)},"limits":{limits}}}'
+        ).encode(),
+    )
 
 
 def switched(
     room: str,
-    members_json: str,
+    members_json: Pieces,
     cid: str | None,
     *,
     epoch: str,
     last_id: int,
     replay: int,
     recovered: bool | None,
-) -> bytes:
+) -> Pieces:
     """The answer to `switch_room`; exactly `replay` stored messages of the new room follow it."""
     return (
-        f'{{"event":"switched","data":{{"room":{quoted(room)}}},"members":{members_json},'
-        f"{_opening(epoch, last_id, replay, recovered)}{_cid(cid)}}}"
-    ).encode()
+        f'{{"event":"switched","data":{{"room":{quoted(room)}}},"members":'.encode(),
+        *members_json,
+        f",{_opening(epoch, last_id, replay, recovered)}{_cid(cid)}}}".encode(),
+    )
 
 
 def joined(room: str, username: str) -> bytes:
@@ -100,11 +133,13 @@ def typing(room: str, username: str, active: bool) -> bytes:
     ).encode()
 
 
-def members(room: str, members_json: str, cid: str | None = None) -> bytes:
+def members(room: str, names: Pieces, cid: str | None = None) -> Pieces:
     """Everyone in the room: asked for (with the `cid` of the question), or after missed presence."""
     return (
-        f'{{"event":"members","data":{{"members":{members_json}}},"room":{quoted(room)}{_cid(cid)}}}'
-    ).encode()
+        b'{"event":"members","data":{"members":',
+        *names,
+        f'}},"room":{quoted(room)}{_cid(cid)}}}'.encode(),
+    )
 
 
 def history(
@@ -167,8 +202,9 @@ def duplicate(message_id: int, cid: str | None) -> bytes:
 def error(failure: CommandError) -> bytes:
     """A command failed."""
     field = "" if failure.field is None else f',"field":{quoted(failure.field)}'
+    limit = "" if failure.limit is None else f',"limit":{failure.limit}'
     retry = ',"retry":true' if failure.retry else ""
     return (
         f'{{"event":"error","data":{{"message":{quoted(failure.message)}}},'
-        f'"code":"{failure.code}"{field}{retry}{_cid(failure.cid)}}}'
+        f'"code":"{failure.code}"{field}{limit}{retry}{_cid(failure.cid)}}}'
     ).encode()

@@ -11,9 +11,11 @@ Owns which peers are trusted proxies, and what of their headers is believed. Rul
    would lift the limits. A trusted proxy that names nobody asks for itself.
 4. Nothing but an address comes out, in one spelling: without port and brackets, without zone, IPv4-mapped
    IPv6 as the IPv4 address that it holds. So nothing else can get into counts and logs.
-5. The right-most `X-Forwarded-Proto` and `X-Forwarded-Host` say by which scheme and host the client sees the
-   server, where they can be that. Only the check of the server's own origin depends on them, and a web page
-   can set neither.
+5. `X-Forwarded-Proto` and `X-Forwarded-Host` say by which schemes and hosts the server is seen. In a row of
+   proxies each may add its own, and any of them may be the one that the browser sees: so all count. Only the
+   check of the server's own origin depends on them, and a web page can set neither.
+6. A proxy that names its client by the PROXY protocol is believed in that; X-Forwarded-For is then only if
+   the client so named is a trusted proxy itself.
 
 It doesn't know sockets, and `Forwarded` (RFC 7239) is ignored.
 """
@@ -33,8 +35,10 @@ HOPS = 32
 
 Proxy = IPv4Network | IPv6Network | Literal["unix"]
 
-_WITH_PORT = re.compile(r"([0-9.]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
-_SECURE = {"https": True, "wss": True, "http": False, "ws": False}
+_ZONE = r"(?:%[0-9A-Za-z._~-]{1,64})?"
+_WITH_PORT = re.compile(rf"([0-9.]+|\[[0-9A-Fa-f:.]+{_ZONE}\])(?::[0-9]{{1,5}})?")
+_ZONED = re.compile(rf"([0-9A-Fa-f:.]+){_ZONE}")
+_SCHEMES = {"https": "https", "wss": "https", "http": "http", "ws": "http"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +47,20 @@ class Proxies:
 
     trusted: frozenset[Proxy] = frozenset()
 
-    def see_through(self, request: Request) -> Request:
-        """The request as its client made it, if its peer is a trusted proxy; else just as it is."""
-        address = request.peer.address
-        if not self.trusted or not self._trusts(UNIX if address == UNIX else read_address(address)):
-            return request
-        secure = _SECURE.get(_last(request, "x-forwarded-proto").lower(), request.secure)
-        return replace(request, peer=self._client(request), secure=secure, headers=_headers(request))
+    def see_through(self, request: Request, *, introduced: bool = False) -> Request:
+        """The request as its client made it, if its peer is a trusted proxy; else just as it is.
+
+        `introduced`: a trusted proxy has named the peer when it opened the connection.
+        """
+        if not self.trusts(request.peer):
+            return replace(request, seen_as=_seen_as(request)) if introduced else request
+        return replace(request, peer=self._client(request), seen_as=_seen_as(request))
+
+    def trusts(self, peer: Peer) -> bool:
+        """The peer is a trusted proxy."""
+        if not self.trusted:
+            return False
+        return self._trusts(UNIX if peer.address == UNIX else read_address(peer.address))
 
     def _client(self, request: Request) -> Peer:
         """Rules 2 and 3."""
@@ -73,35 +84,30 @@ class Proxies:
 
 
 def read_address(text: str) -> IPv4Address | IPv6Address | None:
-    """The address in `text`, which may bring a port; None if it is none."""
+    """The address in `text`, which may bring a port or a zone; None if it is none."""
     match = _WITH_PORT.fullmatch(text)
-    bare = match[1].strip("[]") if match else text
+    zoned = _ZONED.fullmatch(match[1].strip("[]") if match else text)
+    if zoned is None:
+        return None
     try:
-        address = ip_address(bare)
+        address = ip_address(zoned[1])
     except ValueError:
         return None
     if isinstance(address, IPv6Address):
-        if address.scope_id is not None:
-            return None
         return address.ipv4_mapped or address
     return address
 
 
-def _headers(request: Request) -> tuple[tuple[str, str], ...]:
-    """The headers, with the host that the client sees. A Host that is to be refused stays, to be refused."""
-    seen = _last(request, "x-forwarded-host")
-    hosts = request.values("host")
-    if not HOST.fullmatch(seen) or len(hosts) > 1 or not all(map(HOST.fullmatch, hosts)):
-        return request.headers
-    return (*(each for each in request.headers if each[0] != "host"), ("host", seen))
+def _seen_as(request: Request) -> tuple[str, ...]:
+    """Rule 5: the origins that the proxies name, as far as they do; the connection and Host say the rest."""
+    named = {_SCHEMES.get(each.lower()) for each in _members(request, "x-forwarded-proto")[-HOPS:]}
+    schemes = named - {None} or {"https" if request.secure else "http"}
+    seen = [each for each in _members(request, "x-forwarded-host")[-HOPS:] if HOST.fullmatch(each)]
+    hosts = seen or request.values("host")
+    return tuple(f"{scheme}://{host}" for scheme in sorted(filter(None, schemes)) for host in hosts)
 
 
 def _members(request: Request, name: str) -> list[str]:
     """The members of a header that is a list, over all its lines, without the empty ones."""
     members = (part.strip(" \t") for part in ",".join(request.values(name)).split(","))
     return [member for member in members if member]
-
-
-def _last(request: Request, name: str) -> str:
-    """The last member of a header that is a list; "" if there is none."""
-    return next(reversed(_members(request, name)), "")

@@ -28,7 +28,13 @@ from chatroom.values.http import HOST, Peer, Request, Response
 HANDSHAKE_PATH = "/handshake"
 """Where a browser asks what the handshake would answer."""
 
-PATHS = frozenset({"/", HANDSHAKE_PATH, "/healthz", "/readyz", "/metrics"})
+METRICS_PATH = "/metrics"
+
+PATHS = frozenset({"/", HANDSHAKE_PATH, "/healthz", "/readyz", METRICS_PATH})
+"""All that there are."""
+
+METHODS = ("GET", "HEAD", "OPTIONS")
+"""What may be asked of each of PATHS; balancers probe by OPTIONS."""
 
 CORS_HEADERS = (
     ("Access-Control-Allow-Origin", "*"),
@@ -45,6 +51,9 @@ PREFLIGHT = Response(
     ),
 )
 """The answer to `OPTIONS` for HANDSHAKE_PATH."""
+
+OPTIONS_ANSWER = Response(204, headers=(("Allow", ", ".join(METHODS)),))
+"""The answer to `OPTIONS` for the other paths."""
 
 _VERSION = "13"
 _SINGLE = (
@@ -83,10 +92,13 @@ class Doorkeeper(Protocol[Identity, Admission_co]):
         """The browser origins let in beside the server's own; None for any."""
 
     def check_address(self, peer: Peer) -> None:
-        """429 if too many connections, or wrong tokens, come from the peer's address."""
+        """429 if too many connections come from the peer's address."""
 
     def identify(self, peer: Peer, token: str | None) -> Identity:
-        """Whom the token stands for. 401 if nobody, or if it is None; the same answer, in the same time."""
+        """Whom the token stands for. 401 if nobody, or if it is None; the same answer, in the same time.
+
+        429 instead, if too many wrong ones came from the peer's address.
+        """
 
     def authorise(self, identity: Identity, wish: Wish) -> str:
         """The username that the connection gets. 403 without the right to that name or to the room."""
@@ -95,16 +107,16 @@ class Doorkeeper(Protocol[Identity, Admission_co]):
         """The place of the connection. 429 if the username has too many, 503 if the server is full."""
 
 
-def route(request: Request, *, draining: bool) -> Upgrade | None:
-    """The handshake that is asked for, or None: a plain GET or HEAD of one of PATHS, or a preflight.
+def route(request: Request, *, draining: bool, paths: frozenset[str] = PATHS) -> Upgrade | None:
+    """The handshake that is asked for, or None: a plain GET, HEAD or OPTIONS of one of `paths`.
 
     Raises Refusal: the first half of the order of refusals.
     """
     upgrading = asks_upgrade(request)
-    preflight = request.method == "OPTIONS" and request.path == HANDSHAKE_PATH
+    preflight = request.method == "OPTIONS" and not upgrading
     if draining and (upgrading or request.path == HANDSHAKE_PATH) and not preflight:
         raise Refusal(503, "Restarting", (("Retry-After", "5"),))
-    _check_path_and_method(request, upgrading)
+    _check_path_and_method(request, paths, upgrading)
     _check_form(request)
     return _read_upgrade(request) if upgrading else None
 
@@ -140,8 +152,8 @@ def allowed_origin(request: Request, origins: frozenset[str] | None) -> bool:
     if origin is None:
         return False
     scheme = "https" if request.secure else "http"
-    own = {normal_origin(f"{scheme}://{host}") for host in request.values("host")}
-    return origin in own or origin in {normal_origin(each) for each in origins}
+    own = request.seen_as or [f"{scheme}://{host}" for host in request.values("host")]
+    return origin in {normal_origin(each) for each in (*own, *origins)}
 
 
 def normal_origin(text: str) -> str | None:
@@ -175,14 +187,11 @@ def canonical(upgrade: Upgrade) -> bytes:
     return "\r\n".join(lines).encode("ascii")
 
 
-def _check_path_and_method(request: Request, upgrading: bool) -> None:
-    if request.path not in PATHS or (upgrading and request.path != "/"):
+def _check_path_and_method(request: Request, paths: frozenset[str], upgrading: bool) -> None:
+    if request.path not in paths or (upgrading and request.path != "/"):
         raise Refusal(404, "Not Found")
-    allowed = ["GET"] if upgrading else ["GET", "HEAD"]
-    if request.path == HANDSHAKE_PATH:
-        allowed.append("OPTIONS")
-    if request.method not in allowed:
-        raise Refusal(405, "Method Not Allowed", (("Allow", ", ".join(allowed)),))
+    if request.method not in (("GET",) if upgrading else METHODS):
+        raise Refusal(405, "Method Not Allowed", (("Allow", "GET" if upgrading else ", ".join(METHODS)),))
 
 
 def _check_form(request: Request) -> None:

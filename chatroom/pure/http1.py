@@ -7,8 +7,9 @@ vetted line by line before h11 sees it. Rules:
    empty line before the request line are refused, at the first byte that shows it.
 2. A request line that doesn't end within the limit is 414; a head that doesn't, or has too many headers, 431.
 3. What a head is taken for doesn't depend on how its bytes were cut.
-4. The target is a path: absolute, authority and asterisk forms are refused, never interpreted. The versions
-   1.0 and 1.1 are served, all others are 505.
+4. The target is a path, or an absolute http address, whose host then stands for that of the Host header
+   (RFC 9112, 3.2.2). Authority and asterisk forms are refused. The versions 1.0 and 1.1 are served, others
+   are 505.
 5. No body is ever parsed, so that none can be taken for a request: a request that announces one is
    answered, and its connection ends.
 
@@ -21,7 +22,7 @@ from http import HTTPStatus
 import h11
 
 from chatroom.values.errors import Refusal
-from chatroom.values.http import Peer, Request, Response
+from chatroom.values.http import HOST, Peer, Request, Response
 
 _CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?=[^\n])")
 """What no head may hold. A carriage return at the very end may still become half of a line's end."""
@@ -38,14 +39,19 @@ _SHARED_HEADERS = {
 }
 """What every answer carries, unless it brings its own header of that name."""
 
+_ABSOLUTE = re.compile(rf"(?i:https?)://(?P<host>{HOST.pattern})(?P<path>(?:[/?].*)?)")
+"""A target in absolute form; what it names may be the server itself only, without a user's name."""
+
 _WITHOUT_BODY = frozenset({204, 304})
 
 
 class HeadScanner:
     """Finds the end of a head in bytes that come in pieces of any size, and refuses what no head may hold."""
 
-    def __init__(self, max_bytes: int, max_headers: int) -> None:
+    def __init__(self, max_bytes: int, max_line: int, max_headers: int) -> None:
+        """`max_line` is for the request line, `max_bytes` for all of the head."""
         self._max_bytes = max_bytes
+        self._max_line = max_line
         self._max_headers = max_headers
         self._buffer = bytearray()
         self._lines = 0
@@ -77,20 +83,30 @@ class HeadScanner:
         """Look at `data`, the next piece. Raises Refusal; what comes behind the head is only kept."""
         self._buffer += data
         while self._end is None:
-            newline = self._buffer.find(b"\n", self._scanned, self._max_bytes)
+            newline = self._buffer.find(b"\n", self._scanned, self._room)
             if newline < 0:
                 self._check_unfinished()
                 return
             self._check_line(bytes(self._buffer[self._line_start : newline + 1]))
             self._line_start = self._scanned = newline + 1
 
+    @property
+    def _room(self) -> int:
+        """Up to where the line under way has to end."""
+        return self._max_bytes if self._lines else self._max_line
+
     def _check_unfinished(self) -> None:
-        if _CONTROL.search(self._buffer, self._scanned, self._max_bytes):
+        room = self._room
+        if _CONTROL.search(self._buffer, self._scanned, room):
             raise Refusal(400, "Control character in the head")
-        if len(self._buffer) > self._max_bytes:
+        if len(self._buffer) > room:
             if not self._lines:
-                raise Refusal(414, "Request line too long")
-            raise Refusal(431, "Headers too large")
+                raise Refusal(414, f"Request line over {room} bytes: send the token in a header")
+            raise Refusal(
+                431,
+                f"The headers are too large: at most {room} bytes in all. Cookies count, those of other "
+                "programs on this host too: delete them, or use another host name",
+            )
         # The last byte is looked at again: it may be half of a line's end.
         self._scanned = max(self._line_start, len(self._buffer) - 1)
 
@@ -107,7 +123,7 @@ class HeadScanner:
         elif line.startswith((b" ", b"\t")):
             raise Refusal(400, "Folded header")
         elif self._lines > self._max_headers:
-            raise Refusal(431, "Too many headers")
+            raise Refusal(431, f"Too many headers: send at most {self._max_headers}")
         self._lines += 1
 
 
@@ -133,14 +149,13 @@ class Exchange:
             raise Refusal(400, "Malformed head") from None
         assert isinstance(event, h11.Request)  # the head is complete: it is nothing else
         self._wants_body = event.method != b"HEAD"
-        target = event.target.decode("ascii")
-        if not target.startswith("/") or "#" in target:
-            raise Refusal(400, "The target must be a path")
+        target, host = _split(event.target.decode("ascii"))
         version = event.http_version.decode("ascii")
         if version not in {"1.0", "1.1"}:
             raise Refusal(505, "HTTP version not supported")
         path, _, query = target.partition("?")
-        request = Request(event.method.decode("ascii"), path, query, _headers(head), version, peer, secure)
+        headers = _headers(head) if host is None else _at(host, _headers(head))
+        request = Request(event.method.decode("ascii"), path, query, headers, version, peer, secure)
         if not has_body(request):
             self._connection.next_event()  # the end of the message
         return request
@@ -170,6 +185,25 @@ def has_body(request: Request) -> bool:
     """A body is announced, rightly or wrongly."""
     lengths = request.values("content-length")
     return bool(request.values("transfer-encoding")) or any(length.strip("0") for length in lengths)
+
+
+def _split(target: str) -> tuple[str, str | None]:
+    """The path and query of a target, and the host that it names, if it is an absolute one."""
+    absolute = _ABSOLUTE.fullmatch(target)
+    path = target if absolute is None else absolute["path"]
+    if "#" in target or (absolute is None and not path.startswith("/")):
+        raise Refusal(400, "The target must be a path or an http address")
+    if absolute is None:
+        return path, None
+    return path if path.startswith("/") else f"/{path}", absolute["host"]
+
+
+def _at(host: str, headers: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+    """The headers, with this host for the one in them. What has to be refused there stays, to be refused."""
+    hosts = [value for name, value in headers if name == "host"]
+    if len(hosts) > 1 or not all(map(HOST.fullmatch, hosts)):
+        return headers
+    return (*(each for each in headers if each[0] != "host"), ("host", host))
 
 
 def _headers(head: bytes) -> tuple[tuple[str, str], ...]:

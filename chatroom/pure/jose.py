@@ -17,7 +17,7 @@ from typing import Any
 from chatroom.pure.jsontext import RepeatedKey, decoder
 
 MAX_TOKEN = 8192
-"""Characters; what comes with a request can't be longer, for its head can't."""
+"""Characters. It fits into the first line of a head, and into a header."""
 MAX_KID = 256
 
 _COMPACT = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)")

@@ -1,9 +1,10 @@
-"""Keepalive: when a silent peer is to be pinged, and when to be given up.
+"""Keepalive: when a peer is pinged, and when a silent one is given up.
 
-Owns: the time of the last sign of life and of a ping that waits for its answer.
+Owns: when the next ping is due, and since when one waits for its answer.
 
-1. Any sign of life (bytes in, or bytes newly taken from us) answers a ping.
-2. The clock stands still while nobody listens: what we don't read can't have been silence.
+1. A ping is due an interval after the last bytes in or the last ping. Bytes out don't put it off: so they
+   needn't be dated, and no proxy on the way sees a connection idle for longer than the interval.
+2. Any sign of life (bytes in, or bytes newly taken from us) answers a ping.
 
 Does not know: frames, sockets, clocks.
 """
@@ -17,52 +18,41 @@ class Silent(ChatroomError):
 
 
 class Pulse:
-    """The signs of life of one peer. It starts deaf: somebody has to `listen` for time to pass."""
+    """The signs of life of one peer."""
 
-    __slots__ = ("_deaf_since", "_life", "_limits", "_pinged")
+    __slots__ = ("_due", "_limits", "_pinged")
 
     def __init__(self, limits: Limits, now: float) -> None:
         self._limits = limits
-        self._life = now
-        self._pinged: float | None = None
-        self._deaf_since: float | None = now
+        self._due = now + limits.ping_interval
+        self._pinged: float | None = None  # when the first of the pings without an answer went out
 
-    def listen(self, now: float) -> float:
-        """Somebody listens from now on; return for how long nobody did."""
-        if self._deaf_since is None:
-            return 0.0
-        pause = now - self._deaf_since
-        self._deaf_since = None
-        self._life += pause
-        if self._pinged is not None:
-            self._pinged += pause
-        return pause
+    def hear(self, now: float) -> None:
+        """Bytes have come in; or somebody else watches the peer at this moment."""
+        self._due = now + self._limits.ping_interval
+        self._pinged = None
 
-    def stop(self, now: float) -> None:
-        """Nobody listens from now on."""
-        self._deaf_since = now
-
-    def beat(self, now: float) -> None:
-        """A sign of life."""
-        self._life = self._heard_until(now)
+    def beat(self) -> None:
+        """Another sign of life."""
         self._pinged = None
 
     def ping(self, now: float) -> None:
-        """A ping has been sent; its answer is awaited from now on."""
-        self._pinged = self._heard_until(now)
+        """A ping has been sent."""
+        self._due = now + self._limits.ping_interval
+        if self._pinged is None:
+            self._pinged = now
+
+    def listen(self, now: float) -> None:
+        """Nobody has listened until now; an answer that is awaited gets its whole time from here."""
+        if self._pinged is not None:
+            self._pinged = now
 
     def wait(self, now: float) -> float:
-        """Seconds until the next step; 0 if a ping is due now. Raises Silent when there is no answer.
-
-        After an answer the next ping is due an interval later, so that is how long to wait for one at a time.
-        """
-        heard_until = self._heard_until(now)
-        if self._pinged is None:
-            return max(0.0, self._life + self._limits.ping_interval - heard_until)
-        left = self._pinged + self._limits.ping_timeout - heard_until
-        if left <= 0:
-            raise Silent(f"no answer to a ping in {self._limits.ping_timeout:g} seconds")
-        return min(left, self._limits.ping_interval)
-
-    def _heard_until(self, now: float) -> float:
-        return now if self._deaf_since is None else self._deaf_since
+        """Seconds until the next step; 0 if a ping is due now. Raises Silent when there is no answer."""
+        step = self._due
+        if self._pinged is not None:
+            end = self._pinged + self._limits.ping_timeout
+            if end <= now:
+                raise Silent(f"no answer to a ping in {self._limits.ping_timeout:g} seconds")
+            step = min(step, end)
+        return max(0.0, step - now)

@@ -4,9 +4,11 @@ Rules:
 
 1. A parameter is known by its percent-decoded name. An empty one counts as left out, an unknown one is
    ignored, whatever it holds. `+` is a plus sign.
-2. A token is presented by the parameter `token`, by `Authorization: Bearer T`, or by the subprotocols
-   `chatroom.v1, bearer.T` together. It must be the same each time; an empty one counts as not presented,
-   and so does an Authorization of any other scheme, which may be meant for a proxy on the way.
+2. A token is presented by the parameter `token`, by `Authorization: Bearer T`, by `Chatroom-Token: T`, or by
+   the subprotocols `chatroom.v1, bearer.T` together. Proxies claim Authorization for themselves, or strip it.
+   So the page, which can't set subprotocols for its question at `/handshake`, uses the header of our own.
+   The token must be the same each time; an empty one counts as not presented, and so does an Authorization
+   of any other scheme, which may be meant for a proxy on the way.
 3. Whatever is wrong inside a token's value looks like a missing token: the answer to both is 401.
 4. The other values are decoded only when they are asked for: a wrong token is refused before a bad name.
    Bytes that are no UTF-8 and broken escapes are refused, never replaced.
@@ -25,6 +27,9 @@ from chatroom.values.names import clean_room, clean_username
 
 SUBPROTOCOL = "chatroom.v1"
 """The one WebSocket subprotocol that the server speaks."""
+
+TOKEN_HEADER = "chatroom-token"  # noqa: S105 - a name, no secret
+"""A header that holds nothing but a token: no proxy on the way claims it."""
 
 DEFAULT_ROOM = "general"
 HIGHEST_ID = 2**63 - 1
@@ -107,6 +112,9 @@ def _presented_tokens(request: Request, raw: str, subprotocols: tuple[str, ...])
         scheme, _, token = value.partition(" ")
         if scheme.lower() == "bearer" and token:
             yield _token(token.strip(" "))
+    for value in request.values(TOKEN_HEADER):
+        if value:
+            yield _token(value)
     if SUBPROTOCOL in subprotocols:
         for name in subprotocols:
             if name.startswith(_BEARER) and name != _BEARER:

@@ -4,11 +4,15 @@
 2. All rings share one budget in bytes; past it, the ring that was written longest ago forgets first.
 3. A slice is one bytes object, and equal slices are the same object, so that many readers at the same
    place share one join. Recent slices of all rings share a bound of their own, an eighth of the budget.
+4. What was read from the log is kept as a slice, too. It serves every reader whose place is within it: a
+   slow one, who takes it in small pieces, has it read once.
+5. What is counted is what is held: the bytes, and the objects around them.
 
 It does not know members, nor what a frame says.
 """
 
-from bisect import bisect_right
+import math
+from bisect import bisect_left, bisect_right, insort
 from collections import OrderedDict
 from dataclasses import dataclass
 from itertools import accumulate
@@ -16,6 +20,13 @@ from itertools import accumulate
 MAX_FRAMES = 1024
 SLICES = 8
 """The share of the budget that recent slices may take beside the frames: one in so many."""
+FRAME_COST = 48
+"""Bytes that a frame in a ring takes beside its own: a bytes object and its place in a list."""
+SLICE_COST = 400
+END_COST = 40
+"""Bytes that a slice takes beside its data, and for each end of a frame in it."""
+_READ = 0
+"""Stands in a slice's key for what was read from the log, in place of what was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +37,24 @@ class Slice:
     ends: tuple[int, ...]
     last_id: int
 
+    @property
+    def cost(self) -> int:
+        """About the bytes that it takes in memory."""
+        return len(self.data) + END_COST * len(self.ends) + SLICE_COST
+
+    def between(self, after: int, upto: int) -> "Slice":
+        """The frames above id `after` up to `upto`, where the first of them is in here."""
+        start = len(self.ends) - (self.last_id - after)
+        stop = len(self.ends) - max(0, self.last_id - upto)
+        if start == 0 and stop == len(self.ends):
+            return self
+        cut = self.ends[start - 1] if start else 0
+        ends = tuple([end - cut for end in self.ends[start:stop]])
+        return Slice(self.data[cut : cut + ends[-1]], ends, after + len(ends))
+
+
+_Key = tuple["Ring", int, int, int]
+
 
 class RingBudget:
     """The bytes that all rings of a process may hold together."""
@@ -34,17 +63,17 @@ class RingBudget:
         self._total = total
         self._used = 0
         self._rings: OrderedDict[Ring, None] = OrderedDict()
-        self._slices: OrderedDict[tuple[Ring, int, int, int], Slice] = OrderedDict()
+        self._slices: OrderedDict[_Key, Slice] = OrderedDict()
         self._sliced = 0
 
     @property
     def used(self) -> int:
-        """Bytes of frames held now."""
+        """Bytes that the frames held now take."""
         return self._used
 
     @property
     def sliced(self) -> int:
-        """Bytes of slices held beside them."""
+        """Bytes that the slices held beside them take."""
         return self._sliced
 
     def charge(self, ring: "Ring", size: int) -> None:
@@ -57,19 +86,22 @@ class RingBudget:
             if not stalest.forget_oldest():
                 del self._rings[stalest]
 
-    def recall(self, ring: "Ring", after: int, upto: int, max_bytes: int) -> "Slice | None":
+    def recall(self, key: _Key) -> Slice | None:
         """The slice that was remembered for this, if it still is. What an id stands for never changes."""
-        return self._slices.get((ring, after, upto, max_bytes))
+        return self._slices.get(key)
 
-    def remember(self, ring: "Ring", after: int, upto: int, max_bytes: int, piece: "Slice") -> None:
-        """Keep a slice for those who will ask for the same; the oldest ones go."""
-        if len(piece.data) * SLICES > self._total:
-            return
-        self._slices[ring, after, upto, max_bytes] = piece
-        self._sliced += len(piece.data)
+    def remember(self, key: _Key, piece: Slice) -> bool:
+        """Keep a new slice for those who will ask for the same; false if it is too big. The oldest go."""
+        if piece.cost * SLICES > self._total:
+            return False
+        self._slices[key] = piece
+        self._sliced += piece.cost
         while self._sliced * SLICES > self._total:
-            _, oldest = self._slices.popitem(last=False)
-            self._sliced -= len(oldest.data)
+            (ring, after, upto, _), oldest = self._slices.popitem(last=False)
+            self._sliced -= oldest.cost
+            if upto == _READ:
+                ring.forget_read(after)
+        return True
 
     def release(self, size: int) -> None:
         """A ring has forgotten `size` bytes."""
@@ -84,12 +116,15 @@ class RingBudget:
 class Ring:
     """The newest frames of one room, oldest first; the last one has the id `last_id`."""
 
-    __slots__ = ("_budget", "_frames", "_skip", "last_id")
+    __slots__ = ("_budget", "_frames", "_read", "_skip", "last_id")
 
     def __init__(self, budget: RingBudget, last_id: int) -> None:
         self._budget = budget
         self._frames: list[bytes] = []
         self._skip = 0  # leading entries already forgotten; cut off in bulk
+        self._read: list[int] | None = (
+            None  # after which ids slices begin that were read from the log, sorted
+        )
         self.last_id = last_id
 
     def __len__(self) -> int:
@@ -106,16 +141,16 @@ class Ring:
         self.last_id += 1
         if len(self) > MAX_FRAMES:
             self.forget_oldest()
-        self._budget.charge(self, len(frame))
+        self._budget.charge(self, len(frame) + FRAME_COST)
 
     def forget_oldest(self) -> bool:
         """Drop the oldest frame; false if there was none."""
         if not len(self):
             return False
-        self._budget.release(len(self._frames[self._skip]))
+        self._budget.release(len(self._frames[self._skip]) + FRAME_COST)
         self._frames[self._skip] = b""
         self._skip += 1
-        if self._skip >= 256 and self._skip * 2 >= len(self._frames):
+        if not len(self) or (self._skip >= 256 and self._skip * 2 >= len(self._frames)):
             del self._frames[: self._skip]
             self._skip = 0
         return True
@@ -130,23 +165,43 @@ class Ring:
 
         None where the first of them is not held any more; the caller reads the log then.
         """
-        piece = self._budget.recall(self, after, upto, max_bytes)
+        key = (self, after, upto, max_bytes)
+        piece = self._budget.recall(key)
         if piece is None and after + 1 >= self.first_id:
             start = self._skip + after + 1 - self.first_id
             piece = join(self._frames[start : start + upto - after], after, max_bytes)
-            self._budget.remember(self, after, upto, max_bytes, piece)
+            self._budget.remember(key, piece)
+        return self._recall_read(after, upto) if piece is None else piece
+
+    def _recall_read(self, after: int, upto: int) -> Slice | None:
+        """What is left behind id `after` of the last slice that was read from the log before there."""
+        if self._read is None or not (at := bisect_right(self._read, after)):
+            return None
+        piece = self._budget.recall((self, self._read[at - 1], _READ, _READ))
+        assert piece is not None, "what goes is forgotten here, too"
+        return piece.between(after, upto) if piece.last_id > after else None
+
+    def remember_read(self, frames: list[bytes], after: int) -> Slice:
+        """Make one slice of `frames`, read from the log from id `after` on, and keep it.
+
+        To be called where `slice` has found nothing.
+        """
+        piece = join(frames, after)
+        if self._budget.remember((self, after, _READ, _READ), piece):
+            if self._read is None:
+                self._read = []
+            insort(self._read, after)
         return piece
 
-    def remember(self, frames: list[bytes], after: int, upto: int, max_bytes: int) -> Slice:
-        """Make the slice that `slice` had to leave to the log, of `frames` from there, and keep it."""
-        piece = self._budget.recall(self, after, upto, max_bytes)  # another reader may have been quicker
-        if piece is None:
-            piece = join(frames, after, max_bytes)
-            self._budget.remember(self, after, upto, max_bytes, piece)
-        return piece
+    def forget_read(self, after: int) -> None:
+        """The slice that was read from the log from id `after` on is not kept any more."""
+        assert self._read is not None
+        del self._read[bisect_left(self._read, after)]
+        if not self._read:
+            self._read = None
 
 
-def join(frames: list[bytes], after: int, max_bytes: int) -> Slice:
+def join(frames: list[bytes], after: int, max_bytes: float = math.inf) -> Slice:
     """The first of `frames` (ids from `after + 1`) as one slice of about `max_bytes`, one at least."""
     ends = tuple(accumulate(map(len, frames)))
     count = max(1, bisect_right(ends, max_bytes))

@@ -4,12 +4,13 @@ Rules:
 
 1. A connection is counted from `enter` until its place is left, exactly once, however often it is left.
    What has no count has no entry: when all are gone, nothing remains.
-2. The checks are separate steps, because between them others of the handshake come (PROTOCOL, section 1).
-   They count nothing; what they allow holds only until the caller lets others run.
+2. The checks are separate steps, because between them others of the handshake come. They count nothing;
+   what they allow holds only until the caller lets others run.
 3. Addresses are counted by whom they belong to: an IPv4 address (also when written as IPv4-mapped IPv6) for
    itself, an IPv6 address with its whole /64. Exempt peers (loopback, Unix sockets) have no address to count.
-4. An address with too many wrong tokens lately is refused before its token is looked at, right or wrong;
-   a refused attempt isn't counted again, so it ends by itself.
+4. A right token is never refused for the wrong ones of its neighbours: an address is often shared, and any
+   web page can have its visitors' browsers try wrong tokens. So tokens are verified first, and counted when
+   they are wrong. Past the limit a wrong one is refused by 429 and isn't counted, so that ends by itself.
 5. Wrong tokens are remembered for a bounded number of addresses; the one longest quiet is forgotten first.
 
 It doesn't know sockets or HTTP beyond the Refusal it raises, nor whether a token is right.
@@ -83,32 +84,27 @@ class Tallies:
         self._addresses: dict[Owner, int] = {}
         self._suspects: OrderedDict[Owner, Window] = OrderedDict()  # the one longest quiet first
 
-    def check_address(self, peer: Peer, now: float) -> None:
-        """Refuse (429) a peer whose address has all its connections, or tried too many wrong tokens."""
+    def check_address(self, peer: Peer) -> None:
+        """Refuse (429) a peer whose address has all its connections."""
         address = _owner(peer)
-        if address is None:
-            return
-        if (wait := self.wait_of_suspect(peer, now)) > 0:
-            raise _refusal(429, "Too many wrong tokens from your address", wait)
-        if self._addresses.get(address, 0) >= self._limits.per_address:
+        if address is not None and self._addresses.get(address, 0) >= self._limits.per_address:
             raise _refusal(429, "Too many connections from your address")
 
-    def wait_of_suspect(self, peer: Peer, now: float) -> float:
-        """Seconds until a token from the peer's address is looked at again; 0.0 if that is now."""
-        address = _owner(peer)
-        window = None if address is None else self._suspects.get(address)
-        return window.wait(now) if window else 0.0
-
     def wrong_token(self, peer: Peer, now: float) -> None:
-        """Count a wrong token against the peer's address."""
+        """Count a wrong token against the peer's address.
+
+        Raises Refusal (429), and counts nothing, if the address has tried too many lately.
+        """
         address = _owner(peer)
         if address is None:
             return
         window = self._suspects.setdefault(
             address, Window(self._limits.wrong_tokens, self._limits.wrong_token_seconds)
         )
-        window.add(now)
         self._suspects.move_to_end(address)
+        if (wait := window.wait(now)) > 0:
+            raise _refusal(429, "Too many wrong tokens from your address", wait)
+        window.add(now)
         self._forget_suspects(now)
 
     def check_user(self, username: str) -> None:

@@ -4,7 +4,8 @@ Rules:
 
 1. No token is kept: a table holds SHA-256 digests only, and what its file gets wrong is told by the number
    of the entry and the names of our own keys. No error, repr or log line here repeats what a file holds
-   but room patterns, and those only once they are known to be in their place.
+   but room patterns, and those only once they are known to be in their place. A `label` is there to be
+   logged, so it can't be the token itself.
 2. `verify` does the same work whatever is wrong with a token, a missing one included: one hash of what was
    presented, then one look-up by that digest. The look-up needs no comparison in constant time: where it
    branches depends on the digest, which nobody can steer towards a stored one without knowing the token
@@ -12,6 +13,8 @@ Rules:
 3. A file is taken as a whole or not at all; each StartError is one line that says where and what to do.
 4. Several sources of identities stand side by side as `Verifiers`; all are asked each time, the first
    that knows the token decides. Another kind of token is one more `Verifier`.
+5. A name that a table binds to a token is reserved for the tokens that it binds to it. Nobody else takes it,
+   be it by a token that is bound to no name or by one of another source: an issuer's users may choose names.
 
 It doesn't know how a token was presented, what name a client asks for, or where the file comes from.
 """
@@ -37,7 +40,8 @@ _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 _HEX = re.compile(r"[0-9a-fA-F]{64}")
 _PLACE = re.compile(r"at (line \d+, column \d+|end of document)")
-_KEYS = frozenset({"token", "sha256", "username", "rooms"})
+_KEYS = frozenset({"token", "sha256", "username", "rooms", "label"})
+_LABEL_CHARS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,8 @@ class Identity:
     key: str = field(repr=False)
     expires: int | None = None
     """When the right ends, in seconds since 1970; None: never."""
+    label: str | None = None
+    """How the operator tells this token from others in the log."""
 
 
 class Verifier(Protocol):
@@ -74,6 +80,11 @@ class Verifier(Protocol):
         """What has become of an identity that an older state of this source has proven; None: it is no more.
 
         One of another source stays as it is.
+        """
+
+    def allows(self, identity: Identity, username: str) -> bool:
+        """Whether `identity`, of any source, may take `username`: not if it is bound to another one, nor if
+        this source reserves that name for others.
         """
 
 
@@ -101,6 +112,10 @@ class Verifiers:
             reviewed = reviewed and source.review(reviewed)
         return reviewed
 
+    def allows(self, identity: Identity, username: str) -> bool:
+        """Whether no source is against it."""
+        return all(source.allows(identity, username) for source in self._sources)
+
     def verify(self, token: str | None) -> Identity | None:
         """The identity by the first source that has one."""
         found = [source.verify(token) for source in self._sources]
@@ -110,12 +125,13 @@ class Verifiers:
 class TokenTable:
     """Static tokens by their digests."""
 
-    __slots__ = ("_by_key", "_identities", "_source")
+    __slots__ = ("_by_key", "_identities", "_reserved", "_source")
 
     def __init__(self, identities: Mapping[bytes, Identity], source: str = STATIC) -> None:
         self._source = source
         self._identities = dict(identities)
         self._by_key = {identity.key: identity for identity in identities.values()}
+        self._reserved = {identity.username for identity in identities.values()} - {None}
 
     @property
     def unbound(self) -> int:
@@ -158,6 +174,12 @@ class TokenTable:
         """What its token stands for in this table, if it is still there."""
         return self._by_key.get(identity.key) if identity.source == self._source else identity
 
+    def allows(self, identity: Identity, username: str) -> bool:
+        """Whether the name is free, or reserved for tokens such as this one (rule 5)."""
+        if username in self._reserved:
+            return (identity.source, identity.username) == (self._source, username)
+        return identity.username in (None, username)
+
 
 def _entries(source: bytes | str, file: str) -> list[object]:
     """The elements of the array `token`, not yet looked at."""
@@ -187,11 +209,14 @@ def _read_entry(entry: object) -> tuple[bytes, Identity]:
     if not isinstance(entry, dict):
         raise ValueError("must be a table, begun by a line [[token]]")  # noqa: TRY004 (the file's fault)
     if not entry.keys() <= _KEYS:
-        raise ValueError("has a key other than token, sha256, username and rooms; remove or correct it")
+        raise ValueError(
+            "has a key other than token, sha256, username, rooms and label; remove or correct it"
+        )
     digest = _read_digest(entry)
     username = _read_username(entry["username"]) if "username" in entry else None
     rights = Rights.parse(entry["rooms"]) if "rooms" in entry else Rights.everything()
-    return digest, Identity(username, rights, STATIC, _key(digest))
+    label = _read_label(entry["label"], digest) if "label" in entry else None
+    return digest, Identity(username, rights, STATIC, _key(digest), label=label)
 
 
 def _read_digest(entry: Mapping[str, object]) -> bytes:
@@ -219,6 +244,14 @@ def _read_username(value: object) -> str:
     if not isinstance(value, str):
         raise ValueError("username must be a string")  # noqa: TRY004 (the file's fault)
     return clean_username(value)
+
+
+def _read_label(value: object, digest: bytes) -> str:
+    if not isinstance(value, str) or not 0 < len(value) <= _LABEL_CHARS or not value.isprintable():
+        raise ValueError(f"label must be a string of 1 to {_LABEL_CHARS} printable characters")
+    if _digest(value) == digest:
+        raise ValueError("label is the token itself; labels are logged: give another one")
+    return value
 
 
 def _digest(token: str) -> bytes:

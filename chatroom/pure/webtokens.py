@@ -2,11 +2,12 @@
 
 1. A key has one algorithm, which follows from the kind of key alone. A token that names another one is
    refused, so no key is ever used as what it isn't (a public key as a secret, say), nor is `none` a choice.
-2. A token with a `kid` is held against the key of that name. Without such a key, and without a `kid`, only
+2. A token is held against the key that has its `kid`, one without a `kid` against the key without one. Keys
+   of different kinds may share a `kid`: then it is the one for the token's algorithm. Without such a key only
    the single key of a source will do, and only if not both of them have a name.
 3. Every token costs one check of a signature, with a stand-in where there is nothing to check: how long a
    refusal takes tells nothing about its reason. Claims are read only when the signature is proven.
-4. A token that names a key which isn't there is noted with the source of the keys: it may be a new one.
+4. A token whose key isn't there is noted with the source of the keys: it may be a new one.
 
 It doesn't know where keys come from, nor how a signature is checked.
 """
@@ -44,7 +45,7 @@ class KeySource(Protocol):
         """The keys, at least one; always the same object while nothing changes."""
 
     def missed(self) -> None:
-        """A token named a key that isn't there. Never waits, never raises."""
+        """A token's key isn't there. Never waits, never raises."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +78,13 @@ class WebTokens:
     def verify(self, token: str | None) -> Identity | None:
         """The identity that `token` proves, if its signature, its dates and its claims are good."""
         presented = token or ""
-        match = self._match(presented)
-        if match is None:
-            stand_in = self._source.keys[0]
+        keys = self._source.keys
+        signed, key = self._match(presented)
+        if signed is None or key is None:
+            algorithm = None if signed is None else signed.algorithm
+            stand_in = next((each for each in keys if each.algorithm == algorithm), keys[0])
             stand_in.check(presented.encode("utf-8", "replace"), b"\1" * stand_in.signature_bytes)
             return None
-        signed, key = match
         if not key.check(signed.signed, signed.signature):
             return None
         try:
@@ -99,27 +101,27 @@ class WebTokens:
         proven_by = identity.key.partition(".")[0]
         return identity if any(key.fingerprint == proven_by for key in self._source.keys) else None
 
-    def _match(self, token: str) -> tuple[Signed, Key] | None:
-        """The parts of a token and the key that may prove it."""
-        keys = self._source.keys
+    def allows(self, identity: Identity, username: str) -> bool:
+        """No name is reserved here: an issuer's names are known only when they come."""
+        return identity.username in (None, username)
+
+    def _match(self, token: str) -> tuple[Signed | None, Key | None]:
+        """The parts of a token, and the key that may prove it."""
         try:
             signed = take_apart(token)
         except ValueError:
-            return None
-        key = _named(keys, signed.kid)
+            return None, None
+        key = _choose(self._source.keys, signed.kid, signed.algorithm)
         if key is None:
             self._source.missed()
-        elif (signed.algorithm, len(signed.signature)) == (key.algorithm, key.signature_bytes):
-            return signed, key
-        return None
+        elif len(signed.signature) != key.signature_bytes:
+            key = None
+        return signed, key
 
 
-def _named(keys: tuple[Key, ...], kid: str | None) -> Key | None:
-    """Rule 2."""
-    if kid is not None:
-        for key in keys:
-            if key.kid == kid:
-                return key
-    if len(keys) == 1 and (kid is None or keys[0].kid is None):
-        return keys[0]
-    return None
+def _choose(keys: tuple[Key, ...], kid: str | None, algorithm: str) -> Key | None:
+    """Rule 2. The `algorithm` is the token's; no key but one for it is ever returned."""
+    named = [key for key in keys if key.kid == kid]
+    if not named and len(keys) == 1 and None in (kid, keys[0].kid):
+        named = [keys[0]]
+    return next((key for key in named if key.algorithm == algorithm), None)

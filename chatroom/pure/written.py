@@ -18,6 +18,9 @@ _NUMBER = re.compile(r"[0-9]{1,15}(?:\.[0-9]{1,9})?")
 _DURATION = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)(ms|s|m|h|d)")
 _AGE = re.compile(r"([0-9]{1,6})(m|h|d)")
 _SIZE = re.compile(r"([0-9]{1,15})(KiB|MiB)?")
+_PREFIX = re.compile(r"[!-z|~]{1,64}")
+MAX_NODE = 64
+_NODE = re.compile(rf"[!-~]{{1,{MAX_NODE}}}")
 _NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,252}[A-Za-z0-9_])?\.?")
 _ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://([a-z0-9_][a-z0-9._-]*|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?")
 _CIDR = re.compile(r"[0-9A-Fa-f.:]+(?:/[0-9]{1,3})?")
@@ -147,6 +150,20 @@ def text(value: str) -> str:
     return value
 
 
+def key_prefix(text: str) -> str:
+    """What keys begin with. A brace would decide where a Cluster keeps them."""
+    if _PREFIX.fullmatch(text):
+        return text
+    raise ValueError("give 1 to 64 visible ASCII characters, without braces")
+
+
+def node(text: str) -> str:
+    """The name of a node."""
+    if _NODE.fullmatch(text):
+        return text
+    raise ValueError(f"{text!r} is no name of a node: give 1 to {MAX_NODE} visible ASCII characters")
+
+
 def file_or_https(text: str) -> str:
     """The name of a file, or an https address. Nothing else vouches for what comes from it."""
     scheme, separator, rest = path(text).partition("://")
@@ -174,6 +191,13 @@ def unix_path(text: str) -> str:
     if len(path(text).encode("utf-8", "surrogateescape")) > _UNIX_PATH_BYTES:
         raise ValueError(f"longer than the {_UNIX_PATH_BYTES} bytes of a socket's name: use a shorter path")
     return text
+
+
+def mode(text: str) -> int:
+    """Permissions as chmod takes them, in octal."""
+    if re.fullmatch(r"0?[0-7]{3}", text):
+        return int(text, 8)
+    raise ValueError(f"{text!r} is no mode: write it like 0666, 0660 or 0600")
 
 
 def host(text: str) -> str:

@@ -1,1 +1,1 @@
-"""Tasks: the broker, the committer and the tasks of one connection."""
+"""Tasks: the broker and the tasks of one connection."""

@@ -11,15 +11,15 @@ It doesn't know tokens, only whom they stand for.
 """
 
 import math
-from collections.abc import Callable
 from typing import Final
 
 from chatroom.pure import events
 from chatroom.pure.claims import LEEWAY
 from chatroom.pure.session import Session
-from chatroom.pure.tokens import Identity
+from chatroom.pure.tokens import Identity, Verifier
 from chatroom.tasks.ending import End
-from chatroom.tasks.outlet import ConnectionOutlet
+from chatroom.tasks.outgoing import Outgoing
+from chatroom.tasks.timers import Timers
 from chatroom.values.codes import CloseCode
 from chatroom.values.errors import Disconnect
 
@@ -27,30 +27,30 @@ NOTICE_SECONDS: Final = 60.0
 EXPIRED: Final = Disconnect(CloseCode.TOKEN_EXPIRED, "the token has expired")
 WITHDRAWN: Final = Disconnect(CloseCode.NOT_ALLOWED, "the token is no longer valid")
 REBOUND: Final = Disconnect(CloseCode.NOT_ALLOWED, "the token is bound to another username now")
+RESERVED: Final = Disconnect(CloseCode.NOT_ALLOWED, "the username is reserved for other tokens now")
 NO_LONGER_HERE: Final = Disconnect(CloseCode.NOT_ALLOWED, "no longer allowed in this room")
 
 
 class Authorization:
-    """The right of one connection. `watch` has `on_timer` called when that is due, by the time of day."""
+    """The right of one connection. `expiry` has `on_timer` called when that is due, by the time of day."""
 
-    __slots__ = ("_end", "_notified", "_outlet", "_session", "_watch", "_welcomed", "identity")
+    __slots__ = ("_end", "_expiry", "_notified", "_outgoing", "_session", "_welcomed", "identity")
 
     def __init__(
-        self,
-        identity: Identity,
-        *,
-        session: Session,
-        outlet: ConnectionOutlet,
-        end: End,
-        watch: "Callable[[Authorization], None]",
+        self, identity: Identity, session: Session, outgoing: Outgoing, end: End, expiry: Timers
     ) -> None:
         self.identity = identity
         self._session = session
-        self._outlet = outlet
+        self._outgoing = outgoing
         self._end = end
-        self._watch = watch
+        self._expiry = expiry
         self._welcomed = False
         self._notified = False
+
+    @property
+    def room(self) -> str:
+        """The room that the client is in, or on its way to."""
+        return self._session.room
 
     def welcome(self) -> None:
         """The client has been told that it is in: from now on it may be told when that ends."""
@@ -59,7 +59,7 @@ class Authorization:
 
     def watch(self) -> None:
         """See to the end of the right from now on."""
-        self._watch(self)
+        self._expiry.add(self)
 
     def on_timer(self, now: float) -> float:
         """Do what is due at the time of day `now`; return after how many seconds to call again."""
@@ -74,12 +74,8 @@ class Authorization:
         if left > NOTICE_SECONDS:
             return left - NOTICE_SECONDS
         self._notified = True
-        self._outlet.answer(events.expiring(round(left)))
+        self._outgoing.answer(events.expiring(round(left)))
         return left
-
-    def is_for(self, identity: Identity) -> bool:
-        """Whether `identity` may speak under this connection's name."""
-        return identity.username in (None, self._session.username)
 
     def renew(self, identity: Identity) -> None:
         """Be here by the right of `identity` from now on; `watch` is to follow, behind the answer.
@@ -96,15 +92,17 @@ class Authorization:
         if not self.identity.rights.can(self._session.room, "r"):
             self._end.disconnect(NO_LONGER_HERE)
 
-    def review(self, judge: Callable[[Identity], Identity | None]) -> bool:
-        """Ask `judge` what has become of the identity; whether the connection ends by that."""
+    def review(self, verifier: Verifier) -> bool:
+        """Ask `verifier` what has become of the identity; whether the connection ends by that."""
         if self._end.ending is not None:
             return False
-        identity = judge(self.identity)
+        identity = verifier.review(self.identity)
         if identity is None:
             self._end.disconnect(WITHDRAWN)
-        elif not self.is_for(identity):
+        elif identity.username not in (None, self._session.username):
             self._end.disconnect(REBOUND)
+        elif not verifier.allows(identity, self._session.username):
+            self._end.disconnect(RESERVED)
         else:
             self.renew(identity)
             self.watch()

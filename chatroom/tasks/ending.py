@@ -3,8 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from chatroom.values.codes import CloseCode
 from chatroom.values.errors import Disconnect
 from chatroom.values.statistics import Drop
+
+FAULT = Disconnect(CloseCode.INTERNAL_ERROR, "internal error")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,22 +23,22 @@ class Ending:
 
 
 CLIENT_LEFT = Ending()
+BROKEN = Ending(drop=Drop.BROKEN, hard=True)
 
 
 class End:
-    """The end of one connection: asked for by whoever finds a reason, carried out by its parent task."""
+    """The end of one connection: asked for by whoever finds a reason, carried out by its parent task.
 
-    __slots__ = ("_on_ask", "ending")
+    `on_ask`, which must not wait, is called when an end is asked for. `fault` is what went wrong in us where
+    nobody could raise it.
+    """
 
-    def __init__(self) -> None:
-        self._on_ask: Callable[[Ending], None] | None = None
+    __slots__ = ("_on_ask", "ending", "fault")
+
+    def __init__(self, on_ask: Callable[[Ending], None]) -> None:
+        self._on_ask: Callable[[Ending], None] | None = on_ask
         self.ending: Ending | None = None
-
-    def listen(self, on_ask: Callable[[Ending], None]) -> None:
-        """Call `on_ask`, which must not wait, when an end is asked for; at once if it was already."""
-        self._on_ask = on_ask
-        if self.ending is not None:
-            on_ask(self.ending)
+        self.fault: Exception | None = None
 
     def forget(self) -> None:
         """Nobody listens any more; a connection that is over is not to be held by its own end."""
@@ -51,3 +54,13 @@ class End:
     def disconnect(self, why: Disconnect) -> None:
         """End with a close frame."""
         self.ask(Ending(why, Drop.of(why.code)))
+
+    def fail(self, fault: Exception) -> None:
+        """End because of a fault of ours, which is raised in the parent task."""
+        self.fault = fault
+        self.disconnect(FAULT)
+
+    def raise_fault(self) -> None:
+        """Raise what went wrong, if anything did."""
+        if self.fault is not None:
+            raise self.fault

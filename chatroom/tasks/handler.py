@@ -1,42 +1,29 @@
 """The handler of one client's commands: what the session has decided is carried out here, one at a time.
 
-1. Until a command other than `message` has been answered, carrying it out goes on.
+1. Until a command other than `message` has been answered, carrying it out goes on. What it tells of the room
+   includes all that the client said before, and comes behind that.
 2. It may be cancelled at any await, and stops at the next command when told to: what was handed to the
    broker is the broker's, the rest was never taken.
 """
 
 import logging
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import assert_never
 
 import trio
 
-from chatroom.adapters.engine import Engine
 from chatroom.pure import events
-from chatroom.pure.session import Decision, Reply, Session
-from chatroom.pure.tokens import Identity
+from chatroom.pure.frames import text_frame
+from chatroom.pure.session import Decision, Reply, Session, Weight
 from chatroom.tasks.authorization import Authorization
-from chatroom.tasks.broker import Broker
-from chatroom.tasks.committer import AskMembers, Enter, Say, Type
-from chatroom.tasks.outlet import ConnectionOutlet
-from chatroom.tasks.stay import Member
+from chatroom.tasks.entries import AskMembers, Enter, Say, Type
+from chatroom.tasks.forbidden import Who
+from chatroom.tasks.outgoing import Outgoing
+from chatroom.tasks.services import Services
+from chatroom.tasks.subscription import Subscription
 from chatroom.values.codes import ErrorCode
 from chatroom.values.commands import Authenticate, ListMembers, Post, ReadHistory, SwitchRoom, Typing
-from chatroom.values.errors import CommandError, Unavailable
-from chatroom.values.http import Peer
+from chatroom.values.errors import CommandError, Replaced, Unavailable
 from chatroom.values.journal import note
-
-
-class Who(NamedTuple):
-    """Whose connection it is."""
-
-    conn: int
-    username: str
-    peer: Peer
-
-    def fields(self) -> dict[str, object]:
-        """How the log names it."""
-        return {"conn": self.conn, "username": self.username, "peer": self.peer.address}
 
 
 class Handler:
@@ -45,10 +32,9 @@ class Handler:
     __slots__ = (
         "_authorization",
         "_broker",
-        "_engine",
         "_member",
-        "_outlet",
-        "_renew",
+        "_outgoing",
+        "_services",
         "_session",
         "_who",
         "stopped",
@@ -56,53 +42,54 @@ class Handler:
 
     def __init__(
         self,
-        *,
         session: Session,
-        member: Member,
-        outlet: ConnectionOutlet,
-        broker: Broker,
-        engine: Engine,
+        outgoing: Outgoing,
         authorization: Authorization,
-        renew: Callable[[Peer, str], Identity | None],
         who: Who,
+        services: Services,
     ) -> None:
         self._session = session
-        self._member = member
-        self._outlet = outlet
-        self._broker = broker
-        self._engine = engine
+        self._outgoing = outgoing
+        self._member = outgoing.member
         self._authorization = authorization
-        self._renew = renew
         self._who = who
+        self._services = services
+        self._broker = services.broker
         self.stopped = False
 
     async def enter(self, since: int | None, epoch: str | None) -> None:
         """Enter the session's room; returns when `welcome` is on its way."""
         await self._command(Enter(self._member, self._session.room, since, epoch))
         self._authorization.welcome()
-        note(logging.INFO, "JOIN", **self._who.fields(), room=self._session.room)
+        label = self._authorization.identity.label
+        note(logging.INFO, "JOIN", **self._who.fields(), room=self._session.room, label=label)
+
+    def note_forbidden(self, command: str, room: str) -> None:
+        """Log that the client has no right to this."""
+        self._services.forbidden.note(self._who, command, room)
 
     def stop(self) -> None:
         """Take no further command; one that has been handed on is not taken back."""
         self.stopped = True
 
-    async def stop_here(self) -> None:
-        """The boundary of a command: one who was stopped goes no further."""
-        if self.stopped:
-            await trio.sleep_forever()
+    def carry_out_at_once(self, decision: Decision) -> bool:
+        """Do what was decided, if that needs no wait; false if it does, and nothing was done."""
+        if isinstance(decision, Post):
+            return self._post_at_once(decision)
+        return isinstance(decision, Reply) and self._outgoing.reply_at_once(decision.payload)
 
-    def post_at_once(self, post: Post) -> bool:
-        """Hand a message to the broker, if that needs no wait; false if it does."""
-        if self._outlet.is_crowded(self._member):
+    def _post_at_once(self, post: Post) -> bool:
+        member = self._member
+        if self._outgoing.crowded:
             return False
-        self._member.outstanding += 1
-        if not self._broker.submit_nowait(Say(self._member, post.text, post.cid)):
-            self._member.outstanding -= 1
+        member.outstanding += 1
+        if not self._broker.submit_nowait(Say(member, post.text, post.cid)):
+            member.outstanding -= 1
             return False
         return True
 
-    async def carry_out(self, decision: Decision) -> None:
-        """Do what was decided, and wait for its answer if it has one."""
+    async def carry_out(self, decision: Decision) -> float:
+        """Do what was decided, and wait for its answer if it has one; return its weight (see `Weight`)."""
         match decision:
             case Post():
                 await self._post(decision)
@@ -113,18 +100,22 @@ class Handler:
             case Typing(active, cid):
                 await self._command(Type(self._member, active, cid))
             case ListMembers(cid):
-                await self._command(AskMembers(self._member, cid))
-            case SwitchRoom(room, since, epoch, cid):
-                await self._command(Enter(self._member, room, since, epoch, cid, switch=True))
-                self._note_room()
+                return await self._list_members(cid)
+            case SwitchRoom():
+                return await self._switch(decision)
             case ReadHistory():
-                await self._reply(await self._history(decision))
+                return await self._history(decision)
             case Authenticate(token, cid):
                 await self._authenticate(token, cid)
+                return Weight.TOKEN
+            case _:
+                assert_never(decision)
+        return 0.0
 
     async def _post(self, post: Post) -> None:
-        await self._outlet.wait_room(self._member)
-        await self.stop_here()
+        await self._outgoing.wait_room()
+        if self.stopped:
+            return
         self._member.outstanding += 1
         try:
             await self._broker.submit(Say(self._member, post.text, post.cid))
@@ -133,47 +124,84 @@ class Handler:
             raise
 
     async def _command(self, entry: Enter | Type | AskMembers) -> None:
-        replied = self._outlet.expect_reply()
+        replied = self._outgoing.expect_reply()
         await self._broker.submit(entry)
         await replied.wait()
 
     async def _reply(self, payload: bytes) -> None:
-        replied = self._outlet.expect_reply()
-        self._outlet.reply(payload)
+        replied = self._outgoing.expect_reply()
+        self._outgoing.reply(payload)
         await replied.wait()
 
-    def _note_room(self) -> None:
-        stay = self._member.current
-        if stay is not None and stay.room.name != self._session.room:
-            note(logging.INFO, "SWITCH", **self._who.fields(), room=stay.room.name, left=self._session.room)
-            self._session.enter_room(stay.room.name)
-            self._authorization.check_room()  # rights may have been taken anew while the switch was under way
+    async def _list_members(self, cid: str | None) -> float:
+        await self._command(AskMembers(self._member, cid))
+        subscription = self._member.current
+        return 0.0 if subscription is None else Weight.of_members(len(subscription.room.roster))
 
-    async def _history(self, query: ReadHistory) -> bytes:
-        stay = self._member.current
-        assert stay is not None
-        room = stay.room
+    async def _switch(self, switch: SwitchRoom) -> float:
+        old = self._member.current
+        await self._command(
+            Enter(self._member, switch.room, switch.since, switch.epoch, switch.cid, switch=True)
+        )
+        new = self._member.current
+        if new is old or old is None or new is None:
+            return 0.0
+        self._note_room(new.room.name)
+        return Weight.of_switch(
+            len(old.room.subscriptions) + len(new.room.subscriptions), new.room.head - new.begin
+        )
+
+    def _note_room(self, room: str) -> None:
+        note(logging.INFO, "SWITCH", **self._who.fields(), room=room, left=self._session.room)
+        self._session.enter_room(room)
+        self._authorization.check_room()  # rights may have been taken anew while the switch was under way
+
+    async def _history(self, query: ReadHistory) -> float:
+        """A page that has what this client said before, and comes behind that."""
+        subscription = self._member.current
+        assert subscription is not None
+        if self._member.outstanding or (subscription.live and subscription.cursor < subscription.said):
+            await self._broker.wait_settled(self._member)
+        payload, messages = await self._page(subscription, query)
+        if subscription.cursor >= subscription.said:
+            await self._reply(payload)
+        else:
+            replied = self._outgoing.expect_reply()
+            subscription.answer_behind((text_frame(payload),), subscription.said)
+            self._outgoing.wake()
+            await replied.wait()
+        return Weight.of_page(messages, len(payload))
+
+    async def _page(self, subscription: Subscription, query: ReadHistory) -> tuple[bytes, int]:
+        """The answer, and how many messages were read for it."""
+        room = subscription.room
         try:
-            page = await self._engine.history(
-                room.name, before=query.before, after=query.after, upto=room.head, limit=query.limit
+            page = await self._services.engine.history(
+                room.name,
+                room.epoch,
+                before=query.before,
+                after=query.after,
+                upto=subscription.cursor if subscription.live else room.head,
+                limit=query.limit,
+                max_bytes=events.HISTORY_BYTES,
             )
-        except Unavailable:
-            error = CommandError(
-                ErrorCode.UNAVAILABLE, "The history can't be read now", retry=True, cid=query.cid
-            )
-            return events.error(error)
+        except (Replaced, Unavailable):
+            return self._broker.rooms.unavailable_error("The history can't be read now", query.cid), 0
         forward = query.after is not None
-        return events.history(room.name, page, query.cid, forward=forward)
+        return events.history(room.name, page, query.cid, forward=forward), len(page.messages)
 
     async def _authenticate(self, token: str, cid: str | None) -> None:
-        identity = self._renew(self._who.peer, token)
-        if identity is None or not self._authorization.is_for(identity):
+        identity = self._services.renew(self._who.peer, self._session.username, token)
+        if identity is None:
+            self.note_forbidden("auth", self._session.room)
             error = CommandError(ErrorCode.FORBIDDEN, "Not a token for this name", cid=cid)
             await self._reply(events.error(error))
             return
+        if identity.key != self._authorization.identity.key:  # the same one again is no news
+            note(logging.INFO, "auth", **self._who.fields(), label=identity.label, expires=identity.expires)
         self._authorization.renew(identity)
-        replied = self._outlet.expect_reply()
-        self._outlet.reply(
+        replied = self._outgoing.expect_reply()
+        self._outgoing.reply(
             events.ack(cid) if identity.expires is None else events.renewed(identity.expires, cid)
         )
         self._authorization.watch()  # behind the answer: `expiring` may follow at once

@@ -2,11 +2,13 @@
 
     ChatroomError
     ├── CommandError     one command failed, by its sender's fault or ours; the connection stands
+    │   └── Forbidden    there is no right to it
     ├── Disconnect       the connection ends with a close frame that says why
     ├── Refusal          an HTTP request, or a handshake, is answered with this status
     ├── StartError       the server can't start as asked: exit code 2 and one line
     └── EngineError      the log could not do what it was asked
         ├── Trimmed      the messages asked for are no longer kept
+        ├── Replaced     the room's log is another one than asked for: its epoch has changed
         └── Unavailable  the store can't be reached or written now; the outcome of an append is unknown
 
 A failed command and a disconnection are different types, so that neither can be taken for the other.
@@ -22,8 +24,8 @@ class ChatroomError(Exception):
 class CommandError(ChatroomError):
     """A command failed; its sender gets an `error` event and may go on.
 
-    `field` names the member of the frame that is wrong; `retry` says that the same command may
-    succeed later; `cid` is the command's own, where it could be read.
+    `field` names the member of the frame that is wrong; `limit` is the number that was exceeded; `retry`
+    says that the same command may succeed later; `cid` is the command's own, where it could be read.
     """
 
     def __init__(
@@ -32,6 +34,7 @@ class CommandError(ChatroomError):
         message: str,
         *,
         field: str | None = None,
+        limit: int | None = None,
         retry: bool = False,
         cid: str | None = None,
     ) -> None:
@@ -39,8 +42,18 @@ class CommandError(ChatroomError):
         self.code = code
         self.message = message
         self.field = field
+        self.limit = limit
         self.retry = retry
         self.cid = cid
+
+
+class Forbidden(CommandError):
+    """There is no right to the `command` in `room`."""
+
+    def __init__(self, command: str, room: str, *, cid: str | None) -> None:
+        super().__init__(ErrorCode.FORBIDDEN, "Not allowed in this room", cid=cid)
+        self.command = command
+        self.room = room
 
 
 class Disconnect(ChatroomError):
@@ -71,7 +84,20 @@ class EngineError(ChatroomError):
 
 
 class Trimmed(EngineError):
-    """The messages asked for are no longer kept."""
+    """The messages asked for are no longer kept; `first` is the lowest id that is."""
+
+    def __init__(self, first: int) -> None:
+        super().__init__(f"the oldest message kept is {first}")
+        self.first = first
+
+
+class Replaced(EngineError):
+    """The room's log has another epoch than was asked for."""
+
+
+def replaced_room() -> Disconnect:
+    """What members of a room are told whose log has been replaced."""
+    return Disconnect(CloseCode.RESTART, "the room's history was replaced")
 
 
 class Unavailable(EngineError):

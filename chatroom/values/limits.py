@@ -10,8 +10,9 @@ class Limits:
     A `message_rate` of 0 lifts the pace of messages and of all other commands.
     """
 
-    head_bytes: int = 8 * 1024
-    head_headers: int = 64
+    head_bytes: int = 32 * 1024
+    head_line: int = 16 * 1024
+    head_headers: int = 100
     head_seconds: float = 5.0
     frame_bytes: int = 64 * 1024
     frame_fragments: int = 64
@@ -32,3 +33,7 @@ class Limits:
     ping_interval: float = 20.0
     ping_timeout: float = 20.0
     send_timeout: float = 10.0
+
+
+MAX_UNANSWERED = 32
+"""So many messages of one connection may be under way."""

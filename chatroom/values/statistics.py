@@ -2,7 +2,7 @@
 
 1. A snapshot is a value: it is taken at one moment and never changes.
 2. No field has a default: a number that nobody counts can't be shown as 0.
-3. Labels come from small fixed sets (`Drop`, HTTP status codes), never from what a client sent.
+3. Labels come from small fixed sets (`Drop`, `Unready`, `REFUSALS`), never from what a client sent.
 """
 
 from collections.abc import Mapping
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from chatroom.values.codes import CloseCode
+from chatroom.values.stores import StoreStatistics
 
 
 class Drop(StrEnum):
@@ -40,6 +41,18 @@ class Drop(StrEnum):
         return cls[code.name]
 
 
+class Unready(StrEnum):
+    """Why the server isn't ready, in words for a label; `/readyz` says more."""
+
+    DRAINING = "draining"
+    COMMIT_WAITING = "commit_waiting"
+    STORE = "store"
+
+
+REFUSALS = (400, 401, 403, 404, 405, 408, 414, 426, 429, 431, 503, 505)
+"""The HTTP statuses that requests and handshakes are refused with."""
+
+
 @dataclass(frozen=True, slots=True)
 class Statistics:
     """Gauges are as of now; names that end in `_total`, `drops` and `refusals` only ever grow."""
@@ -56,11 +69,29 @@ class Statistics:
     """Members whose next message waits in the log because their socket was full."""
     tasks: int
     """Trio tasks of the whole process."""
+    database_bytes: int
+    """Size of the database on the disk, as last seen; 0 without one."""
+    wal_bytes: int
+    """Size of its write-ahead log, which holds what has not been moved into the database yet."""
     messages_total: int
     """Messages committed to the log."""
     deliveries_total: int
     """Stored messages handed to sockets: live, replayed or caught up."""
+    unavailable_total: int
+    """Commands that were answered `unavailable`."""
+    reloads_total: int
+    """Reloads that took over what they had read."""
+    failed_reloads_total: int
+    """Reloads that left everything as it was."""
+    last_reload_successful: bool
+    """Whether the last reload took over what it had read; true if there was none."""
+    keys_age: float | None
+    """Seconds since the keys of web tokens came from their address; None where they come from none."""
+    store: StoreStatistics | None
+    """How it stands with a store that other nodes use as well; None without one."""
+    unready: frozenset[Unready]
+    """Why the server isn't ready; empty if it is."""
     drops: Mapping[Drop, int]
-    """WebSocket connections that the server ended, by reason."""
+    """WebSocket connections that the server ended, by reason; a reason that is missing has had none."""
     refusals: Mapping[int, int]
-    """HTTP requests and handshakes refused, by status."""
+    """HTTP requests and handshakes refused, by status; likewise."""

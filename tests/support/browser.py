@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import pytest
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, ConsoleMessage, Dialog, Locator, Page
+    from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Dialog, Locator, Page
 
 PAGE = Path(__file__).resolve().parents[2] / "client.html"
 _FLAGS = (
@@ -45,7 +45,7 @@ _KEEP_FRAMES = "void (window.frame = requestAnimationFrame)"
 _USE_FRAMES = "void (window.requestAnimationFrame = window.frame)"
 
 
-def _missing(what: str) -> NoReturn:
+def missing(what: str) -> NoReturn:
     message = f"the page is not tested: {what}"
     if os.environ.get("CI", "").lower() in {"1", "true", "yes"}:
         pytest.fail(message)
@@ -53,17 +53,17 @@ def _missing(what: str) -> NoReturn:
 
 
 @contextmanager
-def chromium() -> Iterator[Browser]:
+def chromium(*flags: str) -> Iterator[Browser]:
     """A running browser; `CHROMIUM` names another executable than the one on the path."""
     try:
         from playwright.sync_api import sync_playwright  # noqa: PLC0415
     except ImportError:
-        _missing("Playwright is not installed (pip install playwright)")
+        missing("Playwright is not installed (pip install playwright)")
     path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
     if path is None:
-        _missing("there is no chromium on the path (apt install chromium)")
+        missing("there is no chromium on the path (apt install chromium)")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=list(_FLAGS))
+        browser = playwright.chromium.launch(executable_path=path, args=[*_FLAGS, *flags])
         yield browser
         browser.close()
 
@@ -120,16 +120,31 @@ def stop_clock(visitor: Visitor) -> None:
 class Visitor:
     """One person at one page, in a browser profile of their own."""
 
-    def __init__(self, browser: Browser, server: str, *, from_file: bool = False, **context: Any) -> None:
-        """`server` is the server's http URL; `context` goes to the browser (`viewport`, `color_scheme` …)."""
+    def __init__(
+        self,
+        browser: Browser,
+        server: str,
+        *,
+        from_file: bool = False,
+        beside: Visitor | None = None,
+        place: str = "",
+        **context: Any,
+    ) -> None:
+        """`server` is the server's http URL; `context` goes to the browser (`viewport`, `color_scheme` …).
+
+        `beside` is another visitor, in whose browser profile this tab opens; `place` follows the address.
+        """
         self.server = server.rstrip("/")
         self.from_file = from_file
-        self.address = PAGE.as_uri() if from_file else f"{self.server}/"
+        self.address = (PAGE.as_uri() if from_file else f"{self.server}/") + place
+        self.own = PAGE.as_uri() if from_file else f"{self.server}/"
+        self.is_guest = beside is not None
         self.problems: list[str] = []
         self.expected: set[str] = set()
         self.overlooked: set[str] = set()
         self.requests: list[str] = []
-        self.context = browser.new_context(**context)
+        self.warnings = 0
+        self.context: BrowserContext = beside.context if beside else browser.new_context(**context)
         self.context.set_default_timeout(PATIENCE)
         self.page: Page = self.context.new_page()
         self._watch()
@@ -145,6 +160,10 @@ class Visitor:
         self.page.on("websocket", lambda socket: self._note(socket.url))
 
     def _dismiss(self, dialog: Dialog) -> None:
+        if dialog.type == "beforeunload":  # the page warns of what is not sent yet
+            self.warnings += 1
+            dialog.accept()
+            return
         self.problems.append(f"dialog: {dialog.message}")
         dialog.dismiss()
 
@@ -154,7 +173,7 @@ class Visitor:
 
     def _note(self, url: str) -> None:
         self.requests.append(url)
-        own = (self.address, f"{self.server}/", f"ws{self.server.removeprefix('http')}/", "data:")
+        own = (self.own, f"{self.server}/", f"ws{self.server.removeprefix('http')}/", "data:")
         if not url.startswith(own):
             self.problems.append(f"request to {url}")
 
@@ -210,7 +229,10 @@ class Visitor:
         self.press("Send")
 
     def switch(self, room: str) -> None:
-        """Press Switch room with `room` in its field."""
+        """Press Switch room with `room` in its field; on a small screen both are in a drawer."""
+        drawer = self.page.get_by_role("button", name="Recent rooms", exact=True)
+        if drawer.is_visible():
+            drawer.click()
         self.field("Room").fill(room)
         self.press("Switch room")
 
@@ -226,7 +248,10 @@ class Visitor:
 
     def close(self) -> None:
         """Close the browser profile; what went wrong unexpectedly, or didn't as expected, fails here."""
-        self.context.close()
+        if self.is_guest:
+            self.page.close()
+        else:
+            self.context.close()
         unexpected = [p for p in self.problems if not p.startswith((*self.expected, *self.overlooked))]
         missing = [b for b in self.expected if not any(p.startswith(b) for p in self.problems)]
         assert not unexpected, "\n".join(unexpected)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
@@ -23,6 +23,7 @@ from tests.support.history import Checker, Content, Entered, Said, Saw, Told
 
 ROOMS = ("general", "ops", "lounge")
 MOST_PENDING = 8
+HANDSHAKE_SECONDS = 10
 
 
 @asynccontextmanager
@@ -30,7 +31,9 @@ async def connected(port: int, where: str) -> AsyncIterator[WebSocketConnection]
     """A connection that is simply dropped at the end. What goes wrong comes in a group."""
     stream = await trio.open_tcp_stream("127.0.0.1", port)
     async with stream, trio.open_nursery() as nursery:
-        yield await wrap_client_stream(nursery, stream, "localhost", where, message_queue_size=64)
+        with trio.fail_after(HANDSHAKE_SECONDS):  # the library waits for ever where the peer hangs up in it
+            socket = await wrap_client_stream(nursery, stream, "localhost", where, message_queue_size=64)
+        yield socket
         nursery.cancel_scope.cancel()
 
 
@@ -44,14 +47,19 @@ class Place:
 
 @dataclass
 class Crowd:
-    """What all clients share."""
+    """What all clients share: among others the ports of the nodes, of which each connection takes one.
 
-    port: int
+    `epochs` are those that were ever told of each room.
+    """
+
+    ports: Sequence[int]
     checker: Checker
     chance: random.Random
     talking: bool = True
-    stays: count[int] = field(default_factory=lambda: count(1))
+    settled: int = 0  # messages whose senders know their ids
+    subscriptions: count[int] = field(default_factory=lambda: count(1))
     clients: list[Talker] = field(default_factory=list)
+    epochs: dict[str, set[str]] = field(default_factory=lambda: {room: set() for room in ROOMS})
 
     def add(self, size: int) -> None:
         self.clients = [Talker(self, f"user{number}") for number in range(size)]
@@ -71,24 +79,34 @@ class Talker:
         self.pending: dict[str, tuple[str, str]] = {}  # by cid: room and text
         self.connections = 0
         self._numbers = count(1)
-        self._room = crowd.chance.choice(ROOMS)
+        self.room = crowd.chance.choice(ROOMS)
         self._places = {room: Place() for room in ROOMS}
-        self._stay = 0
+        self._subscription = 0
+        self.port = 0
+        self._log = ""  # the room and its epoch, as the checker knows them
         self._switching = False
+
+    @property
+    def state(self) -> str:
+        """Where the client is, and what it waits for."""
+        waiting = {cid: room for cid, (room, _) in self.pending.items()}
+        switching = ", switching" if self._switching else ""
+        return f"{self.username} in {self.room} on {self.port}{switching}: {waiting}"
 
     async def run(self) -> None:
         """Be there until cancelled."""
         while True:
-            place = self._places[self._room]
+            place = self._places[self.room]
             if place.since is None or place.epoch is None:
-                where = target(self._room, self.username)
+                where = target(self.room, self.username)
             else:
-                where = target(self._room, self.username, since=place.since, epoch=place.epoch)
+                where = target(self.room, self.username, since=place.since, epoch=place.epoch)
+            self.port = self.crowd.chance.choice(self.crowd.ports)
             try:
-                async with connected(self.crowd.port, where) as socket:
+                async with connected(self.port, where) as socket:
                     self.connections += 1
                     await self._be_there(socket)
-            except* (ConnectionClosed, HandshakeError, OSError):
+            except* (ConnectionClosed, HandshakeError, OSError, trio.TooSlowError):
                 pass
             await trio.sleep(self.crowd.chance.uniform(0.01, 0.05))
 
@@ -112,17 +130,22 @@ class Talker:
                 await trio.sleep(chance.uniform(0, 0.02))
                 if self._switching:
                     continue
-                waiting = [cid for cid, (room, _) in self.pending.items() if room == self._room]
+                waiting = [cid for cid, (room, _) in self.pending.items() if room == self.room]
                 if not self.crowd.talking:
-                    elsewhere = [room for room, _ in self.pending.values() if room != self._room]
+                    elsewhere = [room for room, _ in self.pending.values() if room != self.room]
                     if not waiting and elsewhere:
                         await self._switch(socket, elsewhere[0])
                 elif chance.random() < 0.02:
-                    await self._switch(socket, chance.choice([room for room in ROOMS if room != self._room]))
+                    await self._switch(socket, chance.choice([room for room in ROOMS if room != self.room]))
                 elif len(waiting) < MOST_PENDING:
                     cid = f"{self.username}-{next(self._numbers)}"
-                    self.pending[cid] = (self._room, f"{chance.random()} from {self.username}")
+                    self.pending[cid] = (self.room, f"{chance.random()} from {self.username}")
                     await self._say(socket, cid)
+
+    async def _say_again(self, socket: WebSocketConnection) -> None:
+        for cid, (room, _) in list(self.pending.items()):
+            if room == self.room and not self._switching and cid in self.pending:
+                await self._say(socket, cid)
 
     async def _say(self, socket: WebSocketConnection, cid: str) -> None:
         room, text = self.pending[cid]
@@ -141,32 +164,40 @@ class Talker:
         match frame["event"]:
             case "welcome" | "switched":
                 self._enter(frame)
-                for cid, (room, _) in list(self.pending.items()):
-                    if room == self._room:
-                        await self._say(socket, cid)
+                await self._say_again(socket)
             case "message":
                 self._see(frame)
             case "ack":
                 self._settle(frame["cid"], frame["data"]["id"])
+            case "error" if "cid" not in frame:
+                self._switching = False  # it was refused, and may be tried again
+                await self._say_again(socket)
             case "error" if frame["code"] == "unavailable":
-                await self._say(socket, frame["cid"])
+                # A switch under way would take it along; and an earlier try may have been shown after all.
+                if not self._switching and frame["cid"] in self.pending:
+                    await self._say(socket, frame["cid"])
             case "error":
                 self._settle(frame["cid"], None)
 
     def _enter(self, frame: dict[str, Any]) -> None:
-        self._room = frame.get("room") or frame["data"]["room"]
+        self.room = frame.get("room") or frame["data"]["room"]
         self._switching = False
-        self._stay = next(self.crowd.stays)
-        place = self._places[self._room]
+        self._subscription = next(self.crowd.subscriptions)
+        place = self._places[self.room]
+        self.crowd.epochs[self.room].add(frame["epoch"])
+        same = place.epoch == frame["epoch"]
+        if not same and place.since is not None:
+            assert frame["recovered"] is False
+        self._log = f"{self.room}@{frame['epoch']}"
         self.crowd.checker.take(
             Entered(
-                self._stay,
-                self._room,
+                self._subscription,
+                self._log,
                 frame["epoch"],
                 frame["last_id"],
                 frame["replay"],
-                place.since,
-                frame.get("recovered"),
+                place.since if same else None,
+                frame.get("recovered") if same else None,
             )
         )
         place.epoch = frame["epoch"]
@@ -175,7 +206,8 @@ class Talker:
     def _see(self, frame: dict[str, Any]) -> None:
         data = frame["data"]
         content = Content(data["username"], frame.get("cid", ""), data["text"])
-        self.crowd.checker.take(Saw(self._stay, frame["room"], frame["id"], content))
+        log = f"{frame['room']}@{self._places[frame['room']].epoch}"
+        self.crowd.checker.take(Saw(self._subscription, log, frame["id"], content))
         self._places[frame["room"]].since = frame["id"]
         if content.username == self.username and content.cid in self.pending:
             self._settle(content.cid, frame["id"])
@@ -183,16 +215,19 @@ class Talker:
     def _settle(self, cid: str, number: int | None) -> None:
         if cid in self.pending:
             room, _ = self.pending.pop(cid)
-            self.crowd.checker.take(Told(room, self.username, cid, number))
+            log = f"{room}@{self._places[room].epoch}"
+            self.crowd.checker.take(Told(log, self.username, cid, number))
+            self.crowd.settled += number is not None
 
 
-async def read_log(port: int, room: str) -> list[tuple[int, Content]]:
-    """All that is kept of a room, page by page."""
+async def read_log(port: int, room: str, after: int = 0) -> tuple[str, list[tuple[int, Content]]]:
+    """The name of a room's log, and all that is kept of it, page by page; only ids above `after`."""
     found: list[tuple[int, Content]] = []
     async with connected(port, target(room, "reader")) as socket:
+        epoch = json.loads(await socket.get_message())["epoch"]
         more = True
         while more:
-            after = found[-1][0] if found else 0
+            after = found[-1][0] if found else after
             data = {"after": after, "limit": 200}
             await socket.send_message(json.dumps({"event": "history", "data": data, "cid": "h"}))
             while (frame := json.loads(await socket.get_message()))["event"] != "history":
@@ -203,4 +238,4 @@ async def read_log(port: int, room: str) -> list[tuple[int, Content]]:
                 for each in page["messages"]
             ]
             more = page["more"]
-    return found
+    return f"{room}@{epoch}", found

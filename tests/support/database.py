@@ -14,7 +14,9 @@ import trio
 from chatroom.adapters.sqlite.engine import SqliteEngine
 from chatroom.adapters.sqlite.opening import open_database
 from chatroom.adapters.sqlite.store import Store
+from chatroom.adapters.sqlite.worker import Job
 from chatroom.values.messages import Draft, Outcome
+from tests.support.engines import Committed, serve
 
 
 def epochs(prefix: str = "e") -> Callable[[], str]:
@@ -36,18 +38,19 @@ async def open_engine(path: Path, **options: Any) -> AsyncIterator[SqliteEngine]
 async def serving(engine: SqliteEngine) -> AsyncIterator[SqliteEngine]:
     """Have an engine serve until the end of the block."""
     async with trio.open_nursery() as nursery:
-        await nursery.start(lambda task_status: engine.serve(task_status=task_status))
+        await nursery.start(serve, engine)
         yield engine
         nursery.cancel_scope.cancel()
 
 
 class PromptEngine(SqliteEngine):
-    """Trims what there is to trim before an append returns, as the engine in memory does."""
+    """Trims what there is to trim before an append is answered, as the engine in memory does."""
 
-    async def append(self, drafts: Sequence[Draft]) -> list[Outcome]:
-        outcomes = await super().append(drafts)
-        await self._thread.call(self._trim_all)
-        return outcomes
+    def append(self, drafts: Sequence[Draft], committed: Committed) -> None:
+        def trim(outcomes: list[Outcome] | Exception) -> None:
+            self._thread.submit(Job(self._trim_all, lambda _: committed(outcomes)))
+
+        super().append(drafts, trim)
 
     def _trim_all(self) -> None:
         assert self._retention is not None

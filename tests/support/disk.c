@@ -1,7 +1,8 @@
 /* A disk that stalls, fails or is full, for one process: loaded before libc, steered by files in $CHAT_DISK.
 
        stall   fdatasync and fsync don't return while it is there
-       fail    they fail with EIO, having done their work if the file says "after"
+       fail    they fail with EIO, having done their work if the file says "after"; a number behind that is of
+               syncs that still succeed
        full    writes that would make a file longer fail with ENOSPC
        trace   what happened is appended to it, a line each: what is written to the database's log and sent
                to sockets, by the marks "<<NUMBER>>" in the bytes; and when a sync begins and has returned
@@ -66,13 +67,17 @@ static int is_full(int fd, off_t end) {
     return wanted("full", NULL, 0) && !fstat(fd, &found) && S_ISREG(found.st_mode) && end > found.st_size;
 }
 
+static int spared; /* syncs since "fail" has been there */
+
 static int synced(int fd, const char *name) {
     int (*real)(int) = (int (*)(int))dlsym(RTLD_NEXT, name);
     char how[16];
     struct timespec pause = {0, 5000000};
     trace("sync\n");
     while (wanted("stall", NULL, 0)) nanosleep(&pause, NULL);
-    if (wanted("fail", how, sizeof how)) {
+    if (!wanted("fail", how, sizeof how)) {
+        spared = 0;
+    } else if (spared++ >= atoi(how + strcspn(how, " "))) {
         if (!strncmp(how, "after", 5)) real(fd);
         errno = EIO;
         return -1;

@@ -62,9 +62,9 @@ class Disk:
             yield
 
     @contextmanager
-    def failing(self, *, after: bool = False) -> Iterator[None]:
-        """Every sync fails; with `after`, having done its work."""
-        with self._having("fail", "after" if after else "before"):
+    def failing(self, *, after: bool = False, spare: int = 0) -> Iterator[None]:
+        """Every sync but the first `spare` fails; with `after`, having done its work."""
+        with self._having("fail", f"{'after' if after else 'before'} {spare}"):
             yield
 
     @contextmanager

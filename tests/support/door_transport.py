@@ -14,8 +14,8 @@ WHOLE: Cuts = (1 << 20,)
 class DoorTransport:
     """The server's end. It hands out, and takes, as many bytes at a time as `cuts` says, over and over."""
 
-    direct = False
-    torn = False
+    held = False
+    buffered = False
 
     def __init__(self, incoming: MemoryReceiveStream, outgoing: MemorySendStream, cuts: Cuts) -> None:
         self._incoming = incoming

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from itertools import count
 from typing import Any
@@ -11,21 +11,27 @@ import trio
 
 from chatroom.adapters.engine import Engine
 from chatroom.adapters.memory import MemoryEngine
-from chatroom.adapters.wire import Wire
+from chatroom.adapters.outbound import Outbound
+from chatroom.pure.bucket import BucketStore
+from chatroom.pure.frames import Pieces
 from chatroom.tasks.broker import Broker
-from chatroom.tasks.committer import AskMembers, Enter, Say, Type
-from chatroom.tasks.ending import End
-from chatroom.tasks.fanout import Fanout
-from chatroom.tasks.outlet import ConnectionOutlet
-from chatroom.tasks.programme import Programme
+from chatroom.tasks.ending import End, Ending
+from chatroom.tasks.entries import AskMembers, Enter, Say, Type
+from chatroom.tasks.fanout import FEW, GIVE_WAY, Fanout
+from chatroom.tasks.forbidden import ForbiddenCommands
+from chatroom.tasks.outgoing import Outgoing
+from chatroom.tasks.room import Broadcast
 from chatroom.tasks.rooms import Rooms
-from chatroom.tasks.stay import Member
-from chatroom.tasks.writer import Writer
+from chatroom.tasks.services import Services
+from chatroom.tasks.subscription import RoomEvent, Subscription
+from chatroom.tasks.timers import Timers
 from chatroom.values.errors import Disconnect
 from chatroom.values.limits import Limits
 from tests.support.memory_transport import MemoryTransport
 
 PLENTY = 1 << 40
+TELLING = 12e-6
+"""Seconds that an offer takes, by the clock of a hall's fan-out."""
 
 
 def split_frames(data: bytes) -> tuple[list[bytes], bytes]:
@@ -45,32 +51,52 @@ def split_frames(data: bytes) -> tuple[list[bytes], bytes]:
     return payloads, data
 
 
-class Guest:
-    """A member with a real outlet, programme and writer, on a connection in memory."""
+def broadcast_of(*frames: RoomEvent | bytes, after: int = 0) -> Broadcast:
+    """Frames in their order; those of stored messages are bytes."""
+    broadcast = Broadcast(after)
+    for frame in frames:
+        if isinstance(frame, RoomEvent):
+            broadcast.add(frame)
+        else:
+            broadcast.frames.append(frame)
+    return broadcast
 
-    def __init__(self, hall: "Hall", username: str, room: int = PLENTY, *, direct: bool = True) -> None:
+
+class NoOpening:
+    """The opening of a subscription that a test takes as begun."""
+
+    first = 0
+
+    def begin(self, subscription: Subscription) -> None: ...
+
+    def give(self, subscription: Subscription) -> Pieces:
+        return (b"",)
+
+
+class Guest:
+    """A member with a real way out, on a connection in memory."""
+
+    def __init__(self, hall: "Hall", username: str, room: int = PLENTY, *, tls: bool = False) -> None:
         self.hall = hall
         self.username = username
-        self.transport = MemoryTransport(room=room, direct=direct)
-        self.end = End()
-        self.outlet = ConnectionOutlet(self.end)
-        self.wire = Wire(
-            self.transport,
-            Limits(send_timeout=1e6),
-            initial=b"",
-            on_pending=self.outlet.wake,
-            on_fault=self.end.disconnect,
-        )
-        self.outlet.attach(self.wire)
-        self.member = Member(username, self.outlet)
-        self.programme = Programme(
-            self.member,
-            self.wire,
-            hall.engine,
-            let_go=hall.broker.let_go,
-            delivered=hall.broker.fanout.count,
-        )
-        self.writer = Writer(self.wire, self.outlet, self.programme, self.end)
+        self.transport = MemoryTransport(room=room, tls=tls)
+        self.end = End(self._on_end)
+        self.outbound = Outbound(self.transport, self._on_pending)
+        self.outgoing = Outgoing(username, self.outbound, self.end, hall.services)
+        self.outgoing.offer = self._offer
+        self.member = self.outgoing.member
+        self.patience: float | None = None
+
+    def _offer(self, data: bytes, ends: Sequence[int]) -> int:
+        self.hall.offers += 1
+        return self.outbound.offer(data, ends)
+
+    def _on_pending(self) -> None:
+        self.outgoing.wake()
+
+    def _on_end(self, _ending: Ending) -> None:
+        if self.patience is not None:
+            self.outgoing.interrupt(self.patience)
 
     @property
     def events(self) -> list[dict[str, Any]]:
@@ -109,7 +135,7 @@ class Guest:
 
     async def write(self) -> None:
         try:
-            await self.writer.write()
+            await self.outgoing.write()
         except Disconnect as why:
             self.end.disconnect(why)
             self.leave()
@@ -125,24 +151,36 @@ class Hall:
         engine: Engine | None = None,
         ring_bytes: int = 1 << 20,
         history: int = 50,
-        give_way: int = 256,
+        give_way: int = GIVE_WAY,
+        few: int = FEW,
     ) -> None:
         numbers = count(1)
         self.engine = engine or MemoryEngine(lambda: f"epoch{next(numbers)}")
-        self.rooms = Rooms(self.engine, history=history, ring_bytes=ring_bytes)
+        self.rooms = Rooms(self.engine, history=history, ring_bytes=ring_bytes, limits=Limits())
         self.commits: list[float] = []
+        self.offers = 0
         self.broker = Broker(
             self.engine,
             self.rooms,
-            fanout=Fanout(give_way),
+            fanout=Fanout(give_way, few, clock=lambda: self.offers * TELLING),
             now_ms=lambda: 1_764_000_000_000,
             observe_commit=self.commits.append,
         )
+        self.services = Services(
+            broker=self.broker,
+            engine=self.engine,
+            limits=Limits(),
+            pace=BucketStore(0, 1),
+            keepalive=Timers(),
+            expiry=Timers(),
+            renew=lambda *_: None,
+            forbidden=ForbiddenCommands(lambda _: None),
+        )
         self._nursery = nursery
 
-    def guest(self, username: str, room: int = PLENTY, *, direct: bool = True) -> Guest:
+    def guest(self, username: str, room: int = PLENTY, *, tls: bool = False) -> Guest:
         """A new guest, whose writer runs; it has not entered any room."""
-        guest = Guest(self, username, room, direct=direct)
+        guest = Guest(self, username, room, tls=tls)
         self._nursery.start_soon(guest.write)
         return guest
 
@@ -152,6 +190,15 @@ class Hall:
         while (due := self.rooms.due) < math.inf:
             await trio.sleep_until(due)
             await trio.testing.wait_all_tasks_blocked()
+
+
+async def arrive(hall: Hall, *names: str, room: str = "r") -> list[Guest]:
+    """Guests who come one after the other, each when nothing moves any more."""
+    guests = [hall.guest(name) for name in names]
+    for guest in guests:
+        await guest.enter(room)
+        await hall.settle()
+    return guests
 
 
 @asynccontextmanager

@@ -1,17 +1,18 @@
 """A history: what clients said, were told and saw, and a checker that finds what must not be in it.
 
     lost        acknowledged or seen, and not in the log afterwards
-    duplicate   one message under two ids, or one id twice in a stay
-    hole        an id missing in the log, or between two that a stay was shown
+    duplicate   one message under two ids, or one id twice in a subscription
+    hole        an id missing in the log, or between two that a subscription was shown
     reorder     an id shown after a larger one
     phantom     shown or kept, though nobody said it, or though its sender was told that it isn't stored
     changed     one message told under different ids, or one id with different contents
     stranger    shown to a connection that isn't in the room
     unrecovered a resume that was denied though nothing stood in its way, or that began at another place
 
-1. Clients write records in the order in which things happened to each of them; nothing else is trusted.
-2. Messages are known by username and `cid`, which every client makes unique.
-3. An answer that says "unknown" is no record: it says nothing.
+1. A room is named alone, or with the epoch of its log: `room@epoch`. What is said is said in the room.
+2. Clients write records in the order in which things happened to each of them; nothing else is trusted.
+3. Messages are known by username and `cid`, which every client makes unique.
+4. An answer that says "unknown" is no record: it says nothing.
 """
 
 from __future__ import annotations
@@ -49,9 +50,9 @@ class Told:
 
 @dataclass(frozen=True, slots=True)
 class Entered:
-    """A connection's stay in a room began, behind `replay` messages up to `last_id`."""
+    """A connection's subscription to a room began, behind `replay` messages up to `last_id`."""
 
-    stay: int
+    subscription: int
     room: str
     epoch: str
     last_id: int
@@ -62,9 +63,9 @@ class Entered:
 
 @dataclass(frozen=True, slots=True)
 class Saw:
-    """A message was shown in a stay; `room` is what its frame says."""
+    """A message was shown in a subscription; `room` is what its frame says."""
 
-    stay: int
+    subscription: int
     room: str
     id: int
     content: Content
@@ -79,7 +80,7 @@ Log = Mapping[str, Sequence[tuple[int, Content]]]
 
 
 @dataclass(slots=True)
-class _Stay:
+class _Subscription:
     room: str
     next: int
 
@@ -91,7 +92,7 @@ class Checker:
     faults: list[str] = field(default_factory=list)
     _said: set[tuple[str, Content]] = field(default_factory=set)
     _refused: set[tuple[str, str, str]] = field(default_factory=set)
-    _stays: dict[int, _Stay] = field(default_factory=dict)
+    _subscriptions: dict[int, _Subscription] = field(default_factory=dict)
     _epochs: dict[str, str] = field(default_factory=dict)
     _ids: dict[tuple[str, str, str], int] = field(default_factory=dict)
     _contents: dict[tuple[str, int], Content] = field(default_factory=dict)
@@ -100,7 +101,7 @@ class Checker:
         """One more thing that happened."""
         match record:
             case Said(room, content):
-                self._said.add((room, content))
+                self._said.add((room.partition("@")[0], content))
             case Told(room, username, cid, None):
                 self._refused.add((room, username, cid))
             case Told(room, username, cid, number):
@@ -110,6 +111,9 @@ class Checker:
             case Saw():
                 self._see(record)
 
+    def _was_said(self, room: str, content: Content) -> bool:
+        return (room.partition("@")[0], content) in self._said
+
     def _fault(self, kind: str, what: object) -> None:
         self.faults.append(f"{kind}: {what}")
 
@@ -118,35 +122,35 @@ class Checker:
         if self._ids.setdefault(message, number) != number:
             self._fault("changed", f"{message} is {self._ids[message]} and {number}")
 
-    def _enter(self, stay: Entered) -> None:
-        first = stay.last_id - stay.replay + 1
-        same = self._epochs.setdefault(stay.room, stay.epoch) == stay.epoch
-        self._epochs[stay.room] = stay.epoch
-        if stay.since is not None and same:
-            in_reach = stay.last_id - stay.since <= MOST_RECOVERED
-            if stay.recovered != in_reach or (in_reach and first != stay.since + 1):
-                self._fault("unrecovered", stay)
-        self._stays[stay.stay] = _Stay(stay.room, first)
+    def _enter(self, entered: Entered) -> None:
+        first = entered.last_id - entered.replay + 1
+        same = self._epochs.setdefault(entered.room, entered.epoch) == entered.epoch
+        self._epochs[entered.room] = entered.epoch
+        if entered.since is not None and same:
+            in_reach = entered.last_id - entered.since <= MOST_RECOVERED
+            if entered.recovered != in_reach or (in_reach and first != entered.since + 1):
+                self._fault("unrecovered", entered)
+        self._subscriptions[entered.subscription] = _Subscription(entered.room, first)
 
     def _see(self, saw: Saw) -> None:
-        stay = self._stays.get(saw.stay)
-        if stay is None or stay.room != saw.room:
+        subscription = self._subscriptions.get(saw.subscription)
+        if subscription is None or subscription.room != saw.room:
             self._fault("stranger", saw)
             return
-        if saw.id == stay.next - 1:
+        if saw.id == subscription.next - 1:
             self._fault("duplicate", saw)
-        elif saw.id < stay.next:
+        elif saw.id < subscription.next:
             self._fault("reorder", saw)
-        elif saw.id > stay.next:
-            self._fault("hole", f"{stay.next} before {saw}")
-        stay.next = max(stay.next, saw.id + 1)
+        elif saw.id > subscription.next:
+            self._fault("hole", f"{subscription.next} before {saw}")
+        subscription.next = max(subscription.next, saw.id + 1)
         self._know(saw.room, saw.id, saw.content)
 
     def _know(self, room: str, number: int, content: Content) -> None:
         """This message has been shown under this id."""
         if self._contents.setdefault((room, number), content) != content:
             self._fault("changed", f"{number} in {room} is {self._contents[room, number]} and {content}")
-        if (room, content) not in self._said:
+        if not self._was_said(room, content):
             self._fault("phantom", f"{content} in {room} was never said")
         self._identify((room, content.username, content.cid), number)
 
@@ -157,9 +161,11 @@ class Checker:
             self._judge_room(room, messages)
         kept = {(room, number): content for room, messages in log.items() for number, content in messages}
         for (room, number), content in self._contents.items():
-            if kept.get((room, number)) != content:
+            if room in log and kept.get((room, number)) != content:
                 self._fault("lost", f"{number} in {room} was seen as {content}")
         for (room, username, cid), number in self._ids.items():
+            if room not in log:
+                continue  # of an epoch that is over
             found = kept.get((room, number))
             if found is None or (found.username, found.cid) != (username, cid):
                 self._fault("lost", f"{number} in {room} was told to {username} for {cid}")
@@ -175,7 +181,7 @@ class Checker:
             if mark in seen:
                 self._fault("duplicate", f"{mark} is {seen[mark]} and {number} in the log of {room}")
             seen[mark] = number
-            if (room, content) not in self._said:
+            if not self._was_said(room, content):
                 self._fault("phantom", f"{content} in the log of {room} was never said")
             if (room, *mark) in self._refused:
                 self._fault("phantom", f"{mark} is in the log of {room}, and was told not to be")

@@ -1,15 +1,20 @@
-"""What comes out of an Inbound, and what it still holds."""
+"""What a client may send; what comes out of an Inbound, and what it still holds."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from struct import pack
 
-from chatroom.pure.frames import unmask
+from hypothesis import strategies as st
+
 from chatroom.pure.inbound import Inbound
+from tests.support.client_frames import BINARY, CLOSE, PING, PONG, TEXT, head, masked, read_frames
+
+CONTINUATION = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """A control frame that was handed out, without its mask."""
+    """A ping to be answered, or a close frame by what it is answered with."""
 
     opcode: int
     payload: bytes = b""
@@ -19,19 +24,24 @@ Item = str | bytes | Control
 
 
 def handed_out(inbound: Inbound) -> list[Item]:
-    """Everything there is to take, in order."""
+    """Everything there is to take, in order: pings are found before the message that `next` goes on to."""
     items: list[Item] = []
     while True:
         message = inbound.next()
-        assert message is None or not inbound.control, "one thing at a time"
-        if message is not None:
-            items.append(message)
-        elif control := inbound.control:
-            inbound.control = b""
-            assert len(control) == 6 + (control[1] & 0x7F), "one whole frame, with its mask"
-            items.append(Control(control[0] & 0x0F, unmask(control[2:6], control[6:])))
-        else:
-            return items
+        if inbound.pings is not None:
+            assert inbound.pings, "None where there are none"
+            items += [Control(PING, payload) for payload in inbound.pings]
+            inbound.pings = None
+        if message is None:
+            break
+        items.append(message)
+    if inbound.close_reply:
+        [reply], rest = read_frames(inbound.close_reply)
+        assert inbound.closed
+        assert (reply.opcode, rest) == (CLOSE, b"")
+        inbound.close_reply = b""
+        items.append(Control(CLOSE, reply.payload))
+    return items
 
 
 def feed(inbound: Inbound, pieces: Iterable[bytes], now: float = 0.0) -> list[Item]:
@@ -62,3 +72,29 @@ def held(inbound: Inbound) -> int:
             case list() | tuple() as more:
                 found += more
     return total
+
+
+def close_payloads() -> st.SearchStrategy[bytes]:
+    code = st.integers(990, 1020) | st.integers(0, 65_535)
+    reason = st.text(max_size=10).map(str.encode) | st.binary(max_size=3)
+    return st.builds(lambda code, reason: pack("!H", code) + reason, code, reason)
+
+
+def frames() -> st.SearchStrategy[bytes]:
+    """Frames, mostly right, with something wrong in some."""
+    opcode = st.sampled_from([CONTINUATION, TEXT, TEXT, BINARY, PING, PONG, CLOSE, 3, 15])
+    key = st.sampled_from([b"\x11\x22\x33\x44", bytes(4)])
+    payload = st.one_of(st.binary(max_size=20), st.text(max_size=20).map(str.encode), close_payloads())
+    right = st.builds(masked, opcode, payload, fin=st.booleans(), key=key)
+    large = st.builds(masked, opcode, st.sampled_from([b"x" * 126, b"y" * 70_000]), fin=st.booleans())
+    length = st.sampled_from([0, 1, 125, 126, 65_535, 65_536, 1 << 62, 1 << 63])
+    wrong = st.builds(
+        head,
+        opcode,
+        length,
+        fin=st.booleans(),
+        bits=st.sampled_from([0, 0, 0, 1, 4]),
+        mask=st.booleans(),
+        form=st.sampled_from([0, 127]),
+    )
+    return st.one_of(right, right, right, large, wrong, st.binary(max_size=6))

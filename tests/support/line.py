@@ -8,22 +8,16 @@ from typing import Any
 
 import trio
 
-from chatroom.adapters.wire import Wire
+from chatroom.adapters.opening import answer_handshake
 from chatroom.pure.bucket import BucketStore
 from chatroom.pure.rights import Rights
-from chatroom.pure.session import Session
 from chatroom.pure.tokens import Identity
 from chatroom.reception import LONGEST_NAP
-from chatroom.tasks.authorization import Authorization
 from chatroom.tasks.connection import Connection, Opening
-from chatroom.tasks.ending import End, Ending
-from chatroom.tasks.handler import Handler, Who
-from chatroom.tasks.outlet import ConnectionOutlet
-from chatroom.tasks.programme import Programme
-from chatroom.tasks.reader import Reader
-from chatroom.tasks.stay import Member
+from chatroom.tasks.ending import Ending
+from chatroom.tasks.forbidden import ForbiddenCommands, Who
+from chatroom.tasks.services import Services
 from chatroom.tasks.timers import Timers
-from chatroom.tasks.writer import Writer
 from chatroom.values.http import Peer
 from chatroom.values.limits import Limits
 from tests.support.client_frames import CLOSE, HANDSHAKE, TEXT, Frame, masked, read_frames
@@ -57,80 +51,42 @@ class Caller:
         house: "House",
         username: str,
         *,
-        room: str,
         rights: Rights,
         limits: Limits,
         transport: MemoryTransport,
-        initial: bytes,
-        renew: Callable[[Peer, str], Identity | None],
+        opening: Opening,
+        renew: Callable[[Peer, str, str], Identity | None],
         expires: int | None,
     ) -> None:
         hall = house.hall
         self.transport = transport
-        self.end = End()
-        outlet = ConnectionOutlet(self.end)
-        self.wire = Wire(
-            transport, limits, initial=initial, on_pending=outlet.wake, on_fault=self.end.disconnect
-        )
-        outlet.attach(self.wire)
-        self.member = Member(username, outlet)
-        programme = Programme(
-            self.member,
-            self.wire,
-            hall.engine,
-            let_go=hall.broker.let_go,
-            delivered=hall.broker.fanout.count,
-        )
-        self.session = Session(username, room, rights, limits)
-        self.authorization = Authorization(
-            Identity(None, rights, "static", FIRST_KEY, expires),
-            session=self.session,
-            outlet=outlet,
-            end=self.end,
-            watch=house.expiry.add,
-        )
-        handler = Handler(
-            session=self.session,
-            member=self.member,
-            outlet=outlet,
+        services = Services(
             broker=hall.broker,
             engine=hall.engine,
-            authorization=self.authorization,
-            renew=renew,
-            who=Who(next(house.numbers), username, PEER),
-        )
-        self.reader = Reader(
-            session=self.session,
-            handler=handler,
-            end=self.end,
-            wire=self.wire,
-            pace=house.pace,
             limits=limits,
+            pace=house.pace,
+            keepalive=house.keepalive,
+            expiry=house.expiry,
+            renew=renew,
+            forbidden=house.forbidden,
         )
-        self.writer = Writer(self.wire, outlet, programme, self.end)
-        self.connection = Connection(
-            wire=self.wire,
-            end=self.end,
-            member=self.member,
-            handler=handler,
-            reader=self.reader,
-            writer=self.writer,
-            authorization=self.authorization,
-            broker=hall.broker,
-        )
+        who = Who(f"run-{next(house.numbers)}", username, PEER)
+        identity = Identity(None, rights, "static", FIRST_KEY, expires)
+        self.connection = Connection(transport, who, identity, opening, services)
+        self.authorization = self.connection.authorization
+        self.end = self.connection.end
+        self.member = self.connection.member
         self.ending: Ending | None = None
         self.error: BaseException | None = None
         self.over_at: float | None = None
 
-    async def run(self, opening: Opening, house: "House") -> None:
-        house.keepalive.add(self.connection)
+    async def run(self, house: "House") -> None:
         self.authorization.watch()
         try:
-            self.ending = await self.connection.run(opening)
+            self.ending = await self.connection.run()
         except* Exception as group:
             self.error = group
         finally:
-            house.keepalive.remove(self.connection)
             house.expiry.remove(self.authorization)
             self.over_at = trio.current_time()
 
@@ -182,6 +138,7 @@ class House:
         self.numbers = count(1)
         self.keepalive = Timers()
         self.jump = 0.0
+        self.forbidden = ForbiddenCommands(self.keepalive.add)
         self.expiry = Timers(self.time_of_day, longest=LONGEST_NAP)
         self._nursery = nursery
 
@@ -199,26 +156,28 @@ class House:
         transport: MemoryTransport | None = None,
         early: bytes = b"",
         handshake: bytes = HANDSHAKE,
-        opening: Opening | None = None,
-        renew: Callable[[Peer, str], Identity | None] = lambda _peer, _token: None,
+        subprotocol: str | None = None,
+        since: int | None = None,
+        epoch: str | None = None,
+        renew: Callable[[Peer, str, str], Identity | None] = lambda *_: None,
         expires: int | None = None,
     ) -> Caller:
         """Connect, and wait until nothing moves any more; `early` came along with the handshake.
 
         `expires` is the `exp` of the token by which the client comes.
         """
+        answer = await answer_handshake(handshake, subprotocol)
         caller = Caller(
             self,
             username,
-            room=room,
             rights=rights or Rights.everything(),
             limits=limits,
             transport=transport or MemoryTransport(),
-            initial=handshake + early,
+            opening=Opening(room, answer, early, since, epoch),
             renew=renew,
             expires=expires,
         )
-        self._nursery.start_soon(caller.run, opening or Opening(None, None, subprotocol=False), self)
+        self._nursery.start_soon(caller.run, self)
         await trio.testing.wait_all_tasks_blocked()
         return caller
 

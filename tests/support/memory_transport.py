@@ -6,19 +6,20 @@ import trio
 
 from chatroom.adapters.transport import Stalled
 
+RECORD = 16 * 1024
+
 
 class MemoryTransport:
     """The server's end. The peer takes bytes while there is `room`, at most `most()` at a time.
 
-    With `direct=False` it behaves as TLS does: it takes nothing without waiting, sends a record in pieces,
-    and is torn by a cancellation between them.
+    With `tls=True` it sends as TLS does, but in the clear: it takes records of up to 16 KiB, and holds back
+    what the peer doesn't take of the last one.
     """
 
     def __init__(
-        self, *, room: int = 1 << 40, direct: bool = True, most: Callable[[], int] = lambda: 1 << 40
+        self, *, room: int = 1 << 40, tls: bool = False, most: Callable[[], int] = lambda: 1 << 40
     ) -> None:
-        self.direct = direct
-        self.torn = False
+        self.tls = tls
         self.room = room
         self.most = most
         self.taken = bytearray()  # what the peer has got
@@ -27,8 +28,12 @@ class MemoryTransport:
         self.asked_for: list[int] = []  # how much each receive asked for
         self.aborted = self.closed = self.hung_up = False
         self._error: type[OSError] | None = None
+        self.ahead = b""  # has been read from the socket, and nothing tells of it: as with TLS
         self._arrived = bytearray()
+        self._rest = b""  # of the record that was taken last
         self._ended = False
+        self._on_readable: Callable[[], None] | None = None
+        self._called = False  # or about to be
         self._change = trio.Event()
 
     # The peer
@@ -51,21 +56,34 @@ class MemoryTransport:
 
     # The transport
 
+    @property
+    def held(self) -> bool:
+        return bool(self._rest)
+
+    @property
+    def buffered(self) -> bool:
+        return bool(self.ahead)
+
     def send_nowait(self, data: bytes | memoryview) -> int:
-        return self._take(data) if self.direct else 0
+        if not self.tls:
+            return self._take(data)
+        taken = 0
+        while self._push() and taken < len(data):
+            self._rest = bytes(data[taken : taken + RECORD])
+            taken += len(self._rest)
+        return taken
+
+    def _push(self) -> bool:
+        self._rest = self._rest[self._take(self._rest) :]
+        return not self._rest
 
     async def send_some(self, data: bytes | memoryview) -> int:
         await trio.lowlevel.checkpoint_if_cancelled()
-        rest = memoryview(data)
-        self.torn = not self.direct
-        while rest:
-            if taken := self._take(rest):
-                rest = rest[taken:]
-                await trio.lowlevel.checkpoint()
-            else:
-                await self.wait_room()
-        self.torn = False
-        return len(data)
+        while not (taken := self.send_nowait(data[:RECORD])):
+            await self.wait_room()
+        while not self._push():
+            await self.wait_room()
+        return taken
 
     async def wait_room(self) -> None:
         await trio.lowlevel.checkpoint()
@@ -81,18 +99,33 @@ class MemoryTransport:
             await self._change.wait()
         return data
 
-    def receive_nowait(self, max_bytes: int) -> bytes | None:
-        return self._receive(max_bytes) if self.direct else None
-
-    async def wait_arrival(self, take: Callable[[], bool]) -> None:
-        """Like a kernel's: it is no wait when something has come, or the end has, or an error."""
+    async def wait_readable(self) -> None:
         await trio.lowlevel.checkpoint()
-        while True:
-            while not self._readable:
-                await self._change.wait()
-            if not take():
-                return
-            await trio.lowlevel.checkpoint()
+        while not self._readable:
+            await self._change.wait()
+
+    def receive_nowait(self, max_bytes: int) -> bytes | None:
+        return self._receive(max_bytes)
+
+    def watch(self, on_readable: Callable[[], None]) -> None:
+        """Like a kernel's: it is called as long as something has come that isn't read, or the end, or an
+        error."""
+        self._on_readable = on_readable
+        self._call_soon()
+
+    def unwatch(self) -> None:
+        self._on_readable = None
+
+    def _call_soon(self) -> None:
+        if self._on_readable is not None and self._readable and not self._called:
+            self._called = True
+            trio.lowlevel.current_trio_token().run_sync_soon(self._call)
+
+    def _call(self) -> None:
+        self._called = False
+        if self._on_readable is not None and self._readable:
+            self._on_readable()
+            self._call_soon()
 
     @property
     def _readable(self) -> bool:
@@ -100,6 +133,9 @@ class MemoryTransport:
 
     def _receive(self, max_bytes: int) -> bytes | None:
         self.asked_for.append(max_bytes)
+        if self.ahead:
+            data, self.ahead = self.ahead[:max_bytes], self.ahead[max_bytes:]
+            return data
         if not self._readable:
             return None
         if self._error:
@@ -109,7 +145,10 @@ class MemoryTransport:
         return data
 
     def unsent(self) -> int:
-        return self.unconfirmed
+        return len(self._rest) + self.unconfirmed
+
+    def confirmed(self) -> bool:
+        return not self.unsent()
 
     async def send_eof(self) -> None:
         await trio.lowlevel.checkpoint()
@@ -134,5 +173,6 @@ class MemoryTransport:
         return size
 
     def _changed(self) -> None:
+        self._call_soon()
         self._change.set()
         self._change = trio.Event()

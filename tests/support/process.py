@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -52,6 +52,20 @@ def clean_environment(extra: Mapping[str, str] | None = None, *, measured: bool 
     return {**kept, "SHIV_ROOT": str(ROOT / ".build" / "shiv"), **(extra or {})}
 
 
+@contextlib.contextmanager
+def heeding(*numbers: signal.Signals) -> Iterator[None]:
+    """What is started meanwhile heeds these signals, also where the tests were started to ignore them.
+
+    So are those that run in the background of a shell, or by nohup: what is ignored is inherited.
+    """
+    before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 class ServerProcess:
     """One server, from its start to its end. Usable with `with`, and with `async with` under Trio."""
 
@@ -62,6 +76,7 @@ class ServerProcess:
         env: Mapping[str, str] | None = None,
         cwd: Path | str | None = None,
         timeout: float = 30,
+        pass_fds: Sequence[int] = (),
     ) -> None:
         """`command` replaces the interpreter and the file, `env` the whole environment.
 
@@ -71,6 +86,7 @@ class ServerProcess:
         self.command = [*(command or python_command()), *port, *arguments]
         self.env = clean_environment() if env is None else dict(env)
         self.timeout = timeout
+        self.pass_fds = pass_fds
         self.cwd = cwd
         self.lines: list[str] = []
         self._resources = contextlib.ExitStack()
@@ -105,8 +121,13 @@ class ServerProcess:
 
     @property
     def stderr(self) -> str:
-        """Everything on standard error up to now."""
-        return Path(self._log.name).read_text("utf-8", "replace")
+        """Everything on standard error up to now, in whole lines while it runs.
+
+        The log has a thread of its own, so what a client has seen may not be in it yet. Who looks for a line
+        waits for it; who wants none to be there, for a later one or the end.
+        """
+        said = Path(self._log.name).read_text("utf-8", "replace")
+        return said if self.process.poll() is not None else said[: said.rfind("\n") + 1]
 
     # Its life
 
@@ -123,6 +144,7 @@ class ServerProcess:
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
+            pass_fds=self.pass_fds,
         )
         self._reader = threading.Thread(target=self._read_stdout, daemon=True)
         self._reader.start()

@@ -130,7 +130,22 @@ def nginx(folder: Path, server: int | str, changes: Mapping[str, str] | None = N
     user = "user root;" if os.getuid() == 0 else ""
     (folder / "nginx.conf").write_text(_NGINX.format(folder=folder, user=user))
     command = [executable("nginx"), "-e", f"{folder}/main.log", "-p", str(folder)]
-    with _running([*command, "-c", f"{folder}/nginx.conf"], Proxy(port, folder)) as proxy:
+    with running([*command, "-c", f"{folder}/nginx.conf"], Proxy(port, folder)) as proxy:
+        yield proxy
+
+
+@contextmanager
+def plain_nginx(folder: Path, servers: str, **values: object) -> Iterator[Proxy]:
+    """nginx without TLS; into its blocks `servers` go `{port}` and the `values` by their names."""
+    port = free_port()
+    upgrade = "map $http_upgrade $connection_upgrade { default upgrade; '' ''; }\n"
+    (folder / "chatroom.conf").write_text(
+        f"access_log {folder}/access.log;\n" + upgrade + servers.format(port=port, **values)
+    )
+    user = "user root;" if os.getuid() == 0 else ""
+    (folder / "nginx.conf").write_text(_NGINX.format(folder=folder, user=user))
+    command = [executable("nginx"), "-e", f"{folder}/main.log", "-p", str(folder)]
+    with running([*command, "-c", f"{folder}/nginx.conf"], Proxy(port, folder)) as proxy:
         yield proxy
 
 
@@ -149,12 +164,12 @@ def caddy(folder: Path, server: int | str, changes: Mapping[str, str] | None = N
     }
     (folder / "Caddyfile").write_text(shown("caddy", fitting))
     command = [executable("caddy"), "run", "--adapter", "caddyfile", "--config", f"{folder}/Caddyfile"]
-    with _running(command, Proxy(port, folder)) as proxy:
+    with running(command, Proxy(port, folder)) as proxy:
         yield proxy
 
 
 @contextmanager
-def _running(command: list[str], proxy: Proxy) -> Iterator[Proxy]:
+def running(command: list[str], proxy: Proxy) -> Iterator[Proxy]:
     """The proxy, from its first accepted connection to its end."""
     home = {"HOME": str(proxy.folder), "XDG_DATA_HOME": str(proxy.folder), "PATH": os.environ["PATH"]}
     with (proxy.folder / "said.log").open("wb") as said:

@@ -12,7 +12,8 @@ import trio.testing
 from trio_websocket import open_websocket_url
 
 from chatroom.adapters.keyfeed import KeyFeed
-from chatroom.listeners import open_listeners
+from chatroom.parts import listen
+from chatroom.process import Stop
 from chatroom.pure.tokens import TokenTable, Verifiers
 from chatroom.pure.webtokens import Key
 from chatroom.server import Server
@@ -25,7 +26,7 @@ def tree(task: trio.lowlevel.Task) -> list[Any]:
     return [".".join(task.name.split(".")[-2:]), sorted(children)]
 
 
-async def keys(_: str | None) -> tuple[Key, ...]:
+async def keys() -> tuple[Key, ...]:
     """One key, of no use."""
     return (Key("RS256", None, 256, lambda *_: False),)
 
@@ -34,13 +35,13 @@ async def main() -> None:
     """Serve, connect, look."""
     settings = read_settings(["--host", "127.0.0.1", "--port", "0", "--db", "none"], {})
     assert isinstance(settings, Settings)
-    listeners = open_listeners(settings.hosts, settings.port, None, secure=False)
+    listeners = listen(settings, [], secure=False)
     feed = KeyFeed(keys)
     await feed.load()
     server = Server(settings, Verifiers([TokenTable.development()]), None, feed)
     with trio.open_signal_receiver(signal.SIGHUP) as hangups:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(server.run, listeners, hangups)
+            nursery.start_soon(server.run, listeners, hangups, Stop())
             url = listeners[0].name.replace("http", "ws") + "/?token=dev-token"
             async with open_websocket_url(url) as client:
                 await client.get_message()

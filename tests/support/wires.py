@@ -1,20 +1,10 @@
-"""The client of one Wire in memory, and the library over it."""
-
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+"""The client of one Wire in memory, and who reads from it."""
 
 import trio
-from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_server_stream
 
 from chatroom.adapters.wire import Wire
-from chatroom.values.errors import Disconnect
 from chatroom.values.limits import Limits
-from tests.support.client_frames import (
-    HANDSHAKE,
-    Frame,
-    read_frames,
-)
-from tests.support.inlets import Letterbox
+from tests.support.client_frames import Frame, read_frames
 from tests.support.memory_transport import MemoryTransport
 
 LIMITS = Limits(
@@ -31,64 +21,40 @@ CONTINUATION = 0
 class Peer(MemoryTransport):
     """The client of one Wire, and what the Wire told its connection."""
 
-    def __init__(self, *, room: int = 1 << 40, direct: bool = True) -> None:
-        super().__init__(room=room, direct=direct)
+    def __init__(self, *, room: int = 1 << 40, tls: bool = False) -> None:
+        super().__init__(room=room, tls=tls)
         self.asked = 0
-        self.faults: list[Disconnect] = []
-        self.closed_early = False  # before the handshake was answered
-        self.inlet = Letterbox()
+        self.messages: list[str | bytes] = []
+        self.pings: list[bytes] = []
 
     def ask(self) -> None:
         self.asked += 1
 
-    def wire(self, *, initial: bytes = b"", limits: Limits = LIMITS, binary: bool = False) -> Wire:
-        wire = Wire(
-            self, limits, initial=initial, on_pending=self.ask, on_fault=self.faults.append, binary=binary
-        )
-        wire.deliver_to(self.inlet)
-        return wire
+    def wire(self, *, limits: Limits = LIMITS, binary: bool = False) -> Wire:
+        return Wire(self, limits, on_pending=self.ask, binary=binary)
+
+    def read(self, wire: Wire) -> None:
+        """Read from now on, all that comes."""
+
+        def on_readable() -> None:
+            wire.read()
+            while (message := wire.inbound.next()) is not None:
+                self.messages.append(message)
+            self.pings += wire.inbound.pings or ()
+            wire.inbound.pings = None
+            if wire.ended:
+                wire.unwatch()
+
+        wire.watch(on_readable)
 
     @property
     def frames(self) -> list[Frame]:
-        """What came after the 101, if there was one."""
-        got = bytes(self.taken)
-        if got.startswith(b"HTTP/1.1 101"):
-            got = got.partition(b"\r\n\r\n")[2]
-        frames, rest = read_frames(got)
+        """What has come."""
+        frames, rest = read_frames(bytes(self.taken))
         assert not rest
         return frames
 
 
-@asynccontextmanager
-async def library(
-    peer: Peer, *, trailing: bytes = b"", limits: Limits = LIMITS
-) -> AsyncIterator[tuple[Wire, WebSocketConnection]]:
-    """trio-websocket over a Wire, past its handshake."""
-    wire = peer.wire(initial=HANDSHAKE + trailing, limits=limits)
-    async with trio.open_nursery() as nursery:
-        request = await wrap_server_stream(nursery, wire, 16, 1 << 62, 64 * 1024)
-        yield wire, await request.accept()
-        nursery.cancel_scope.cancel()
-
-
-async def read_all(wire: Wire, seconds: float = 0.01) -> bytes:
-    """Read until nothing moves any more or the end is read; what the library got of it."""
-    data = b""
-    with trio.move_on_after(seconds):
-        while piece := await wire.receive_some():
-            data += piece
-    return data
-
-
-async def end_of(connection: WebSocketConnection) -> int:
-    """Read messages until the library says with which code it is over."""
-    while True:
-        try:
-            await connection.get_message()
-        except ConnectionClosed as closed:
-            return code_of(closed)
-
-
-def code_of(closed: ConnectionClosed) -> int:
-    assert closed.reason is not None
-    return closed.reason.code
+async def settle() -> None:
+    """Wait until nothing moves any more."""
+    await trio.testing.wait_all_tasks_blocked()

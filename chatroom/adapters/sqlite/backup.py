@@ -5,53 +5,50 @@
 2. The copy appears under its name when it is whole and on the disk. A file that is there is never replaced.
 3. The copy is one file, without a write-ahead log, and carries a mark: opened as a database it gets an epoch
    of its own, since ids that were told after the copy was made are told again, for other messages.
+4. Nobody but its owner may read the copy, and he no more than he may read the database.
+5. It is looked through as a whole: a copy of a damaged database is none, and must not push out older ones.
 """
 
 import os
 import sqlite3
-from contextlib import closing, suppress
+from contextlib import closing
 
 from chatroom.adapters.sqlite.checks import check_header
 from chatroom.adapters.sqlite.connecting import connect, error_name, sync_fully
-from chatroom.adapters.sqlite.opening import sync_folder
+from chatroom.adapters.sqlite.modes import PRIVATE, mode_of
+from chatroom.adapters.sqlite.publishing import check_free, publishing
 from chatroom.adapters.sqlite.schema import epoch_of, mark_copy, transaction
 from chatroom.values.errors import StartError
+
+_HOLED_ROOM = """
+    SELECT name FROM room JOIN (SELECT room, count(*) AS count, max(id) AS last FROM message GROUP BY room)
+    ON room = key WHERE count <> last - trimmed LIMIT 1
+"""
 
 
 def back_up(source: str, target: str) -> None:
     """Copy the database at `source` to `target`. Raises StartError; what was begun is then removed."""
     source, target = os.path.realpath(source), os.path.abspath(target)
-    _check(source, target)
-    draft = f"{target}-part{os.getpid()}"
+    check_source(source)
+    check_free(target)
     try:
-        _copy(source, draft)
-        _publish(draft, target)
-    except FileExistsError:
-        raise _there_already(target) from None
+        with publishing(target) as draft:
+            _copy(source, draft)
     except (sqlite3.Error, OSError) as error:
         why = error_name(error) if isinstance(error, sqlite3.Error) else error.strerror
         raise StartError(f"{source} can't be copied to {target} ({why})") from None
-    finally:
-        for suffix in ("", "-journal"):
-            with suppress(OSError):
-                os.unlink(draft + suffix)
 
 
-def _check(source: str, target: str) -> None:
+def check_source(source: str) -> None:
+    """Raises StartError where there is no database of this program."""
     if not os.path.exists(source):
         raise StartError(f"{source} doesn't exist: give the server's database by --db")
     if not check_header(source, write=False):
         raise StartError(f"{source} is empty: give the server's database by --db")
-    if os.path.lexists(target):
-        raise _there_already(target)
-
-
-def _there_already(target: str) -> StartError:
-    return StartError(f"{target} exists already: give a name that is free")
 
 
 def _copy(source: str, draft: str) -> None:
-    with closing(connect(source, "ro")) as original, closing(connect(draft, "rwc")) as copy:
+    with closing(connect(source, "ro")) as original, closing(connect(draft, "rw")) as copy:
         original.backup(copy)  # in one step, and so of one moment
         sync_fully(copy)
         copy.execute("PRAGMA journal_mode = DELETE")
@@ -59,16 +56,18 @@ def _copy(source: str, draft: str) -> None:
             mark_copy(copy)
         if epoch_of(copy) is None:
             raise sqlite3.DatabaseError("the copy is not whole")
+        _check_whole(source, copy)
+    os.chmod(draft, PRIVATE & mode_of(source))
 
 
-def _publish(draft: str, target: str) -> None:
-    """Rule 2. Where there are no hard links, the name is only looked at once more."""
-    try:
-        os.link(draft, target)
-    except FileExistsError:
-        raise
-    except OSError:
-        if os.path.lexists(target):
-            raise FileExistsError from None
-        os.rename(draft, target)
-    sync_folder(target)
+def _check_whole(source: str, copy: sqlite3.Connection) -> None:
+    """Rule 5."""
+    (found,) = copy.execute("PRAGMA integrity_check(1)").fetchone()
+    holed = copy.execute(_HOLED_ROOM).fetchone()
+    if found != "ok" or holed is not None:
+        why = (
+            " ".join(str(found).split())[:200]
+            if found != "ok"
+            else f"messages of room {holed[0]!a} are missing"
+        )
+        raise StartError(f"{source} is damaged ({why}), so no copy was kept: see what older backups have")

@@ -11,8 +11,8 @@ from urllib.parse import quote
 BUSY_SECONDS = 1.0
 CHECKPOINT_PAGES = 4000
 """Pages in the write-ahead log from which on a commit moves them into the database: 16 MiB."""
-WAL_BYTES = 64 * 1024 * 1024
-"""What is left of a write-ahead log that a long backup has made larger, once it starts anew."""
+WAL_BYTES = 16 * 1024 * 1024
+"""What is left of a write-ahead log that a long backup has made larger, once it is begun from the start."""
 
 _OF_THE_STORE = frozenset({
     sqlite3.SQLITE_PERM,

@@ -6,7 +6,9 @@ not the database itself that is locked: closing any descriptor of that would dro
 
 import fcntl
 import os
+from contextlib import suppress
 
+from chatroom.adapters.sqlite.modes import make_private
 from chatroom.values.errors import StartError
 
 SUFFIX = "-lock"
@@ -21,7 +23,9 @@ class FileLock:
         """Raises StartError if another process holds it, or the file can't be made."""
         name = database + SUFFIX
         try:
-            self._fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            with suppress(FileExistsError):
+                make_private(name)
+            self._fd = os.open(name, os.O_RDWR | os.O_CLOEXEC)
         except OSError as error:
             raise StartError(
                 f"{database} can't be used, since {name} can't be written ({error.strerror}): "

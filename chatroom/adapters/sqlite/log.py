@@ -9,12 +9,22 @@
 
 import sqlite3
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 from chatroom.adapters.sqlite.connecting import is_of_the_store
-from chatroom.adapters.sqlite.schema import transaction
+from chatroom.adapters.sqlite.schema import EPOCH_OF_ROOM, transaction
 from chatroom.values.errors import Trimmed
-from chatroom.values.messages import Conflict, Draft, Duplicate, Failed, Message, Outcome, Page, Stored
+from chatroom.values.messages import (
+    Conflict,
+    Draft,
+    Duplicate,
+    Failed,
+    Message,
+    Outcome,
+    Page,
+    text_bytes,
+)
 
 REMEMBERED_ROOMS = 10_000
 _LOOKUPS = 64
@@ -27,19 +37,26 @@ _LOOK_UP = f"""
     CROSS JOIN message AS m
     ON m.room = wanted.column1 AND m.username = wanted.column2 AND m.cid = wanted.column3
 """  # noqa: S608  (made of constants)
-_INSERT = "INSERT INTO message (room, id, ts, username, text, cid) VALUES (?, ?, ?, ?, ?, ?)"
-_RANGE = """
-    SELECT id, ts, username, text, cid FROM message WHERE room = ? AND id > ? AND id <= ? ORDER BY id LIMIT ?
+INSERT_MESSAGE = "INSERT INTO message (room, id, ts, username, text, cid) VALUES (?, ?, ?, ?, ?, ?)"
+_EXTENT = """
+    SELECT key, trimmed, (SELECT max(id) FROM message WHERE room = key),
+        (SELECT value FROM meta WHERE meta.name = ? || room.name)
+    FROM room WHERE name = ?
 """
+_RANGE = "SELECT id, ts, username, text, cid FROM message WHERE room = ? AND id > ? AND id <= ? ORDER BY id"
 
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """What is known of a room: `key` is None where nothing was ever stored."""
+    """What is known of a room: `key` is None where nothing was ever stored.
+
+    `epoch` is None where the room has that of the file.
+    """
 
     key: int | None
     trimmed: int
     last: int
+    epoch: str | None = None
 
 
 class _Draught:
@@ -69,14 +86,11 @@ class Log:
         """Where the room's log begins and ends."""
         if (known := self._known.get(room)) is not None:
             return known
-        found = self.connection.execute(
-            "SELECT key, trimmed, (SELECT max(id) FROM message WHERE room = key) FROM room WHERE name = ?",
-            (room,),
-        ).fetchone()
+        found = self.connection.execute(_EXTENT, (EPOCH_OF_ROOM, room)).fetchone()
         if found is None:
             return Extent(None, 0, 0)  # not remembered: a room where nothing is stored is to cost nothing
-        key, trimmed, last = found
-        extent = Extent(key, trimmed, trimmed if last is None else last)
+        key, trimmed, last, epoch = found
+        extent = Extent(key, trimmed, trimmed if last is None else last, epoch)
         self._remember({room: extent})
         return extent
 
@@ -133,10 +147,10 @@ class Log:
             extent = self._advance(draft.room, draught)
             message = Message(extent.last, draft.ts, draft.username, draft.text, draft.cid)
             rows.append((extent.key, message.id, message.ts, message.username, message.text, message.cid))
-            outcomes.append(Stored(message))
+            outcomes.append(message)
             if draft.cid is not None:
                 stored[mark] = (message.id, message.text)
-        self.connection.executemany(_INSERT, rows)
+        self.connection.executemany(INSERT_MESSAGE, rows)
         return outcomes
 
     def _advance(self, room: str, draught: _Draught) -> Extent:
@@ -145,7 +159,7 @@ class Log:
         key = extent.key
         if key is None:
             key = self.connection.execute("INSERT INTO room (name, trimmed) VALUES (?, 0)", (room,)).lastrowid
-        advanced = Extent(key, extent.trimmed, extent.last + 1)
+        advanced = replace(extent, key=key, last=extent.last + 1)
         draught.extents[room] = advanced
         return advanced
 
@@ -179,31 +193,50 @@ class Log:
 
     # Reading
 
-    def read(self, room: str, after: int, upto: int, limit: int) -> list[Message]:
+    def read(self, room: str, after: int, upto: int, limit: int, max_bytes: int) -> list[Message]:
         """See Engine."""
         extent = self.extent(room)
         if after < extent.trimmed:
-            raise Trimmed(f"the oldest message kept is {extent.trimmed + 1}")
-        return self._range(extent, after, upto, limit)
+            raise Trimmed(extent.trimmed + 1)
+        return self._range(extent, after, min(upto, after + limit), max_bytes)
 
-    def history(self, room: str, before: int | None, after: int | None, upto: int, limit: int) -> Page:
+    def history(
+        self, room: str, *, before: int | None, after: int | None, upto: int, limit: int, max_bytes: int
+    ) -> Page:
         """See Engine."""
         extent = self.extent(room)
         if after is not None:
-            found = self._range(extent, max(after, extent.trimmed), upto, limit)
+            start = max(after, extent.trimmed)
+            found = self._range(extent, start, min(upto, start + limit), max_bytes)
             return Page(tuple(found), more=bool(found) and found[-1].id < upto)
         end = upto if before is None else min(upto, before - 1)
-        found = self._range(extent, max(end - limit, extent.trimmed), end, limit)
+        found = self._range(extent, max(end - limit, extent.trimmed), end, max_bytes, newest_first=True)
         return Page(tuple(found), more=bool(found) and found[0].id > extent.trimmed + 1)
 
-    def _range(self, extent: Extent, after: int, upto: int, limit: int) -> list[Message]:
-        """The messages with ids above `after`. Whoever reads may count on it that none is missing."""
-        expected = min(limit, min(upto, extent.last) - after)
-        if expected <= 0:
+    def _range(
+        self, extent: Extent, after: int, upto: int, max_bytes: int, *, newest_first: bool = False
+    ) -> list[Message]:
+        """The messages above `after` up to `upto`: as many from that end on as make `max_bytes` of text.
+
+        Ascending either way. Whoever reads may count on it that none is missing.
+        """
+        upto = min(upto, extent.last)
+        if upto <= after:
             return []
-        rows = self.connection.execute(_RANGE, (extent.key, after, upto, limit)).fetchall()
-        found = [Message(*row) for row in rows]
-        if len(found) != expected or found[-1].id != after + expected:
+        found: list[Message] = []
+        size = 0
+        with closing(
+            self.connection.execute(_RANGE + " DESC" if newest_first else _RANGE, (extent.key, after, upto))
+        ) as rows:
+            for row in rows:
+                found.append(message := Message(*row))
+                if (size := size + text_bytes(message)) >= max_bytes:
+                    break
+        if newest_first:
+            found.reverse()
+        begin = upto - len(found) if newest_first else after
+        whole = size >= max_bytes or len(found) == upto - after
+        if not whole or (found[0].id, found[-1].id) != (begin + 1, begin + len(found)):
             raise sqlite3.DatabaseError(f"messages are missing after {after}")
         return found
 

@@ -20,6 +20,7 @@ from chatroom.adapters.sqlite.connecting import (
     use_write_ahead_log,
 )
 from chatroom.adapters.sqlite.lock import FileLock
+from chatroom.adapters.sqlite.modes import close_to_others, make_private
 from chatroom.adapters.sqlite.schema import migrate, settle_epoch
 from chatroom.values.errors import StartError
 
@@ -41,6 +42,7 @@ def open_database(name: str, new_epoch: Callable[[], str], *, renew: bool) -> Op
     try:
         if there:
             check_content(path)
+            close_to_others(path)
         else:
             _create(path)
         connection, epoch = _open(path, new_epoch, renew=renew)
@@ -73,7 +75,8 @@ def _create(path: str) -> None:
     draft = path + "-new"
     with suppress(FileNotFoundError):
         os.unlink(draft)
-    with closing(connect(draft, "rwc")) as connection:
+    make_private(draft)
+    with closing(connect(draft, "rw")) as connection:
         sync_fully(connection)
         migrate(connection)
     os.replace(draft, path)

@@ -4,15 +4,20 @@
    its own length, so that trimming takes a small part of the thread's time whatever there is to trim.
 2. Rooms that have grown too long are trimmed soon; for age, all rooms are looked through now and then.
 3. A message stays as long as one before it in its room stays: ids have no hole.
+4. Age is by the AgeClock. The present is noted in the database now and then, for the next start. What the
+   clock alone would remove is told, once.
 """
 
+import logging
 import math
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 
+from chatroom.adapters.sqlite.ageing import AgeClock
 from chatroom.adapters.sqlite.store import Store
 from chatroom.values.errors import Unavailable
+from chatroom.values.journal import note
 from chatroom.values.retain import Retain
 
 STEP_MESSAGES = 1000
@@ -20,6 +25,10 @@ STEP_ROOMS = 100
 PAUSE_SECONDS = 0.05
 PAUSE_FACTOR = 4
 SWEEP_SECONDS = 60.0
+DOUBT_SECONDS = 3600.0
+"""How long the time that passed before the start is doubted; less where messages are kept for less."""
+NOTE_MS = 600_000
+"""How much time passes between two notes of it."""
 
 
 class Retention:
@@ -38,8 +47,11 @@ class Retention:
         self._store = store
         self._retain = retain
         self._now = now
-        self._now_ms = now_ms
         self._trimmed = trimmed
+        self._doubtful: set[str] = set()  # rooms whose last trimming was reported failed
+        self._noted: int | None = None
+        self._told_of_doubt = False
+        self._clock = None if retain.seconds is None else self._start_clock(retain.seconds, now_ms)
         self._due_rooms: deque[str] = deque()  # in each at most once
         self._known_due: set[str] = set()
         self._swept_to: str | None = ""  # the last room looked through; None between sweeps
@@ -53,7 +65,8 @@ class Retention:
             return math.inf
         if self.work_waits:
             return self._paused_until
-        return max(self._sweep_at, self._paused_until)
+        doubted_until = None if self._clock is None else self._clock.doubted_until
+        return max(min(self._sweep_at, doubted_until or math.inf), self._paused_until)
 
     @property
     def work_waits(self) -> bool:
@@ -75,13 +88,52 @@ class Retention:
         """Remove a few messages, or find out that none is to be removed."""
         started = self._now()
         with suppress(Unavailable):
+            if self._clock is not None:
+                self._look_at_clock(self._clock)
+            self._look_up_doubtful()
             self._sweep()
             firsts = self._choose()
-            if firsts and self._store.trim(firsts):
+            if self._store.trim(firsts):
                 for room, first in firsts.items():
                     self._trimmed(room, first)
+            else:
+                self._doubtful.update(firsts)
         now = self._now()
         self._paused_until = now + max(PAUSE_SECONDS, PAUSE_FACTOR * (now - started))
+
+    def close(self) -> None:
+        """Note the time, for the next start."""
+        if self._clock is not None and self._clock.present is not None:
+            self._clock.look()
+            self._store.note_time(self._clock.present)
+
+    def _start_clock(self, seconds: float, now_ms: Callable[[], int]) -> AgeClock:
+        """The clock as the database knows it."""
+        known = None
+        with suppress(Unavailable):
+            known = self._noted = self._store.noted_time()
+            if known is None and not self._store.rooms_after("", 1):
+                known = now_ms()  # there is nothing that could be too old
+        return AgeClock(known, wait=min(DOUBT_SECONDS, seconds), now=self._now, now_ms=now_ms)
+
+    def _look_at_clock(self, clock: AgeClock) -> None:
+        """Rule 4."""
+        if clock.look():
+            self._swept_to = ""
+        if not clock.doubtful:
+            self._told_of_doubt = False
+        present = clock.present
+        if present is None or (self._noted is not None and abs(present - self._noted) < NOTE_MS):
+            return
+        if self._store.note_time(present):
+            self._noted = present
+
+    def _look_up_doubtful(self) -> None:
+        """What was reported failed may have been done: look where these rooms begin. Raises Unavailable."""
+        while self._doubtful:
+            room = next(iter(self._doubtful))
+            self._trimmed(room, self._store.extent(room).trimmed + 1)
+            self._doubtful.discard(room)
 
     def _look_at(self, room: str) -> None:
         if room not in self._known_due:
@@ -124,7 +176,26 @@ class Retention:
         wanted = first
         if self._retain.count is not None:
             wanted = max(wanted, last - self._retain.count + 1)
-        if self._retain.seconds is not None and first <= last:
-            oldest = self._now_ms() - int(self._retain.seconds * 1000)
-            wanted = max(wanted, self._store.first_since(room, oldest, budget))
+        if self._clock is not None and first <= last:
+            wanted = max(wanted, self._young(self._clock, room, first, budget))
         return wanted
+
+    def _young(self, clock: AgeClock, room: str, first: int, budget: int) -> int:
+        """The lowest id that is young enough, as far as the next `budget` messages tell."""
+        assert self._retain.seconds is not None
+        kept = int(self._retain.seconds * 1000)
+        young = first
+        if clock.present is not None:
+            young = self._store.first_since(room, clock.present - kept, budget)
+        if clock.doubtful and not self._told_of_doubt:
+            by_clock = self._store.first_since(room, clock.clock - kept, budget)
+            if by_clock > young:
+                self._tell_of_doubt(clock)
+        return young
+
+    def _tell_of_doubt(self, clock: AgeClock) -> None:
+        """There are messages that are too old by the clock alone."""
+        self._told_of_doubt = True
+        ahead = None if clock.present is None else round((clock.clock - clock.present) / 1000)
+        wait = clock.wait
+        note(logging.WARNING, "clock_doubted", ahead=ahead, wait=None if wait is None else math.ceil(wait))

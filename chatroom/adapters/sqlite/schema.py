@@ -4,8 +4,9 @@
    MIGRATIONS leads from one version to the next; a file is only ever led forward.
 2. A room has a row from its first message on. Its messages are dense from `trimmed + 1` on, so its last id
    is that of its last message, or `trimmed` where none is left: ids go on though all messages are gone.
-3. All rooms of a file share one epoch, which goes where their last ids go. A copy carries a mark, and gets
+3. The rooms of a file share one epoch, which goes where their last ids go. A copy carries a mark, and gets
    an epoch of its own when it is opened as a database, in the transaction that takes the mark away.
+4. A room that came from a store of several nodes has an epoch of its own, until the file gets a new one.
 """
 
 import sqlite3
@@ -30,7 +31,9 @@ _FIRST = (
 MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST,)
 VERSION = len(MIGRATIONS)
 
-_EPOCH, _COPY = "epoch", "copy"
+EPOCH_OF_ROOM = "epoch of "
+"""What the name of a room's own epoch begins with; then comes the room's name."""
+_EPOCH, _COPY, _TIME = "epoch", "copy", "time"
 
 
 def version_of(connection: sqlite3.Connection) -> int:
@@ -52,15 +55,25 @@ def migrate(connection: sqlite3.Connection, steps: Sequence[Sequence[str]] = MIG
 
 
 def settle_epoch(connection: sqlite3.Connection, new_epoch: Callable[[], str], *, renew: bool) -> str:
-    """The epoch of the file; a new one if it has none, is an unopened copy, or `renew` asks for it."""
+    """The epoch of the file; a new one if it has none, is an unopened copy, or `renew` asks for it.
+
+    In the last two cases those of rooms go.
+    """
     known = _meta(connection, _EPOCH)
     if known is not None and not renew and _meta(connection, _COPY) is None:
         return known
     epoch = new_epoch()
     with transaction(connection):
         connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (_EPOCH, epoch))
+        if renew or _meta(connection, _COPY) is not None:
+            connection.execute("DELETE FROM meta WHERE name GLOB ?", (EPOCH_OF_ROOM + "*",))
         connection.execute("DELETE FROM meta WHERE name = ?", (_COPY,))
     return epoch
+
+
+def set_room_epoch(connection: sqlite3.Connection, room: str, epoch: str) -> None:
+    """Give one room this epoch."""
+    connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (EPOCH_OF_ROOM + room, epoch))
 
 
 def epoch_of(connection: sqlite3.Connection) -> str | None:
@@ -71,6 +84,17 @@ def epoch_of(connection: sqlite3.Connection) -> str | None:
 def mark_copy(connection: sqlite3.Connection) -> None:
     """This file is a copy: it gets an epoch of its own when it is opened as a database."""
     connection.execute("INSERT OR REPLACE INTO meta VALUES (?, 1)", (_COPY,))
+
+
+def noted_time(connection: sqlite3.Connection) -> int | None:
+    """The last time of day that was noted in the file, in milliseconds."""
+    time = _meta(connection, _TIME)
+    return None if time is None else int(time)
+
+
+def note_time(connection: sqlite3.Connection, time: int) -> None:
+    """Note the time of day, by which messages grow old."""
+    connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (_TIME, time))
 
 
 def _meta(connection: sqlite3.Connection, name: str) -> str | None:

@@ -11,15 +11,20 @@
    is shown, and the same `cid` finds it.)
 3. The way back ends with a write of some size that succeeds: so a full disk is seen to have room again.
 4. Reading goes on while there is a database to read. What can't be read is Unavailable, and no trouble.
+5. When nothing has been written for a moment, a write-ahead log of some size is moved into the database and
+   emptied. A program that reads stands in the way of that; then it is tried again later.
 """
 
 import logging
+import math
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
+from chatroom.adapters.engine import READ_BYTES
 from chatroom.adapters.sqlite.connecting import (
+    BUSY_SECONDS,
     connect,
     error_code,
     error_name,
@@ -28,13 +33,16 @@ from chatroom.adapters.sqlite.connecting import (
 )
 from chatroom.adapters.sqlite.log import Extent, Log
 from chatroom.adapters.sqlite.opening import Opened
-from chatroom.adapters.sqlite.schema import transaction
+from chatroom.adapters.sqlite.schema import note_time, noted_time, transaction
 from chatroom.values.errors import Unavailable
 from chatroom.values.journal import note
 from chatroom.values.messages import Draft, Message, Outcome, Page, Unknown
 
 RETRY_SECONDS = 0.5
 PROBE_BYTES = 256 * 1024
+QUIET_SECONDS = 5.0
+LARGE_BYTES = 1024 * 1024
+"""The size from which on a write-ahead log is emptied when it is quiet."""
 _CERTAIN = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 _WORDS = {
     sqlite3.SQLITE_FULL: "the disk is full",
@@ -72,6 +80,7 @@ class Store:
         self._log: Log | None = Log(opened.connection)
         self._doubtful: dict[str, int] | None = None  # rooms' last ids before a commit of unknown outcome
         self._retry_at = 0.0
+        self._shrink_at = math.inf
         self.trouble: str | None = None
         """Why nothing can be stored now."""
 
@@ -84,14 +93,19 @@ class Store:
 
     @property
     def epoch(self) -> str:
-        """The epoch of all rooms."""
+        """The epoch of the file."""
         return self._epoch
+
+    def epoch_of(self, room: str) -> str:
+        """The epoch of a room. Raises Unavailable."""
+        return self.extent(room).epoch or self._epoch
 
     # Writing
 
     def append(self, drafts: Sequence[Draft]) -> list[Outcome]:
         """See Engine."""
         if self.heal():
+            self._shrink_at = self._now() + QUIET_SECONDS
             log = self._in_use()
             before: dict[str, int] = {}
             try:
@@ -102,10 +116,22 @@ class Store:
         return [Unknown()] * len(drafts)
 
     def trim(self, firsts: Mapping[str, int]) -> bool:
-        """Remove from each room the messages with ids below its first; whether it was done."""
-        if self.trouble is None:
+        """Remove from each room the messages with ids below its first; whether it is known to be done."""
+        if firsts and self.trouble is None:
+            self._shrink_at = self._now() + QUIET_SECONDS
             try:
                 self._in_use().trim(firsts)
+            except (sqlite3.Error, MemoryError) as error:
+                self._fail(error, {})
+        return self.trouble is None
+
+    def note_time(self, time: int) -> bool:
+        """Note the time of day, by which messages grow old; whether it was done."""
+        if self.trouble is None:
+            try:
+                connection = self._in_use().connection
+                with transaction(connection):
+                    note_time(connection, time)
             except (sqlite3.Error, MemoryError) as error:
                 self._fail(error, {})
         return self.trouble is None
@@ -119,11 +145,6 @@ class Store:
             self._doubtful = before
 
     # The way back
-
-    @property
-    def retry_at(self) -> float:
-        """When to try it again, if there is trouble."""
-        return self._retry_at
 
     def heal(self) -> bool:
         """Whether the store can be written; where it can't, try the way back if it is time."""
@@ -182,6 +203,45 @@ class Store:
         with transaction(connection):
             connection.execute("DELETE FROM meta WHERE name = 'probe'")
 
+    # The write-ahead log
+
+    @property
+    def due(self) -> float:
+        """When there is something to do that nobody asked for; infinity for not before the next write."""
+        return self._shrink_at if self.trouble is None else self._retry_at
+
+    def work(self) -> bool:
+        """Do what is due; whether the store can be written."""
+        if not self.heal():
+            return False
+        if self._now() >= self._shrink_at:
+            self._shrink_at = math.inf if self._shrink() else self._now() + QUIET_SECONDS
+        return True
+
+    def _shrink(self) -> bool:
+        """Rule 5; whether that's done with. What fails here fails again at a commit, and is told then."""
+        if self.sizes()[1] < LARGE_BYTES:
+            return True
+        connection = self._in_use().connection
+        with suppress(sqlite3.Error):
+            connection.execute("PRAGMA busy_timeout = 0")
+            try:
+                (busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                return not busy
+            finally:
+                connection.execute(f"PRAGMA busy_timeout = {round(BUSY_SECONDS * 1000)}")
+        return False
+
+    def sizes(self) -> tuple[int, int]:
+        """Bytes of the database and of its write-ahead log, on the disk."""
+        found = []
+        for name in (self._path, self._path + "-wal"):
+            try:
+                found.append(os.stat(name).st_size)
+            except OSError:
+                found.append(0)
+        return found[0], found[1]
+
     # Reading
 
     def extent(self, room: str) -> Extent:
@@ -189,20 +249,29 @@ class Store:
         with self._reading() as log:
             return log.extent(room)
 
-    def read(self, room: str, after: int, upto: int, limit: int) -> list[Message]:
+    def read(
+        self, room: str, after: int, upto: int, limit: int, max_bytes: int = READ_BYTES
+    ) -> list[Message]:
         """See Engine."""
         with self._reading() as log:
-            return log.read(room, after, upto, limit)
+            return log.read(room, after, upto, limit, max_bytes)
 
-    def history(self, room: str, before: int | None, after: int | None, upto: int, limit: int) -> Page:
+    def history(
+        self, room: str, *, before: int | None, after: int | None, upto: int, limit: int, max_bytes: int
+    ) -> Page:
         """See Engine."""
         with self._reading() as log:
-            return log.history(room, before, after, upto, limit)
+            return log.history(room, before=before, after=after, upto=upto, limit=limit, max_bytes=max_bytes)
 
     def first_since(self, room: str, ts: int, limit: int) -> int:
         """See Log. Raises Unavailable."""
         with self._reading() as log:
             return log.first_since(room, ts, limit)
+
+    def noted_time(self) -> int | None:
+        """The time of day that was noted last. Raises Unavailable."""
+        with self._reading() as log:
+            return noted_time(log.connection)
 
     def rooms_after(self, room: str, limit: int) -> list[str]:
         """See Log. Raises Unavailable."""

@@ -2,17 +2,18 @@
 
 1. A commit that waits goes first, then one other job, then a chore if one is due. Others' jobs are done in
    the order in which they came: since each who reads waits for the answer before reading on, they take turns.
-2. Whoever waits for a job may be cancelled. Then a job that has not begun is not done, and of one that has
-   begun nobody hears.
+2. Who waits for a job may be cancelled, or give up. A job that has not begun is then taken off the queue at
+   once, and the result of one that has begun is dropped: while the disk hangs, nothing gathers but what is
+   waited for.
 3. The thread is a daemon: a disk that never answers holds up neither the event loop nor the process's end.
-4. What a job raises is raised where it is awaited. What a chore raises ends the thread: `wait_ended` raises
-   it, and jobs that come later raise Unavailable.
+4. What a job raises is its answer. What a chore raises ends the thread: `wait_ended` raises it, and the
+   answer to jobs that come later is Unavailable.
 """
 
 import math
 import threading
 import time
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from queue import Empty, SimpleQueue
@@ -38,23 +39,14 @@ class Chores(Protocol):
         ...
 
 
-class _Job:
-    """Something to do, and what has become of it."""
+class Job:
+    """Something to do in the thread; `answered` is called in the Trio run with what it returned or raised."""
 
-    __slots__ = ("_function", "abandoned", "done", "error", "value")
+    __slots__ = ("answered", "function")
 
-    def __init__(self, function: Callable[[], Any]) -> None:
-        self._function = function
-        self.abandoned = False
-        self.done = trio.Event()
-        self.value: Any = None
-        self.error: Exception | None = None
-
-    def run(self) -> None:
-        try:
-            self.value = self._function()
-        except Exception as error:
-            self.error = error
+    def __init__(self, function: Callable[[], T], answered: Callable[[T | Exception], None]) -> None:
+        self.function: Callable[[], Any] = function
+        self.answered: Callable[[Any], None] = answered
 
 
 class Worker:
@@ -62,9 +54,11 @@ class Worker:
 
     def __init__(self, name: str, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
-        self._urgent: deque[_Job] = deque()
-        self._usual: deque[_Job] = deque()
-        self._signal: SimpleQueue[None] = SimpleQueue()  # one item for each job, and one for the end
+        # Both threads use these two: each operation on them is one step to the other thread.
+        self._urgent: OrderedDict[Job, None] = OrderedDict()
+        self._usual: OrderedDict[Job, None] = OrderedDict()
+        self._signal: SimpleQueue[None] = SimpleQueue()  # at most one item: there is something to look at
+        self._signalled = False
         self._chores: Chores | None = None
         self._stopping = False
         self._last: Callable[[], None] | None = None
@@ -73,27 +67,37 @@ class Worker:
         self._token = trio.lowlevel.current_trio_token()
         threading.Thread(target=self._run, name=name, daemon=True).start()
 
-    async def call(self, function: Callable[[], T], *, urgent: bool = False, patience: float = math.inf) -> T:
+    def submit(self, job: Job, *, urgent: bool = False) -> None:
+        """Have the thread do `job`; it is answered Unavailable when the thread has ended, perhaps at once."""
+        if self._stopping or self._ended.is_set():
+            job.answered(Unavailable("the log is closed"))
+            return
+        (self._urgent if urgent else self._usual)[job] = None
+        self._wake()
+
+    async def call(self, function: Callable[[], T], *, patience: float = math.inf) -> T:
         """Run `function` in the thread and return what it returns, or raise what it raises.
 
         Raises Unavailable when the thread has ended, or has no answer within `patience` seconds.
         """
-        if self._stopping or self._ended.is_set():
-            raise Unavailable("the log is closed")
-        job = _Job(function)
-        (self._urgent if urgent else self._usual).append(job)
-        self._signal.put(None)
+        done = trio.Event()
+        answer: T | Exception = Unavailable("the log does not answer")
+
+        def answered(given: T | Exception) -> None:
+            nonlocal answer
+            answer = given
+            done.set()
+
+        job = Job(function, answered)
+        self.submit(job)
         try:
             with trio.move_on_after(patience):
-                await job.done.wait()
+                await done.wait()
         finally:
-            job.abandoned = True
-        if not job.done.is_set():
-            raise Unavailable("the log does not answer")
-        if job.error is not None:
-            raise job.error
-        value: T = job.value
-        return value
+            self._usual.pop(job, None)  # rule 2
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
     def post(self, function: Callable[..., None], *arguments: object) -> None:
         """Have `function` called in the Trio run; for the thread. What is posted is called in its order."""
@@ -108,7 +112,13 @@ class Worker:
         """Take no further job; the thread ends when those that wait are done, with this one."""
         self._last = last
         self._stopping = True
-        self._signal.put(None)
+        self._wake()
+
+    def _wake(self) -> None:
+        """Have the thread look at its queues, if it isn't about to."""
+        if not self._signalled:
+            self._signalled = True
+            self._signal.put(None)
 
     async def wait_ended(self) -> None:
         """Wait until the thread has ended; raise what ended it, if it was not `stop`."""
@@ -133,25 +143,30 @@ class Worker:
         """One round of rule 1; false when it was the last."""
         job = self._next_job()
         if job is not None:
-            if not job.abandoned:
-                job.run()
-            self.post(job.done.set)
+            self.post(job.answered, _answer(job))
         elif self._stopping:
             return False
         if self._chores is not None and self._chores.due <= self._now():
             self._chores.work()
         return True
 
-    def _next_job(self) -> _Job | None:
+    def _next_job(self) -> Job | None:
         """The next job; None if a chore is due first, or if it is time to stop."""
+        if (job := self._take()) is not None or self._stopping:
+            return job
         due = math.inf if self._chores is None else self._chores.due
         try:
             self._signal.get(timeout=None if due == math.inf else max(0.0, due - self._now()))
         except Empty:
             return None
+        self._signalled = False  # before the look: what is handed in after it signals again
+        return self._take()
+
+    def _take(self) -> Job | None:
         for jobs in (self._urgent, self._usual):
             if jobs:
-                return jobs.popleft()
+                with suppress(KeyError):  # the last one has just been given up
+                    return jobs.popitem(last=False)[0]
         return None
 
     def _end(self, failure: BaseException | None) -> None:
@@ -159,5 +174,11 @@ class Worker:
         self._failure = failure
         self._ended.set()
         for job in (*self._urgent, *self._usual):
-            job.error = Unavailable("the log is closed")
-            job.done.set()
+            job.answered(Unavailable("the log is closed"))
+
+
+def _answer(job: Job) -> object:
+    try:
+        return job.function()
+    except Exception as error:
+        return error

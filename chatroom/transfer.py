@@ -1,0 +1,261 @@
+"""The command `copy`: a database into a store of several nodes, or a store into a new database.
+
+1. What is named first is copied to what is named second.
+2. Ids, epochs, times and cids stay, so clients resume as if nothing had happened.
+3. Nothing is overwritten. What was copied already is recognized, so an interrupted copy may be run again.
+"""
+
+import logging
+import secrets
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from chatroom.adapters.sqlite.copying import SourceDatabase, new_database
+from chatroom.adapters.standard import complain, interrupt_by_all, say
+from chatroom.options import OPTIONS, Parser, add_option, unknown, value_of
+from chatroom.settings import NO_DATABASE
+from chatroom.storeoptions import STORE_OPTIONS, check_store_options, complete_address
+from chatroom.values.copies import RoomLog
+from chatroom.values.errors import StartError
+from chatroom.values.journal import logger
+from chatroom.values.messages import Message
+from chatroom.values.stores import StoreAddress
+
+if TYPE_CHECKING:
+    from chatroom.adapters.redis.copying import Stand, StoreRooms
+
+PIECE, PIECE_BYTES = 500, 256 * 1024
+"""Messages that are moved at a time, and about how much text."""
+_PAUSE = 0.1
+_OPTIONS = (*(option for option in OPTIONS if option.target == "db"), *STORE_OPTIONS)
+_USAGE = "./chat.pyz copy --db chat.db --redis URL, or back: ./chat.pyz copy --redis URL --db new.db"
+
+
+@dataclass(frozen=True, slots=True)
+class CopySettings:
+    """What is to be copied where; the address has no password yet that is in a file."""
+
+    db: str
+    redis: StoreAddress
+    redis_prefix: str
+    redis_password_file: str | None
+    redis_ca: str | None
+    into_store: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """How much there was to copy, and how much of it had been there already."""
+
+    rooms: int
+    messages: int
+    there: int = 0
+
+
+def run(arguments: Sequence[str], environ: Mapping[str, str]) -> None:
+    """Copy what is asked for, and say so. Raises StartError."""
+    asked = read_copy(arguments, environ)
+    if isinstance(asked, str):
+        say(asked)
+        return
+    from chatroom.adapters.redis.copying import StoreRooms  # noqa: PLC0415  (slow to import)
+
+    address = complete_address(asked.redis, asked.redis_password_file, asked.redis_ca)
+    interrupt_by_all()
+    again = "run the same command again to go on" if asked.into_store else "nothing was kept"
+    try:
+        with _quiet(), closing(StoreRooms(address, asked.redis_prefix)) as store:
+            if asked.into_store:
+                copied = _bring_in(asked.db, store)
+                places = f"{asked.db} to {address.shown}"
+            else:
+                copied = _bring_out(store, asked.db)
+                places = f"{address.shown} to {asked.db}"
+    except KeyboardInterrupt:
+        complain(f"interrupted: {again}")
+        raise
+    rooms, messages = _counted(copied.rooms, "room"), _counted(copied.messages, "message")
+    said = f"Copied {rooms} with {messages} from {places}"
+    if copied.there:
+        said += f"; {_counted(copied.there, 'message')} of them had been there already"
+    say(said + "\n")
+
+
+def read_copy(arguments: Sequence[str], environ: Mapping[str, str]) -> CopySettings | str:
+    """Read the options of `copy`, as `read_settings` does those of `serve`."""
+    parser = Parser(
+        prog="chatroom copy",
+        usage="./chat.pyz copy --db PATH --redis URL [options]\n"
+        "       ./chat.pyz copy --redis URL --db PATH [options]",
+        description="Copies all rooms of a database that no server uses into a store of several nodes, or "
+        "all rooms of a store that no node uses into a new database: from what is named first to the other.",
+        add_help=False,
+        allow_abbrev=False,
+    )
+    for option in _OPTIONS:
+        add_option(parser, option)
+    parser.add_argument("--help", "-h", action="store_true", help="print this text and exit")
+    given, rest = parser.parse_known_args(arguments)
+    if given.help:
+        return parser.format_help()
+    if rest:
+        raise StartError(unknown(rest[0], _OPTIONS))
+    if not (given.db and given.redis):
+        raise StartError(f"copy needs --db and --redis, in the order from and to: {_USAGE}")
+    values = {option.target: value_of(option, getattr(given, option.target), environ) for option in _OPTIONS}
+    if values["db"] == NO_DATABASE:
+        raise StartError("--db none is no database: give the file that is to be copied, or made")
+    check_store_options(values, ())
+    flags = [word.partition("=")[0] for word in arguments]
+    return CopySettings(**values, into_store=flags.index("--db") < flags.index("--redis"))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Nothing is logged: the one line at the end says everything."""
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+# Into a store
+
+
+def _bring_in(name: str, store: "StoreRooms") -> Copied:
+    with closing(SourceDatabase(name, lambda: secrets.token_urlsafe(6))) as source:
+        logs = source.rooms()
+        stands = store.stands([log.room for log in logs])
+        missing = [
+            (log, begin)
+            for log, stand in zip(logs, stands, strict=True)
+            if (begin := _begin(source, log, stand)) is not None
+        ]
+        everything = sum(log.messages for log in logs)
+        left = sum(log.last - begin for log, begin in missing)
+        with _progress(everything, everything - left) as advance:
+            work = ((log, _pieces(source, log, begin)) for log, begin in missing)
+            for count in store.bring_in(work):
+                advance(count)
+    return Copied(len(logs), everything, everything - left)
+
+
+def _begin(source: SourceDatabase, log: RoomLog, stand: "Stand") -> int | None:
+    """The id behind which the copy of a room goes on; None if it is whole. Raises StartError."""
+    there = stand.log
+    match stand.condition:
+        case "free":
+            return log.first - 1
+        case "there" if there == log and _same(source, stand):
+            return None
+        case "copying" if there._replace(last=log.last) == log and _same(source, stand):
+            return there.last
+        case "copying":
+            why = "another copy has begun to bring it in"
+        case "there":
+            why = "with other messages"
+        case _:
+            why = "as keys of something else"
+    raise StartError(
+        f"room {log.room!a} is in the store already, {why}: nothing was copied; choose another --redis-prefix"
+    )
+
+
+def _same(source: SourceDatabase, stand: "Stand") -> bool:
+    """Whether the newest message that is there is ours."""
+    there = stand.log
+    if there.messages == 0:
+        return stand.newest is None
+    return source.read(there.room, there.last - 1, 1, 1) == [stand.newest]
+
+
+def _pieces(source: SourceDatabase, log: RoomLog, begin: int) -> Iterator[Sequence[Message]]:
+    while begin < log.last:
+        piece = source.read(log.room, begin, PIECE, PIECE_BYTES)
+        yield piece
+        begin = piece[-1].id
+
+
+# Out of a store
+
+
+def _bring_out(store: "StoreRooms", name: str) -> Copied:
+    _check_no_nodes(store)
+    logs = _logs(store)
+    if not logs:
+        raise StartError("there are no rooms in the store: nothing was copied; is --redis-prefix right?")
+    everything = sum(log.messages for log in logs)
+    with (
+        new_database(name) as target,
+        _progress(everything) as advance,
+    ):
+        room = None
+        for log, messages in store.read(logs):
+            if log.room != room:
+                room = log.room
+                target.begin_room(log)
+            target.add(messages)
+            advance(len(messages))
+        _check_no_nodes(store)
+        for before, after in zip(logs, _logs(store), strict=False):
+            if before != after:
+                raise store.changed(before.room)
+    return Copied(len(logs), everything)
+
+
+def _check_no_nodes(store: "StoreRooms") -> None:
+    if nodes := store.nodes():
+        names = ", ".join(sorted(nodes))
+        raise StartError(
+            f"nodes run on the store, or did until some seconds ago ({names}): stop them, and wait 20 seconds"
+        )
+
+
+def _logs(store: "StoreRooms") -> list[RoomLog]:
+    """The rooms in which anything was ever said. Raises StartError."""
+    found = []
+    for stand in store.stands(store.rooms()):
+        if stand.condition == "copying":
+            raise StartError(
+                f"room {stand.log.room!a} has been copied into the store by half: finish that first"
+            )
+        if stand.log.last > 0:
+            found.append(stand.log)
+    return found
+
+
+# Progress
+
+
+@contextmanager
+def _progress(everything: int, done: int = 0) -> Iterator[Callable[[int], None]]:
+    """Shows how far it is, on a terminal."""
+    terminal = sys.stderr is not None and sys.stderr.isatty()
+    shown_at = 0.0
+
+    def advance(count: int) -> None:
+        nonlocal done, shown_at
+        done += count
+        now = time.monotonic()
+        if terminal and now - shown_at >= _PAUSE:
+            shown_at = now
+            sys.stderr.write(f"\rCopied {done:,} of {everything:,} messages")
+            sys.stderr.flush()
+
+    try:
+        advance(0)
+        yield advance
+    finally:
+        if terminal:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
