@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from chatroom.adapters.sqlite.backup import back_up
-from chatroom.adapters.standard import interrupt_by_all, say
+from chatroom.adapters.standard import say, stopping_between_steps
 from chatroom.options import OPTIONS, Parser, add_option, unknown, value_of
 from chatroom.settings import NO_DATABASE
 from chatroom.values.errors import StartError
@@ -24,8 +24,8 @@ def run(arguments: Sequence[str], environ: Mapping[str, str]) -> None:
     if isinstance(asked, str):
         say(asked)
     else:
-        interrupt_by_all()
-        back_up(asked.db, asked.to)
+        with stopping_between_steps() as check:
+            back_up(asked.db, asked.to, check)
         say(f"Copied {asked.db} to {asked.to}, and found the copy whole\n")
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from chatroom.adapters.sqlite.copying import SourceDatabase, new_database
-from chatroom.adapters.standard import complain, interrupt_by_all, say
+from chatroom.adapters.standard import complain, say, stopping_between_steps
 from chatroom.options import OPTIONS, Parser, add_option, unknown, value_of
 from chatroom.settings import NO_DATABASE
 from chatroom.storeoptions import STORE_OPTIONS, check_store_options, complete_address
@@ -65,10 +65,13 @@ def run(arguments: Sequence[str], environ: Mapping[str, str]) -> None:
     from chatroom.adapters.redis.copying import StoreRooms  # noqa: PLC0415  (slow to import)
 
     address = complete_address(asked.redis, asked.redis_password_file, asked.redis_ca)
-    interrupt_by_all()
     again = "run the same command again to go on" if asked.into_store else "nothing was kept"
     try:
-        with _quiet(), closing(StoreRooms(address, asked.redis_prefix)) as store:
+        with (
+            stopping_between_steps() as check,
+            _quiet(),
+            closing(StoreRooms(address, asked.redis_prefix, check)) as store,
+        ):
             if asked.into_store:
                 copied = _bring_in(asked.db, store)
                 places = f"{asked.db} to {address.shown}"

@@ -100,6 +100,44 @@ def test_copies_made_while_it_is_written_are_of_one_moment(path: Path, tmp_path:
     assert query(path, "SELECT count(*) FROM message") == [(2 * last[0],)]
 
 
+def test_what_is_written_between_two_steps_belongs_to_a_later_moment(path: Path, target: Path) -> None:
+    with closing(open_store(path)) as store:
+        for _ in range(10):
+            store.append([draft("x" * 4000, room=room) for room in ("a", "b") for _ in range(1_000)])
+        steps = 0
+
+        def write() -> None:
+            nonlocal steps
+            steps += 1
+            if steps < 20:
+                store.append([draft("later" * 1000, room=room) for room in ("a", "b") for _ in range(steps)])
+
+        back_up(str(path), str(target), write)
+        assert steps > 3
+        assert query(target, "SELECT room, max(id), count(*) FROM message GROUP BY room") == [
+            (1, 10_000, 10_000),
+            (2, 10_000, 10_000),
+        ]
+
+
+@pytest.mark.parametrize("step", [1, 3, 6, 9])
+def test_it_can_be_interrupted_at_any_step(step: int, path: Path, target: Path) -> None:
+    with closing(open_store(path)) as store:
+        for _ in range(10):
+            store.append([draft("x" * 4000) for _ in range(2_000)])
+    steps = 0
+
+    def check() -> None:
+        nonlocal steps
+        steps += 1
+        if steps >= step:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        back_up(str(path), str(target), check)
+    assert names(target.parent) == set()
+
+
 def test_a_copy_moves_nothing_of_the_write_ahead_log(path: Path, target: Path) -> None:
     with closing(open_store(path)) as store:
         store.append([draft("hi")])

@@ -9,24 +9,21 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
-from types import FrameType
 
 from chatroom.pure.printable import cut, escape
 
 STOPS = (signal.SIGTERM, signal.SIGINT)
 SECOND_SIGNAL_SECONDS = 0.5
 """One request to stop may be two signals: terminals, npm and others send SIGINT and SIGTERM together."""
-TIDY_SECONDS = 10
-"""How long a command that was interrupted may take to tidy up."""
 _COMPLAINT_CHARS = 1000
 
 
-def take_signals() -> Callable[[], bool]:
+def take_signals(numbers: Collection[signal.Signals] = STOPS) -> Callable[[], bool]:
     """From here on no signal ends the process by itself, but a second one; whether a stop has been asked for.
 
-    SIGHUP means nothing before there is something to reload.
+    SIGHUP means nothing before there is something to reload, where it isn't among the `numbers`.
     """
     first: list[float] = []
 
@@ -36,9 +33,9 @@ def take_signals() -> Callable[[], bool]:
             os._exit(1)
         first.append(now)
 
-    for number in STOPS:
-        signal.signal(number, remember)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    for number in numbers:
+        signal.signal(number, remember)
     release_signals()
     return lambda: bool(first)
 
@@ -48,20 +45,26 @@ def release_signals() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (*STOPS, signal.SIGHUP))
 
 
-def interrupt_by_all() -> None:
-    """Let SIGTERM, and SIGHUP where it isn't ignored (nohup), raise KeyboardInterrupt as SIGINT does.
+@contextmanager
+def stopping_between_steps() -> Iterator[Callable[[], None]]:
+    """Take signals for a command that works in steps: what it gets raises KeyboardInterrupt after one.
 
-    What was begun is tidied up then, within TIDY_SECONDS: an interrupt that is raised while some library
-    holds a lock may leave the main thread waiting for that one. The alarm ends the process wherever it waits.
+    Those that are ignored (by nohup, or in the background of a shell) stay so.
+    A handler that raises does so wherever the main thread is. Where that is just behind the taking of a lock,
+    the lock is never given back, and the clean-up waits for it until it is killed.
     """
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _interrupt)
+    before = {number: signal.getsignal(number) for number in (*STOPS, signal.SIGHUP)}
+    asked = take_signals([number for number, handler in before.items() if handler is not signal.SIG_IGN])
 
+    def check() -> None:
+        if asked():
+            raise KeyboardInterrupt
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    signal.alarm(TIDY_SECONDS)
-    signal.default_int_handler(number, frame)
+    try:
+        yield check
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def fill_standard_descriptors() -> None:

@@ -58,8 +58,9 @@ class Stand(NamedTuple):
 class StoreRooms:
     """The rooms in a store, below a prefix."""
 
-    def __init__(self, address: StoreAddress, prefix: str) -> None:
-        """Raises StartError."""
+    def __init__(self, address: StoreAddress, prefix: str, check: Callable[[], None] = lambda: None) -> None:
+        """`check` is called before anything is asked; what it raises ends the copy. Raises StartError."""
+        self._check = check
         self._shown = address.shown
         self._prefix = prefix
         self._map: SlotMap | None = None  # of a Cluster
@@ -217,6 +218,7 @@ class StoreRooms:
         return self._connections[place]
 
     def _ask(self, connection: AbstractConnection, *command: str | int | bytes) -> Any:
+        self._check()
         try:
             return ask(connection, command)
         except Exception as error:
@@ -231,6 +233,7 @@ class StoreRooms:
 
     def exchange(self, commands: Sequence[Command]) -> list[list[Any]]:
         """Have a few functions called at once: on each server in their order. Raises StartError."""
+        self._check()
         routes = [self._of(str(command[3])) for command in commands]  # by their first key
         try:
             for connection in dict.fromkeys(routes):

@@ -2,6 +2,7 @@
 
 1. The database is opened read-only and copied as it stood at one moment; nothing of it is moved or changed.
    While the copy is made, the server goes on, and its write-ahead log grows by what is written meanwhile.
+   It is copied in steps, within one transaction that holds the moment, so that it can be interrupted.
 2. The copy appears under its name when it is whole and on the disk. A file that is there is never replaced.
 3. The copy is one file, without a write-ahead log, and carries a mark: opened as a database it gets an epoch
    of its own, since ids that were told after the copy was made are told again, for other messages.
@@ -11,6 +12,7 @@
 
 import os
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 
 from chatroom.adapters.sqlite.checks import check_header
@@ -20,21 +22,28 @@ from chatroom.adapters.sqlite.publishing import check_free, publishing
 from chatroom.adapters.sqlite.schema import epoch_of, mark_copy, transaction
 from chatroom.values.errors import StartError
 
+_STEP_PAGES = 4096
+_STEP_INSTRUCTIONS = 100_000
+"""Of the machine in which SQLite runs statements: some milliseconds."""
 _HOLED_ROOM = """
     SELECT name FROM room JOIN (SELECT room, count(*) AS count, max(id) AS last FROM message GROUP BY room)
     ON room = key WHERE count <> last - trimmed LIMIT 1
 """
 
 
-def back_up(source: str, target: str) -> None:
-    """Copy the database at `source` to `target`. Raises StartError; what was begun is then removed."""
+def back_up(source: str, target: str, check: Callable[[], None] = lambda: None) -> None:
+    """Copy the database at `source` to `target`. Raises StartError; what was begun is then removed.
+
+    `check` is called every now and then; what it raises ends the copy.
+    """
     source, target = os.path.realpath(source), os.path.abspath(target)
     check_source(source)
     check_free(target)
     try:
         with publishing(target) as draft:
-            _copy(source, draft)
+            _copy(source, draft, check)
     except (sqlite3.Error, OSError) as error:
+        check()  # a statement that it ended has failed
         why = error_name(error) if isinstance(error, sqlite3.Error) else error.strerror
         raise StartError(f"{source} can't be copied to {target} ({why})") from None
 
@@ -47,9 +56,12 @@ def check_source(source: str) -> None:
         raise StartError(f"{source} is empty: give the server's database by --db")
 
 
-def _copy(source: str, draft: str) -> None:
+def _copy(source: str, draft: str, check: Callable[[], None]) -> None:
     with closing(connect(source, "ro")) as original, closing(connect(draft, "rw")) as copy:
-        original.backup(copy)  # in one step, and so of one moment
+        original.execute("BEGIN")
+        original.execute("SELECT count(*) FROM sqlite_schema")  # the first reading fixes the moment
+        original.backup(copy, pages=_STEP_PAGES, progress=lambda *_: check())
+        copy.set_progress_handler(check, _STEP_INSTRUCTIONS)
         sync_fully(copy)
         copy.execute("PRAGMA journal_mode = DELETE")
         with transaction(copy):
