@@ -59,6 +59,9 @@ def test_the_pages_that_must_be_here_are() -> None:
         "README.md",
         "CHANGELOG.md",
         "CONTRIBUTING.md",
+        "SECURITY.md",
+        "docs/README.md",
+        "docs/releasing.md",
         "docs/security.md",
         "docs/cluster.md",
         "docs/protocol.md",
@@ -73,8 +76,9 @@ def test_this_version_has_its_changes() -> None:
     assert re.findall(r"^## (\S+)", changes, re.MULTILINE)[0] == __version__
 
 
-def test_the_commands_for_contributors_exist() -> None:
-    text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/releasing.md"])
+def test_the_commands_for_contributors_exist(page: str) -> None:
+    text = (ROOT / page).read_text("utf-8")
     modules = re.findall(r"python -m ([\w.]+)", text)
     assert modules
     for module in modules:

@@ -8,7 +8,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def pages() -> list[Path]:
     """The project's own pages."""
-    return sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md")])
+    folders = ("*.md", ".github/*.md", "docs/**/*.md", "benchmarks/*.md")
+    return sorted(path for folder in folders for path in ROOT.glob(folder))
 
 
 def section(page: str, heading: str) -> str:
