@@ -1,4 +1,4 @@
-"""docs/cluster.md, and several nodes in the README: real stores, nodes and nginx, as they stand there."""
+"""docs/cluster.md, and two nodes in the first steps: real stores, nodes and nginx, as they stand there."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.proxies import executable, free_port, nginx
 from tests.support.scene import Served, await_true, check_clean, snapshot
 from tests.support.stores import Kind, Stores, program
 
-README = (ROOT / "README.md").read_text("utf-8")
+FIRST_STEPS = (ROOT / "docs" / "first-steps.md").read_text("utf-8")
 PAGE = (ROOT / "docs" / "cluster.md").read_text("utf-8")
 USED = ("6379", "3000", "3001", "3002")
 
@@ -60,8 +60,8 @@ def meet(url: str, nodes: Sequence[Served], token: str = "token-alice", **option
     bob.close()
 
 
-def test_the_four_lines_of_the_readme_make_two_nodes_behind_nginx(pyz: Path, tmp_path: Path) -> None:
-    (block,) = [block for block in blocks(README, "sh") if "valkey-server" in block]
+def test_the_four_lines_of_the_first_steps_make_two_nodes_behind_nginx(pyz: Path, tmp_path: Path) -> None:
+    (block,) = [block for block in blocks(FIRST_STEPS, "sh") if "valkey-server" in block]
     configuration = (ROOT / "docs" / "nodes.conf").read_text("utf-8")
     ports = {old: str(free_port()) for old in USED}
     block = block.replace("redis://localhost", "redis://localhost:6379")

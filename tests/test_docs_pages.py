@@ -61,6 +61,7 @@ def test_the_pages_that_must_be_here_are() -> None:
         "CONTRIBUTING.md",
         "SECURITY.md",
         "docs/README.md",
+        "docs/first-steps.md",
         "docs/releasing.md",
         "docs/security.md",
         "docs/cluster.md",
