@@ -33,7 +33,7 @@ HEADERS = {
 
 
 def test_the_parameters_and_their_defaults() -> None:
-    table = rows(DOCUMENT, "Coming in")
+    table = rows(DOCUMENT, "Connecting")
     assert {words(name)[0] for name, _, _ in table} == set(query._KNOWN)
     defaults = {words(name)[0]: words(default) for name, default, _ in table}
     assert (defaults["username"], defaults["room"]) == ([DEFAULT_USERNAME], [query.DEFAULT_ROOM])
