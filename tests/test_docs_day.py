@@ -80,7 +80,7 @@ def test_the_backup_of_every_night(spoken: Path) -> None:
 
 
 def test_a_backup_can_be_checked(spoken: Path) -> None:
-    (check, trial) = blocks(section(PAGE, "Is it any good?"), "sh")
+    (check, trial) = blocks(section(PAGE, "Checking a backup"), "sh")
     (spoken / "backups").mkdir()
     made = shell("/usr/local/bin/chat.pyz backup --db chat.db backups/monday.db", spoken)
     assert made.returncode == 0, made.stderr
