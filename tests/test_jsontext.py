@@ -48,7 +48,7 @@ def test_a_key_given_twice_is_told_apart(text: str) -> None:
 
 
 def test_a_huge_literal_takes_no_time() -> None:
-    begun = time.perf_counter()
+    begun = time.process_time()
     with pytest.raises(ValueError, match="64 bits"):
         decoder().decode("1" * 1_000_000)
-    assert time.perf_counter() - begun < 1
+    assert time.process_time() - begun < 1

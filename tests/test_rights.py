@@ -137,11 +137,11 @@ def test_matching_agrees_with_fnmatch(pattern: str, name: str) -> None:
 
 
 def test_no_pattern_is_slow() -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     assert not matches("*a" * 32, "a" * 31 + "b" * 33)
     assert not matches("*" + "a" * 62 + "c", "a" * 64)
     assert not matches("a*" * 31 + "bc", "a" * 64)
-    assert time.perf_counter() - started < 0.5
+    assert time.process_time() - started < 0.5
 
 
 ROOMS = st.text("ab[]-", min_size=1, max_size=4)

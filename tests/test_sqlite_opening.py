@@ -372,9 +372,9 @@ def test_steps_that_fail_leave_the_old_version(path: Path) -> None:
 
 def test_the_look_into_a_large_file_ends_in_time(path: Path) -> None:
     fill(path, 30_000)
-    begin = time.perf_counter()
+    begin = time.process_time()
     checks.check_content(str(path), 0.001)
-    assert time.perf_counter() - begin < 0.5
+    assert time.process_time() - begin < 0.5
 
 
 def test_a_change_that_was_cut_short_is_taken_back(path: Path, tmp_path: Path) -> None:

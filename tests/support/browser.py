@@ -33,6 +33,16 @@ _FLAGS = (
     "--disable-sync",
     "--disable-dev-shm-usage",
 )
+_NEEDLESS = (
+    # The list below the address of each window: another process for each, which takes longer than the page.
+    *("WebUIOmniboxPopup", "WebUIOmniboxFullPopup", "WebUIOmniboxAimPopup"),
+    # The last list that Chromium is given counts, so this one names what Playwright's does.
+    *("AvoidUnnecessaryBeforeUnloadCheckSync", "DestroyProfileOnBrowserClose", "HttpsUpgrades"),
+    *("HttpsFirstBalancedModeAutoEnable", "LensOverlay", "MediaRouter", "PaintHolding"),
+    *("ThirdPartyStoragePartitioning", "AvoidCorsURLLoaderRestartOnRedirect", "TcpPortRandomizationWin"),
+    *("OptimizationHints", "NetworkTimeServiceQuerying", "AimEnabled", "PreconnectToSearch"),
+)
+"""Features of Chromium that no test looks at."""
 PATIENCE = 30_000
 """Milliseconds that a test waits for what has to come: more than the longest back-off of the page."""
 
@@ -62,8 +72,9 @@ def chromium(*flags: str) -> Iterator[Browser]:
     path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
     if path is None:
         missing("there is no chromium on the path (apt install chromium)")
+    needless = f"--disable-features={','.join(_NEEDLESS)}"
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=[*_FLAGS, *flags])
+        browser = playwright.chromium.launch(executable_path=path, args=[*_FLAGS, needless, *flags])
         yield browser
         browser.close()
 
