@@ -251,7 +251,7 @@ async def test_presence_alone_takes_a_tenth_of_the_time_whatever_telling_costs()
         await arrive(hall, *[f"member{number}" for number in range(50)])
         room = hall.rooms.get("r")
         begun, broadcasts, hall.offers = trio.current_time(), room.number, 0
-        while trio.current_time() < begun + 1.0:
+        while trio.current_time() < begun + 0.3:
             guest = hall.guest("guest")
             await guest.enter("r")
             await trio.sleep(0.0001)

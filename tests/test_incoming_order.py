@@ -341,13 +341,10 @@ async def test_while_the_broker_is_behind_everything_waits_and_nothing_is_lost(a
         assert INBOX < handed < 60 * MAX_UNANSWERED, "the inbox is full"
         engine.go.set()
         await idle(1)
+        said = [each["data"] for each in many[0].named("message")]
         for caller in many:
-            own = [
-                each
-                for each in many[0].named("message")
-                if each["data"]["username"] == caller.member.username
-            ]
-            assert [each["data"]["text"] for each in own] == texts(60)
+            own = [data["text"] for data in said if data["username"] == caller.member.username]
+            assert own == texts(60)
         assert all(caller.ending is None and caller.member.outstanding == 0 for caller in many)
 
 
