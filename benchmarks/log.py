@@ -27,10 +27,10 @@ from benchmarks import talk, wire
 from benchmarks.generator import compile_generator
 from benchmarks.report import spread
 from benchmarks.systems import BUILD, LOGGED, chosen, go_first, options, prepare_generator, running
-from chatroom.adapters.engine import Feed
-from chatroom.adapters.sqlite.engine import SqliteEngine
-from chatroom.adapters.sqlite.opening import open_database
-from chatroom.values.messages import Draft, Message
+from chatroom.core.messages import Draft, Message
+from chatroom.engines.engine import Feed
+from chatroom.engines.sqlite.engine import SqliteEngine
+from chatroom.engines.sqlite.opening import open_database
 
 NO_FEED = cast("Feed", None)
 """A store that is nobody else's tells nothing unasked."""

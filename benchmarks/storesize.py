@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from benchmarks.stores import Store
-from chatroom.adapters.redis import library
-from chatroom.adapters.redis.library import Command, RoomKeys
-from chatroom.values.messages import Draft
+from chatroom.core.messages import Draft
+from chatroom.engines.redis import library
+from chatroom.engines.redis.library import Command, RoomKeys
 
 LENGTH = 40
 """Characters of a text, no two alike: the file is compressed where it can be."""

@@ -32,8 +32,8 @@ import chatroom
 from benchmarks import wire
 from benchmarks.idle import await_welcome
 from chatroom import cli
+from chatroom.config.settings import Settings
 from chatroom.server import serve
-from chatroom.settings import Settings
 
 ROOM = "bench"
 MESSAGE = wire.masked(b'{"event":"message","data":{"text":"a usual message of a user"}}')

@@ -6,8 +6,8 @@ Not before: a server that can't start says one thing only, namely why.
 import logging
 import resource
 
-from chatroom.settings import Settings
-from chatroom.values.journal import note
+from chatroom.config.settings import Settings
+from chatroom.core.journal import note
 
 SPARE_DESCRIPTORS = 200
 """Beside those of the connections: listeners, files, and sockets that haven't been let in yet."""

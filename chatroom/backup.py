@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from chatroom.adapters.sqlite.backup import back_up
-from chatroom.adapters.standard import say, stopping_between_steps
-from chatroom.options import OPTIONS, Parser, add_option, unknown, value_of
-from chatroom.settings import NO_DATABASE
-from chatroom.values.errors import StartError
+from chatroom.config.options import OPTIONS, Parser, add_option, unknown, value_of
+from chatroom.config.settings import NO_DATABASE
+from chatroom.core.errors import StartError
+from chatroom.engines.sqlite.backup import back_up
+from chatroom.system.stdio import say, stopping_between_steps
 
 
 @dataclass(frozen=True, slots=True)

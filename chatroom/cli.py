@@ -14,13 +14,13 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
-from chatroom.adapters.standard import complain, fill_standard_descriptors, release_signals, say, take_signals
+from chatroom.config.options import repeated
+from chatroom.config.settings import Settings, read_settings
+from chatroom.core.errors import StartError
+from chatroom.core.journal import logger, note
+from chatroom.core.traces import frames, whereabouts
 from chatroom.logs import logging_to
-from chatroom.options import repeated
-from chatroom.settings import Settings, read_settings
-from chatroom.values.errors import StartError
-from chatroom.values.journal import logger, note
-from chatroom.values.traces import frames, whereabouts
+from chatroom.system.stdio import complain, fill_standard_descriptors, release_signals, say, take_signals
 
 STANDARD_ERROR = 2
 

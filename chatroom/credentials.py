@@ -9,16 +9,16 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from chatroom.adapters.files import read_file
-from chatroom.listeners import load_tls
-from chatroom.pure.claims import Expected
-from chatroom.pure.tokens import TokenTable, Verifier
-from chatroom.pure.webtokens import FixedKeys, Key, WebTokens
-from chatroom.pure.written import is_https
-from chatroom.settings import Settings
+from chatroom.auth.claims import Expected
+from chatroom.auth.tokens import TokenTable, Verifier
+from chatroom.auth.webtokens import FixedKeys, Key, WebTokens
+from chatroom.config.settings import Settings
+from chatroom.config.written import is_https
+from chatroom.net.listeners import load_tls
+from chatroom.system.files import read_file
 
 if TYPE_CHECKING:
-    from chatroom.adapters.keyfeed import KeyFeed
+    from chatroom.auth.keyfeed import KeyFeed
 
 MAX_TOKENS_FILE = 16 * 1024 * 1024
 
@@ -72,10 +72,10 @@ def key_feed_for(settings: Settings) -> "KeyFeed | None":
     url = settings.jwt_jwks
     if url is None or not is_https(url):
         return None
-    from chatroom.adapters import https  # noqa: PLC0415  (slow to import, and not needed by most)
-    from chatroom.adapters.keyfeed import KeyFeed  # noqa: PLC0415
-    from chatroom.adapters.keys import key_set  # noqa: PLC0415
-    from chatroom.adapters.pyjwt import require_cryptography  # noqa: PLC0415
+    from chatroom.auth import https  # noqa: PLC0415  (slow to import, and not needed by most)
+    from chatroom.auth.keyfeed import KeyFeed  # noqa: PLC0415
+    from chatroom.auth.keys import key_set  # noqa: PLC0415
+    from chatroom.auth.pyjwt import require_cryptography  # noqa: PLC0415
 
     require_cryptography()  # before a slow address is asked in vain
 
@@ -91,7 +91,7 @@ def _read_tokens(path: str) -> TokenTable:
 
 def _read_keys(settings: Settings) -> tuple[Key, ...]:
     """The keys of web tokens, from a file."""
-    from chatroom.adapters import keys  # noqa: PLC0415  (slow to import, and not needed by most)
+    from chatroom.auth import keys  # noqa: PLC0415  (slow to import, and not needed by most)
 
     if settings.jwt_secret_file is not None:
         return (keys.secret_key(settings.jwt_secret_file),)

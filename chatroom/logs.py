@@ -9,7 +9,7 @@
 3. Only the logger `chatroom` is written. Libraries stay quiet, whatever they log.
 
 Doesn't know which events there are, nor how many of a kind are too many: that is for the callers of
-`chatroom.values.journal.note`.
+`chatroom.core.journal.note`.
 """
 
 import json
@@ -23,10 +23,10 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from types import MappingProxyType
 
-from chatroom.adapters.linewriter import LineWriter
-from chatroom.pure.printable import cut, escape
-from chatroom.values.journal import logger, note
-from chatroom.values.traces import whereabouts
+from chatroom.core.journal import logger, note
+from chatroom.core.printable import cut, escape
+from chatroom.core.traces import whereabouts
+from chatroom.linewriter import LineWriter
 
 VALUE_CHARS = 300
 TRACEBACK_CHARS = 20_000

@@ -12,9 +12,9 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from chatroom import __version__
+from chatroom.core.statistics import REFUSALS, Drop, Statistics, Unready
+from chatroom.core.stores import StoreStatistics
 from chatroom.logs import lines_dropped
-from chatroom.values.statistics import REFUSALS, Drop, Statistics, Unready
-from chatroom.values.stores import StoreStatistics
 
 if TYPE_CHECKING:
     from types import ModuleType

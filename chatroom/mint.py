@@ -10,14 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from chatroom.adapters.standard import say
-from chatroom.options import OPTIONS, Option, Parser, add_option, unknown, value_of
-from chatroom.pure import written
-from chatroom.pure.claims import MOST_AHEAD
-from chatroom.pure.jose import MAX_TOKEN
-from chatroom.pure.rights import Rights
-from chatroom.values.errors import StartError
-from chatroom.values.names import clean_username
+from chatroom.auth.claims import MOST_AHEAD
+from chatroom.auth.jose import MAX_TOKEN
+from chatroom.auth.rights import Rights
+from chatroom.config import written
+from chatroom.config.options import OPTIONS, Option, Parser, add_option, unknown, value_of
+from chatroom.core.errors import StartError
+from chatroom.core.names import clean_username
+from chatroom.system.stdio import say
 
 
 def _room(text: str) -> tuple[str, str]:
@@ -95,7 +95,7 @@ def read_mint(arguments: Sequence[str], environ: Mapping[str, str]) -> MintSetti
 
 def mint(asked: MintSettings, now: int) -> str:
     """The token. Raises StartError."""
-    from chatroom.adapters import keys  # noqa: PLC0415  (slow to import, and --help needs it not)
+    from chatroom.auth import keys  # noqa: PLC0415  (slow to import, and --help needs it not)
 
     claims: dict[str, Any] = {"sub": asked.sub, "iat": now, "exp": now + int(asked.ttl)}
     rooms = None if asked.rooms is None else dict(asked.rooms)

@@ -9,15 +9,15 @@ from itertools import product
 from typing import Protocol
 
 from chatroom import __version__
-from chatroom.adapters.engine import Engine
-from chatroom.adapters.memory import MemoryEngine
-from chatroom.adapters.sqlite.engine import SqliteEngine
-from chatroom.listeners import Address, Listener, Wanted, find_addresses, open_listeners
-from chatroom.pure.written import MAX_NODE
-from chatroom.settings import NO_DATABASE, NO_HOST, Settings
-from chatroom.storeoptions import complete_address
-from chatroom.values.errors import StartError
-from chatroom.values.stores import StoreAddress
+from chatroom.config.settings import NO_DATABASE, NO_HOST, Settings
+from chatroom.config.storeoptions import complete_address
+from chatroom.config.written import MAX_NODE
+from chatroom.core.errors import StartError
+from chatroom.core.stores import StoreAddress
+from chatroom.engines.engine import Engine
+from chatroom.engines.memory import MemoryEngine
+from chatroom.engines.sqlite.engine import SqliteEngine
+from chatroom.net.listeners import Address, Listener, Wanted, find_addresses, open_listeners
 
 
 class Place(Protocol):
@@ -101,7 +101,7 @@ def _shared_engine(
     observe: Callable[[float], None],
 ) -> Engine:
     """The engine on a store that other nodes use as well."""
-    from chatroom.adapters.redis.engine import RedisEngine  # noqa: PLC0415  (not needed by most)
+    from chatroom.engines.redis.engine import RedisEngine  # noqa: PLC0415  (not needed by most)
 
     return RedisEngine(
         complete_address(address, settings.redis_password_file, settings.redis_ca),

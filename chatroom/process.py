@@ -12,9 +12,9 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from chatroom.adapters.standard import SECOND_SIGNAL_SECONDS, STOPS
+from chatroom.core.journal import note
 from chatroom.logs import flush
-from chatroom.values.journal import note
+from chatroom.system.stdio import SECOND_SIGNAL_SECONDS, STOPS
 
 FLUSH_SECONDS = 0.2
 """How long the last line of a process that is ended by force may take to get out."""

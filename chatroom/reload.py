@@ -16,17 +16,17 @@ from typing import TYPE_CHECKING, Protocol
 
 import trio
 
-from chatroom.adapters.systemd import NO_MANAGER, Notifier
 from chatroom.advice import advise_on_tokens
+from chatroom.auth.tokens import Verifier, Verifiers
+from chatroom.config.settings import Settings
+from chatroom.core.errors import StartError
+from chatroom.core.journal import note
+from chatroom.core.traces import own_fault
 from chatroom.credentials import Credentials, names_of_credentials, read_credentials
-from chatroom.pure.tokens import Verifier, Verifiers
-from chatroom.settings import Settings
-from chatroom.values.errors import StartError
-from chatroom.values.journal import note
-from chatroom.values.traces import own_fault
+from chatroom.system.systemd import NO_MANAGER, Notifier
 
 if TYPE_CHECKING:
-    from chatroom.adapters.keyfeed import KeyFeed
+    from chatroom.auth.keyfeed import KeyFeed
 
 READ_SECONDS = 10.0
 

@@ -34,36 +34,36 @@ from typing import TYPE_CHECKING
 import trio
 
 from chatroom import __version__
-from chatroom.adapters.arrivals import make_arrivals
-from chatroom.adapters.reuseport import drop_newcomers, hear
-from chatroom.adapters.standard import say
-from chatroom.adapters.systemd import NO_MANAGER, Notifier, given_sockets
 from chatroom.advice import advise
+from chatroom.auth.tokens import DEVELOPMENT_TOKENS, Verifiers
+from chatroom.config.settings import Settings
+from chatroom.connections.reception import Reception
+from chatroom.core.codes import CloseCode
+from chatroom.core.errors import Disconnect, StartError
+from chatroom.core.http import Response
+from chatroom.core.journal import note
+from chatroom.core.statistics import Statistics, Unready
+from chatroom.core.tallies import Tallies
+from chatroom.core.traces import whereabouts
 from chatroom.credentials import key_feed_for, read_credentials
-from chatroom.listeners import Listener, given_listener
+from chatroom.http.page import Page, load_page
+from chatroom.http.site import ChatSite, Enquiry, Entrance
 from chatroom.metrics import CONTENT_TYPE, Metrics
-from chatroom.page import Page, load_page
+from chatroom.net.forwarded import Proxies
+from chatroom.net.listeners import Listener, given_listener
+from chatroom.net.poller import make_arrivals
+from chatroom.net.reuseport import drop_newcomers, hear
 from chatroom.parts import engine_for, listen
 from chatroom.process import Stop, stopping, tune_collector
-from chatroom.pure.forwarded import Proxies
-from chatroom.pure.tallies import Tallies
-from chatroom.pure.tokens import DEVELOPMENT_TOKENS, Verifiers
-from chatroom.reception import Reception
 from chatroom.reload import Reload
-from chatroom.settings import Settings
-from chatroom.site import ChatSite, Enquiry, Entrance
-from chatroom.tasks.broker import Broker
-from chatroom.tasks.fanout import Fanout
-from chatroom.tasks.rooms import Rooms
-from chatroom.values.codes import CloseCode
-from chatroom.values.errors import Disconnect, StartError
-from chatroom.values.http import Response
-from chatroom.values.journal import note
-from chatroom.values.statistics import Statistics, Unready
-from chatroom.values.traces import whereabouts
+from chatroom.rooms.broker import Broker
+from chatroom.rooms.fanout import Fanout
+from chatroom.rooms.rooms import Rooms
+from chatroom.system.stdio import say
+from chatroom.system.systemd import NO_MANAGER, Notifier, given_sockets
 
 if TYPE_CHECKING:
-    from chatroom.adapters.keyfeed import KeyFeed
+    from chatroom.auth.keyfeed import KeyFeed
 
 RING_BYTES = 32 * 1024 * 1024
 SETTLE_SECONDS = 1.5

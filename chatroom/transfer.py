@@ -14,19 +14,19 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from chatroom.adapters.sqlite.copying import SourceDatabase, new_database
-from chatroom.adapters.standard import complain, say, stopping_between_steps
-from chatroom.options import OPTIONS, Parser, add_option, unknown, value_of
-from chatroom.settings import NO_DATABASE
-from chatroom.storeoptions import STORE_OPTIONS, check_store_options, complete_address
-from chatroom.values.copies import RoomLog
-from chatroom.values.errors import StartError
-from chatroom.values.journal import logger
-from chatroom.values.messages import Message
-from chatroom.values.stores import StoreAddress
+from chatroom.config.options import OPTIONS, Parser, add_option, unknown, value_of
+from chatroom.config.settings import NO_DATABASE
+from chatroom.config.storeoptions import STORE_OPTIONS, check_store_options, complete_address
+from chatroom.core.copies import RoomLog
+from chatroom.core.errors import StartError
+from chatroom.core.journal import logger
+from chatroom.core.messages import Message
+from chatroom.core.stores import StoreAddress
+from chatroom.engines.sqlite.copying import SourceDatabase, new_database
+from chatroom.system.stdio import complain, say, stopping_between_steps
 
 if TYPE_CHECKING:
-    from chatroom.adapters.redis.copying import Stand, StoreRooms
+    from chatroom.engines.redis.copying import Stand, StoreRooms
 
 PIECE, PIECE_BYTES = 500, 256 * 1024
 """Messages that are moved at a time, and about how much text."""
@@ -62,7 +62,7 @@ def run(arguments: Sequence[str], environ: Mapping[str, str]) -> None:
     if isinstance(asked, str):
         say(asked)
         return
-    from chatroom.adapters.redis.copying import StoreRooms  # noqa: PLC0415  (slow to import)
+    from chatroom.engines.redis.copying import StoreRooms  # noqa: PLC0415  (slow to import)
 
     address = complete_address(asked.redis, asked.redis_password_file, asked.redis_ca)
     again = "run the same command again to go on" if asked.into_store else "nothing was kept"

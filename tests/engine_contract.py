@@ -17,9 +17,9 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatroom.adapters.engine import Engine
-from chatroom.values.errors import Replaced, Trimmed
-from chatroom.values.messages import Conflict, Draft, Duplicate, Head, Message, Outcome, Page
+from chatroom.core.errors import Replaced, Trimmed
+from chatroom.core.messages import Conflict, Draft, Duplicate, Head, Message, Outcome, Page
+from chatroom.engines.engine import Engine
 from tests.support.engines import append, history, open_room, read
 
 TS = 1_764_000_000_000

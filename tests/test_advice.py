@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from chatroom.advice import SPARE_DESCRIPTORS, advise, raise_descriptor_limit
-from chatroom.settings import Settings, read_settings
-from chatroom.values.journal import logger
-from chatroom.values.limits import Limits
+from chatroom.config.settings import Settings, read_settings
+from chatroom.core.journal import logger
+from chatroom.core.limits import Limits
 
 INFINITY = resource.RLIM_INFINITY
 

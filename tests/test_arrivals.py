@@ -9,7 +9,7 @@ import trio
 import trio.lowlevel
 from trio.testing import wait_all_tasks_blocked
 
-from chatroom.adapters.arrivals import EpollArrivals, TaskArrivals, make_arrivals
+from chatroom.net.poller import EpollArrivals, TaskArrivals, make_arrivals
 
 Pair = tuple[socket.socket, socket.socket]
 Kind = type[EpollArrivals] | type[TaskArrivals]

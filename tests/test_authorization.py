@@ -9,13 +9,13 @@ import pytest
 import trio
 import trio.testing
 
-from chatroom.adapters.memory import MemoryEngine
-from chatroom.pure.claims import LEEWAY
-from chatroom.pure.rights import Rights
-from chatroom.pure.tokens import Identity, Verifiers
-from chatroom.reception import LONGEST_NAP
-from chatroom.values.http import Peer
-from chatroom.values.statistics import Drop
+from chatroom.auth.claims import LEEWAY
+from chatroom.auth.rights import Rights
+from chatroom.auth.tokens import Identity, Verifiers
+from chatroom.connections.reception import LONGEST_NAP
+from chatroom.core.http import Peer
+from chatroom.core.statistics import Drop
+from chatroom.engines.memory import MemoryEngine
 from tests.support.client_frames import CLOSE, masked
 from tests.support.engines import Answered, later
 from tests.support.line import FIRST_KEY, LIMITS, MIDNIGHT, Caller, House, command, open_house, say

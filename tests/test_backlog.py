@@ -7,17 +7,17 @@ from typing import Any
 import pytest
 import trio
 
-from chatroom.adapters.memory import MemoryEngine
-from chatroom.adapters.outbound import Outbound
-from chatroom.pure import events
-from chatroom.pure.frames import Pieces, text_frame
-from chatroom.pure.ring import RingBudget
-from chatroom.tasks.backlog import CHUNK, Backlog, Step
-from chatroom.tasks.room import Room
-from chatroom.tasks.subscription import Member, RoomEvent, Subscription
-from chatroom.values.codes import CloseCode
-from chatroom.values.errors import Disconnect, Trimmed
-from chatroom.values.messages import Draft, Message
+from chatroom.connections.backlog import CHUNK, Backlog, Step
+from chatroom.core.codes import CloseCode
+from chatroom.core.errors import Disconnect, Trimmed
+from chatroom.core.messages import Draft, Message
+from chatroom.engines.memory import MemoryEngine
+from chatroom.protocol import events
+from chatroom.rooms.ring import RingBudget
+from chatroom.rooms.room import Room
+from chatroom.rooms.subscription import Member, RoomEvent, Subscription
+from chatroom.websocket.frames import Pieces, text_frame
+from chatroom.websocket.outbound import Outbound
 from tests.support.engines import append, open_room
 from tests.support.hall import broadcast_of, split_frames
 from tests.support.memory_transport import MemoryTransport

@@ -8,13 +8,13 @@ import pytest
 import trio
 import trio.testing
 
-from chatroom.adapters.engine import Feed
-from chatroom.adapters.memory import MemoryEngine
-from chatroom.tasks.broker import AT_ONCE, INBOX
-from chatroom.tasks.entries import MAX_DRAFTS, MAX_OTHERS, Say, Type
-from chatroom.values.codes import CloseCode
-from chatroom.values.errors import Disconnect, Unavailable
-from chatroom.values.messages import Draft, Failed, Message, Outcome, Unknown
+from chatroom.core.codes import CloseCode
+from chatroom.core.errors import Disconnect, Unavailable
+from chatroom.core.messages import Draft, Failed, Message, Outcome, Unknown
+from chatroom.engines.engine import Feed
+from chatroom.engines.memory import MemoryEngine
+from chatroom.rooms.broker import AT_ONCE, INBOX
+from chatroom.rooms.entries import MAX_DRAFTS, MAX_OTHERS, Say, Type
 from tests.support.engines import Answered, Committed, HeldEngine
 from tests.support.hall import Guest, Hall, arrive, open_hall
 

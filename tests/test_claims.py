@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatroom.pure.claims import LEEWAY, MOST_AHEAD, Expected, has_expired, read_claims
-from chatroom.pure.jose import read_object
-from chatroom.pure.rights import Rights
+from chatroom.auth.claims import LEEWAY, MOST_AHEAD, Expected, has_expired, read_claims
+from chatroom.auth.jose import read_object
+from chatroom.auth.rights import Rights
 from tests.support.signing import NOW, as_json, claims
 
 ANY = Expected()

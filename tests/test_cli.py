@@ -11,9 +11,9 @@ import pytest
 
 from chatroom import __version__
 from chatroom.cli import main
-from chatroom.settings import Settings
-from chatroom.values.errors import StartError
-from chatroom.values.journal import note
+from chatroom.config.settings import Settings
+from chatroom.core.errors import StartError
+from chatroom.core.journal import note
 
 Captured = pytest.CaptureFixture[str]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from chatroom.adapters.redis import library
+from chatroom.engines.redis import library
 from tests.support.client import Chat, target
 from tests.support.clock import Clock
 from tests.support.process import clean_environment, python_command

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from chatroom.pure import events
-from chatroom.pure.codec import COMMANDS, PLAIN_MESSAGE, decode, decode_carefully
-from chatroom.values.codes import ErrorCode
-from chatroom.values.commands import (
+from chatroom.core.codes import ErrorCode
+from chatroom.core.errors import CommandError
+from chatroom.protocol import events
+from chatroom.protocol.codec import COMMANDS, PLAIN_MESSAGE, decode, decode_carefully
+from chatroom.protocol.commands import (
     Authenticate,
     Command,
     ListMembers,
@@ -22,7 +23,6 @@ from chatroom.values.commands import (
     SwitchRoom,
     Typing,
 )
-from chatroom.values.errors import CommandError
 
 MAX_TEXT = 4000
 BAD_JSON, BAD_EVENT, BAD_DATA = ErrorCode.BAD_JSON, ErrorCode.BAD_EVENT, ErrorCode.BAD_DATA

@@ -8,19 +8,19 @@ import pytest
 import trio
 import trio.testing
 
-from chatroom.adapters.memory import MemoryEngine
-from chatroom.tasks.authorization import WITHDRAWN
-from chatroom.tasks.connection import (
+from chatroom.connections.authorization import WITHDRAWN
+from chatroom.connections.connection import (
     CATCH_UP_SECONDS,
     CLOSE_SECONDS,
     LINGER_SECONDS,
 )
-from chatroom.tasks.ending import CLIENT_LEFT, Ending
-from chatroom.tasks.outgoing import LAST_SECONDS
-from chatroom.values.codes import CloseCode
-from chatroom.values.errors import Disconnect, Unavailable
-from chatroom.values.messages import Message
-from chatroom.values.statistics import Drop
+from chatroom.connections.ending import CLIENT_LEFT, Ending
+from chatroom.connections.outgoing import LAST_SECONDS
+from chatroom.core.codes import CloseCode
+from chatroom.core.errors import Disconnect, Unavailable
+from chatroom.core.messages import Message
+from chatroom.core.statistics import Drop
+from chatroom.engines.memory import MemoryEngine
 from tests.support.client_frames import BINARY, CLOSE, HANDSHAKE, PING, PONG, TEXT, Frame, head, masked
 from tests.support.engines import Answered, HeldEngine
 from tests.support.line import LIMITS, Caller, House, command, open_house, say

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 import trio
 
-from chatroom import server
-from chatroom.adapters import frontdoor, linewriter
-from chatroom.adapters.sqlite import checks, store
-from chatroom.tasks import backlog, broker, connection, entries, fanout, room, subscription
-from chatroom.values.limits import MAX_UNANSWERED, Limits
+from chatroom import linewriter, server
+from chatroom.connections import backlog, connection
+from chatroom.core.limits import MAX_UNANSWERED, Limits
+from chatroom.engines.sqlite import checks, store
+from chatroom.http import frontdoor
+from chatroom.rooms import broker, entries, fanout, room, subscription
 from tests.support.pages import ROOT, blocks, rows, section, words
 
 DOCUMENT = (ROOT / "docs" / "architecture.md").read_text("utf-8")

@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from chatroom.adapters.redis import dialling
-from chatroom.adapters.redis.engine import Times
-from chatroom.pure.storeurl import read_store_url
-from chatroom.settings import Settings, read_settings
+from chatroom.config.settings import Settings, read_settings
+from chatroom.config.storeurl import read_store_url
+from chatroom.engines.redis import connecting
+from chatroom.engines.redis.engine import Times
 from chatroom.transfer import CopySettings, read_copy
 from tests.support.client import Chat, target
 from tests.support.pages import ROOT, blocks
@@ -138,7 +138,7 @@ def test_the_urls_shown_are_read() -> None:
 def test_numbers_in_the_text() -> None:
     times = Times()
     text = " ".join(PAGE.split())
-    valkey, redis = (".".join(map(str, version)) for version in (dialling.MIN_VALKEY, dialling.MIN_REDIS))
+    valkey, redis = (".".join(map(str, version)) for version in (connecting.MIN_VALKEY, connecting.MIN_REDIS))
     for sentence in (
         f"Valkey from {valkey} or Redis from {redis} on",
         f"`unavailable` within {math.ceil(times.patience)} seconds",

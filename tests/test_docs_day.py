@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.__main__ import PROGRAMS
-from chatroom.adapters.sqlite.schema import VERSION
+from chatroom.engines.sqlite.schema import VERSION
 from chatroom.server import RING_BYTES
 from tests.support.client import Chat, target
 from tests.support.pages import ROOT, blocks, rows, section, words

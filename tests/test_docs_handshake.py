@@ -5,14 +5,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from chatroom.pure import query
-from chatroom.pure.handshake import let_in, route
-from chatroom.pure.tallies import Tallies
-from chatroom.pure.tokens import TokenTable
-from chatroom.site import DEFAULT_USERNAME, Admission, Entrance
-from chatroom.values.errors import Refusal
-from chatroom.values.http import Peer, Request
-from chatroom.values.limits import Limits
+from chatroom.auth.tokens import TokenTable
+from chatroom.core.errors import Refusal
+from chatroom.core.http import Peer, Request
+from chatroom.core.limits import Limits
+from chatroom.core.tallies import Tallies
+from chatroom.http import query
+from chatroom.http.handshake import let_in, route
+from chatroom.http.site import DEFAULT_USERNAME, Admission, Entrance
 from tests.support.pages import ROOT, rows, section, words
 
 DOCUMENT = (ROOT / "docs" / "protocol.md").read_text("utf-8")

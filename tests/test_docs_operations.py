@@ -12,23 +12,22 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from chatroom.adapters import https, keyfeed, keys
 from chatroom.advice import SPARE_DESCRIPTORS
+from chatroom.auth import claims, https, jose, keyfeed, keys
+from chatroom.auth.tokens import DEVELOPMENT_TOKENS, TokenTable
 from chatroom.backup import read_backup
+from chatroom.config.options import OPTIONS, Option
+from chatroom.config.settings import Settings, read_settings
+from chatroom.core.codes import CloseCode
+from chatroom.core.limits import Limits
+from chatroom.core.statistics import REFUSALS, Drop, Statistics, Unready
+from chatroom.core.stores import StoreStatistics
+from chatroom.http.handshake import PATHS
 from chatroom.logs import VALUE_CHARS
 from chatroom.metrics import Metrics
 from chatroom.mint import read_mint
-from chatroom.options import OPTIONS, Option
-from chatroom.pure import claims, jose
-from chatroom.pure.handshake import PATHS
-from chatroom.pure.tokens import DEVELOPMENT_TOKENS, TokenTable
 from chatroom.reload import READ_SECONDS
-from chatroom.settings import Settings, read_settings
 from chatroom.transfer import read_copy
-from chatroom.values.codes import CloseCode
-from chatroom.values.limits import Limits
-from chatroom.values.statistics import REFUSALS, Drop, Statistics, Unready
-from chatroom.values.stores import StoreStatistics
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "operations.md").read_text()

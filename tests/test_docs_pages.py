@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from chatroom import __version__
+from chatroom.config.options import OPTIONS
 from chatroom.mint import TOKEN_OPTIONS
-from chatroom.options import OPTIONS
 from tests.support.pages import ROOT, pages
 
 PAGES = [pytest.param(path, id=str(path.relative_to(ROOT))) for path in pages()]

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from benchmarks.__main__ import PROGRAMS
-from chatroom.options import OPTIONS
-from chatroom.pure.handshake import PATHS
-from chatroom.pure.tokens import DEVELOPMENT_TOKENS, TokenTable
-from chatroom.settings import Settings, read_settings
-from chatroom.values.limits import Limits
+from chatroom.auth.tokens import DEVELOPMENT_TOKENS, TokenTable
+from chatroom.config.options import OPTIONS
+from chatroom.config.settings import Settings, read_settings
+from chatroom.core.limits import Limits
+from chatroom.http.handshake import PATHS
 from tests.support.client import Chat, target
 from tests.support.pages import ROOT, blocks, rows, words
 from tests.support.process import ServerProcess, clean_environment

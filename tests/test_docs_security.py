@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from chatroom.pure.forwarded import UNIX
-from chatroom.settings import Settings, read_settings
-from chatroom.values.limits import Limits
+from chatroom.config.settings import Settings, read_settings
+from chatroom.core.limits import Limits
+from chatroom.net.forwarded import UNIX
 from tests.support.pages import ROOT, blocks, rows, words
 
 PAGE = (ROOT / "docs" / "security.md").read_text()

@@ -2,10 +2,10 @@
 
 import pytest
 
-from chatroom.tasks.ending import CLIENT_LEFT, FAULT, End, Ending
-from chatroom.values.codes import CloseCode
-from chatroom.values.errors import Disconnect
-from chatroom.values.statistics import Drop
+from chatroom.connections.ending import CLIENT_LEFT, FAULT, End, Ending
+from chatroom.core.codes import CloseCode
+from chatroom.core.errors import Disconnect
+from chatroom.core.statistics import Drop
 
 WHY = Disconnect(CloseCode.POLICY, "flood")
 STALLED = Ending(drop=Drop.STALLED, hard=True)

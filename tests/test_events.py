@@ -8,11 +8,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from chatroom.pure import events
-from chatroom.values.codes import ErrorCode
-from chatroom.values.errors import CommandError
-from chatroom.values.limits import Limits
-from chatroom.values.messages import Message, Page
+from chatroom.core.codes import ErrorCode
+from chatroom.core.errors import CommandError
+from chatroom.core.limits import Limits
+from chatroom.core.messages import Message, Page
+from chatroom.protocol import events
 
 TS = 1_764_000_001_000
 BOBS = Message(1740, TS, "bob", "héllo", None)

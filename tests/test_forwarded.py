@@ -4,10 +4,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from chatroom.pure import written
-from chatroom.pure.forwarded import HOPS, Proxies, read_address
-from chatroom.pure.handshake import allowed_origin
-from chatroom.values.http import Peer, Request
+from chatroom.config import written
+from chatroom.core.http import Peer, Request
+from chatroom.http.handshake import allowed_origin
+from chatroom.net.forwarded import HOPS, Proxies, read_address
 
 LOOPBACK = Peer("127.0.0.1", exempt=True)
 UNIX = Peer("unix", exempt=True)

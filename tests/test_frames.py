@@ -5,8 +5,15 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from wsproto.frame_protocol import CloseReason, FrameProtocol, Opcode
 
-from chatroom.pure.frames import close_frame, close_reply_frame, ping_frame, pong_frame, text_frame, unmask
-from chatroom.values.codes import CloseCode
+from chatroom.core.codes import CloseCode
+from chatroom.websocket.frames import (
+    close_frame,
+    close_reply_frame,
+    ping_frame,
+    pong_frame,
+    text_frame,
+    unmask,
+)
 
 
 def parsed(frame: bytes) -> list[tuple[Opcode, object]]:

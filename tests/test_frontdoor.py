@@ -12,7 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from chatroom.adapters.frontdoor import (
+from chatroom.core.errors import Refusal
+from chatroom.core.http import Peer, Request, Response
+from chatroom.core.limits import Limits
+from chatroom.http.frontdoor import (
     LINGER_BYTES,
     LINGER_SECONDS,
     PIPELINE_PAUSE,
@@ -22,12 +25,9 @@ from chatroom.adapters.frontdoor import (
     receive,
     turn_away,
 )
-from chatroom.pure.forwarded import Proxies
-from chatroom.pure.handshake import PATHS, Upgrade
-from chatroom.pure.proxyprotocol import Introduction
-from chatroom.values.errors import Refusal
-from chatroom.values.http import Peer, Request, Response
-from chatroom.values.limits import Limits
+from chatroom.http.handshake import PATHS, Upgrade
+from chatroom.net.forwarded import Proxies
+from chatroom.net.proxyprotocol import Introduction
 from tests.support.door_transport import WHOLE, Visitor
 
 PEER = Peer("192.0.2.1")

@@ -10,7 +10,9 @@ from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection
 from wsproto.events import Request as HandshakeRequest
 
-from chatroom.pure.handshake import (
+from chatroom.core.errors import Refusal
+from chatroom.core.http import Peer, Request
+from chatroom.http.handshake import (
     PATHS,
     Upgrade,
     allowed_origin,
@@ -20,9 +22,7 @@ from chatroom.pure.handshake import (
     normal_origin,
     route,
 )
-from chatroom.pure.query import Wish
-from chatroom.values.errors import Refusal
-from chatroom.values.http import Peer, Request
+from chatroom.http.query import Wish
 
 PEER = Peer("192.0.2.1")
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="

@@ -4,10 +4,10 @@ import math
 
 import pytest
 
-from chatroom.pure.ring import RingBudget
-from chatroom.tasks.held import Held
-from chatroom.tasks.room import Room
-from chatroom.values.messages import Head, Message
+from chatroom.core.messages import Head, Message
+from chatroom.rooms.held import Held
+from chatroom.rooms.ring import RingBudget
+from chatroom.rooms.room import Room
 
 
 class Stage:

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatroom.adapters.frontdoor import READ_BYTES
-from chatroom.pure.http1 import Exchange, HeadScanner, has_body
-from chatroom.values.errors import Refusal
-from chatroom.values.http import Peer, Request, Response
-from chatroom.values.limits import Limits
+from chatroom.core.errors import Refusal
+from chatroom.core.http import Peer, Request, Response
+from chatroom.core.limits import Limits
+from chatroom.http.exchange import Exchange, HeadScanner, has_body
+from chatroom.http.frontdoor import READ_BYTES
 
 PEER = Peer("192.0.2.1")
 LIMITS = Limits()

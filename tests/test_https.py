@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 import trio
 
-from chatroom.adapters.https import DEADLINE_SECONDS, MAX_BYTES, fetch, shown
-from chatroom.values.errors import StartError
+from chatroom.auth.https import DEADLINE_SECONDS, MAX_BYTES, fetch, shown
+from chatroom.core.errors import StartError
 from tests.support.issuer import TRUST, Issuer
 
 

@@ -9,18 +9,18 @@ import pytest
 import trio
 import trio.testing
 
-from chatroom.adapters.memory import MemoryEngine
-from chatroom.pure import events
-from chatroom.pure.rights import Rights
-from chatroom.pure.session import Weight
-from chatroom.pure.tokens import Identity
-from chatroom.tasks.broker import INBOX
-from chatroom.tasks.ending import Ending
-from chatroom.values.errors import Unavailable
-from chatroom.values.http import Peer
-from chatroom.values.limits import MAX_UNANSWERED, Limits
-from chatroom.values.messages import Page
-from chatroom.values.statistics import Drop
+from chatroom.auth.rights import Rights
+from chatroom.auth.tokens import Identity
+from chatroom.connections.ending import Ending
+from chatroom.core.errors import Unavailable
+from chatroom.core.http import Peer
+from chatroom.core.limits import MAX_UNANSWERED, Limits
+from chatroom.core.messages import Page
+from chatroom.core.statistics import Drop
+from chatroom.engines.memory import MemoryEngine
+from chatroom.protocol import events
+from chatroom.protocol.session import Weight
+from chatroom.rooms.broker import INBOX
 from tests.support.client_frames import TEXT, masked
 from tests.support.engines import Answered, HeldEngine
 from tests.support.line import LIMITS, PEER, Caller, House, command, open_house, say

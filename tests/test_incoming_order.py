@@ -13,15 +13,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from chatroom.pure.rights import Rights
-from chatroom.pure.tokens import Identity
-from chatroom.tasks.broker import INBOX
-from chatroom.tasks.ending import CLIENT_LEFT
-from chatroom.tasks.incoming import MESSAGE_QUEUE, QUEUED_CHARACTERS
-from chatroom.values.codes import CloseCode
-from chatroom.values.limits import MAX_UNANSWERED
-from chatroom.values.messages import Draft, Unknown
-from chatroom.values.statistics import Drop
+from chatroom.auth.rights import Rights
+from chatroom.auth.tokens import Identity
+from chatroom.connections.ending import CLIENT_LEFT
+from chatroom.connections.incoming import MESSAGE_QUEUE, QUEUED_CHARACTERS
+from chatroom.core.codes import CloseCode
+from chatroom.core.limits import MAX_UNANSWERED
+from chatroom.core.messages import Draft, Unknown
+from chatroom.core.statistics import Drop
+from chatroom.rooms.broker import INBOX
 from tests.support.client_frames import BINARY, CLOSE, PING, PONG, TEXT, head, masked
 from tests.support.engines import Committed, HeldEngine, later
 from tests.support.inbounds import frames, split

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatroom.pure import jose
-from chatroom.pure.jose import MAX_KID, MAX_TOKEN, Signed, read_object, take_apart
+from chatroom.auth import jose
+from chatroom.auth.jose import MAX_KID, MAX_TOKEN, Signed, read_object, take_apart
 from tests.support.signing import as_json, b64
 
 HEADER = {"alg": "HS256", "typ": "JWT"}

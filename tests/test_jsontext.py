@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from chatroom.pure.jsontext import RepeatedKey, decoder
+from chatroom.core.jsontext import RepeatedKey, decoder
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from chatroom.adapters.keyfeed import PAUSE_SECONDS, REFRESH_SECONDS, RETRY_SECONDS, KeyFeed
-from chatroom.pure.claims import Expected
-from chatroom.pure.webtokens import Key, WebTokens
-from chatroom.values.errors import StartError
+from chatroom.auth.claims import Expected
+from chatroom.auth.keyfeed import PAUSE_SECONDS, REFRESH_SECONDS, RETRY_SECONDS, KeyFeed
+from chatroom.auth.webtokens import Key, WebTokens
+from chatroom.core.errors import StartError
 from tests.support.signing import NOW, SECRET, token
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")

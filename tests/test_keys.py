@@ -9,7 +9,8 @@ import pytest
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from chatroom.adapters.keys import (
+from chatroom.auth.jose import take_apart
+from chatroom.auth.keys import (
     MAX_FILE,
     MAX_KEYS,
     key_set,
@@ -19,8 +20,7 @@ from chatroom.adapters.keys import (
     secret_key,
     sign,
 )
-from chatroom.pure.jose import take_apart
-from chatroom.values.errors import StartError
+from chatroom.core.errors import StartError
 from tests.support.process import ROOT, clean_environment
 from tests.support.signing import (
     SECRET,
@@ -334,7 +334,7 @@ def test_public_keys_need_cryptography(how: str, tmp_path: Path) -> None:
     last = done.stderr.splitlines()[-1]
     assert "a long story" not in done.stderr
     assert last.startswith(
-        "chatroom.values.errors.StartError: public keys need the Python package cryptography,"
+        "chatroom.core.errors.StartError: public keys need the Python package cryptography,"
     )
     assert says in last
     assert last.endswith(f"run {sys.executable} -m pip install --upgrade cryptography")

@@ -49,7 +49,7 @@ NOT_PURE = frozenset(
     }
 )
 """What no module of values and pure may import: I/O, clocks, threads, chance."""
-ONE_WAY = frozenset({"chatroom.options", "chatroom.settings"})
+ONE_WAY = frozenset({"chatroom.config.options", "chatroom.config.settings"})
 """Known at the top only: below it, configuration is named arguments."""
 
 
@@ -165,26 +165,26 @@ def test_what_is_imported_is_there() -> None:
 
 
 PLANTED = [
-    ("chatroom.values.names", "import trio"),
-    ("chatroom.values.names", "from chatroom.pure import codec"),
-    ("chatroom.pure.codec", "import time"),
-    ("chatroom.pure.codec", "import trio.testing"),
-    ("chatroom.pure.codec", "from asyncio import sleep"),
-    ("chatroom.pure.codec", "import json, socket"),
-    ("chatroom.pure.codec", "def f():\n    import threading"),
+    ("chatroom.core.names", "import trio"),
+    ("chatroom.core.names", "from chatroom.pure import codec"),
+    ("chatroom.protocol.codec", "import time"),
+    ("chatroom.protocol.codec", "import trio.testing"),
+    ("chatroom.protocol.codec", "from asyncio import sleep"),
+    ("chatroom.protocol.codec", "import json, socket"),
+    ("chatroom.protocol.codec", "def f():\n    import threading"),
     (
-        "chatroom.pure.codec",
-        "try:\n    from chatroom.adapters.wire import Wire\nexcept ImportError:\n    pass",
+        "chatroom.protocol.codec",
+        "try:\n    from chatroom.websocket.wire import Wire\nexcept ImportError:\n    pass",
     ),
-    ("chatroom.pure.codec", "from chatroom.settings import Settings"),
-    ("chatroom.adapters.wire", "from chatroom.tasks.subscription import Subscription"),
-    ("chatroom.adapters.wire", "import chatroom.tasks.subscription"),
-    ("chatroom.adapters.wire", "from chatroom.tasks import subscription"),
-    ("chatroom.adapters.wire", "from chatroom import server"),
-    ("chatroom.tasks.incoming", "from chatroom.settings import Settings"),
-    ("chatroom.tasks.incoming", "from chatroom import settings"),
-    ("chatroom.tasks.incoming", "from chatroom.site import ChatSite"),
-    ("chatroom.lobby", "from chatroom.server import Server"),
+    ("chatroom.protocol.codec", "from chatroom.config.settings import Settings"),
+    ("chatroom.websocket.wire", "from chatroom.rooms.subscription import Subscription"),
+    ("chatroom.websocket.wire", "import chatroom.rooms.subscription"),
+    ("chatroom.websocket.wire", "from chatroom.tasks import subscription"),
+    ("chatroom.websocket.wire", "from chatroom import server"),
+    ("chatroom.connections.incoming", "from chatroom.config.settings import Settings"),
+    ("chatroom.connections.incoming", "from chatroom import settings"),
+    ("chatroom.connections.incoming", "from chatroom.http.site import ChatSite"),
+    ("chatroom.connections.lobby", "from chatroom.server import Server"),
     ("chatroom.server", "from chatroom.cli import main"),
     ("chatroom.metrics", "from chatroom import reception"),
 ]
@@ -198,12 +198,15 @@ def test_the_check_finds_what_is_planted(module: str, source: str) -> None:
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("chatroom.pure.codec", "import json\nfrom chatroom.values.errors import CommandError"),
-        ("chatroom.pure.codec", "from chatroom.pure import events"),
-        ("chatroom.tasks.subscription", "if TYPE_CHECKING:\n    from chatroom.server import Server"),
-        ("chatroom.server", "from chatroom import __version__\nfrom chatroom.reception import Reception"),
-        ("chatroom.settings", "from chatroom import __version__"),
-        ("chatroom.adapters.wire", "import trio\nimport socket"),
+        ("chatroom.protocol.codec", "import json\nfrom chatroom.core.errors import CommandError"),
+        ("chatroom.protocol.codec", "from chatroom.pure import events"),
+        ("chatroom.rooms.subscription", "if TYPE_CHECKING:\n    from chatroom.server import Server"),
+        (
+            "chatroom.server",
+            "from chatroom import __version__\nfrom chatroom.connections.reception import Reception",
+        ),
+        ("chatroom.config.settings", "from chatroom import __version__"),
+        ("chatroom.websocket.wire", "import trio\nimport socket"),
     ],
 )
 def test_the_check_lets_pass_what_may_be(module: str, source: str) -> None:

@@ -1,6 +1,6 @@
 """Which nodes live: times in ms, with a life of 20 s and a patience of 10."""
 
-from chatroom.pure.leases import Leases
+from chatroom.engines.redis.leases import Leases
 
 SECOND = 1000
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from chatroom.adapters.linewriter import LineWriter
+from chatroom.linewriter import LineWriter
 
 PATIENCE = 10.0
 

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from chatroom import listeners
-from chatroom.listeners import (
+from chatroom.core.errors import StartError
+from chatroom.net import listeners
+from chatroom.net.listeners import (
     Address,
     Listener,
     Wanted,
@@ -22,7 +23,6 @@ from chatroom.listeners import (
     load_tls,
     open_listeners,
 )
-from chatroom.values.errors import StartError
 from tests.support.process import ROOT
 
 PEM = str(ROOT / "tests" / "support" / "localhost.pem")

@@ -10,9 +10,9 @@ import pytest
 import trio
 import trio.testing
 
-from chatroom.adapters.memory import IDLE_ROOM, OVERHEAD, MemoryEngine
-from chatroom.values.errors import Trimmed
-from chatroom.values.messages import Head, Message
+from chatroom.core.errors import Trimmed
+from chatroom.core.messages import Head, Message
+from chatroom.engines.memory import IDLE_ROOM, OVERHEAD, MemoryEngine
 from tests.engine_contract import TS, EngineContract, draft, fill, ids
 from tests.support.engines import append, history, open_room, read
 

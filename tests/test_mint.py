@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from chatroom.adapters.keys import secret_key
+from chatroom.auth.claims import LEEWAY, MOST_AHEAD, Expected
+from chatroom.auth.keys import secret_key
+from chatroom.auth.rights import Rights
+from chatroom.auth.webtokens import FixedKeys, WebTokens
 from chatroom.cli import main
+from chatroom.core.errors import StartError
 from chatroom.mint import MintSettings, mint, read_mint
-from chatroom.pure.claims import LEEWAY, MOST_AHEAD, Expected
-from chatroom.pure.rights import Rights
-from chatroom.pure.webtokens import FixedKeys, WebTokens
-from chatroom.values.errors import StartError
 from tests.support.process import ROOT
 from tests.support.signing import NOW, SECRET, as_json, jwk, private_key, unnamed
 

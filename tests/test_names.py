@@ -8,8 +8,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from precis_i18n import get_profile
 
-from chatroom.values import names
-from chatroom.values.names import clean_room, clean_room_pattern, clean_username
+from chatroom.core import names
+from chatroom.core.names import clean_room, clean_room_pattern, clean_username
 
 PROFILE = get_profile("UsernameCasePreserved")
 

@@ -11,11 +11,11 @@ import pytest
 import trio
 import trio.testing
 
-from chatroom.adapters.memory import MemoryEngine
-from chatroom.tasks.broker import MOST_HEARD
-from chatroom.tasks.rooms import MANY_CHANGES
-from chatroom.values.codes import CloseCode
-from chatroom.values.messages import Draft, Message, Unknown
+from chatroom.core.codes import CloseCode
+from chatroom.core.messages import Draft, Message, Unknown
+from chatroom.engines.memory import MemoryEngine
+from chatroom.rooms.broker import MOST_HEARD
+from chatroom.rooms.rooms import MANY_CHANGES
 from tests.support.engines import Answered, Committed, append
 from tests.support.hall import Guest, Hall
 from tests.support.nodes import Node, SharedStore

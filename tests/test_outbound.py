@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from chatroom.adapters.outbound import Outbound
-from chatroom.adapters.transport import Stalled
-from chatroom.pure.frames import close_frame, ping_frame, pong_frame, text_frame
+from chatroom.net.transport import Stalled
+from chatroom.websocket.frames import close_frame, ping_frame, pong_frame, text_frame
+from chatroom.websocket.outbound import Outbound
 from tests.support.client_frames import CLOSE, PING, Frame, read_frames
 from tests.support.memory_transport import MemoryTransport
 

@@ -7,14 +7,14 @@ import pytest
 import trio
 import trio.testing
 
-from chatroom.adapters.memory import MemoryEngine
-from chatroom.tasks.ending import Ending
-from chatroom.tasks.outgoing import CAPACITY
-from chatroom.values.codes import CloseCode
-from chatroom.values.errors import Disconnect, Unavailable
-from chatroom.values.limits import MAX_UNANSWERED
-from chatroom.values.messages import Message
-from chatroom.values.statistics import Drop
+from chatroom.connections.ending import Ending
+from chatroom.connections.outgoing import CAPACITY
+from chatroom.core.codes import CloseCode
+from chatroom.core.errors import Disconnect, Unavailable
+from chatroom.core.limits import MAX_UNANSWERED
+from chatroom.core.messages import Message
+from chatroom.core.statistics import Drop
+from chatroom.engines.memory import MemoryEngine
 from tests.support.hall import Guest, Hall, open_hall
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")

@@ -6,9 +6,9 @@ import gzip
 
 import pytest
 
-from chatroom.page import Page, load_page, takes_gzip
-from chatroom.pure.csp import policy
-from chatroom.values.http import Peer, Request, Response
+from chatroom.core.http import Peer, Request, Response
+from chatroom.http.csp import policy
+from chatroom.http.page import Page, load_page, takes_gzip
 
 HTML = b"<html><style>a{}</style><script>b</script>" + b"x" * 1000
 

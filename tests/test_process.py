@@ -11,8 +11,8 @@ import trio
 import trio.lowlevel
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from chatroom.adapters.standard import SECOND_SIGNAL_SECONDS, take_signals
 from chatroom.process import Stop, stopping
+from chatroom.system.stdio import SECOND_SIGNAL_SECONDS, take_signals
 from tests.support.process import ROOT
 
 
@@ -96,7 +96,7 @@ async def test_a_stop_that_was_asked_for_before_is_not_forgotten(
 BLOCKED = """
 import os
 from signal import *
-from chatroom.adapters.standard import take_signals
+from chatroom.system.stdio import take_signals
 pthread_sigmask(SIG_BLOCK, (SIGTERM, SIGHUP))
 for number in {before}:
     os.kill(os.getpid(), number)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from chatroom.pure.pulse import Pulse, Silent
-from chatroom.values.limits import Limits
+from chatroom.core.limits import Limits
+from chatroom.websocket.pulse import Pulse, Silent
 
 LIMITS = Limits(ping_interval=20.0, ping_timeout=15.0)
 

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatroom.pure.pushes import Own, Presence, Stored, Typing, read_push, read_reply, typing
-from chatroom.values.messages import Message
-from chatroom.values.presence import Change
+from chatroom.core.messages import Message
+from chatroom.core.presence import Change
+from chatroom.engines.redis.pushes import Own, Presence, Stored, Typing, read_push, read_reply, typing
 
 
 def test_messages_of_another_node() -> None:

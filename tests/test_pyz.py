@@ -236,6 +236,6 @@ def test_the_version_imports_next_to_nothing(pyz: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
     assert chatroom.__version__ in done.stdout
     modules = imported(done.stderr)
-    assert "chatroom.options" in modules
+    assert "chatroom.config.options" in modules
     assert not modules & {"trio", "h11", "ssl", "sqlite3", "redis", "http", "email", "chatroom.server"}
     assert len(modules) < 190

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatroom.pure.query import HIGHEST_ID, Query, Wish, read_query
-from chatroom.values.errors import Refusal
-from chatroom.values.http import Peer, Request
+from chatroom.core.errors import Refusal
+from chatroom.core.http import Peer, Request
+from chatroom.http.query import HIGHEST_ID, Query, Wish, read_query
 
 
 def query(text: str, authorization: str | None = None, subprotocols: tuple[str, ...] = ()) -> Query:

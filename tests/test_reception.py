@@ -13,22 +13,22 @@ import pytest
 import trio
 import trio.testing
 
-from chatroom.adapters.arrivals import make_arrivals
-from chatroom.adapters.engine import Engine
-from chatroom.adapters.memory import MemoryEngine
-from chatroom.listeners import load_tls
-from chatroom.pure.forwarded import UNIX, Proxies
-from chatroom.pure.handshake import Upgrade
-from chatroom.pure.rights import Rights
-from chatroom.pure.tallies import Tallies
-from chatroom.pure.tokens import Identity, TokenTable, Verifier, Verifiers
-from chatroom.reception import UNIX_PEER, Reception, peer_of
-from chatroom.site import Admission, ChatSite, Enquiry, Entrance
-from chatroom.values.codes import CloseCode
-from chatroom.values.errors import Disconnect
-from chatroom.values.http import Peer, Request, Response
-from chatroom.values.limits import Limits
-from chatroom.values.statistics import Drop
+from chatroom.auth.rights import Rights
+from chatroom.auth.tokens import Identity, TokenTable, Verifier, Verifiers
+from chatroom.connections.reception import UNIX_PEER, Reception, peer_of
+from chatroom.core.codes import CloseCode
+from chatroom.core.errors import Disconnect
+from chatroom.core.http import Peer, Request, Response
+from chatroom.core.limits import Limits
+from chatroom.core.statistics import Drop
+from chatroom.core.tallies import Tallies
+from chatroom.engines.engine import Engine
+from chatroom.engines.memory import MemoryEngine
+from chatroom.http.handshake import Upgrade
+from chatroom.http.site import Admission, ChatSite, Enquiry, Entrance
+from chatroom.net.forwarded import UNIX, Proxies
+from chatroom.net.listeners import load_tls
+from chatroom.net.poller import make_arrivals
 from tests.support.client_frames import CLOSE, Frame, masked, read_frames
 from tests.support.hall import Hall, open_hall
 from tests.support.line import say

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import trio
 
-from chatroom.adapters.redis.engine import RedisEngine
-from chatroom.pure.storeurl import read_store_url
-from chatroom.values.retain import Retain
-from chatroom.values.stores import StoreAddress
+from chatroom.config.storeurl import read_store_url
+from chatroom.core.retain import Retain
+from chatroom.core.stores import StoreAddress
+from chatroom.engines.redis.engine import RedisEngine
 from tests.engine_contract import EngineContract
 from tests.support.engines import NoNews
 from tests.support.stores import Kind, Stores

@@ -13,11 +13,11 @@ from functools import partial
 import pytest
 import trio
 
-from chatroom.adapters.redis.dialling import Dialler, look
-from chatroom.pure.storeurl import read_store_url
-from chatroom.values.errors import EngineError, Replaced, StartError
-from chatroom.values.messages import Draft, Duplicate, Message, Outcome, Unknown
-from chatroom.values.stores import StoreAddress
+from chatroom.config.storeurl import read_store_url
+from chatroom.core.errors import EngineError, Replaced, StartError
+from chatroom.core.messages import Draft, Duplicate, Message, Outcome, Unknown
+from chatroom.core.stores import StoreAddress
+from chatroom.engines.redis.connecting import Dialler, look
 from tests.support.relay import Relay
 from tests.support.storenodes import QUICK, Node, Shown, node, until
 from tests.support.stores import Kind, Store, Stores

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from chatroom.adapters.redis import library
-from chatroom.adapters.redis.library import RoomKeys, context_of
-from chatroom.values.messages import Draft
+from chatroom.core.messages import Draft
+from chatroom.engines.redis import library
+from chatroom.engines.redis.library import RoomKeys, context_of
 from tests.support.stores import Kind, Store, Stores
 
 ROOM = RoomKeys.of("chat", "r")

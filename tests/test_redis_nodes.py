@@ -7,14 +7,14 @@ from dataclasses import replace
 import pytest
 import trio
 
-from chatroom.adapters.redis import engine
-from chatroom.adapters.redis.library import RoomKeys, context_of, reap
-from chatroom.adapters.redis.sharedroom import SharedRoom
-from chatroom.pure.storeurl import read_store_url
-from chatroom.values.errors import Unavailable
-from chatroom.values.messages import Draft, Duplicate, Head, Message, Unknown
-from chatroom.values.retain import Retain
-from chatroom.values.stores import StoreAddress
+from chatroom.config.storeurl import read_store_url
+from chatroom.core.errors import Unavailable
+from chatroom.core.messages import Draft, Duplicate, Head, Message, Unknown
+from chatroom.core.retain import Retain
+from chatroom.core.stores import StoreAddress
+from chatroom.engines.redis import engine
+from chatroom.engines.redis.library import RoomKeys, context_of, reap
+from chatroom.engines.redis.sharedroom import SharedRoom
 from tests.support.storenodes import QUICK, node, until
 from tests.support.stores import Kind, Store, Stores
 

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import trio
 
-from chatroom.adapters.redis.commander import Pace
-from chatroom.adapters.redis.dialling import Dialler
-from chatroom.adapters.redis.shard import Pushes, Shard
-from chatroom.pure.pushes import Typing, typing
-from chatroom.pure.storeurl import read_store_url
-from chatroom.values.errors import Unavailable
+from chatroom.config.storeurl import read_store_url
+from chatroom.core.errors import Unavailable
+from chatroom.engines.redis.commander import Pace
+from chatroom.engines.redis.connecting import Dialler
+from chatroom.engines.redis.pushes import Typing, typing
+from chatroom.engines.redis.shard import Pushes, Shard
 from tests.support.relay import Relay
 from tests.support.storenodes import until
 from tests.support.stores import Store, Stores

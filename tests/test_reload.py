@@ -13,13 +13,13 @@ import trio
 import trio.testing
 
 from chatroom import reload
-from chatroom.adapters.keyfeed import KeyFeed
-from chatroom.listeners import load_tls
-from chatroom.pure.tokens import TokenTable, Verifier, Verifiers
-from chatroom.pure.webtokens import Key
+from chatroom.auth.keyfeed import KeyFeed
+from chatroom.auth.tokens import TokenTable, Verifier, Verifiers
+from chatroom.auth.webtokens import Key
+from chatroom.config.settings import Settings, read_settings
+from chatroom.core.errors import StartError
+from chatroom.net.listeners import load_tls
 from chatroom.reload import Reload
-from chatroom.settings import Settings, read_settings
-from chatroom.values.errors import StartError
 from tests.support.process import ROOT
 
 PEM = str(ROOT / "tests" / "support" / "localhost.pem")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chatroom.pure.rights import Rights, matches
+from chatroom.auth.rights import Rights, matches
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatroom.pure.ring import (
+from chatroom.rooms.ring import (
     END_COST,
     FRAME_COST,
     MAX_FRAMES,

@@ -5,11 +5,11 @@ import tracemalloc
 import pytest
 import trio
 
-from chatroom.pure.ring import RingBudget
-from chatroom.tasks.entries import MAX_OTHERS, Say
-from chatroom.tasks.room import Room
-from chatroom.tasks.subscription import MAX_QUEUED, RoomEvent, Subscription
-from chatroom.values.messages import Head
+from chatroom.core.messages import Head
+from chatroom.rooms.entries import MAX_OTHERS, Say
+from chatroom.rooms.ring import RingBudget
+from chatroom.rooms.room import Room
+from chatroom.rooms.subscription import MAX_QUEUED, RoomEvent, Subscription
 from tests.support.hall import Guest, Hall, NoOpening, arrive, broadcast_of, open_hall
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")

@@ -8,7 +8,7 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chatroom.tasks.fanout import FEW
+from chatroom.rooms.fanout import FEW
 from tests.support.hall import Guest, Hall, open_hall
 
 NAMES = ("ann", "bob", "cid")

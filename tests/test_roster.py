@@ -7,8 +7,8 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from chatroom.pure.roster import Roster
-from chatroom.values.presence import Change
+from chatroom.core.presence import Change
+from chatroom.rooms.roster import Roster
 
 NAMES = st.sampled_from(
     ["alice", "bob", "Bob", "z", "é", "Ω", "😀", 'q"uote', "back\\slash", "a", "b", ",", "x,", ',"x', '","']

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatroom.pure.sequence import WINDOW, Sequence
-from chatroom.values.messages import Message
+from chatroom.core.messages import Message
+from chatroom.rooms.sequence import WINDOW, Sequence
 
 
 def message(number: int) -> Message:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from chatroom.adapters.keys import sign
+from chatroom.auth.keys import sign
 from tests.support.process import clean_environment, python_command
 from tests.support.scene import Scene, Served, await_true, gauges, served
 

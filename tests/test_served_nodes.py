@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from chatroom.adapters.redis import library
-from chatroom.adapters.redis.copying import StoreRooms
-from chatroom.adapters.redis.library import RoomKeys
-from chatroom.pure.storeurl import read_store_url
-from chatroom.values.messages import Message
+from chatroom.config.storeurl import read_store_url
+from chatroom.core.messages import Message
+from chatroom.engines.redis import library
+from chatroom.engines.redis.copying import StoreRooms
+from chatroom.engines.redis.library import RoomKeys
 from tests.support.client import Chat, target
 from tests.support.process import clean_environment, python_command
 from tests.support.raw import Raw, get, handshake

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from chatroom.settings import Settings, read_settings
+from chatroom.config.settings import Settings, read_settings
 from tests.support.client import Chat, target
 from tests.support.manager import Activated, Manager
 from tests.support.pages import ROOT, blocks

@@ -21,21 +21,21 @@ import trio.testing
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
 from chatroom import parts, process, server
-from chatroom.adapters import keys
-from chatroom.adapters.arrivals import EpollArrivals
-from chatroom.adapters.memory import MemoryEngine
-from chatroom.adapters.systemd import Notifier
+from chatroom.auth import keys
+from chatroom.auth.tokens import TokenTable, Verifiers
+from chatroom.config import written
+from chatroom.config.settings import Settings, read_settings
+from chatroom.connections.lobby import Lobby
+from chatroom.connections.timers import Timers
+from chatroom.core.errors import StartError
+from chatroom.core.messages import Draft
 from chatroom.credentials import read_credentials
-from chatroom.listeners import Listener
-from chatroom.lobby import Lobby
-from chatroom.pure import written
-from chatroom.pure.tokens import TokenTable, Verifiers
+from chatroom.engines.memory import MemoryEngine
+from chatroom.net.listeners import Listener
+from chatroom.net.poller import EpollArrivals
 from chatroom.reload import Reload
 from chatroom.server import Server, serve
-from chatroom.settings import Settings, read_settings
-from chatroom.tasks.timers import Timers
-from chatroom.values.errors import StartError
-from chatroom.values.messages import Draft
+from chatroom.system.systemd import Notifier
 from tests.support.engines import Committed, later
 from tests.support.process import ROOT
 from tests.support.raw import handshake

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatroom.pure.rights import Rights
-from chatroom.pure.session import Decision, Reply, Session, TypingGate
-from chatroom.values.codes import CloseCode, ErrorCode
-from chatroom.values.commands import Authenticate, ListMembers, Post, ReadHistory, SwitchRoom, Typing
-from chatroom.values.errors import CommandError, Disconnect
-from chatroom.values.limits import Limits
+from chatroom.auth.rights import Rights
+from chatroom.core.codes import CloseCode, ErrorCode
+from chatroom.core.errors import CommandError, Disconnect
+from chatroom.core.limits import Limits
+from chatroom.protocol.commands import Authenticate, ListMembers, Post, ReadHistory, SwitchRoom, Typing
+from chatroom.protocol.session import Decision, Reply, Session, TypingGate
 
 FREE = Rights.everything()
 READER = Rights.parse({"general": "r", "ops": "r"})

@@ -6,12 +6,12 @@ from ipaddress import ip_network
 import pytest
 
 from chatroom import __version__
-from chatroom.options import OPTIONS
-from chatroom.settings import Settings, read_settings
-from chatroom.values.errors import StartError
-from chatroom.values.limits import Limits
-from chatroom.values.retain import Retain
-from chatroom.values.stores import StoreAddress, StoreKind
+from chatroom.config.options import OPTIONS
+from chatroom.config.settings import Settings, read_settings
+from chatroom.core.errors import StartError
+from chatroom.core.limits import Limits
+from chatroom.core.retain import Retain
+from chatroom.core.stores import StoreAddress, StoreKind
 
 EXAMPLES: dict[str, tuple[str, object]] = {
     "host": ("127.0.0.1", ("127.0.0.1",)),

@@ -8,9 +8,9 @@ from typing import Any
 
 import trio
 
-from chatroom.adapters.engine import Engine
-from chatroom.adapters.memory import MemoryEngine
-from chatroom.values.retain import Retain
+from chatroom.core.retain import Retain
+from chatroom.engines.engine import Engine
+from chatroom.engines.memory import MemoryEngine
 from tests.engine_contract import EngineContract
 from tests.support.database import PromptEngine, epochs, serving
 from tests.support.engines import NoNews, serve

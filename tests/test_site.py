@@ -9,15 +9,15 @@ from urllib.parse import urlencode
 
 import pytest
 
-from chatroom.pure.handshake import route
-from chatroom.pure.rights import Rights
-from chatroom.pure.tallies import Place, Tallies
-from chatroom.pure.tokens import Identity, TokenTable
-from chatroom.site import LOGGED_REFUSALS, METRICS_A_SECOND, Admission, ChatSite, Enquiry, Entrance
-from chatroom.values.errors import Refusal
-from chatroom.values.http import Peer, Request, Response
-from chatroom.values.limits import Limits
-from chatroom.values.names import clean_username
+from chatroom.auth.rights import Rights
+from chatroom.auth.tokens import Identity, TokenTable
+from chatroom.core.errors import Refusal
+from chatroom.core.http import Peer, Request, Response
+from chatroom.core.limits import Limits
+from chatroom.core.names import clean_username
+from chatroom.core.tallies import Place, Tallies
+from chatroom.http.handshake import route
+from chatroom.http.site import LOGGED_REFUSALS, METRICS_A_SECOND, Admission, ChatSite, Enquiry, Entrance
 
 PEER = Peer("192.0.2.1")
 LOCAL = Peer("127.0.0.1", exempt=True)

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from chatroom import cli
-from chatroom.adapters.sqlite.backup import back_up
-from chatroom.values.errors import StartError
+from chatroom.core.errors import StartError
+from chatroom.engines.sqlite.backup import back_up
 from tests.engine_contract import draft, ids
 from tests.support.database import open_store, query
 from tests.support.process import clean_environment, heeding, python_command

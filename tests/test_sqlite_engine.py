@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import trio
 
-from chatroom.adapters.sqlite.engine import MEASURE_SECONDS, SqliteEngine
-from chatroom.values.errors import StartError, Unavailable
-from chatroom.values.messages import Conflict, Duplicate, Failed, Head, Message, Unknown
-from chatroom.values.retain import Retain
+from chatroom.core.errors import StartError, Unavailable
+from chatroom.core.messages import Conflict, Duplicate, Failed, Head, Message, Unknown
+from chatroom.core.retain import Retain
+from chatroom.engines.sqlite.engine import MEASURE_SECONDS, SqliteEngine
 from tests.engine_contract import TS, EngineContract, draft, fill, ids
 from tests.support.database import PromptEngine, epochs, open_engine, query, serving
 from tests.support.engines import append, history, open_room, read
@@ -166,7 +166,7 @@ async def test_sizes_are_those_of_the_files(tmp_path: Path) -> None:
 
 async def test_a_dense_index_serves_every_statement(tmp_path: Path) -> None:
     """A page costs the same in a small room and a large one: nothing is scanned, nothing is sorted."""
-    from chatroom.adapters.sqlite.log import _LOOK_UP, _LOOKUPS, _RANGE  # noqa: PLC0415
+    from chatroom.engines.sqlite.log import _LOOK_UP, _LOOKUPS, _RANGE  # noqa: PLC0415
 
     path = tmp_path / "chat.db"
     async with open_engine(path) as engine:

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from chatroom.adapters.sqlite import checks, connecting
-from chatroom.adapters.sqlite.opening import Opened, open_database
-from chatroom.adapters.sqlite.schema import APPLICATION_ID, MIGRATIONS, VERSION, migrate, version_of
-from chatroom.values.errors import StartError
+from chatroom.core.errors import StartError
+from chatroom.engines.sqlite import checks, connecting
+from chatroom.engines.sqlite.opening import Opened, open_database
+from chatroom.engines.sqlite.schema import APPLICATION_ID, MIGRATIONS, VERSION, migrate, version_of
 from tests.engine_contract import draft
 from tests.support.database import epochs, open_store, query
 

@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 import trio
 
-from chatroom.adapters.sqlite.log import Log
-from chatroom.adapters.sqlite.retention import (
+from chatroom.core.errors import Trimmed
+from chatroom.core.messages import Draft, Message
+from chatroom.core.retain import Retain
+from chatroom.engines.sqlite.log import Log
+from chatroom.engines.sqlite.retention import (
     DOUBT_SECONDS,
     NOTE_MS,
     PAUSE_FACTOR,
@@ -19,10 +22,7 @@ from chatroom.adapters.sqlite.retention import (
     SWEEP_SECONDS,
     Retention,
 )
-from chatroom.adapters.sqlite.store import Store
-from chatroom.values.errors import Trimmed
-from chatroom.values.messages import Draft, Message
-from chatroom.values.retain import Retain
+from chatroom.engines.sqlite.store import Store
 from tests.engine_contract import fill
 from tests.support.database import open_engine, open_store, query
 from tests.support.engines import history, open_room, read

@@ -10,8 +10,8 @@ import pytest
 import trio
 import trio.testing
 
-from chatroom.adapters.sqlite.worker import Job, Worker
-from chatroom.values.errors import Unavailable
+from chatroom.core.errors import Unavailable
+from chatroom.engines.sqlite.worker import Job, Worker
 
 
 @asynccontextmanager

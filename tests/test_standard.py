@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from chatroom.adapters.standard import complain, say, unheard
+from chatroom.system.stdio import complain, say, unheard
 
 
 def python(code: str, redirect: str = "") -> subprocess.CompletedProcess[bytes]:
@@ -39,14 +39,14 @@ def test_streams_that_python_does_not_have(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize("redirect", [">/dev/full", ">&-"])
 def test_an_output_that_fails_is_no_error_not_even_at_the_end(redirect: str) -> None:
-    done = python("from chatroom.adapters.standard import say; say('x'); say('y')", redirect)
+    done = python("from chatroom.system.stdio import say; say('x'); say('y')", redirect)
     assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_a_reader_that_has_gone_is_no_error() -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    code = "from chatroom.adapters.standard import say; say('x'); say('y')"
+    code = "from chatroom.system.stdio import say; say('x'); say('y')"
     done = subprocess.run(
         [sys.executable, "-c", code], stdout=writer, stderr=subprocess.PIPE, check=False, timeout=60
     )
@@ -56,13 +56,13 @@ def test_a_reader_that_has_gone_is_no_error() -> None:
 
 @pytest.mark.parametrize("redirect", ["2>/dev/full", "2>&-"])
 def test_an_error_output_that_fails_is_no_error(redirect: str) -> None:
-    done = python("from chatroom.adapters.standard import complain, say; complain('x'); say('y')", redirect)
+    done = python("from chatroom.system.stdio import complain, say; complain('x'); say('y')", redirect)
     assert (done.returncode, done.stdout) == (0, b"y")
 
 
 def test_closed_descriptors_are_filled() -> None:
     code = (
-        "from chatroom.adapters.standard import fill_standard_descriptors as fill; import os, sys; fill(); "
+        "from chatroom.system.stdio import fill_standard_descriptors as fill; import os, sys; fill(); "
         "new = os.dup(0); sys.exit(new < 3 or os.readlink('/proc/self/fd/2') != os.devnull)"
     )
     assert python(code, "<&- 2>&-").returncode == 0
@@ -70,7 +70,7 @@ def test_closed_descriptors_are_filled() -> None:
 
 def test_open_descriptors_are_left_alone() -> None:
     code = (
-        "from chatroom.adapters.standard import fill_standard_descriptors as fill; import os; "
+        "from chatroom.system.stdio import fill_standard_descriptors as fill; import os; "
         "before = [os.fstat(n).st_ino for n in range(3)]; fill(); "
         "print(before == [os.fstat(n).st_ino for n in range(3)])"
     )

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from chatroom.storeoptions import MAX_PASSWORD_FILE, complete_address
-from chatroom.values.errors import StartError
-from chatroom.values.stores import StoreAddress, StoreKind
+from chatroom.config.storeoptions import MAX_PASSWORD_FILE, complete_address
+from chatroom.core.errors import StartError
+from chatroom.core.stores import StoreAddress, StoreKind
 from tests.support.proxies import CERTIFICATE
 
 HERE = StoreAddress(StoreKind.STANDALONE, (("h", 6379),), username="me")

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatroom.pure.storeurl import MAX_HOSTS, read_store_url
-from chatroom.values.stores import StoreAddress, StoreKind
+from chatroom.config.storeurl import MAX_HOSTS, read_store_url
+from chatroom.core.stores import StoreAddress, StoreKind
 
 ALONE, SENTINEL, CLUSTER = StoreKind.STANDALONE, StoreKind.SENTINEL, StoreKind.CLUSTER
 

@@ -10,8 +10,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from chatroom.adapters.systemd import NO_MANAGER, Notifier, given_sockets
-from chatroom.values.errors import StartError
+from chatroom.core.errors import StartError
+from chatroom.system.systemd import NO_MANAGER, Notifier, given_sockets
 from tests.support.manager import Manager
 from tests.support.process import ROOT
 
@@ -33,8 +33,8 @@ def test_what_is_no_number_of_sockets_is_told(number: str) -> None:
 
 GIVEN = """
 import os, socket, sys
-from chatroom.adapters.systemd import given_sockets
-from chatroom.values.errors import StartError
+from chatroom.system.systemd import given_sockets
+from chatroom.core.errors import StartError
 match sys.argv[1]:
     case "tcp":
         sock = socket.create_server(("127.0.0.1", 0))

@@ -7,7 +7,7 @@ import pytest
 import trio
 import trio.testing
 
-from chatroom.tasks.timers import Timers
+from chatroom.connections.timers import Timers
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chatroom.pure import tokens
-from chatroom.pure.rights import Rights
-from chatroom.pure.tokens import DEVELOPMENT_TOKENS, Identity, TokenTable, Verifier, Verifiers
+from chatroom.auth import tokens
+from chatroom.auth.rights import Rights
+from chatroom.auth.tokens import DEVELOPMENT_TOKENS, Identity, TokenTable, Verifier, Verifiers
 
 SECRET = "s3cret-Token_~1"
 DIGEST = hashlib.sha256(SECRET.encode()).hexdigest()

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chatroom.pure.tokens import TokenTable
-from chatroom.values.errors import StartError
+from chatroom.auth.tokens import TokenTable
+from chatroom.core.errors import StartError
 
 SECRET = "s3cret-Token_~1"
 DIGEST = hashlib.sha256(SECRET.encode()).hexdigest()

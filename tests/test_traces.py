@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
-from chatroom.pure import written
-from chatroom.values.traces import frames, whereabouts
+from chatroom.config import written
+from chatroom.core.traces import frames, whereabouts
 
 SECRET = "s3" + "cret"
 
@@ -23,7 +23,7 @@ def test_the_innermost_line_of_ours_counts() -> None:
     error = caught(written.switch)
     where = whereabouts(error)
     assert where["exception"] == "ValueError"
-    assert where["location"].startswith("chatroom.pure.written:")
+    assert where["location"].startswith("chatroom.config.written:")
     assert where["location"].endswith(" in switch")
 
 

@@ -16,15 +16,15 @@ from typing import Any
 import pytest
 
 from chatroom import cli
-from chatroom.adapters.redis import library
-from chatroom.adapters.redis.copying import StoreRooms
-from chatroom.adapters.redis.library import RoomKeys
-from chatroom.adapters.sqlite.backup import back_up
-from chatroom.pure.storeurl import read_store_url
+from chatroom.config.storeurl import read_store_url
+from chatroom.core.copies import RoomLog
+from chatroom.core.errors import StartError
+from chatroom.core.messages import Draft, Message
+from chatroom.engines.redis import library
+from chatroom.engines.redis.copying import StoreRooms
+from chatroom.engines.redis.library import RoomKeys
+from chatroom.engines.sqlite.backup import back_up
 from chatroom.transfer import CopySettings, read_copy
-from chatroom.values.copies import RoomLog
-from chatroom.values.errors import StartError
-from chatroom.values.messages import Draft, Message
 from tests.support.database import open_store, query
 from tests.support.pages import ROOT, blocks
 from tests.support.process import clean_environment, heeding, python_command

@@ -14,10 +14,10 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from chatroom.adapters.arrivals import Arrivals, make_arrivals
-from chatroom.adapters.tls import TlsTransport
-from chatroom.adapters.transport import SocketTransport, Stalled, Transport
-from chatroom.values.limits import Limits
+from chatroom.core.limits import Limits
+from chatroom.net.poller import Arrivals, make_arrivals
+from chatroom.net.tls import TlsTransport
+from chatroom.net.transport import SocketTransport, Stalled, Transport
 
 LIMITS = Limits(send_timeout=10.0, ping_interval=20.0, ping_timeout=15.0)
 PEM = Path(__file__).with_name("support") / "localhost.pem"

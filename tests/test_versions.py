@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatroom.pure.pushes import Presence
-from chatroom.pure.versions import MOST_HELD, Versions
+from chatroom.engines.redis.pushes import Presence
+from chatroom.engines.redis.versions import MOST_HELD, Versions
 
 
 def push(version: int, epoch: str = "e") -> Presence:

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatroom.adapters.keys import key_set, public_key, secret_key
-from chatroom.pure.claims import LEEWAY, Expected
-from chatroom.pure.rights import Rights
-from chatroom.pure.tokens import Identity
-from chatroom.pure.webtokens import FixedKeys, Key, WebTokens
+from chatroom.auth.claims import LEEWAY, Expected
+from chatroom.auth.keys import key_set, public_key, secret_key
+from chatroom.auth.rights import Rights
+from chatroom.auth.tokens import Identity
+from chatroom.auth.webtokens import FixedKeys, Key, WebTokens
 from tests.support.signing import (
     NOW,
     SECRET,

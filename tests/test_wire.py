@@ -13,12 +13,12 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from chatroom.adapters.transport import SocketTransport, Stalled
-from chatroom.adapters.wire import Wire
-from chatroom.pure.frames import ping_frame, text_frame
-from chatroom.pure.pulse import Silent
-from chatroom.values.codes import CloseCode
-from chatroom.values.errors import Disconnect
+from chatroom.core.codes import CloseCode
+from chatroom.core.errors import Disconnect
+from chatroom.net.transport import SocketTransport, Stalled
+from chatroom.websocket.frames import ping_frame, text_frame
+from chatroom.websocket.pulse import Silent
+from chatroom.websocket.wire import Wire
 from tests.support.client_frames import BINARY, CLOSE, PING, PONG, TEXT, masked
 from tests.support.wires import CONTINUATION, LIMITS, Peer
 

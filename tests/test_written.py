@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatroom.pure import written
-from chatroom.values.retain import Retain
+from chatroom.config import written
+from chatroom.core.retain import Retain
 
 BAD_NUMBERS = ["", " ", "-1", "+1", "1e3", "nan", "inf", "NaN", "0x10", "1_000", "٣", "1 ", "9" * 16, "abc"]
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import trio
 
-from chatroom.adapters.sqlite.engine import SqliteEngine
-from chatroom.adapters.sqlite.opening import open_database
-from chatroom.adapters.sqlite.store import Store
-from chatroom.adapters.sqlite.worker import Job
-from chatroom.values.messages import Draft, Outcome
+from chatroom.core.messages import Draft, Outcome
+from chatroom.engines.sqlite.engine import SqliteEngine
+from chatroom.engines.sqlite.opening import open_database
+from chatroom.engines.sqlite.store import Store
+from chatroom.engines.sqlite.worker import Job
 from tests.support.engines import Committed, serve
 
 

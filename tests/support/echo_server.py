@@ -9,16 +9,16 @@ from functools import partial
 
 import trio
 
-from chatroom.adapters.arrivals import Arrivals, make_arrivals
-from chatroom.adapters.frontdoor import receive
-from chatroom.adapters.opening import answer_handshake
-from chatroom.adapters.transport import SocketTransport
-from chatroom.adapters.wire import Wire
-from chatroom.pure.frames import text_frame
-from chatroom.pure.handshake import PATHS, Upgrade
-from chatroom.values.errors import Refusal
-from chatroom.values.http import Peer, Request, Response
-from chatroom.values.limits import Limits
+from chatroom.core.errors import Refusal
+from chatroom.core.http import Peer, Request, Response
+from chatroom.core.limits import Limits
+from chatroom.http.frontdoor import receive
+from chatroom.http.handshake import PATHS, Upgrade
+from chatroom.net.poller import Arrivals, make_arrivals
+from chatroom.net.transport import SocketTransport
+from chatroom.websocket.frames import text_frame
+from chatroom.websocket.opening import answer_handshake
+from chatroom.websocket.wire import Wire
 
 LIMITS = Limits(frame_bytes=1 << 26, frame_fragments=1 << 26, frame_seconds=60.0, control_rate=0)
 CLOSE_SECONDS = 2.0

@@ -6,10 +6,10 @@ from itertools import count
 
 import trio
 
-from chatroom.adapters.engine import READ_BYTES, Engine
-from chatroom.adapters.memory import MemoryEngine
-from chatroom.values.messages import Draft, Head, Message, Outcome, Page
-from chatroom.values.presence import Change
+from chatroom.core.messages import Draft, Head, Message, Outcome, Page
+from chatroom.core.presence import Change
+from chatroom.engines.engine import READ_BYTES, Engine
+from chatroom.engines.memory import MemoryEngine
 
 Answered = Callable[[Head | Exception], None]
 Committed = Callable[[list[Outcome] | Exception], None]

@@ -9,24 +9,24 @@ from typing import Any
 
 import trio
 
-from chatroom.adapters.engine import Engine
-from chatroom.adapters.memory import MemoryEngine
-from chatroom.adapters.outbound import Outbound
-from chatroom.pure.bucket import BucketStore
-from chatroom.pure.frames import Pieces
-from chatroom.tasks.broker import Broker
-from chatroom.tasks.ending import End, Ending
-from chatroom.tasks.entries import AskMembers, Enter, Say, Type
-from chatroom.tasks.fanout import FEW, GIVE_WAY, Fanout
-from chatroom.tasks.forbidden import ForbiddenCommands
-from chatroom.tasks.outgoing import Outgoing
-from chatroom.tasks.room import Broadcast
-from chatroom.tasks.rooms import Rooms
-from chatroom.tasks.services import Services
-from chatroom.tasks.subscription import RoomEvent, Subscription
-from chatroom.tasks.timers import Timers
-from chatroom.values.errors import Disconnect
-from chatroom.values.limits import Limits
+from chatroom.connections.ending import End, Ending
+from chatroom.connections.forbidden import ForbiddenCommands
+from chatroom.connections.outgoing import Outgoing
+from chatroom.connections.services import Services
+from chatroom.connections.timers import Timers
+from chatroom.core.bucket import BucketStore
+from chatroom.core.errors import Disconnect
+from chatroom.core.limits import Limits
+from chatroom.engines.engine import Engine
+from chatroom.engines.memory import MemoryEngine
+from chatroom.rooms.broker import Broker
+from chatroom.rooms.entries import AskMembers, Enter, Say, Type
+from chatroom.rooms.fanout import FEW, GIVE_WAY, Fanout
+from chatroom.rooms.room import Broadcast
+from chatroom.rooms.rooms import Rooms
+from chatroom.rooms.subscription import RoomEvent, Subscription
+from chatroom.websocket.frames import Pieces
+from chatroom.websocket.outbound import Outbound
 from tests.support.memory_transport import MemoryTransport
 
 PLENTY = 1 << 40

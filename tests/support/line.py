@@ -8,18 +8,18 @@ from typing import Any
 
 import trio
 
-from chatroom.adapters.opening import answer_handshake
-from chatroom.pure.bucket import BucketStore
-from chatroom.pure.rights import Rights
-from chatroom.pure.tokens import Identity
-from chatroom.reception import LONGEST_NAP
-from chatroom.tasks.connection import Connection, Opening
-from chatroom.tasks.ending import Ending
-from chatroom.tasks.forbidden import ForbiddenCommands, Who
-from chatroom.tasks.services import Services
-from chatroom.tasks.timers import Timers
-from chatroom.values.http import Peer
-from chatroom.values.limits import Limits
+from chatroom.auth.rights import Rights
+from chatroom.auth.tokens import Identity
+from chatroom.connections.connection import Connection, Opening
+from chatroom.connections.ending import Ending
+from chatroom.connections.forbidden import ForbiddenCommands, Who
+from chatroom.connections.reception import LONGEST_NAP
+from chatroom.connections.services import Services
+from chatroom.connections.timers import Timers
+from chatroom.core.bucket import BucketStore
+from chatroom.core.http import Peer
+from chatroom.core.limits import Limits
+from chatroom.websocket.opening import answer_handshake
 from tests.support.client_frames import CLOSE, HANDSHAKE, TEXT, Frame, masked, read_frames
 from tests.support.hall import Hall, open_hall
 from tests.support.memory_transport import MemoryTransport

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import trio
 
-from chatroom.adapters.transport import Stalled
+from chatroom.net.transport import Stalled
 
 RECORD = 16 * 1024
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import trio
 
-from chatroom.adapters.engine import READ_BYTES, Engine, Feed
-from chatroom.values.errors import Replaced
-from chatroom.values.messages import Draft, Head, Message, Outcome, Page, Unknown
-from chatroom.values.presence import Change
+from chatroom.core.errors import Replaced
+from chatroom.core.messages import Draft, Head, Message, Outcome, Page, Unknown
+from chatroom.core.presence import Change
+from chatroom.engines.engine import READ_BYTES, Engine, Feed
 from tests.support.engines import Answered, Committed, append, open_room
 
 HEADS_SECONDS = 1.0

@@ -18,14 +18,14 @@ from itertools import count
 
 import trio
 
-from chatroom.adapters.redis.commander import Pace
-from chatroom.adapters.redis.engine import RedisEngine, Times
-from chatroom.pure.sequence import Sequence as Order
-from chatroom.values.errors import EngineError
-from chatroom.values.messages import Draft, Head, Message, Outcome
-from chatroom.values.presence import Change
-from chatroom.values.retain import Retain
-from chatroom.values.stores import StoreAddress
+from chatroom.core.errors import EngineError
+from chatroom.core.messages import Draft, Head, Message, Outcome
+from chatroom.core.presence import Change
+from chatroom.core.retain import Retain
+from chatroom.core.stores import StoreAddress
+from chatroom.engines.redis.commander import Pace
+from chatroom.engines.redis.engine import RedisEngine, Times
+from chatroom.rooms.sequence import Sequence as Order
 from tests.support.engines import append, open_room
 
 QUICK = Times(

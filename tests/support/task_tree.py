@@ -11,13 +11,13 @@ import trio
 import trio.testing
 from trio_websocket import open_websocket_url
 
-from chatroom.adapters.keyfeed import KeyFeed
+from chatroom.auth.keyfeed import KeyFeed
+from chatroom.auth.tokens import TokenTable, Verifiers
+from chatroom.auth.webtokens import Key
+from chatroom.config.settings import Settings, read_settings
 from chatroom.parts import listen
 from chatroom.process import Stop
-from chatroom.pure.tokens import TokenTable, Verifiers
-from chatroom.pure.webtokens import Key
 from chatroom.server import Server
-from chatroom.settings import Settings, read_settings
 
 
 def tree(task: trio.lowlevel.Task) -> list[Any]:

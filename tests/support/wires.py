@@ -2,8 +2,8 @@
 
 import trio
 
-from chatroom.adapters.wire import Wire
-from chatroom.values.limits import Limits
+from chatroom.core.limits import Limits
+from chatroom.websocket.wire import Wire
 from tests.support.client_frames import Frame, read_frames
 from tests.support.memory_transport import MemoryTransport
 

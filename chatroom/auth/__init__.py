@@ -1,0 +1,1 @@
+"""Auth: who a token stands for, and what it allows."""

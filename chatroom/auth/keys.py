@@ -1,0 +1,176 @@
+"""The keys of web tokens, made by PyJWT from what an operator's files hold.
+
+1. The kind of a key gives its algorithm: a secret HS256, an RSA key RS256, one on P-256 ES256, an Ed25519 one
+   EdDSA. Nothing that is written beside a key can change that.
+2. A secret is never taken from anything that looks like a public key, nor from a JWK set.
+3. A set may hold keys of several kinds, as an issuer's does while it changes its algorithm. Keys that are
+   for something else by their `use`, `key_ops` or `alg` are left out, and so are all other kinds.
+4. Whatever is wrong is a StartError of one line, which shows nothing of a file but its name.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from chatroom.auth.jose import MAX_KID, read_object
+from chatroom.auth.pyjwt import import_pyjwt, require_cryptography
+from chatroom.auth.webtokens import Key
+from chatroom.core.errors import StartError
+from chatroom.system.files import read_file
+
+SECRET_BYTES = 32
+RSA_BITS = (2048, 8192)
+"""The least is of RFC 7518, section 3.3; beyond the most, a check takes long."""
+MAX_FILE = 256 * 1024
+MAX_KEYS = 100
+_KINDS = {"RSA": "RS256", "EC P-256": "ES256", "OKP Ed25519": "EdDSA"}
+
+
+def read_secret(path: str) -> bytes:
+    """The secret in a file, without the white space at its end."""
+    secret = read_key_file("--jwt-secret-file", path).rstrip()
+    if len(secret) < SECRET_BYTES:
+        raise StartError(
+            f"--jwt-secret-file {path} has {len(secret)} bytes, without white space at its end, and a secret "
+            f"has {SECRET_BYTES} at least: make one by openssl rand -hex 32"
+        )
+    jwt = import_pyjwt()
+    try:
+        jwt.get_algorithm_by_name("HS256").prepare_key(secret)
+    except jwt.InvalidKeyError:
+        raise StartError(
+            f"--jwt-secret-file {path} holds a key that is no secret: give public keys by --jwt-public-key "
+            "or --jwt-jwks"
+        ) from None
+    return secret
+
+
+def sign(secret: bytes, payload: Mapping[str, Any]) -> str:
+    """A token that says `payload`, signed with HS256."""
+    return str(import_pyjwt().encode(dict(payload), secret, algorithm="HS256"))
+
+
+def secret_key(path: str) -> Key:
+    """The key that a secret file is."""
+    return _key("HS256", None, read_secret(path), SECRET_BYTES)
+
+
+def public_key(path: str) -> Key:
+    """The key that a PEM file holds."""
+    require_cryptography()
+    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415  (there by now)
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key  # noqa: PLC0415
+
+    source = read_key_file("--jwt-public-key", path)
+    if source.count(b"-----BEGIN ") == 1:
+        with suppress(ValueError, TypeError, UnsupportedAlgorithm):
+            return _public(load_pem_public_key(source), None)
+    raise StartError(_not_a_public_key(path, source))
+
+
+def _not_a_public_key(path: str, source: bytes) -> str:
+    if b"PRIVATE KEY-----" in source:
+        return f"--jwt-public-key {path} holds a private key: make the public one by openssl pkey -pubout"
+    if b"CERTIFICATE-----" in source:
+        return f"--jwt-public-key {path} holds a certificate: take its key by openssl x509 -noout -pubkey"
+    return (
+        f"--jwt-public-key {path} is no usable key: give one PEM public key, of RSA with {RSA_BITS[0]} to "
+        f"{RSA_BITS[1]} bits, P-256 or Ed25519"
+    )
+
+
+def key_set(source: bytes, name: str) -> tuple[Key, ...]:
+    """The usable keys of the JWK set `source`, which came from `name`.
+
+    No two of them have both the `kid` and the algorithm in common. Keys of different kinds may share a `kid`
+    (RFC 7517, section 4.5). Raises StartError if no key is usable, or if two can't be told apart.
+    """
+    require_cryptography()
+    try:
+        entries = read_object(source).get("keys")
+    except ValueError:
+        entries = None
+    if not isinstance(entries, list) or len(entries) > MAX_KEYS:
+        raise StartError(f'{name} is no JWK set: it must be {{"keys": […]}}, {MAX_KEYS} at most')
+    found: dict[tuple[str | None, str], Key] = {}
+    for entry in entries:
+        key = _read_entry(entry, name)
+        if key is None:
+            continue
+        same = found.setdefault((key.kid, key.algorithm), key)
+        if same.fingerprint != key.fingerprint:
+            raise StartError(
+                f"{name}: two {key.algorithm} keys of one kid, or two without any: each needs its own"
+            )
+    if not found:
+        raise StartError(
+            f"{name} has no usable key: it must hold a public one, of RSA with {RSA_BITS[0]} to "
+            f"{RSA_BITS[1]} bits, P-256 or Ed25519, that is meant for signatures"
+        )
+    return tuple(found.values())
+
+
+def _read_entry(entry: object, name: str) -> Key | None:
+    """The key of an element of a set, if it is one for us. Raises StartError if it should be a secret."""
+    if not isinstance(entry, dict):
+        return None
+    kind, kid = entry.get("kty"), entry.get("kid")
+    if "d" in entry and kind in ("RSA", "EC", "OKP"):
+        raise StartError(f"{name} holds a private key, which others may have read: replace it by a new one")
+    algorithm = _KINDS.get("RSA" if kind == "RSA" else f"{kind} {entry.get('crv')}")
+    operations = entry.get("key_ops", ["verify"])
+    if (
+        algorithm is None
+        or entry.get("alg", algorithm) != algorithm
+        or entry.get("use", "sig") != "sig"
+        or not (isinstance(operations, list) and "verify" in operations)
+        or not (kid is None or (isinstance(kid, str) and len(kid) <= MAX_KID))
+    ):
+        return None
+    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415  (there by now)
+
+    jwt = import_pyjwt()
+    try:
+        return _public(jwt.PyJWK(entry, algorithm).key, kid)
+    except (jwt.PyJWTError, ValueError, TypeError, UnsupportedAlgorithm):
+        return None
+
+
+def _public(key: Any, kid: str | None) -> Key:
+    """The key of a `cryptography` object; ValueError if it isn't one for us."""
+    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa  # noqa: PLC0415  (there by now)
+
+    match key:
+        case rsa.RSAPublicKey() if RSA_BITS[0] <= key.key_size <= RSA_BITS[1]:
+            return _key("RS256", kid, key, (key.key_size + 7) // 8)
+        case ec.EllipticCurvePublicKey() if key.curve.name == "secp256r1":
+            return _key("ES256", kid, key, 64)
+        case ed25519.Ed25519PublicKey():
+            return _key("EdDSA", kid, key, 64)
+    raise ValueError("no key for us")
+
+
+def _key(algorithm: str, kid: str | None, key: Any, signature_bytes: int) -> Key:
+    verify: Callable[[bytes, Any, bytes], bool] = import_pyjwt().get_algorithm_by_name(algorithm).verify
+
+    def check(signed: bytes, signature: bytes) -> bool:
+        return verify(signed, key, signature)
+
+    return Key(algorithm, kid, signature_bytes, check, _fingerprint(algorithm, key))
+
+
+def _fingerprint(algorithm: str, key: Any) -> str:
+    if isinstance(key, bytes):
+        material = key
+    else:
+        from cryptography.hazmat.primitives import serialization  # noqa: PLC0415  (there by now)
+
+        form = serialization.PublicFormat.SubjectPublicKeyInfo
+        material = key.public_bytes(serialization.Encoding.DER, form)
+    return hashlib.sha256(algorithm.encode() + b" key " + material).hexdigest()[:16]
+
+
+def read_key_file(flag: str, path: str) -> bytes:
+    """What a file of keys holds."""
+    return read_file(flag, path, most=MAX_FILE, kind="a file of keys")

@@ -1,0 +1,1 @@
+"""Config: options, how their values are read, and the settings that they give."""

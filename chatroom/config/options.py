@@ -1,0 +1,191 @@
+"""The options of the command line, in one table, and how their values are read.
+
+1. `OPTIONS` is the only place where an option is named. The parser, the environment, `--help` and the test
+   of the documentation are made from it.
+2. A flag wins over its environment variable, and that over the default; all three are written alike and go
+   through the same reader.
+3. Whatever is wrong is a StartError of one line that names the flag or the variable and says what to write.
+4. A secret is read from a file that an option names. Only the URL of a store may hold one, its password: what
+   is said of an argument never repeats what may be such a URL.
+"""
+
+import argparse
+import difflib
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from chatroom.config import written
+from chatroom.config.storeurl import read_store_url
+from chatroom.core.errors import StartError
+
+PREFIX = "CHATROOM_"
+_SEE_HELP = "--help lists the options"
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One row: `target` is the field of Settings or of its Limits, `default` is as an operator writes it."""
+
+    name: str
+    target: str
+    read: Callable[[str], object]
+    default: str | None
+    metavar: str
+    help: str
+    gather: Callable[[Iterable[Any]], Collection[Any]] | None = None
+
+    @property
+    def flag(self) -> str:
+        return f"--{self.name}"
+
+    @property
+    def variable(self) -> str:
+        return PREFIX + self.name.upper().replace("-", "_")
+
+    @property
+    def is_switch(self) -> bool:
+        return self.read is written.switch
+
+
+_SOON, _LONG = "10ms", "24h"
+
+OPTIONS: tuple[Option, ...] = (
+    Option("host", "hosts", written.host, "localhost", "ADDRESS",
+           "address to bind; may be repeated; localhost means both loopbacks where they exist, "
+           "none only --unix", tuple),
+    Option("port", "port", written.whole(0, 65535), "3000", "N", "port to listen on; 0 picks a free one"),
+    Option("unix", "unix", written.unix_path, None, "PATH", "listen on a Unix socket as well"),
+    Option("unix-mode", "unix_mode", written.mode, "0666", "MODE",
+           "permissions of the Unix socket, in octal"),
+    Option("metrics-host", "metrics_hosts", written.host, None, "ADDRESS",
+           "address of the port for metrics; may be repeated; localhost if left out", tuple),
+    Option("metrics-port", "metrics_port", written.whole(0, 65535), None, "N",
+           "a port of its own for /metrics, /healthz and /readyz; the main port then has no /metrics"),
+    Option("tls-cert", "tls_cert", written.path, None, "FILE", "PEM file of the certificate chain"),
+    Option("tls-key", "tls_key", written.path, None, "FILE", "PEM file of the private key"),
+    Option("db", "db", written.path, "chat.db", "PATH",
+           "the SQLite file that keeps the messages; none keeps them in memory only"),
+    Option("history", "history", written.whole(0, 500), "50", "N", "messages replayed on join, 0 to 500"),
+    Option("retain", "retain", written.retain, None, "LIMIT",
+           "how long messages are kept: an age like 90d, a count per room like 100000, or both: 90d,100000"),
+    Option("new-epoch", "new_epoch", written.switch, "0", "",
+           "begin a new epoch, so that clients which resume are told what they may have missed"),
+    Option("redis", "redis", read_store_url, None, "URL",
+           "a Valkey or Redis that keeps the messages instead, for several nodes: redis://, rediss:// (TLS), "
+           "unix://, redis+sentinel:// or redis+cluster://"),
+    Option("redis-prefix", "redis_prefix", written.key_prefix, "chatroom", "TEXT",
+           "what all keys and channels there begin with"),
+    Option("redis-password-file", "redis_password_file", written.path, None, "FILE",
+           "password for --redis, where its URL has none"),
+    Option("redis-ca", "redis_ca", written.path, None, "FILE",
+           "PEM file of the authorities whose certificates are believed by --redis, instead of the system's"),
+    Option("node", "node", written.node, None, "NAME",
+           "name of this node among those of --redis; host name and process id if left out"),
+    Option("reuse-port", "reuse_port", written.switch, "0", "",
+           "let other nodes on this machine listen at the same --port"),
+    Option("tokens", "tokens", written.path, None, "FILE", "TOML file of static tokens"),
+    Option("jwt-secret-file", "jwt_secret_file", written.path, None, "FILE",
+           "secret of JSON Web Tokens signed with HS256, 32 bytes at least"),
+    Option("jwt-public-key", "jwt_public_key", written.path, None, "FILE",
+           "PEM public key of JSON Web Tokens signed with RS256, ES256 or EdDSA"),
+    Option("jwt-jwks", "jwt_jwks", written.file_or_https, None, "FILE|URL",
+           "JWK set of the issuer of JSON Web Tokens: a file, or an https address"),
+    Option("jwt-audience", "jwt_audience", written.text, None, "NAME",
+           "what the aud of JSON Web Tokens must name"),
+    Option("jwt-issuer", "jwt_issuer", written.text, None, "NAME",
+           "what the iss of JSON Web Tokens must be"),
+    Option("insecure-dev-tokens", "insecure_dev_tokens", written.switch, "0", "",
+           "allow the development tokens on an address that is not loopback"),
+    Option("origin", "origins", written.origin, None, "ORIGIN",
+           "browser origin to let in; may be repeated; without it, any", frozenset),
+    Option("trusted-proxy", "trusted_proxies", written.proxy, None, "CIDR",
+           "peers whose X-Forwarded-For is believed; unix for those of the Unix socket; may be repeated",
+           frozenset),
+    Option("proxy-protocol", "proxy_protocol", written.switch, "0", "",
+           "each --trusted-proxy begins a connection with a header of the PROXY protocol, version 1 or 2"),
+    Option("rate", "limits.message_rate", written.number(1e6), "5", "N",
+           "messages per second and username; 0 lifts this and the limit on other commands"),
+    Option("burst", "limits.message_burst", written.whole(1, 10**6), "20", "N",
+           "messages that a username may send at once"),
+    Option("max-connections", "limits.connections", written.whole(1, 10**6), "10000", "N",
+           "WebSocket connections in all"),
+    Option("max-per-user", "limits.per_user", written.whole(1, 10**6), "20", "N", "connections per username"),
+    Option("max-per-ip", "limits.per_address", written.whole(1, 10**6), "200", "N",
+           "connections per address; loopback is exempt"),
+    Option("max-frame", "limits.frame_bytes", written.size("1KiB", "16MiB"), "64KiB", "SIZE",
+           "largest message on the wire, in bytes"),
+    Option("max-text", "limits.text_chars", written.whole(1, 10**6), "4000", "N",
+           "longest text, in characters"),
+    Option("ping-interval", "limits.ping_interval", written.duration(_SOON, _LONG), "20s", "TIME",
+           "pause between keepalive pings"),
+    Option("ping-timeout", "limits.ping_timeout", written.duration(_SOON, _LONG), "20s", "TIME",
+           "how long a ping may stay unanswered"),
+    Option("send-timeout", "limits.send_timeout", written.duration(_SOON, _LONG), "10s", "TIME",
+           "how long a write may make no progress"),
+    Option("drain", "drain", written.duration("0s", "1h"), "5s", "TIME",
+           "how long a stop may take to tell everyone"),
+    Option("log-level", "log_level", written.choice("debug", "info", "warning", "error"), "info", "LEVEL",
+           "least level that is logged: debug, info, warning or error"),
+    Option("log-format", "log_format", written.choice("auto", "text", "json"), "auto", "FORMAT",
+           "text, json, or auto: text on a terminal, else json"),
+)  # fmt: skip
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse prints its usage and exits by itself; here a mistake is an exception like any other."""
+
+    def error(self, message: str) -> NoReturn:
+        raise StartError(
+            message.removeprefix("argument ")
+            .replace("expected one argument", f"needs a value; {_SEE_HELP}")
+            .replace("ignored explicit argument", "takes no value, but was given")
+        )
+
+
+def add_option(parser: Parser, option: Option) -> None:
+    """Have the parser gather what is given for the option, as text."""
+    how: dict[str, Any] = {"dest": option.target, "help": option.help}
+    if option.is_switch:
+        parser.add_argument(option.flag, action="append_const", const="1", **how)
+        return
+    if option.default is not None:
+        how["help"] += f" [{option.default}]"
+    parser.add_argument(option.flag, action="append", metavar=option.metavar, **how)
+
+
+def unknown(word: str, options: Iterable[Option]) -> str:
+    """What to say of an argument that isn't ours. What follows `=` is not repeated: it may be a secret."""
+    if not word.startswith("-"):
+        return f"unexpected argument{repeated(word)}; {_SEE_HELP}"
+    name = word.partition("=")[0][:64]
+    near = difflib.get_close_matches(name, [option.flag for option in options], n=1)
+    return f"unknown option {name!r}; " + (f"did you mean {near[0]}?" if near else _SEE_HELP)
+
+
+def repeated(word: str) -> str:
+    """An argument as a mistake repeats it, with a blank before it; nothing of what may be a URL (rule 4)."""
+    return "" if any(sign in word for sign in ":/@") else f" {word[:64]!r}"
+
+
+def is_given(option: Option, flags: list[str] | None, environ: Mapping[str, str]) -> bool:
+    """Whether the value of an option is somebody's wish, and not the default."""
+    return flags is not None or bool(environ.get(option.variable, "").strip())
+
+
+def value_of(option: Option, flags: list[str] | None, environ: Mapping[str, str]) -> Any:
+    """The value of one option, from the first of flag, environment and default that has it."""
+    source = option.flag
+    texts = flags
+    if texts is None and (variable := environ.get(option.variable, "").strip()):
+        source = option.variable
+        texts = [part.strip() for part in variable.split(",")] if option.gather else [variable]
+    if texts is None:
+        texts = [] if option.default is None else [option.default]
+    try:
+        values = [option.read(text) for text in texts]
+    except ValueError as error:
+        raise StartError(f"{source}: {error}") from None
+    if not values:
+        return None
+    return option.gather(dict.fromkeys(values)) if option.gather else values[-1]

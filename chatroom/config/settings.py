@@ -1,0 +1,172 @@
+"""Settings: what the operator asked for, read from the command line and environment, checked together.
+
+Doesn't know whether a file exists or an address is free; that is seen by what opens them.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from chatroom import __version__
+from chatroom.config.options import OPTIONS, PREFIX, Parser, add_option, is_given, unknown, value_of
+from chatroom.config.storeoptions import check_store_options
+from chatroom.core.errors import StartError
+from chatroom.core.limits import Limits
+from chatroom.core.retain import Retain
+from chatroom.core.stores import StoreAddress
+from chatroom.net.forwarded import Proxy
+
+NO_DATABASE = "none"
+NO_HOST = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the operator asked for, read and complete. It stops at the server; below it go named values."""
+
+    hosts: tuple[str, ...]
+    port: int
+    unix: str | None
+    unix_mode: int
+    metrics_hosts: tuple[str, ...] | None
+    metrics_port: int | None
+    tls_cert: str | None
+    tls_key: str | None
+    db: str
+    history: int
+    retain: Retain | None
+    new_epoch: bool
+    redis: StoreAddress | None
+    redis_prefix: str
+    redis_password_file: str | None
+    redis_ca: str | None
+    node: str | None
+    reuse_port: bool
+    tokens: str | None
+    jwt_secret_file: str | None
+    jwt_public_key: str | None
+    jwt_jwks: str | None
+    jwt_audience: str | None
+    jwt_issuer: str | None
+    insecure_dev_tokens: bool
+    origins: frozenset[str] | None
+    trusted_proxies: frozenset[Proxy] | None
+    proxy_protocol: bool
+    drain: float
+    log_level: str
+    log_format: str
+    limits: Limits
+    unknown_variables: tuple[str, ...]
+    """Names in the environment that begin like ours and mean nothing here: probably a slip of the pen."""
+
+    @property
+    def takes_development_tokens(self) -> bool:
+        """Whether well-known tokens count, which let anyone in."""
+        return self.insecure_dev_tokens or not (self.tokens or self.takes_web_tokens)
+
+    @property
+    def takes_web_tokens(self) -> bool:
+        """Whether JSON Web Tokens count."""
+        return any((self.jwt_secret_file, self.jwt_public_key, self.jwt_jwks))
+
+
+def read_settings(arguments: Sequence[str], environ: Mapping[str, str]) -> Settings | str:
+    """Read the options of `serve`; StartError if anything is wrong.
+
+    Where `--help` or `--version` is asked for, the answer is the text to print instead.
+    """
+    parser = _parser()
+    given, rest = parser.parse_known_args(arguments)
+    if given.help:
+        return parser.format_help()
+    if given.version:
+        return f"chatroom {__version__}\n"
+    if rest:
+        raise StartError(unknown(rest[0], OPTIONS))
+    values = {option.target: value_of(option, getattr(given, option.target), environ) for option in OPTIONS}
+    named = {option.flag for option in OPTIONS if is_given(option, getattr(given, option.target), environ)}
+    _check_together(values, named)
+    limits = {name.removeprefix("limits."): value for name, value in values.items() if "." in name}
+    others = {name: value for name, value in values.items() if "." not in name}
+    return Settings(**others, limits=Limits(**limits), unknown_variables=_unknown_variables(environ))
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="chatroom",
+        usage="./chat.pyz [serve] [options]\n       ./chat.pyz backup [--db PATH] TO\n"
+        "       ./chat.pyz copy --db PATH --redis URL\n"
+        "       ./chat.pyz token --sub NAME [--room ROOM:RIGHTS]… --jwt-secret-file FILE",
+        description="A chat server for browsers and other WebSocket clients, in one file.",
+        epilog=f"Every option is also an environment variable: {PREFIX} and its name in capitals, hyphens as "
+        "underscores; repeated values separated by commas, switches 1 or 0. The flag wins.",
+        add_help=False,
+        allow_abbrev=False,
+    )
+    for option in OPTIONS:
+        add_option(parser, option)
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
+    parser.add_argument("--help", "-h", action="store_true", help="print this text and exit")
+    return parser
+
+
+def _check_together(values: Mapping[str, Any], named: Collection[str]) -> None:
+    """Refuse options that mean nothing without each other; `named` are those that weren't left out."""
+    if (values["tls_cert"] is None) != (values["tls_key"] is None):
+        have, lack = ("--tls-cert", "--tls-key") if values["tls_key"] is None else ("--tls-key", "--tls-cert")
+        raise StartError(f"{have} needs {lack} beside it: give both, or neither to serve without TLS")
+    _check_places(values)
+    _check_store(values, named)
+    _check_web_tokens(values)
+    if values["db"] == NO_DATABASE:
+        for target, flag in (("retain", "--retain"), ("new_epoch", "--new-epoch")):
+            if values[target]:
+                raise StartError(f"{flag} means nothing with --db none: leave one of them out")
+
+
+def _check_places(values: Mapping[str, Any]) -> None:
+    if NO_HOST in values["hosts"] and len(values["hosts"]) > 1:
+        raise StartError("--host none means no address at all: leave it out, or the others")
+    if values["metrics_hosts"] and values["metrics_port"] is None:
+        raise StartError("--metrics-host needs --metrics-port beside it: give both, or neither")
+    if values["proxy_protocol"] and not values["trusted_proxies"]:
+        raise StartError("--proxy-protocol needs --trusted-proxy beside it: name the proxies that begin so")
+
+
+def _check_store(values: Mapping[str, Any], named: Collection[str]) -> None:
+    """Messages are kept in one place."""
+    check_store_options(values, named)
+    if values["redis"] is not None:
+        if "--db" in named:
+            raise StartError(
+                "--db and --redis exclude each other, since messages are kept in one place: leave one out; "
+                "./chat.pyz copy brings a database into a store"
+            )
+        return
+    if values["reuse_port"]:
+        raise StartError(
+            "--reuse-port needs --redis beside it: without, each process would have rooms of its own, and "
+            "people would miss each other silently"
+        )
+    if values["node"] is not None:
+        raise StartError("--node means nothing without --redis: leave it out, or give both")
+
+
+def _check_web_tokens(values: Mapping[str, Any]) -> None:
+    """Where keys come from is one place: a secret and public keys are never beside each other."""
+    sources = {
+        "--jwt-secret-file": "jwt_secret_file",
+        "--jwt-public-key": "jwt_public_key",
+        "--jwt-jwks": "jwt_jwks",
+    }
+    given = [flag for flag, target in sources.items() if values[target]]
+    if len(given) > 1:
+        raise StartError(f"{given[0]} and {given[1]} exclude each other: give one source of keys")
+    for target, flag in (("jwt_audience", "--jwt-audience"), ("jwt_issuer", "--jwt-issuer")):
+        if values[target] and not given:
+            raise StartError(f"{flag} means nothing without keys: give one of {', '.join(sources)} beside it")
+
+
+def _unknown_variables(environ: Mapping[str, str]) -> tuple[str, ...]:
+    known = {option.variable for option in OPTIONS}
+    return tuple(sorted(name for name in environ if name.startswith(PREFIX) and name not in known))

@@ -1,0 +1,262 @@
+"""Written: values as an operator writes them, read into what the program uses.
+
+1. A reader takes one string and returns a value, or raises ValueError with a line that says what to write.
+2. Only ASCII digits are numbers: no sign, no exponent, no NaN, no infinity, no digits of other scripts.
+3. A length of time has a unit; a bare `20` might mean anything.
+
+Doesn't know where a string comes from (flag or environment); whoever does names it before the sentence.
+"""
+
+import re
+from collections.abc import Callable
+from ipaddress import IPv6Network, ip_address, ip_network
+
+from chatroom.core.retain import Retain
+from chatroom.net.forwarded import UNIX, Proxy
+
+_NUMBER = re.compile(r"[0-9]{1,15}(?:\.[0-9]{1,9})?")
+_DURATION = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)(ms|s|m|h|d)")
+_AGE = re.compile(r"([0-9]{1,6})(m|h|d)")
+_SIZE = re.compile(r"([0-9]{1,15})(KiB|MiB)?")
+_PREFIX = re.compile(r"[!-z|~]{1,64}")
+MAX_NODE = 64
+_NODE = re.compile(rf"[!-~]{{1,{MAX_NODE}}}")
+_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,252}[A-Za-z0-9_])?\.?")
+_ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://([a-z0-9_][a-z0-9._-]*|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?")
+_CIDR = re.compile(r"[0-9A-Fa-f.:]+(?:/[0-9]{1,3})?")
+_ADDRESS = re.compile(
+    r"(?P<user>[^/?#@]*@)?(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?(?:[/?][!-\"$-~]*)?"
+)
+
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_AGE_SECONDS = {"m": 60, "h": 3600, "d": 86400}
+_BYTES = {"": 1, "KiB": 1024, "MiB": 1024 * 1024}
+_DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
+_UNIX_PATH_BYTES = 107
+
+
+def whole(low: int, high: int) -> Callable[[str], int]:
+    """A reader of whole numbers from `low` to `high`."""
+
+    def read(text: str) -> int:
+        if re.fullmatch(r"[0-9]{1,15}", text) and low <= (number := int(text)) <= high:
+            return number
+        raise ValueError(f"{text!r} is not a whole number from {low} to {high}")
+
+    return read
+
+
+def number(high: float) -> Callable[[str], float]:
+    """A reader of decimal numbers from 0 to `high`."""
+
+    def read(text: str) -> float:
+        if _NUMBER.fullmatch(text) and (value := float(text)) <= high:
+            return value
+        raise ValueError(f"{text!r} is not a number from 0 to {high:g}")
+
+    return read
+
+
+def duration(low: str, high: str) -> Callable[[str], float]:
+    """A reader of lengths of time, in seconds, from `low` to `high` (written alike)."""
+    least, most = _seconds(low), _seconds(high)
+
+    def read(text: str) -> float:
+        seconds = _seconds(text)
+        if not least <= seconds <= most:
+            raise ValueError(f"{text!r} is out of range: give a duration from {low} to {high}")
+        return seconds
+
+    return read
+
+
+def _seconds(text: str) -> float:
+    if match := _DURATION.fullmatch(text):
+        return float(match[1]) * _SECONDS[match[2]]
+    if _NUMBER.fullmatch(text):
+        raise ValueError(f"{text!r} has no unit: write {text}s, or another of ms, s, m, h, d")
+    raise ValueError(f"{text!r} is not a duration: write it like 500ms, 20s, 5m, 1h or 7d")
+
+
+def retain(text: str) -> Retain:
+    """How long messages are kept: an age, a count per room, or both with a comma between."""
+    seconds: int | None = None
+    count: int | None = None
+    for part in text.split(","):
+        if seconds is None and (age := _AGE.fullmatch(part.strip())) and int(age[1]):
+            seconds = int(age[1]) * _AGE_SECONDS[age[2]]
+        elif count is None and re.fullmatch(r"[0-9]{1,12}", part.strip()) and int(part):
+            count = int(part)
+        else:
+            raise ValueError(
+                f"{text!r} is no limit: write an age like 90d or 12h, a count per room like 100000, or both: "
+                "90d,100000"
+            )
+    return Retain(seconds, count)
+
+
+def size(low: str, high: str) -> Callable[[str], int]:
+    """A reader of sizes in bytes from `low` to `high` (written alike)."""
+    least, most = _bytes(low), _bytes(high)
+
+    def read(text: str) -> int:
+        count = _bytes(text)
+        if not least <= count <= most:
+            raise ValueError(f"{text!r} is out of range: give a size from {low} to {high}")
+        return count
+
+    return read
+
+
+def _bytes(text: str) -> int:
+    if match := _SIZE.fullmatch(text):
+        return int(match[1]) * _BYTES[match[2] or ""]
+    raise ValueError(f"{text!r} is not a size: write it like 64KiB, 1MiB or 65536 (bytes)")
+
+
+def choice(*words: str) -> Callable[[str], str]:
+    """A reader of one of `words`."""
+
+    def read(text: str) -> str:
+        if text in words:
+            return text
+        raise ValueError(f"{text!r} is not known: choose {_listed(words)}")
+
+    return read
+
+
+def _listed(words: tuple[str, ...]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
+
+
+def switch(text: str) -> bool:
+    """A switch as the environment writes it."""
+    if text in ("0", "1"):
+        return text == "1"
+    raise ValueError(f"{text!r} is neither 1 (on) nor 0 (off)")
+
+
+def path(text: str) -> str:
+    """The name of a file; whether it is there and readable is seen when it is opened."""
+    if not text:
+        raise ValueError("an empty file name: give the path of a file")
+    return text
+
+
+def text(value: str) -> str:
+    """A name that is compared as it is, character by character."""
+    if not value or not value.isprintable():
+        raise ValueError("give a name of printable characters")
+    return value
+
+
+def key_prefix(text: str) -> str:
+    """What keys begin with. A brace would decide where a Cluster keeps them."""
+    if _PREFIX.fullmatch(text):
+        return text
+    raise ValueError("give 1 to 64 visible ASCII characters, without braces")
+
+
+def node(text: str) -> str:
+    """The name of a node."""
+    if _NODE.fullmatch(text):
+        return text
+    raise ValueError(f"{text!r} is no name of a node: give 1 to {MAX_NODE} visible ASCII characters")
+
+
+def file_or_https(text: str) -> str:
+    """The name of a file, or an https address. Nothing else vouches for what comes from it."""
+    scheme, separator, rest = path(text).partition("://")
+    if not separator:
+        return text
+    if scheme.lower() != "https":
+        raise ValueError(f"what comes by {scheme[:16]!r} may be anybody's: give an https address, or a file")
+    match = _ADDRESS.fullmatch(rest)
+    if match is None or not 0 < int(match["port"] or 443) <= 65535:
+        raise ValueError("no https address: write it like https://issuer.example/jwks.json")
+    if match["user"]:
+        raise ValueError(
+            "an address with a user's name in it is seen by many: leave that and the password out"
+        )
+    return text
+
+
+def is_https(text: str) -> bool:
+    """Which of the two it is that `file_or_https` has read."""
+    return "://" in text
+
+
+def unix_path(text: str) -> str:
+    """The name of a Unix socket, which the kernel keeps in a small fixed field."""
+    if len(path(text).encode("utf-8", "surrogateescape")) > _UNIX_PATH_BYTES:
+        raise ValueError(f"longer than the {_UNIX_PATH_BYTES} bytes of a socket's name: use a shorter path")
+    return text
+
+
+def mode(text: str) -> int:
+    """Permissions as chmod takes them, in octal."""
+    if re.fullmatch(r"0?[0-7]{3}", text):
+        return int(text, 8)
+    raise ValueError(f"{text!r} is no mode: write it like 0666, 0660 or 0600")
+
+
+def host(text: str) -> str:
+    """An address or host name to bind, without a port; `[::1]` is read as `::1`."""
+    bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    try:
+        ip_address(bare)
+    except ValueError:
+        if _NAME.fullmatch(text) and not re.fullmatch(r"[0-9.]+", text):
+            return text
+    else:
+        return bare
+    if not text:
+        raise ValueError("an empty address: for all of them write 0.0.0.0 or ::")
+    if re.fullmatch(r".+:[0-9]+", text):
+        raise ValueError(f"{text!r} is not an address: give the port by --port")
+    raise ValueError(f"{text!r} is neither an IP address nor a host name")
+
+
+def proxy(text: str) -> Proxy:
+    """Addresses of trusted proxies: one, or a network as address and prefix length; or `unix`."""
+    if text == UNIX:
+        return UNIX
+    try:
+        found = ip_network(text, strict=False)
+    except ValueError:
+        found = None
+    if found is None or not _CIDR.fullmatch(text):
+        raise ValueError(f"{text!r} is no network: write one like 10.0.0.0/8 or ::1, or unix")
+    if isinstance(found, IPv6Network) and found.network_address.ipv4_mapped:
+        raise ValueError(f"{text!r} means IPv4 addresses: write them as such, like 10.0.0.0/8")
+    if ip_address(text.partition("/")[0]) != found.network_address:
+        raise ValueError(f"{text!r} has bits beyond its prefix: write {found}")
+    return found
+
+
+def origin(text: str) -> str:
+    """A browser's origin exactly as it is sent, since it is compared character by character; or `null`."""
+    match = _ORIGIN.fullmatch(text)
+    if text == "null" or (match and _usual_port(match[1], match[3])):
+        return text
+    if text == "*":
+        raise ValueError("'*' is not an origin: without this option every origin is let in")
+    if text.startswith("file:"):
+        raise ValueError(f"{text!r} is not an origin: browsers send null for local files, so write null")
+    raise ValueError(f"{text!r} is not an origin: write it as a browser sends it, {_likely(text)}")
+
+
+def _usual_port(scheme: str, port: str | None) -> bool:
+    """True if `port` is as origins have it: left out where it is the scheme's own, no zeros in front."""
+    if port is None:
+        return True
+    return port == str(int(port)) and 0 < int(port) <= 65535 and _DEFAULT_PORTS.get(scheme) != int(port)
+
+
+def _likely(text: str) -> str:
+    """The origin that was probably meant, if a common slip explains it; else an example."""
+    guess = re.sub(r"^([a-z][a-z0-9+.-]*://[^/?#]*)[/?#].*$", r"\1", text.lower())
+    match = _ORIGIN.fullmatch(guess)
+    if match and not _usual_port(match[1], match[3]):
+        guess = f"{match[1]}://{match[2]}"
+    return guess if match and guess != text else "like https://chat.example or http://localhost:8000"

@@ -1,0 +1,1 @@
+"""Connections: what one connection does, from the accepted socket to its end."""

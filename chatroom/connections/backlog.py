@@ -1,0 +1,202 @@
+"""The backlog of a connection: what `Outgoing` still has to give it, subscription by subscription, in order.
+
+1. A subscription begins with its opening frame, then come stored messages from the cursor on, with what was
+   queued at its place between them, up to the end of the subscription or the room's head.
+2. Stored messages come from the room's ring, else from the log; never from a queue. What is read from the
+   log is about what is given at a time, and what of it isn't given yet needn't be read again.
+3. A subscription goes live by a check and a switch without an await between them: everything shown in the
+   room has been given, the current batch included.
+4. If presence was dropped for the subscription, the list of members is given before it goes live.
+5. A switch ends the range of the old subscription, it doesn't discard it.
+6. The opening says how many messages follow, so it is given when the first of them is at hand: if these have
+   been trimmed meanwhile, the subscription begins with the first that is kept.
+"""
+
+from enum import Enum, auto
+from itertools import accumulate
+from typing import Protocol
+
+from chatroom.core.codes import CloseCode
+from chatroom.core.errors import Disconnect, Replaced, Trimmed, replaced_room
+from chatroom.engines.engine import Engine
+from chatroom.protocol import events
+from chatroom.rooms.subscription import Member, Opening, Subscription
+from chatroom.websocket.frames import Pieces, text_frame
+from chatroom.websocket.outbound import Outbound
+
+CHUNK = 64 * 1024
+READ_LIMIT = 200
+
+
+class Step(Enum):
+    """What a step has come to."""
+
+    MORE = auto()  # something was given: flush it, then take the next step
+    READ = auto()  # the ring doesn't reach: `read_on` has to ask the log
+    IDLE = auto()  # nothing to give now
+
+
+class Ledger(Protocol):
+    """Who is told how the reading goes. Nothing here waits or fails."""
+
+    def release(self, subscription: Subscription) -> None:
+        """A subscription that ended by a switch has been read to its end: its room may be released."""
+
+    def delivered(self, count: int) -> None:
+        """So many stored messages have been given."""
+
+
+class Backlog:
+    """Reads on for one member; used by its connection's writer alone."""
+
+    __slots__ = ("_engine", "_ledger", "_member", "_outbound")
+
+    def __init__(self, member: Member, outbound: Outbound, engine: Engine, ledger: Ledger) -> None:
+        self._member = member
+        self._outbound = outbound
+        self._engine = engine
+        self._ledger = ledger
+
+    @property
+    def complete(self) -> bool:
+        """Everything shown so far has been given, and everything posted has its outcome."""
+        subscriptions = self._member.subscriptions
+        if len(subscriptions) != 1 or self._member.outstanding:
+            return False
+        return subscriptions[0].live and subscriptions[0].seen >= subscriptions[0].room.number
+
+    def step(self) -> Step:
+        """Give the next piece, as far as it is at hand."""
+        subscriptions = self._member.subscriptions
+        if not subscriptions or subscriptions[0].live:
+            return Step.IDLE
+        if self._outbound.broken or self._outbound.shut:
+            return self._skip()
+        subscription = subscriptions[0]
+        if subscription.opening is not None:
+            subscription.opening.begin(subscription)
+            if self._is_out_of_reach(subscription):
+                return Step.READ
+            self._open(subscription, subscription.opening)
+            return Step.MORE
+        queued = subscription.next_queued
+        if queued is not None and queued.position <= subscription.cursor:
+            self._give_queued(subscription)
+            return Step.MORE
+        upto = self._upto(subscription)
+        if subscription.cursor < upto:
+            return self._give_stored(subscription, upto)
+        return self._finish(subscription)
+
+    def _is_out_of_reach(self, subscription: Subscription) -> bool:
+        """Whether there is a next message, and the ring doesn't have it any more."""
+        upto = self._upto(subscription)
+        return (
+            subscription.cursor < upto
+            and subscription.room.ring.slice(subscription.cursor, upto, CHUNK) is None
+        )
+
+    def _open(self, subscription: Subscription, opening: Opening) -> None:
+        subscription.opening = None
+        self._outbound.put_pieces(opening.give(subscription))
+        self._member.sink.opened()
+
+    def _skip(self) -> Step:
+        """Nothing can be given any more; but the handler, which may wait for an answer, has to go on."""
+        for subscription in self._member.subscriptions:
+            if subscription.opening is not None:
+                subscription.opening = None
+                self._member.sink.opened()
+            while subscription.next_queued is not None:
+                if subscription.take_queued().reply:
+                    self._member.sink.opened()
+        return Step.IDLE
+
+    def _give_queued(self, subscription: Subscription) -> None:
+        """Give what was queued at this place as one write, up to an answer to a command."""
+        frames: list[bytes] = []
+        reply: Pieces = ()
+        while (
+            not reply
+            and (event := subscription.next_queued) is not None
+            and event.position <= subscription.cursor
+        ):
+            reply = subscription.take_queued().reply
+            if not reply:
+                frames.append(event.frame)
+        self._outbound.put(b"".join(frames), tuple(accumulate(map(len, frames))))
+        if reply:
+            self._outbound.put_pieces(reply)
+            self._member.sink.opened()
+
+    @staticmethod
+    def _upto(subscription: Subscription) -> int:
+        queued = subscription.next_queued
+        return subscription.limit if queued is None else min(subscription.limit, queued.position)
+
+    def _give_stored(self, subscription: Subscription, upto: int) -> Step:
+        found = subscription.room.ring.slice(subscription.cursor, upto, CHUNK)
+        if found is None:
+            return Step.READ
+        self._feed(subscription, found.data, found.ends)
+        return Step.MORE
+
+    def _feed(self, subscription: Subscription, data: bytes, ends: tuple[int, ...]) -> None:
+        given = self._outbound.feed(data, ends)
+        subscription.cursor += given
+        self._ledger.delivered(given)
+
+    def _finish(self, subscription: Subscription) -> Step:
+        """Everything up to the limit is given: end the subscription, or go live."""
+        if subscription.end is not None:
+            self._member.subscriptions.remove(subscription)
+            self._ledger.release(subscription)
+            return Step.MORE
+        if subscription.seen < subscription.room.number:
+            return Step.IDLE  # a fan-out is under way that has not come to this one yet; it will wake us
+        if subscription.presence_dropped:
+            subscription.presence_dropped = False
+            self._outbound.put_pieces(subscription.room.tell_members(subscription))
+            return Step.MORE
+        if self._outbound.pending:
+            return Step.MORE
+        subscription.live = True
+        return Step.IDLE
+
+    async def read_on(self) -> None:
+        """Give the next piece from the log.
+
+        Raises Disconnect if the next message is no longer kept, or the log was replaced; Unavailable.
+        """
+        subscription = self._member.subscriptions[0]
+        after, upto = subscription.cursor, self._upto(subscription)
+        try:
+            room = subscription.room
+            messages = await self._engine.read(
+                room.name, room.epoch, after, upto, limit=READ_LIMIT, max_bytes=CHUNK
+            )
+        except Replaced:
+            raise replaced_room() from None
+        except Trimmed as gone:
+            if (
+                subscription.opening is not None
+                and subscription.opening.first < gone.first <= subscription.room.head + 1
+            ):
+                subscription.opening.first = gone.first
+                return
+            raise Disconnect(CloseCode.TOO_FAR_BEHIND, "too far behind") from None
+        # Only this task moves a lagging cursor; a switch meanwhile has left the subscription in its place.
+        if not messages or messages[0].id != after + 1:
+            raise Disconnect(CloseCode.INTERNAL_ERROR, "the log has a hole")
+        ring = subscription.room.ring
+        piece = ring.slice(after, upto, CHUNK)  # another reader may have been quicker
+        if piece is None:
+            frames = [text_frame(events.message(subscription.room.name, message)) for message in messages]
+            piece = ring.remember_read(frames, after)
+        if subscription.opening is not None:
+            subscription.opening.begin(subscription)  # there may be newer ones by now
+            self._open(subscription, subscription.opening)
+            if subscription.cursor >= piece.last_id:
+                return
+            piece = piece.between(subscription.cursor, upto)
+        self._feed(subscription, piece.data, piece.ends)

@@ -1,0 +1,183 @@
+"""One connection: what it is made of, and its end.
+
+1. Its task is the parent of the others that it may have for a while, the one that writes, and the only
+   owner of its end. Whoever finds a reason asks for it (`End`); the first reason wins.
+2. Closing is a request, cancelling is a drop: a close frame is put and seen out; then what works is
+   cancelled, the peer's own close frame is awaited, and the socket is closed. Each wait has a deadline.
+3. How a connection ends that its peer has left is decided where it is read, not by a failure to write:
+   what was read is carried out.
+4. However it ends, the member's departure is told to the broker, without waiting.
+"""
+
+from contextlib import suppress
+from dataclasses import dataclass
+
+import trio
+
+from chatroom.auth.tokens import Identity
+from chatroom.connections.authorization import Authorization
+from chatroom.connections.ending import FAULT, End, Ending
+from chatroom.connections.forbidden import Who
+from chatroom.connections.handler import Handler
+from chatroom.connections.incoming import Incoming
+from chatroom.connections.outgoing import Outgoing
+from chatroom.connections.services import Services
+from chatroom.core.codes import CloseCode
+from chatroom.core.errors import Disconnect, Unavailable
+from chatroom.net.transport import Stalled, Transport
+from chatroom.protocol.session import Session
+from chatroom.rooms.subscription import Member
+from chatroom.websocket.wire import Wire
+
+CLOSE_SECONDS = 2.0
+"""How long a close frame may take to get out."""
+LINGER_SECONDS = 1.5
+"""How long the peer may take to answer it."""
+CATCH_UP_SECONDS = 1.0
+"""How long a stopping server waits for a member to have all that was shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """How a connection begins: in which room, where the client resumes there (`since` and `epoch`), and
+    with which answer to its handshake; `early` is what it sent behind that.
+    """
+
+    room: str
+    answer: bytes
+    early: bytes = b""
+    since: int | None = None
+    epoch: str | None = None
+
+
+class Connection:
+    """One client's connection. `run` returns when it is over and its socket closed."""
+
+    __slots__ = (
+        "_broker",
+        "_handler",
+        "_incoming",
+        "_opening",
+        "_outgoing",
+        "_wire",
+        "authorization",
+        "end",
+        "who",
+    )
+
+    def __init__(
+        self,
+        transport: Transport,
+        who: Who,
+        identity: Identity,
+        opening: Opening,
+        services: Services,
+    ) -> None:
+        self._opening: Opening | None = opening  # until it has begun
+        self.who = who
+        self._broker = services.broker
+        self.end = End(self._on_end)
+        self._wire = Wire(transport, services.limits, on_pending=self._on_pending)
+        self._outgoing = Outgoing(who.username, self._wire.outbound, self.end, services)
+        session = Session(who.username, opening.room, identity.rights, services.limits)
+        self.authorization = Authorization(identity, session, self._outgoing, self.end, services.expiry)
+        self._handler = Handler(session, self._outgoing, self.authorization, who, services)
+        self._incoming = Incoming(session, self._handler, self._wire, self.end, services)
+
+    @property
+    def member(self) -> Member:
+        """The connection as the broker sees it."""
+        return self._outgoing.member
+
+    def stop_reading(self) -> None:
+        """Take no further command: the server stops."""
+        self._handler.stop()
+
+    async def run(self, farewell: Disconnect | None = None) -> Ending:
+        """Serve until the end, close, and say why it ended. With a `farewell` that is all there is to say.
+
+        What a fault of ours raises in the tasks below leaves as an exception group, after the socket and the
+        member's place have been given up.
+        """
+        soft = False
+        try:
+            async with trio.open_nursery() as nursery:
+                self._begin(nursery)
+                if farewell is not None:
+                    self.end.disconnect(farewell)
+                await self._outgoing.write()
+                ending = self.end.ending
+                assert ending is not None
+                self.end.raise_fault()
+                if not ending.hard:
+                    await self._say_goodbye(ending)
+                nursery.cancel_scope.cancel()
+            soft = not ending.hard
+        except* Exception:
+            self.end.disconnect(FAULT)
+            with trio.CancelScope(shield=True):
+                await self._see_out()
+            soft = True
+            raise
+        finally:
+            self._broker.depart(self.member)
+            self.end.forget()
+            self._incoming.forget()
+            await self._close_socket(soft=soft)
+        return ending
+
+    def _begin(self, nursery: trio.Nursery) -> None:
+        opening, self._opening = self._opening, None
+        assert opening is not None, "a connection is run once"
+        self._wire.outbound.put(opening.answer)
+        self._incoming.begin(nursery, opening.since, opening.epoch, opening.early)
+
+    def _on_pending(self) -> None:
+        """Something is queued, or the wire is broken."""
+        self._outgoing.wake()
+
+    def _on_end(self, ending: Ending) -> None:
+        """An end was asked for, by any task: do at once what needs no wait, and wake this one."""
+        self._handler.stop()
+        if not self._is_patient(ending):
+            self._put_close(ending)
+        self._outgoing.interrupt(0 if ending.hard else CLOSE_SECONDS)
+
+    def _is_patient(self, ending: Ending) -> bool:
+        """Whether the peer is first given what it is owed: neither a stop nor its half-close cuts it off."""
+        if ending.hard or self._wire.outbound.shut:
+            return False
+        return ending.disconnect is None or _is_restart(ending)
+
+    def _put_close(self, ending: Ending) -> None:
+        self.member.gone = True
+        if ending.disconnect is not None:
+            self._wire.outbound.close(ending.disconnect.code, ending.disconnect.reason)
+
+    async def _say_goodbye(self, ending: Ending) -> None:
+        if self._is_patient(ending):
+            with suppress(Stalled, Disconnect, Unavailable), trio.move_on_after(CATCH_UP_SECONDS):
+                await self._outgoing.catch_up()
+            self._put_close(ending)
+        await self._see_out()
+
+    async def _see_out(self) -> None:
+        """Get out what is queued, a close frame at its end."""
+        with suppress(Stalled), trio.move_on_after(CLOSE_SECONDS):
+            await self._wire.outbound.flush()
+
+    async def _close_socket(self, *, soft: bool) -> None:
+        try:
+            if soft:
+                with trio.move_on_after(LINGER_SECONDS, shield=True), suppress(Stalled):
+                    await self._wire.linger()
+                if not _is_restart(self.end.ending):  # everybody else waits for the server to be back
+                    await self._wire.hand_over()
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._wire.finish(hard=not soft)
+
+
+def _is_restart(ending: Ending | None) -> bool:
+    disconnect = None if ending is None else ending.disconnect
+    return disconnect is not None and disconnect.code == CloseCode.RESTART

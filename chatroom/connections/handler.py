@@ -1,0 +1,208 @@
+"""The handler of one client's commands: what the session has decided is carried out here, one at a time.
+
+1. Until a command other than `message` has been answered, carrying it out goes on. What it tells of the room
+   includes all that the client said before, and comes behind that.
+2. It may be cancelled at any await, and stops at the next command when told to: what was handed to the
+   broker is the broker's, the rest was never taken.
+"""
+
+import logging
+from typing import assert_never
+
+import trio
+
+from chatroom.connections.authorization import Authorization
+from chatroom.connections.forbidden import Who
+from chatroom.connections.outgoing import Outgoing
+from chatroom.connections.services import Services
+from chatroom.core.codes import ErrorCode
+from chatroom.core.errors import CommandError, Replaced, Unavailable
+from chatroom.core.journal import note
+from chatroom.protocol import events
+from chatroom.protocol.commands import Authenticate, ListMembers, Post, ReadHistory, SwitchRoom, Typing
+from chatroom.protocol.session import Decision, Reply, Session, Weight
+from chatroom.rooms.entries import AskMembers, Enter, Say, Type
+from chatroom.rooms.subscription import Subscription
+from chatroom.websocket.frames import text_frame
+
+
+class Handler:
+    """Carries out what one client asks for. `stopped`: it begins nothing more."""
+
+    __slots__ = (
+        "_authorization",
+        "_broker",
+        "_member",
+        "_outgoing",
+        "_services",
+        "_session",
+        "_who",
+        "stopped",
+    )
+
+    def __init__(
+        self,
+        session: Session,
+        outgoing: Outgoing,
+        authorization: Authorization,
+        who: Who,
+        services: Services,
+    ) -> None:
+        self._session = session
+        self._outgoing = outgoing
+        self._member = outgoing.member
+        self._authorization = authorization
+        self._who = who
+        self._services = services
+        self._broker = services.broker
+        self.stopped = False
+
+    async def enter(self, since: int | None, epoch: str | None) -> None:
+        """Enter the session's room; returns when `welcome` is on its way."""
+        await self._command(Enter(self._member, self._session.room, since, epoch))
+        self._authorization.welcome()
+        label = self._authorization.identity.label
+        note(logging.INFO, "JOIN", **self._who.fields(), room=self._session.room, label=label)
+
+    def note_forbidden(self, command: str, room: str) -> None:
+        """Log that the client has no right to this."""
+        self._services.forbidden.note(self._who, command, room)
+
+    def stop(self) -> None:
+        """Take no further command; one that has been handed on is not taken back."""
+        self.stopped = True
+
+    def carry_out_at_once(self, decision: Decision) -> bool:
+        """Do what was decided, if that needs no wait; false if it does, and nothing was done."""
+        if isinstance(decision, Post):
+            return self._post_at_once(decision)
+        return isinstance(decision, Reply) and self._outgoing.reply_at_once(decision.payload)
+
+    def _post_at_once(self, post: Post) -> bool:
+        member = self._member
+        if self._outgoing.crowded:
+            return False
+        member.outstanding += 1
+        if not self._broker.submit_nowait(Say(member, post.text, post.cid)):
+            member.outstanding -= 1
+            return False
+        return True
+
+    async def carry_out(self, decision: Decision) -> float:
+        """Do what was decided, and wait for its answer if it has one; return its weight (see `Weight`)."""
+        match decision:
+            case Post():
+                await self._post(decision)
+            case Reply(payload):
+                await self._reply(payload)
+            case Typing(active, None):
+                await self._broker.submit(Type(self._member, active, None))
+            case Typing(active, cid):
+                await self._command(Type(self._member, active, cid))
+            case ListMembers(cid):
+                return await self._list_members(cid)
+            case SwitchRoom():
+                return await self._switch(decision)
+            case ReadHistory():
+                return await self._history(decision)
+            case Authenticate(token, cid):
+                await self._authenticate(token, cid)
+                return Weight.TOKEN
+            case _:
+                assert_never(decision)
+        return 0.0
+
+    async def _post(self, post: Post) -> None:
+        await self._outgoing.wait_room()
+        if self.stopped:
+            return
+        self._member.outstanding += 1
+        try:
+            await self._broker.submit(Say(self._member, post.text, post.cid))
+        except trio.Cancelled:
+            self._member.outstanding -= 1
+            raise
+
+    async def _command(self, entry: Enter | Type | AskMembers) -> None:
+        replied = self._outgoing.expect_reply()
+        await self._broker.submit(entry)
+        await replied.wait()
+
+    async def _reply(self, payload: bytes) -> None:
+        replied = self._outgoing.expect_reply()
+        self._outgoing.reply(payload)
+        await replied.wait()
+
+    async def _list_members(self, cid: str | None) -> float:
+        await self._command(AskMembers(self._member, cid))
+        subscription = self._member.current
+        return 0.0 if subscription is None else Weight.of_members(len(subscription.room.roster))
+
+    async def _switch(self, switch: SwitchRoom) -> float:
+        old = self._member.current
+        await self._command(
+            Enter(self._member, switch.room, switch.since, switch.epoch, switch.cid, switch=True)
+        )
+        new = self._member.current
+        if new is old or old is None or new is None:
+            return 0.0
+        self._note_room(new.room.name)
+        return Weight.of_switch(
+            len(old.room.subscriptions) + len(new.room.subscriptions), new.room.head - new.begin
+        )
+
+    def _note_room(self, room: str) -> None:
+        note(logging.INFO, "SWITCH", **self._who.fields(), room=room, left=self._session.room)
+        self._session.enter_room(room)
+        self._authorization.check_room()  # rights may have been taken anew while the switch was under way
+
+    async def _history(self, query: ReadHistory) -> float:
+        """A page that has what this client said before, and comes behind that."""
+        subscription = self._member.current
+        assert subscription is not None
+        if self._member.outstanding or (subscription.live and subscription.cursor < subscription.said):
+            await self._broker.wait_settled(self._member)
+        payload, messages = await self._page(subscription, query)
+        if subscription.cursor >= subscription.said:
+            await self._reply(payload)
+        else:
+            replied = self._outgoing.expect_reply()
+            subscription.answer_behind((text_frame(payload),), subscription.said)
+            self._outgoing.wake()
+            await replied.wait()
+        return Weight.of_page(messages, len(payload))
+
+    async def _page(self, subscription: Subscription, query: ReadHistory) -> tuple[bytes, int]:
+        """The answer, and how many messages were read for it."""
+        room = subscription.room
+        try:
+            page = await self._services.engine.history(
+                room.name,
+                room.epoch,
+                before=query.before,
+                after=query.after,
+                upto=subscription.cursor if subscription.live else room.head,
+                limit=query.limit,
+                max_bytes=events.HISTORY_BYTES,
+            )
+        except (Replaced, Unavailable):
+            return self._broker.rooms.unavailable_error("The history can't be read now", query.cid), 0
+        forward = query.after is not None
+        return events.history(room.name, page, query.cid, forward=forward), len(page.messages)
+
+    async def _authenticate(self, token: str, cid: str | None) -> None:
+        identity = self._services.renew(self._who.peer, self._session.username, token)
+        if identity is None:
+            self.note_forbidden("auth", self._session.room)
+            error = CommandError(ErrorCode.FORBIDDEN, "Not a token for this name", cid=cid)
+            await self._reply(events.error(error))
+            return
+        if identity.key != self._authorization.identity.key:  # the same one again is no news
+            note(logging.INFO, "auth", **self._who.fields(), label=identity.label, expires=identity.expires)
+        self._authorization.renew(identity)
+        replied = self._outgoing.expect_reply()
+        self._outgoing.reply(
+            events.ack(cid) if identity.expires is None else events.renewed(identity.expires, cid)
+        )
+        self._authorization.watch()  # behind the answer: `expiring` may follow at once
+        await replied.wait()

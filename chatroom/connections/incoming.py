@@ -1,0 +1,282 @@
+"""What comes from one client: its messages are taken, judged, and seen to at their pace.
+
+1. What needs no wait is done where it is read, without a switch of tasks. Where something has to be
+   waited for, a task is started that works until nothing is left; meanwhile what comes waits in a short
+   queue, in its order.
+2. It paces by not reading: who is too fast waits here, and when the queue is full the socket is not read,
+   so TCP slows the client. Messages have a pace for each username; all other commands one for each
+   connection, by what they weigh.
+3. Who has said its last isn't kept for its pace: what waits is taken at once, at the cost of those who
+   come by this name later, but no more than another burst. The rest is dropped, and so is all of a dead
+   client.
+4. Control frames have been judged by Inbound; they are answered here, also while commands wait.
+"""
+
+import math
+
+import trio
+
+from chatroom.connections.ending import BROKEN, CLIENT_LEFT, End, Ending
+from chatroom.connections.handler import Handler
+from chatroom.connections.services import Services
+from chatroom.core.bucket import Bucket
+from chatroom.core.errors import CommandError, Disconnect, Forbidden
+from chatroom.core.statistics import Drop
+from chatroom.protocol import events
+from chatroom.protocol.commands import Post
+from chatroom.protocol.session import Decision, Reply, Session, Weight
+from chatroom.websocket.pulse import Silent
+from chatroom.websocket.wire import Wire
+
+MESSAGE_QUEUE = 16
+QUEUED_CHARACTERS = 64 * 1024
+"""No more than so many messages wait at a time, or so many characters; but for the one that is too much."""
+
+
+class Incoming:
+    """The receiving side of one connection."""
+
+    __slots__ = (
+        "_busy",
+        "_commands",
+        "_end",
+        "_finished",
+        "_handler",
+        "_nursery",
+        "_pause",
+        "_queued",
+        "_services",
+        "_session",
+        "_texts",
+        "_unfinished_since",
+        "_wire",
+    )
+
+    def __init__(self, session: Session, handler: Handler, wire: Wire, end: End, services: Services) -> None:
+        self._session = session
+        self._handler = handler
+        self._wire = wire
+        self._end = end
+        self._services = services
+        self._commands: Bucket | None = None
+        self._nursery: trio.Nursery
+        self._busy = True  # a task works, which has to get by before anything else is done
+        self._texts: list[str] = []  # a few at most; a deque takes half a kilobyte even when empty
+        self._queued = 0  # the characters of these
+        self._pause: trio.CancelScope | None = None  # the task waits for a turn in the pace
+        self._finished = False  # no more will come
+        self._unfinished_since: float | None = None  # of a message, as it was when that was last looked at
+
+    def begin(self, nursery: trio.Nursery, since: int | None, epoch: str | None, early: bytes) -> None:
+        """Enter the room, then do what comes; `early` has come already. Tasks are started in `nursery`."""
+        self._nursery = nursery
+        nursery.start_soon(self._enter, since, epoch, name="enter")
+        self._services.keepalive.add(self)
+        if early:
+            self._wire.take(early)
+        self._go_on()
+
+    def forget(self) -> None:
+        """It is over."""
+        self._services.keepalive.remove(self)
+
+    def on_timer(self, now: float) -> float:
+        """Look after the peer's signs of life; return after how many seconds to call again."""
+        try:
+            return self._wire.on_timer(now)
+        except Silent:
+            self._end.ask(Ending(drop=Drop.SILENT, hard=True))
+        except Disconnect as why:
+            self._end.disconnect(why)
+        except Exception as fault:  # it is called in the task of all timers
+            self._end.fail(fault)
+        return math.inf
+
+    # Reading
+
+    def _on_readable(self) -> None:
+        """Something has come. Called in the task of the Arrivals; never raises."""
+        try:
+            self._read()
+        except Exception as fault:
+            self._end.fail(fault)
+
+    def _read(self) -> None:
+        self._wire.read()
+        self._pull()
+        while self._wire.readable:
+            self._wire.read()
+            self._pull()
+
+    def _go_on(self) -> None:
+        """Take what has come, and read more if there is room."""
+        self._pull()
+        if not (self._crowded or self._finished):
+            self._wire.watch(self._on_readable)
+            if self._wire.readable:
+                self._read()
+
+    def _pull(self) -> None:
+        """Take the messages that have come, as long as there is room."""
+        inbound = self._wire.inbound
+        message = inbound.next()
+        while message is not None:
+            if inbound.pings is not None:
+                self._answer_pings()
+            assert isinstance(message, str)
+            if not self._busy:
+                self._do(message)
+            else:
+                self._texts.append(message)
+                self._queued += len(message)
+                if self._crowded:
+                    self._wire.unwatch()
+                    return
+            message = inbound.next()
+        if inbound.pings is not None:
+            self._answer_pings()
+        if inbound.fault is not None:
+            self._end.disconnect(inbound.fault)
+            self._finish()
+        elif inbound.closed:
+            self._wire.outbound.close_with(inbound.close_reply)
+            self._finish()
+        elif self._wire.ended:
+            self._finish()
+        elif inbound.since != self._unfinished_since:
+            self._unfinished_since = inbound.since
+            if inbound.since is not None:
+                self._services.keepalive.add(self)
+
+    def _answer_pings(self) -> None:
+        inbound, outbound = self._wire.inbound, self._wire.outbound
+        for payload in inbound.pings or ():
+            outbound.pong(payload)
+        inbound.pings = None
+
+    @property
+    def _crowded(self) -> bool:
+        return len(self._texts) > MESSAGE_QUEUE or self._queued > QUEUED_CHARACTERS
+
+    def _finish(self) -> None:
+        """No more will come: rule 3, and when all is done, the end."""
+        if self._finished:
+            return
+        self._finished = True
+        self._wire.unwatch()
+        if self._pause is not None:
+            self._pause.cancel()
+        if not self._busy:
+            self._ask_for_end()
+
+    def _ask_for_end(self) -> None:
+        outbound = self._wire.outbound
+        self._end.ask(BROKEN if outbound.broken and not outbound.shut else CLIENT_LEFT)
+
+    # Doing it
+
+    def _do(self, text: str) -> None:
+        """Do at once what `text` asks for, or start the task that does."""
+        if self._handler.stopped:
+            return
+        try:
+            decision, wait = self._judge(text)
+        except Disconnect as why:
+            self._end.disconnect(why)
+            return
+        if wait or not (decision is None or self._handler.carry_out_at_once(decision)):
+            self._busy = True
+            self._nursery.start_soon(self._work, decision, wait, name="work")
+
+    async def _enter(self, since: int | None, epoch: str | None) -> None:
+        """The task that begins."""
+        await self._handler.enter(since, epoch)
+        await self._work_off()
+
+    async def _work(self, decision: Decision | None, wait: float) -> None:
+        """The task that waits."""
+        await self._carry_out(decision, wait)
+        await self._work_off()
+
+    async def _work_off(self) -> None:
+        """Do all that waits; whatever comes then is done where it is read."""
+        try:
+            while self._texts and not self._handler.stopped:
+                await self._carry_out(*self._judge(self._take()))
+        except Disconnect as why:
+            self._end.disconnect(why)
+        self._busy = False
+        if self._finished:
+            self._ask_for_end()
+
+    def _take(self) -> str:
+        """The next text of the queue, which may be filled again then."""
+        was_crowded = self._crowded
+        text = self._texts.pop(0)
+        self._queued -= len(text)
+        if was_crowded and not self._crowded:
+            self._go_on()
+        return text
+
+    def _judge(self, text: str) -> tuple[Decision | None, float]:
+        """What to do about `text`, and after how many seconds. Raises Disconnect."""
+        now = trio.current_time()
+        try:
+            decision = self._session.decide(text, now)
+        except CommandError as error:
+            decision = self._answer(error)
+        return decision, self._pace_of(decision, len(text), now)
+
+    def _pace_of(self, decision: Decision | None, characters: int, now: float) -> float:
+        limits = self._services.limits
+        if not limits.message_rate:
+            return 0.0
+        if isinstance(decision, Post):
+            wait = self._services.pace.reserve(self._session.username, now)
+        else:
+            if self._commands is None:
+                self._commands = Bucket(limits.command_rate, int(limits.command_rate))
+            wait = self._commands.reserve(now)
+            if weight := Weight.of_frame(characters):
+                self._commands.charge(weight, now)
+        self._wire.paced = wait > 0
+        return wait
+
+    async def _carry_out(self, decision: Decision | None, wait: float) -> None:
+        if wait:
+            if not await self._await_turn(trio.current_time() + wait):
+                return
+            decision = self._judge_again(decision)
+        if decision is not None and not self._handler.stopped:
+            weight = await self._handler.carry_out(decision)
+            if weight and self._commands is not None:
+                self._commands.charge(weight, trio.current_time())
+
+    async def _await_turn(self, turn: float) -> bool:
+        """Wait for a place in the pace; false where rule 3 drops what waits."""
+        if not self._finished:
+            with trio.CancelScope(deadline=turn) as self._pause:
+                await trio.sleep_forever()
+            self._pause = None
+        if self._wire.outbound.broken:
+            self._end.ask(BROKEN)
+            return False
+        limits = self._services.limits
+        if turn - trio.current_time() > limits.message_burst / limits.message_rate:
+            self._end.ask(CLIENT_LEFT)
+            return False
+        return True
+
+    def _judge_again(self, decision: Decision | None) -> Decision | None:
+        """What is to become of a decision after a wait: the right to a message may have gone meanwhile."""
+        try:
+            if isinstance(decision, Post):
+                self._session.check_right(decision)
+        except CommandError as error:
+            return self._answer(error)
+        return decision
+
+    def _answer(self, error: CommandError) -> Reply:
+        if isinstance(error, Forbidden):
+            self._handler.note_forbidden(error.command, error.room)
+        return Reply(events.error(error))

@@ -1,0 +1,104 @@
+"""Everything that can go wrong on purpose.
+
+    ChatroomError
+    ├── CommandError     one command failed, by its sender's fault or ours; the connection stands
+    │   └── Forbidden    there is no right to it
+    ├── Disconnect       the connection ends with a close frame that says why
+    ├── Refusal          an HTTP request, or a handshake, is answered with this status
+    ├── StartError       the server can't start as asked: exit code 2 and one line
+    └── EngineError      the log could not do what it was asked
+        ├── Trimmed      the messages asked for are no longer kept
+        ├── Replaced     the room's log is another one than asked for: its epoch has changed
+        └── Unavailable  the store can't be reached or written now; the outcome of an append is unknown
+
+A failed command and a disconnection are different types, so that neither can be taken for the other.
+"""
+
+from chatroom.core.codes import CloseCode, ErrorCode
+
+
+class ChatroomError(Exception):
+    """The root of all errors that this project raises on purpose."""
+
+
+class CommandError(ChatroomError):
+    """A command failed; its sender gets an `error` event and may go on.
+
+    `field` names the member of the frame that is wrong; `limit` is the number that was exceeded; `retry`
+    says that the same command may succeed later; `cid` is the command's own, where it could be read.
+    """
+
+    def __init__(
+        self,
+        code: ErrorCode,
+        message: str,
+        *,
+        field: str | None = None,
+        limit: int | None = None,
+        retry: bool = False,
+        cid: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.field = field
+        self.limit = limit
+        self.retry = retry
+        self.cid = cid
+
+
+class Forbidden(CommandError):
+    """There is no right to the `command` in `room`."""
+
+    def __init__(self, command: str, room: str, *, cid: str | None) -> None:
+        super().__init__(ErrorCode.FORBIDDEN, "Not allowed in this room", cid=cid)
+        self.command = command
+        self.room = room
+
+
+class Disconnect(ChatroomError):
+    """The connection is to be closed with `code` and a `reason` that a person can read."""
+
+    def __init__(self, code: CloseCode, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+
+
+class Refusal(ChatroomError):
+    """An HTTP request is refused: a status, one line of text and perhaps headers (`Retry-After`)."""
+
+    def __init__(self, status: int, text: str, headers: tuple[tuple[str, str], ...] = ()) -> None:
+        super().__init__(text)
+        self.status = status
+        self.text = text
+        self.headers = headers
+
+
+class StartError(ChatroomError):
+    """The server can't start as asked; the message is one line and says what to do."""
+
+
+class EngineError(ChatroomError):
+    """The engine could not do what it was asked."""
+
+
+class Trimmed(EngineError):
+    """The messages asked for are no longer kept; `first` is the lowest id that is."""
+
+    def __init__(self, first: int) -> None:
+        super().__init__(f"the oldest message kept is {first}")
+        self.first = first
+
+
+class Replaced(EngineError):
+    """The room's log has another epoch than was asked for."""
+
+
+def replaced_room() -> Disconnect:
+    """What members of a room are told whose log has been replaced."""
+    return Disconnect(CloseCode.RESTART, "the room's history was replaced")
+
+
+class Unavailable(EngineError):
+    """The store can't be reached or written now; what was being written may or may not be there."""

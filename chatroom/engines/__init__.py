@@ -1,0 +1,1 @@
+"""Engines: the port to durability and to other nodes, and its adapters."""

@@ -1,0 +1,279 @@
+"""Rooms as a whole: brought into a store from a database, or read out of it.
+
+1. A room that is brought in is marked in the store until it is whole: no node opens it meanwhile, and a copy
+   that was interrupted is gone on with where it stood.
+2. What is in the store is never overwritten. Nothing is tried twice: what went wrong ends the copy, and the
+   next run finds out what was done.
+3. It blocks. All that goes wrong is a StartError of one line, without the password.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, suppress
+from dataclasses import replace
+from enum import StrEnum
+from functools import partial
+from typing import Any, NamedTuple
+from urllib.parse import unquote
+
+from redis.connection import AbstractConnection
+
+from chatroom.core.copies import RoomLog
+from chatroom.core.errors import StartError
+from chatroom.core.messages import Message
+from chatroom.core.stores import StoreAddress, StoreKind
+from chatroom.engines.redis import library
+from chatroom.engines.redis.connecting import Dialler, ask, ask_sentinels, is_missing_function, problem_of
+from chatroom.engines.redis.library import Command, RoomKeys
+from chatroom.engines.redis.pushes import messages_of, read_reply
+from chatroom.engines.redis.shards import find_map
+from chatroom.engines.redis.slots import Place, SlotMap, slot_of
+
+PATIENCE = 10.0
+"""Seconds for an answer of the store."""
+PIECE, PIECE_BYTES = 500, 256 * 1024
+"""Messages that one call moves at most, and about how much text."""
+_TOGETHER, _TOGETHER_BYTES = 64, 1024 * 1024
+"""Calls that are under way at once."""
+_SCAN = 1000
+
+
+class Condition(StrEnum):
+    """What there is of a room in the store."""
+
+    FREE = "free"
+    FOREIGN = "foreign"
+    COPYING = "copying"
+    THERE = "there"
+
+
+class Stand(NamedTuple):
+    """What there is of a room: for one that is there, or being copied, its log and its newest message."""
+
+    condition: Condition
+    log: RoomLog
+    newest: Message | None
+
+
+class StoreRooms:
+    """The rooms in a store, below a prefix."""
+
+    def __init__(self, address: StoreAddress, prefix: str, check: Callable[[], None] = lambda: None) -> None:
+        """`check` is called before anything is asked; what it raises ends the copy. Raises StartError."""
+        self._check = check
+        self._shown = address.shown
+        self._prefix = prefix
+        self._map: SlotMap | None = None  # of a Cluster
+        self._connections: dict[Place | None, AbstractConnection] = {}
+        try:
+            self._connect(address)
+        except Exception as error:
+            self.close()
+            raise self._failed(error) from None
+
+    def _connect(self, address: StoreAddress) -> None:
+        match address.kind:
+            case StoreKind.CLUSTER:
+                self._map = find_map(address, PATIENCE)
+                for place in self._map.places:
+                    one = replace(address, kind=StoreKind.STANDALONE, hosts=(place,))
+                    self._connections[place] = self._dial(Dialler(one, patience=PATIENCE))
+            case StoreKind.SENTINEL:
+                where = partial(ask_sentinels, address, PATIENCE)
+                self._connections[None] = self._dial(Dialler(address, patience=PATIENCE, where=where))
+            case StoreKind.STANDALONE:
+                self._connections[None] = self._dial(Dialler(address, patience=PATIENCE))
+
+    @staticmethod
+    def _dial(dialler: Dialler) -> AbstractConnection:
+        connection = dialler.dial()
+        try:
+            dialler.prepare(connection)
+        except BaseException:
+            connection.disconnect()
+            raise
+        return connection
+
+    def close(self) -> None:
+        """Give up the connections."""
+        for connection in self._connections.values():
+            connection.disconnect()
+
+    def _failed(self, error: Exception) -> StartError:
+        if isinstance(error, StartError):
+            return StartError(f"--redis {self._shown}: {error}")
+        if is_missing_function(error):  # they could not be loaded, and why isn't known
+            return StartError(f"--redis {self._shown}: the store takes no functions: its memory may be full")
+        return StartError(f"--redis {self._shown}: {problem_of(error)}")
+
+    # Looking
+
+    def nodes(self) -> list[str]:
+        """The nodes that run on the store, or ran until a moment ago. Raises StartError."""
+        key = f"{self._prefix}:nodes"
+        connection = self._of(key)
+        now, _ = self._ask(connection, "TIME")
+        found = self._ask(connection, "ZRANGEBYSCORE", key, int(now) * 1000, "+inf")
+        return [unquote(line.partition(b"#")[0]) for line in found]
+
+    def rooms(self) -> list[str]:
+        """The names of all rooms, in their order. Raises StartError."""
+        found: set[str] = set()
+        for connection in self._connections.values():
+            cursor = None
+            while cursor != b"0":
+                cursor, keys = self._ask(connection, *library.scan_rooms(self._prefix, cursor or b"0", _SCAN))
+                for key in keys:
+                    with suppress(ValueError):  # somebody else's
+                        found.add(library.room_of(self._prefix, key.decode()))
+        return sorted(found)
+
+    def stands(self, rooms: Sequence[str]) -> list[Stand]:
+        """What there is of these rooms. Raises StartError."""
+        replies = self._call([library.inspect(self._keys(room)) for room in rooms])
+        return [self._stand(room, reply) for room, reply in zip(rooms, replies, strict=True)]
+
+    @staticmethod
+    def _stand(room: str, reply: list[Any]) -> Stand:
+        if len(reply) == 1:
+            return Stand(Condition(reply[0]), RoomLog(room, "", 1, 0), None)
+        condition, epoch, first, last, newest = reply
+        return Stand(
+            Condition(condition),
+            RoomLog(room, epoch, first, last),
+            messages_of(last, newest)[0] if newest else None,
+        )
+
+    def renew(self, new_epoch: Callable[[], str]) -> None:
+        """Give each room a new epoch. Raises StartError."""
+        there = [stand.log for stand in self.stands(self.rooms()) if stand.condition == Condition.THERE]
+        self._call([library.renew(self._keys(log.room), log.epoch, new_epoch()) for log in there])
+
+    # Bringing in
+
+    def bring_in(self, logs: Iterable[tuple[RoomLog, Iterable[Sequence[Message]]]]) -> Iterator[int]:
+        """Write rooms and what is still missing of each of them, in pieces; yields how many messages are new.
+
+        Raises StartError.
+        """
+        writing = _Pipeline(self)
+        for log, pieces in logs:
+            keys = self._keys(log.room)
+            yield from writing.put(log.room, library.copy_begin(keys, log.epoch, log.first))
+            for piece in pieces:
+                last = piece[0].id - 1
+                yield from writing.put(log.room, library.copy_add(keys, log.epoch, last, piece), len(piece))
+            yield from writing.put(log.room, library.copy_end(keys, log.epoch, log.last))
+        yield from writing.flush()
+
+    # Reading out
+
+    def read(self, logs: Sequence[RoomLog]) -> Iterator[tuple[RoomLog, list[Message]]]:
+        """The messages of all these rooms, room by room, in pieces. Raises StartError."""
+        for at in range(0, len(logs), _TOGETHER):
+            some = logs[at : at + _TOGETHER]
+            replies = self._call([self._piece(log, log.first) for log in some])
+            for log, reply in zip(some, replies, strict=True):
+                messages = self._messages(log, log.first, reply)
+                yield log, messages
+                first = log.first + len(messages)
+                while first <= log.last:
+                    (more,) = self._call([self._piece(log, first)])
+                    messages = self._messages(log, first, more)
+                    yield log, messages
+                    first += len(messages)
+
+    def _piece(self, log: RoomLog, first: int) -> Command:
+        return library.read(
+            self._keys(log.room), log.epoch, first - 1, log.last, limit=PIECE, most=PIECE_BYTES
+        )
+
+    def _messages(self, log: RoomLog, first: int, reply: list[Any]) -> list[Message]:
+        if reply[0] != "ok":
+            raise self.changed(log.room)
+        messages = messages_of(first, reply[2] or ())
+        if not messages and first <= log.last:
+            raise StartError(
+                f"messages of room {log.room!a} are missing in --redis {self._shown} from {first} on"
+            )
+        return messages
+
+    def changed(self, room: str) -> StartError:
+        """What to say where somebody else has written meanwhile."""
+        return StartError(
+            f"room {room!a} in --redis {self._shown} has changed meanwhile: stop all nodes, and other copies"
+        )
+
+    # Asking
+
+    def _keys(self, room: str) -> RoomKeys:
+        return RoomKeys.of(self._prefix, room)
+
+    def _of(self, key: str) -> AbstractConnection:
+        """The connection to the server that has the key."""
+        if self._map is None:
+            return self._connections[None]
+        if (place := self._map.owner(slot_of(key))) is None:
+            raise StartError(f"--redis {self._shown}: no server of the Cluster has the room of {key!a}")
+        return self._connections[place]
+
+    def _ask(self, connection: AbstractConnection, *command: str | int | bytes) -> Any:
+        self._check()
+        try:
+            return ask(connection, command)
+        except Exception as error:
+            raise self._failed(error) from None
+
+    def _call(self, commands: Sequence[Command]) -> list[list[Any]]:
+        """The answers of our functions."""
+        replies: list[list[Any]] = []
+        for at in range(0, len(commands), _TOGETHER):
+            replies += self.exchange(commands[at : at + _TOGETHER])
+        return replies
+
+    def exchange(self, commands: Sequence[Command]) -> list[list[Any]]:
+        """Have a few functions called at once: on each server in their order. Raises StartError."""
+        self._check()
+        routes = [self._of(str(command[3])) for command in commands]  # by their first key
+        try:
+            for connection in dict.fromkeys(routes):
+                own = [
+                    command for command, route in zip(commands, routes, strict=True) if route is connection
+                ]
+                connection.send_packed_command(connection.pack_commands(own), check_health=False)
+            return [read_reply(route.read_response(disable_decoding=True)) for route in routes]
+        except json.JSONDecodeError:
+            raise StartError(f"--redis {self._shown}: no answer of ours") from None
+        except Exception as error:
+            raise self._failed(error) from None
+
+
+def renew_rooms(address: StoreAddress, prefix: str, new_epoch: Callable[[], str]) -> None:
+    """Give each room that there is a new epoch, whatever nodes run. Raises StartError."""
+    with closing(StoreRooms(address, prefix)) as store:
+        store.renew(new_epoch)
+
+
+class _Pipeline:
+    """Calls that bring rooms in: gathered, sent together, and their answers looked at."""
+
+    def __init__(self, store: StoreRooms) -> None:
+        self._store = store
+        self._gathered: list[tuple[str, Command, int]] = []
+        self._bytes = 0
+
+    def put(self, room: str, command: Command, messages: int = 0) -> Iterator[int]:
+        """One more call, by which so many messages get there."""
+        self._gathered.append((room, command, messages))
+        self._bytes += len(str(command[-1]))
+        if len(self._gathered) >= _TOGETHER or self._bytes >= _TOGETHER_BYTES:
+            yield from self.flush()
+
+    def flush(self) -> Iterator[int]:
+        """Send what waits."""
+        gathered, self._gathered, self._bytes = self._gathered, [], 0
+        replies = self._store.exchange([command for _, command, _ in gathered])
+        for (room, _, messages), reply in zip(gathered, replies, strict=True):
+            if reply[0] != "ok":
+                raise self._store.changed(room)
+            yield messages

@@ -1,0 +1,201 @@
+"""Which messages go, and when: those that are too old or too many, the oldest first.
+
+1. A step removes a bounded number of messages in one transaction. After it there is a pause of several times
+   its own length, so that trimming takes a small part of the thread's time whatever there is to trim.
+2. Rooms that have grown too long are trimmed soon; for age, all rooms are looked through now and then.
+3. A message stays as long as one before it in its room stays: ids have no hole.
+4. Age is by the AgeClock. The present is noted in the database now and then, for the next start. What the
+   clock alone would remove is told, once.
+"""
+
+import logging
+import math
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+
+from chatroom.core.errors import Unavailable
+from chatroom.core.journal import note
+from chatroom.core.retain import Retain
+from chatroom.engines.sqlite.ageing import AgeClock
+from chatroom.engines.sqlite.store import Store
+
+STEP_MESSAGES = 1000
+STEP_ROOMS = 100
+PAUSE_SECONDS = 0.05
+PAUSE_FACTOR = 4
+SWEEP_SECONDS = 60.0
+DOUBT_SECONDS = 3600.0
+"""How long the time that passed before the start is doubted; less where messages are kept for less."""
+NOTE_MS = 600_000
+"""How much time passes between two notes of it."""
+
+
+class Retention:
+    """Trims a store, step by step; used by the store's thread."""
+
+    def __init__(
+        self,
+        store: Store,
+        retain: Retain,
+        *,
+        now: Callable[[], float],
+        now_ms: Callable[[], int],
+        trimmed: Callable[[str, int], None],
+    ) -> None:
+        """`trimmed` is told of a room and its lowest id kept."""
+        self._store = store
+        self._retain = retain
+        self._now = now
+        self._trimmed = trimmed
+        self._doubtful: set[str] = set()  # rooms whose last trimming was reported failed
+        self._noted: int | None = None
+        self._told_of_doubt = False
+        self._clock = None if retain.seconds is None else self._start_clock(retain.seconds, now_ms)
+        self._due_rooms: deque[str] = deque()  # in each at most once
+        self._known_due: set[str] = set()
+        self._swept_to: str | None = ""  # the last room looked through; None between sweeps
+        self._sweep_at = now()
+        self._paused_until = now()
+
+    @property
+    def due(self) -> float:
+        """When to take the next step; infinity for never."""
+        if self._retain.everything:
+            return math.inf
+        if self.work_waits:
+            return self._paused_until
+        doubted_until = None if self._clock is None else self._clock.doubted_until
+        return max(min(self._sweep_at, doubted_until or math.inf), self._paused_until)
+
+    @property
+    def work_waits(self) -> bool:
+        """There is something that may have to be trimmed."""
+        return bool(self._due_rooms) or self._swept_to is not None
+
+    def written(self, rooms: set[str]) -> None:
+        """Something was stored in these rooms."""
+        count = self._retain.count
+        if count is None:
+            return
+        for room in rooms:
+            with suppress(Unavailable):
+                extent = self._store.extent(room)
+                if extent.last - extent.trimmed > count:
+                    self._look_at(room)
+
+    def step(self) -> None:
+        """Remove a few messages, or find out that none is to be removed."""
+        started = self._now()
+        with suppress(Unavailable):
+            if self._clock is not None:
+                self._look_at_clock(self._clock)
+            self._look_up_doubtful()
+            self._sweep()
+            firsts = self._choose()
+            if self._store.trim(firsts):
+                for room, first in firsts.items():
+                    self._trimmed(room, first)
+            else:
+                self._doubtful.update(firsts)
+        now = self._now()
+        self._paused_until = now + max(PAUSE_SECONDS, PAUSE_FACTOR * (now - started))
+
+    def close(self) -> None:
+        """Note the time, for the next start."""
+        if self._clock is not None and self._clock.present is not None:
+            self._clock.look()
+            self._store.note_time(self._clock.present)
+
+    def _start_clock(self, seconds: float, now_ms: Callable[[], int]) -> AgeClock:
+        """The clock as the database knows it."""
+        known = None
+        with suppress(Unavailable):
+            known = self._noted = self._store.noted_time()
+            if known is None and not self._store.rooms_after("", 1):
+                known = now_ms()  # there is nothing that could be too old
+        return AgeClock(known, wait=min(DOUBT_SECONDS, seconds), now=self._now, now_ms=now_ms)
+
+    def _look_at_clock(self, clock: AgeClock) -> None:
+        """Rule 4."""
+        if clock.look():
+            self._swept_to = ""
+        if not clock.doubtful:
+            self._told_of_doubt = False
+        present = clock.present
+        if present is None or (self._noted is not None and abs(present - self._noted) < NOTE_MS):
+            return
+        if self._store.note_time(present):
+            self._noted = present
+
+    def _look_up_doubtful(self) -> None:
+        """What was reported failed may have been done: look where these rooms begin. Raises Unavailable."""
+        while self._doubtful:
+            room = next(iter(self._doubtful))
+            self._trimmed(room, self._store.extent(room).trimmed + 1)
+            self._doubtful.discard(room)
+
+    def _look_at(self, room: str) -> None:
+        if room not in self._known_due:
+            self._known_due.add(room)
+            self._due_rooms.append(room)
+
+    def _sweep(self) -> None:
+        """Go on through all rooms when there is nothing else to look at."""
+        if self._due_rooms:
+            return
+        if self._swept_to is None and self._now() >= self._sweep_at:
+            self._swept_to = ""
+        if self._swept_to is not None:
+            rooms = self._store.rooms_after(self._swept_to, STEP_ROOMS)
+            for room in rooms:
+                self._look_at(room)
+            self._swept_to = rooms[-1] if rooms else None
+            self._sweep_at = self._now() + SWEEP_SECONDS
+
+    def _choose(self) -> dict[str, int]:
+        """Rooms and the lowest id that each is to keep, for one step."""
+        firsts: dict[str, int] = {}
+        budget = STEP_MESSAGES
+        for _ in range(min(len(self._due_rooms), STEP_ROOMS)):
+            room = self._due_rooms.popleft()
+            self._known_due.discard(room)
+            extent = self._store.extent(room)
+            wanted = self._wanted(room, extent.trimmed + 1, extent.last, budget)
+            if wanted <= extent.trimmed + 1:
+                continue
+            firsts[room] = min(wanted, extent.trimmed + 1 + budget)
+            budget -= firsts[room] - extent.trimmed - 1
+            self._look_at(room)  # there may be more
+            if not budget:
+                break
+        return firsts
+
+    def _wanted(self, room: str, first: int, last: int, budget: int) -> int:
+        """The lowest id to keep, as far as the next `budget` messages tell."""
+        wanted = first
+        if self._retain.count is not None:
+            wanted = max(wanted, last - self._retain.count + 1)
+        if self._clock is not None and first <= last:
+            wanted = max(wanted, self._young(self._clock, room, first, budget))
+        return wanted
+
+    def _young(self, clock: AgeClock, room: str, first: int, budget: int) -> int:
+        """The lowest id that is young enough, as far as the next `budget` messages tell."""
+        assert self._retain.seconds is not None
+        kept = int(self._retain.seconds * 1000)
+        young = first
+        if clock.present is not None:
+            young = self._store.first_since(room, clock.present - kept, budget)
+        if clock.doubtful and not self._told_of_doubt:
+            by_clock = self._store.first_since(room, clock.clock - kept, budget)
+            if by_clock > young:
+                self._tell_of_doubt(clock)
+        return young
+
+    def _tell_of_doubt(self, clock: AgeClock) -> None:
+        """There are messages that are too old by the clock alone."""
+        self._told_of_doubt = True
+        ahead = None if clock.present is None else round((clock.clock - clock.present) / 1000)
+        wait = clock.wait
+        note(logging.WARNING, "clock_doubted", ahead=ahead, wait=None if wait is None else math.ceil(wait))

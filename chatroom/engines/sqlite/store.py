@@ -1,0 +1,294 @@
+"""One log that survives trouble: what a failure means for the drafts, and the way back from it.
+
+1. The store's failures make all drafts of a batch Unknown, and the store troubled. While it is, nothing is
+   written but the way back, which is tried at the next append, and by itself now and then.
+2. Full and busy are certain: SQLite has taken all of it back. After anything else the commit may be there
+   or not, whatever SQLite says now. So the database is opened anew, which plays the write-ahead log; the
+   log is moved into the database, so that it stands on a sync that has succeeded; and what then lies beyond
+   the last ids that were ever told is taken back. Nobody was told of it: those who said it were answered
+   `unavailable`, and if they say it again with the same `cid`, it gets the id that is next then.
+   (If the process ends before that, it is there at the next start, under the id that nobody knew; then it
+   is shown, and the same `cid` finds it.)
+3. The way back ends with a write of some size that succeeds: so a full disk is seen to have room again.
+4. Reading goes on while there is a database to read. What can't be read is Unavailable, and no trouble.
+5. When nothing has been written for a moment, a write-ahead log of some size is moved into the database and
+   emptied. A program that reads stands in the way of that; then it is tried again later.
+"""
+
+import logging
+import math
+import os
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+
+from chatroom.core.errors import Unavailable
+from chatroom.core.journal import note
+from chatroom.core.messages import Draft, Message, Outcome, Page, Unknown
+from chatroom.engines.engine import READ_BYTES
+from chatroom.engines.sqlite.connecting import (
+    BUSY_SECONDS,
+    connect,
+    error_code,
+    error_name,
+    sync_fully,
+    use_write_ahead_log,
+)
+from chatroom.engines.sqlite.log import Extent, Log
+from chatroom.engines.sqlite.opening import Opened
+from chatroom.engines.sqlite.schema import note_time, noted_time, transaction
+
+RETRY_SECONDS = 0.5
+PROBE_BYTES = 256 * 1024
+QUIET_SECONDS = 5.0
+LARGE_BYTES = 1024 * 1024
+"""The size from which on a write-ahead log is emptied when it is quiet."""
+_CERTAIN = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+_WORDS = {
+    sqlite3.SQLITE_FULL: "the disk is full",
+    sqlite3.SQLITE_BUSY: "another program has locked the database",
+    sqlite3.SQLITE_LOCKED: "another program has locked the database",
+    sqlite3.SQLITE_CORRUPT: "the database is damaged",
+    sqlite3.SQLITE_NOTADB: "the database is damaged",
+    sqlite3.SQLITE_READONLY: "the database can't be written",
+    sqlite3.SQLITE_IOERR: "the disk fails",
+}
+
+
+def _words(error: Exception) -> str:
+    """What is wrong, for the operator."""
+    if isinstance(error, Unavailable):
+        return str(error)
+    return f"{_WORDS.get(error_code(error), 'the log fails')} ({error_name(error)})"
+
+
+def _identity(path: str) -> tuple[int, int]:
+    """Which file that is, whatever its name."""
+    found = os.stat(path)
+    return found.st_dev, found.st_ino
+
+
+class Store:
+    """The log of an open database, used by one thread."""
+
+    def __init__(self, opened: Opened, now: Callable[[], float]) -> None:
+        self._path = opened.path
+        self._file = _identity(opened.path)
+        self._epoch = opened.epoch
+        self._lock = opened.lock
+        self._now = now
+        self._log: Log | None = Log(opened.connection)
+        self._doubtful: dict[str, int] | None = None  # rooms' last ids before a commit of unknown outcome
+        self._retry_at = 0.0
+        self._shrink_at = math.inf
+        self.trouble: str | None = None
+        """Why nothing can be stored now."""
+
+    def close(self) -> None:
+        """Close the database and let others have it."""
+        if self._log is not None:
+            with suppress(sqlite3.Error):
+                self._log.close()
+        self._lock.release()
+
+    @property
+    def epoch(self) -> str:
+        """The epoch of the file."""
+        return self._epoch
+
+    def epoch_of(self, room: str) -> str:
+        """The epoch of a room. Raises Unavailable."""
+        return self.extent(room).epoch or self._epoch
+
+    # Writing
+
+    def append(self, drafts: Sequence[Draft]) -> list[Outcome]:
+        """See Engine."""
+        if self.heal():
+            self._shrink_at = self._now() + QUIET_SECONDS
+            log = self._in_use()
+            before: dict[str, int] = {}
+            try:
+                before = {room: log.extent(room).last for room in {draft.room for draft in drafts}}
+                return log.append(drafts)
+            except Exception as error:
+                self._fail(error, before)
+        return [Unknown()] * len(drafts)
+
+    def trim(self, firsts: Mapping[str, int]) -> bool:
+        """Remove from each room the messages with ids below its first; whether it is known to be done."""
+        if firsts and self.trouble is None:
+            self._shrink_at = self._now() + QUIET_SECONDS
+            try:
+                self._in_use().trim(firsts)
+            except (sqlite3.Error, MemoryError) as error:
+                self._fail(error, {})
+        return self.trouble is None
+
+    def note_time(self, time: int) -> bool:
+        """Note the time of day, by which messages grow old; whether it was done."""
+        if self.trouble is None:
+            try:
+                connection = self._in_use().connection
+                with transaction(connection):
+                    note_time(connection, time)
+            except (sqlite3.Error, MemoryError) as error:
+                self._fail(error, {})
+        return self.trouble is None
+
+    def _fail(self, error: Exception, before: dict[str, int]) -> None:
+        """Rules 1 and 2."""
+        code = error_code(error)
+        self.trouble = _words(error)
+        note(logging.ERROR, "log_failed", reason=self.trouble)
+        if code not in _CERTAIN:
+            self._doubtful = before
+
+    # The way back
+
+    def heal(self) -> bool:
+        """Whether the store can be written; where it can't, try the way back if it is time."""
+        if self.trouble is None:
+            return True
+        if self._now() < self._retry_at:
+            return False
+        try:
+            if self._doubtful is not None:
+                self._look_up_anew(self._doubtful)
+            self._probe()
+        except (sqlite3.Error, OSError, MemoryError, Unavailable) as error:
+            self.trouble = _words(error)
+            self._retry_at = self._now() + RETRY_SECONDS
+            if self._doubtful is None and error_code(error) not in _CERTAIN:
+                self._doubtful = {}
+            return False
+        note(logging.WARNING, "log_recovered", reason=self.trouble)
+        self.trouble = None
+        return True
+
+    def _look_up_anew(self, told: dict[str, int]) -> None:
+        """Rule 2."""
+        if self._log is not None:
+            old, self._log = self._log, None
+            with suppress(sqlite3.Error):
+                old.close()
+        if _identity(self._path) != self._file:
+            raise Unavailable("another file is in the place of the database")
+        connection = connect(self._path, "rw")
+        try:
+            sync_fully(connection)
+            use_write_ahead_log(connection)
+            log = Log(connection)
+            self._settle(connection)
+            for room, last in told.items():
+                log.take_back(room, last)
+        except BaseException:
+            connection.close()
+            raise
+        self._log = log
+        self._doubtful = None
+
+    @staticmethod
+    def _settle(connection: sqlite3.Connection) -> None:
+        """Move all of the write-ahead log into the database."""
+        (busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if busy:
+            raise Unavailable("the disk has failed; a program that reads the database stands in the way back")
+
+    def _probe(self) -> None:
+        """Rule 3."""
+        connection = self._in_use().connection
+        with transaction(connection):
+            connection.execute("INSERT OR REPLACE INTO meta VALUES ('probe', zeroblob(?))", (PROBE_BYTES,))
+        with transaction(connection):
+            connection.execute("DELETE FROM meta WHERE name = 'probe'")
+
+    # The write-ahead log
+
+    @property
+    def due(self) -> float:
+        """When there is something to do that nobody asked for; infinity for not before the next write."""
+        return self._shrink_at if self.trouble is None else self._retry_at
+
+    def work(self) -> bool:
+        """Do what is due; whether the store can be written."""
+        if not self.heal():
+            return False
+        if self._now() >= self._shrink_at:
+            self._shrink_at = math.inf if self._shrink() else self._now() + QUIET_SECONDS
+        return True
+
+    def _shrink(self) -> bool:
+        """Rule 5; whether that's done with. What fails here fails again at a commit, and is told then."""
+        if self.sizes()[1] < LARGE_BYTES:
+            return True
+        connection = self._in_use().connection
+        with suppress(sqlite3.Error):
+            connection.execute("PRAGMA busy_timeout = 0")
+            try:
+                (busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                return not busy
+            finally:
+                connection.execute(f"PRAGMA busy_timeout = {round(BUSY_SECONDS * 1000)}")
+        return False
+
+    def sizes(self) -> tuple[int, int]:
+        """Bytes of the database and of its write-ahead log, on the disk."""
+        found = []
+        for name in (self._path, self._path + "-wal"):
+            try:
+                found.append(os.stat(name).st_size)
+            except OSError:
+                found.append(0)
+        return found[0], found[1]
+
+    # Reading
+
+    def extent(self, room: str) -> Extent:
+        """Where the room's log begins and ends. Raises Unavailable."""
+        with self._reading() as log:
+            return log.extent(room)
+
+    def read(
+        self, room: str, after: int, upto: int, limit: int, max_bytes: int = READ_BYTES
+    ) -> list[Message]:
+        """See Engine."""
+        with self._reading() as log:
+            return log.read(room, after, upto, limit, max_bytes)
+
+    def history(
+        self, room: str, *, before: int | None, after: int | None, upto: int, limit: int, max_bytes: int
+    ) -> Page:
+        """See Engine."""
+        with self._reading() as log:
+            return log.history(room, before=before, after=after, upto=upto, limit=limit, max_bytes=max_bytes)
+
+    def first_since(self, room: str, ts: int, limit: int) -> int:
+        """See Log. Raises Unavailable."""
+        with self._reading() as log:
+            return log.first_since(room, ts, limit)
+
+    def noted_time(self) -> int | None:
+        """The time of day that was noted last. Raises Unavailable."""
+        with self._reading() as log:
+            return noted_time(log.connection)
+
+    def rooms_after(self, room: str, limit: int) -> list[str]:
+        """See Log. Raises Unavailable."""
+        with self._reading() as log:
+            return log.rooms_after(room, limit)
+
+    @contextmanager
+    def _reading(self) -> Iterator[Log]:
+        if self._log is None:
+            raise Unavailable(self.trouble)
+        try:
+            yield self._log
+        except (sqlite3.Error, MemoryError) as error:
+            note(logging.ERROR, "log_unreadable", reason=error_name(error))
+            raise Unavailable(error_name(error)) from None
+
+    def _in_use(self) -> Log:
+        """The log, where rule 1 says that there is one."""
+        assert self._log is not None
+        return self._log

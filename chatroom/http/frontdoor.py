@@ -1,0 +1,306 @@
+"""The front door: serves HTTP on a new connection until it asks for a WebSocket and is let in, or is gone.
+
+Rules:
+
+1. Every wait has a deadline: for a whole head, for the next request, for an answer to be taken, for the
+   peer to go. A slow or silent peer costs one task until then.
+2. A peer that has sent nothing is closed silently; one that has sent half a head is told 408.
+3. Requests are answered in the order they came, one at a time. An answer after which the bytes that follow
+   can't be trusted, or aren't known to be a request, is the last one.
+4. After the last answer the sending half is closed, and what still comes is read and thrown away for a
+   moment: closing with unread input would reset the answer away.
+5. Nothing is awaited between the site's admission and the return, so an admission is never lost.
+6. Whom a trusted proxy asks for is seen anew in each request: clients share its connections.
+
+It doesn't know what the site answers, whom it lets in, or what a WebSocket is.
+"""
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from email.utils import formatdate
+from typing import Generic, Protocol, TypeVar
+
+import trio
+
+from chatroom.core.errors import Refusal
+from chatroom.core.http import Peer, Request, Response
+from chatroom.core.limits import Limits
+from chatroom.http.exchange import Exchange, HeadScanner, has_body
+from chatroom.http.handshake import (
+    CORS_HEADERS,
+    HANDSHAKE_PATH,
+    OPTIONS_ANSWER,
+    PREFLIGHT,
+    Upgrade,
+    asks_upgrade,
+    canonical,
+    route,
+)
+from chatroom.net.forwarded import Proxies
+from chatroom.net.proxyprotocol import HeaderReader, Introduction
+from chatroom.net.transport import Transport
+
+READ_BYTES = 4096
+PIPELINE_PAUSE = 0.01
+"""Seconds between the answers to requests that came at once."""
+LINGER_SECONDS = 1.0
+LINGER_BYTES = 256 * 1024
+SLOWEST_WRITE = 64 * 1024
+"""A large answer has the send timeout for each so many bytes."""
+
+NO_PROXIES = Proxies()
+_KEEPING = frozenset({401, 403, 404, 405, 429})
+"""Refusals of a plain request after which another one may follow; after 400 the peer can't be trusted to."""
+
+Admission = TypeVar("Admission")
+Admission_co = TypeVar("Admission_co", covariant=True)
+
+
+class Site(Protocol[Admission_co]):
+    """What the server does behind the door. All of it is synchronous and quick.
+
+    `answer` and `admit` refuse by raising Refusal. Whatever else they raise leaves `receive`.
+    """
+
+    @property
+    def draining(self) -> bool:
+        """The server is about to stop: no handshake comes in."""
+
+    @property
+    def paths(self) -> frozenset[str]:
+        """What may be asked for."""
+
+    def answer(self, request: Request) -> Response:
+        """The answer to a GET, or HEAD as if it were one, of one of `paths`."""
+
+    def admit(self, request: Request, upgrade: Upgrade) -> Admission_co:
+        """Let a WebSocket in. What is returned holds its place."""
+
+    def disbelieved(self, peer: Peer) -> None:
+        """The peer, which isn't trusted, names somebody for whom it asks; a proxy that was forgotten?"""
+
+    def refused(self, peer: Peer, status: int, request: Request | None) -> None:
+        """The peer is being told `status`; `request` is None if its head couldn't be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted(Generic[Admission]):
+    """A WebSocket let in: `head` is the handshake for the library, `trailing` what came behind it."""
+
+    admission: Admission
+    upgrade: Upgrade
+    head: bytes
+    trailing: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    response: Response
+    close: bool
+
+
+async def receive(
+    transport: Transport,
+    site: Site[Admission],
+    limits: Limits,
+    peer: Peer,
+    *,
+    secure: bool = False,
+    proxies: Proxies = NO_PROXIES,
+    introduced: bool = False,
+    wall_clock: Callable[[], float] = time.time,
+) -> Admitted[Admission] | None:
+    """Serve the peer until it is let in, or until the connection has ended (None).
+
+    `introduced`: the peer is whom a trusted proxy has named, see `read_introduction`.
+
+    Resource handling: with an Admitted the transport, open, is the caller's again. With None it is closed;
+    with an exception, cancellation included, it is aborted.
+
+    Error handling: no fault of the peer or of the network raises. What `site` raises beyond Refusal does.
+    """
+    try:
+        return await _Visit(transport, site, limits, peer, secure, proxies, introduced, wall_clock).serve()
+    except BaseException:
+        transport.abort()
+        raise
+
+
+async def read_introduction(transport: Transport, limits: Limits) -> Introduction | None:
+    """Whom a proxy names that begins with a header of the PROXY protocol; None if it is gone or silent.
+
+    Raises Refusal if what comes is no such header. Nothing behind it is read.
+    """
+    reader = HeaderReader()
+    with trio.move_on_after(limits.head_seconds) as waiting, suppress(OSError):
+        while reader.wanted:
+            data = await transport.receive_some(reader.wanted)
+            if not data:
+                return None
+            reader.feed(data)
+        return reader.introduction
+    if waiting.cancelled_caught and reader.started:
+        raise Refusal(408, "The header of the PROXY protocol took too long")
+    return None
+
+
+async def turn_away(
+    transport: Transport, site: Site[Admission], limits: Limits, peer: Peer, refusal: Refusal
+) -> None:
+    """Answer a peer that has no request, and close the connection."""
+    try:
+        visit = _Visit(transport, site, limits, peer, False, NO_PROXIES, False, time.time)
+        await visit.turn_away(refusal)
+    except BaseException:
+        transport.abort()
+        raise
+
+
+@dataclass(frozen=True, slots=True)
+class _Visit(Generic[Admission]):
+    """One connection, from its first byte to its admission or its end."""
+
+    transport: Transport
+    site: Site[Admission]
+    limits: Limits
+    peer: Peer
+    secure: bool
+    proxies: Proxies
+    introduced: bool
+    wall_clock: Callable[[], float]
+
+    async def serve(self) -> Admitted[Admission] | None:
+        data = b""
+        first = True
+        while True:
+            exchange = Exchange()
+            scanner = HeadScanner(self.limits.head_bytes, self.limits.head_line, self.limits.head_headers)
+            outcome = await self._next_outcome(exchange, scanner, data, first)
+            if isinstance(outcome, Admitted):
+                return outcome
+            if outcome is None:
+                break
+            if not await self._send(exchange, outcome):
+                self.transport.abort()
+                return None
+            if not exchange.reusable:
+                await self._part()
+                break
+            data = scanner.trailing
+            first = False
+            # A peer that doesn't wait for answers doesn't get the whole server's time for it.
+            await trio.sleep(PIPELINE_PAUSE if data else 0)
+        await self._close()
+        return None
+
+    async def turn_away(self, refusal: Refusal) -> None:
+        """See `turn_away`."""
+        if await self._send(Exchange(), self._refuse(refusal, None)):
+            await self._part()
+        await self._close()
+
+    async def _next_outcome(
+        self, exchange: Exchange, scanner: HeadScanner, data: bytes, first: bool
+    ) -> Admitted[Admission] | _Answer | None:
+        """What to do next. None: close without a word."""
+        try:
+            complete = await self._read_head(scanner, data, first)
+        except Refusal as refusal:
+            return self._refuse(refusal, None)
+        return self._decide(exchange, scanner) if complete else None
+
+    async def _read_head(self, scanner: HeadScanner, data: bytes, first: bool) -> bool:
+        """Feed the scanner, beginning with `data`, until the head is complete.
+
+        False if the peer has gone, or nothing came. The time of the connection's first head runs from the
+        start, that of any other from its first byte.
+        """
+        if not first and not data:
+            data = await self._read(trio.current_time() + self.limits.head_seconds) or b""
+            if not data:
+                return False
+        deadline = trio.current_time() + self.limits.head_seconds
+        scanner.feed(data)
+        while not scanner.complete:
+            received = await self._read(deadline)
+            if received is None and scanner.started:
+                raise Refusal(408, "The head took too long")
+            if not received:
+                return False
+            scanner.feed(received)
+        return True
+
+    def _decide(self, exchange: Exchange, scanner: HeadScanner) -> Admitted[Admission] | _Answer:
+        """What to do about a complete head; no I/O."""
+        request = None
+        try:
+            request = exchange.read(scanner.head, self.peer, secure=self.secure)
+            named = self.introduced or self.proxies.trusts(self.peer)
+            if not named and request.values("x-forwarded-for"):
+                self.site.disbelieved(self.peer)
+            request = self.proxies.see_through(request, introduced=self.introduced)
+            upgrade = route(request, draining=self.site.draining, paths=self.site.paths)
+            if upgrade is not None:
+                admission = self.site.admit(request, upgrade)
+                return Admitted(admission, upgrade, canonical(upgrade), scanner.trailing)
+            if request.method == "OPTIONS":
+                response = PREFLIGHT if request.path == HANDSHAKE_PATH else OPTIONS_ANSWER
+            else:
+                response = self.site.answer(request)
+        except Refusal as refusal:
+            return self._refuse(refusal, request)
+        return _Answer(_shared(response, request), has_body(request))
+
+    def _refuse(self, refusal: Refusal, request: Request | None) -> _Answer:
+        self.site.refused(request.peer if request else self.peer, refusal.status, request)
+        line = " ".join(refusal.text.split())
+        response = Response(refusal.status, line.encode("utf-8", "replace"), headers=refusal.headers)
+        if request is None:
+            return _Answer(response, close=True)
+        close = refusal.status not in _KEEPING or asks_upgrade(request) or has_body(request)
+        return _Answer(_shared(response, request), close)
+
+    async def _read(self, deadline: float) -> bytes | None:
+        """What the peer sends next: b"" if it has gone, None if nothing comes in time."""
+        with trio.CancelScope(deadline=deadline):
+            try:
+                return await self.transport.receive_some(READ_BYTES)
+            except OSError:
+                return b""
+        return None
+
+    async def _send(self, exchange: Exchange, answer: _Answer) -> bool:
+        """The peer has taken the whole answer in time."""
+        date = formatdate(self.wall_clock(), usegmt=True)
+        data = exchange.write(answer.response, date=date, close=answer.close)
+        patience = self.limits.send_timeout * (1 + len(data) // SLOWEST_WRITE)
+        with trio.CancelScope(deadline=trio.current_time() + patience):
+            try:
+                while data:
+                    data = data[await self.transport.send_some(data) :]
+            except OSError:
+                return False
+        return not data
+
+    async def _part(self) -> None:
+        """Say that nothing more will be sent, and give the peer a moment to read the last answer and go."""
+        with trio.move_on_after(LINGER_SECONDS), suppress(OSError):
+            await self.transport.send_eof()
+            left = LINGER_BYTES
+            while left > 0 and (data := await self.transport.receive_some(READ_BYTES)):
+                left -= len(data)
+
+    async def _close(self) -> None:
+        with trio.move_on_after(LINGER_SECONDS), suppress(OSError):
+            await self.transport.aclose()
+            return
+        self.transport.abort()
+
+
+def _shared(response: Response, request: Request) -> Response:
+    """The response, readable from pages of any origin where it is meant to be."""
+    if request.path != HANDSHAKE_PATH:
+        return response
+    return replace(response, headers=(*response.headers, *CORS_HEADERS))

@@ -1,0 +1,254 @@
+"""The WebSocket handshake: whether one is asked for, whether it may come in, what the library gets to see.
+
+Rules:
+
+1. Refusals come in one order, whatever else is wrong: 503 draining, path and method, form of head and
+   upgrade (`route`), then parameters given twice, 403 Origin, 429 address, 401, 400 names, 403 rights,
+   429 username, 503 full (`let_in`). `GET /handshake` goes through the same two functions.
+2. A handshake is asked for by `Upgrade: websocket`, or by a `Sec-WebSocket-Key`; then it must be a whole one.
+   An offer to upgrade to something else is ignored.
+3. Headers of which only one makes sense are refused when they come twice, even with the same value.
+   `Sec-WebSocket-Protocol` may be repeated; the lists are joined.
+4. The WebSocket library sees none of what the client sent but its key: a handshake is rebuilt in plain ASCII.
+
+It doesn't know tokens, rights and counts: a Doorkeeper does.
+"""
+
+import base64
+import binascii
+import re
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from chatroom.core.errors import Refusal
+from chatroom.core.http import HOST, Peer, Request, Response
+from chatroom.http.exchange import has_body
+from chatroom.http.query import SUBPROTOCOL, Wish, read_query
+
+HANDSHAKE_PATH = "/handshake"
+"""Where a browser asks what the handshake would answer."""
+
+METRICS_PATH = "/metrics"
+
+PATHS = frozenset({"/", HANDSHAKE_PATH, "/healthz", "/readyz", METRICS_PATH})
+"""All that there are."""
+
+METHODS = ("GET", "HEAD", "OPTIONS")
+"""What may be asked of each of PATHS; balancers probe by OPTIONS."""
+
+CORS_HEADERS = (
+    ("Access-Control-Allow-Origin", "*"),
+    ("Access-Control-Expose-Headers", "Retry-After"),
+)
+"""What lets a page of any origin read the answers of HANDSHAKE_PATH, refusals included."""
+
+PREFLIGHT = Response(
+    204,
+    headers=(
+        ("Access-Control-Allow-Methods", "GET, HEAD"),
+        ("Access-Control-Allow-Headers", "Authorization"),
+        ("Access-Control-Max-Age", "600"),
+    ),
+)
+"""The answer to `OPTIONS` for HANDSHAKE_PATH."""
+
+OPTIONS_ANSWER = Response(204, headers=(("Allow", ", ".join(METHODS)),))
+"""The answer to `OPTIONS` for the other paths."""
+
+_VERSION = "13"
+_SINGLE = (
+    "host",
+    "content-length",
+    "transfer-encoding",
+    "upgrade",
+    "sec-websocket-key",
+    "sec-websocket-version",
+    "authorization",
+    "origin",
+)
+_DIGITS = re.compile(r"[0-9]+")
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://([^/?#@\s]+)")
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+
+
+@dataclass(frozen=True, slots=True)
+class Upgrade:
+    """A well-formed WebSocket handshake: its key, and the subprotocols that it offers."""
+
+    key: str
+    subprotocols: tuple[str, ...] = ()
+
+
+Identity = TypeVar("Identity")
+Admission_co = TypeVar("Admission_co", covariant=True)
+
+
+class Doorkeeper(Protocol[Identity, Admission_co]):
+    """The steps of `let_in` that depend on more than the request. Each refuses by raising Refusal."""
+
+    @property
+    def origins(self) -> frozenset[str] | None:
+        """The browser origins let in beside the server's own; None for any."""
+
+    def check_address(self, peer: Peer) -> None:
+        """429 if too many connections come from the peer's address."""
+
+    def identify(self, peer: Peer, token: str | None) -> Identity:
+        """Whom the token stands for. 401 if nobody, or if it is None; the same answer, in the same time.
+
+        429 instead, if too many wrong ones came from the peer's address.
+        """
+
+    def authorise(self, identity: Identity, wish: Wish) -> str:
+        """The username that the connection gets. 403 without the right to that name or to the room."""
+
+    def enter(self, peer: Peer, identity: Identity, username: str, wish: Wish) -> Admission_co:
+        """The place of the connection. 429 if the username has too many, 503 if the server is full."""
+
+
+def route(request: Request, *, draining: bool, paths: frozenset[str] = PATHS) -> Upgrade | None:
+    """The handshake that is asked for, or None: a plain GET, HEAD or OPTIONS of one of `paths`.
+
+    Raises Refusal: the first half of the order of refusals.
+    """
+    upgrading = asks_upgrade(request)
+    preflight = request.method == "OPTIONS" and not upgrading
+    if draining and (upgrading or request.path == HANDSHAKE_PATH) and not preflight:
+        raise Refusal(503, "Restarting", (("Retry-After", "5"),))
+    _check_path_and_method(request, paths, upgrading)
+    _check_form(request)
+    return _read_upgrade(request) if upgrading else None
+
+
+def let_in(
+    request: Request, upgrade: Upgrade | None, keeper: Doorkeeper[Identity, Admission_co]
+) -> Admission_co:
+    """Ask each step of the keeper in turn; its last answer. `upgrade` is None for HANDSHAKE_PATH.
+
+    Raises Refusal: the second half of the order of refusals.
+    """
+    query = read_query(request, upgrade.subprotocols if upgrade else ())
+    if not allowed_origin(request, keeper.origins):
+        raise Refusal(403, "Origin not allowed")
+    keeper.check_address(request.peer)
+    identity = keeper.identify(request.peer, query.token)
+    wish = query.wish()
+    username = keeper.authorise(identity, wish)
+    return keeper.enter(request.peer, identity, username, wish)
+
+
+def asks_upgrade(request: Request) -> bool:
+    """A WebSocket handshake is meant, be it a whole one or not."""
+    return "websocket" in _members(request, "upgrade") or bool(request.values("sec-websocket-key"))
+
+
+def allowed_origin(request: Request, origins: frozenset[str] | None) -> bool:
+    """The request comes from no browser, from the server's own page, or from one of `origins` (None: any)."""
+    given = request.values("origin")
+    if origins is None or not given:
+        return True
+    origin = normal_origin(given[0])
+    if origin is None:
+        return False
+    scheme = "https" if request.secure else "http"
+    own = request.seen_as or [f"{scheme}://{host}" for host in request.values("host")]
+    return origin in {normal_origin(each) for each in (*own, *origins)}
+
+
+def normal_origin(text: str) -> str | None:
+    """The form in which origins are compared: `null`, or scheme and host in lower case, no default port.
+
+    None if `text` is no origin.
+    """
+    lowered = text.lower()
+    if lowered == "null":
+        return lowered
+    match = _ORIGIN.fullmatch(lowered)
+    if match is None:
+        return None
+    scheme, authority = match.groups()
+    return f"{scheme}://{authority.removesuffix(_DEFAULT_PORTS.get(scheme, ':')).removesuffix(':')}"
+
+
+def canonical(upgrade: Upgrade) -> bytes:
+    """The handshake that the WebSocket library gets in the place of the client's own."""
+    offered = SUBPROTOCOL in upgrade.subprotocols
+    lines = (
+        "GET / HTTP/1.1",
+        "Host: localhost",
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        f"Sec-WebSocket-Key: {upgrade.key}",
+        f"Sec-WebSocket-Version: {_VERSION}",
+        *((f"Sec-WebSocket-Protocol: {SUBPROTOCOL}",) if offered else ()),
+        "\r\n",
+    )
+    return "\r\n".join(lines).encode("ascii")
+
+
+def _check_path_and_method(request: Request, paths: frozenset[str], upgrading: bool) -> None:
+    if request.path not in paths or (upgrading and request.path != "/"):
+        raise Refusal(404, "Not Found")
+    if request.method not in (("GET",) if upgrading else METHODS):
+        raise Refusal(405, "Method Not Allowed", (("Allow", "GET" if upgrading else ", ".join(METHODS)),))
+
+
+def _check_form(request: Request) -> None:
+    for name in _SINGLE:
+        if len(request.values(name)) > 1:
+            raise Refusal(400, f"Header {name} given twice")
+    if not all(HOST.fullmatch(host) for host in request.values("host")):
+        raise Refusal(400, "Bad Host")
+    lengths = request.values("content-length")
+    if not all(_DIGITS.fullmatch(length) for length in lengths):
+        raise Refusal(400, "Bad Content-Length")
+    if lengths and request.values("transfer-encoding"):
+        raise Refusal(400, "Both Content-Length and Transfer-Encoding")
+
+
+def _read_upgrade(request: Request) -> Upgrade:
+    if request.http_version == "1.0":
+        raise Refusal(505, "A WebSocket needs HTTP/1.1")
+    if has_body(request) or request.values("expect"):
+        raise Refusal(400, "A handshake has no body")
+    if "websocket" not in _members(request, "upgrade"):
+        raise Refusal(400, "Upgrade: websocket is missing")
+    if "upgrade" not in _members(request, "connection"):
+        raise Refusal(400, "Connection: Upgrade is missing")
+    _check_version(request.values("sec-websocket-version"))
+    keys = request.values("sec-websocket-key")
+    if not keys or not _is_key(keys[0]):
+        raise Refusal(400, "Sec-WebSocket-Key must be 16 bytes in base64")
+    return Upgrade(keys[0], _read_subprotocols(request))
+
+
+def _check_version(versions: list[str]) -> None:
+    if not versions:
+        raise Refusal(400, "Sec-WebSocket-Version is missing")
+    if versions[0] != _VERSION:
+        headers = (("Sec-WebSocket-Version", _VERSION), ("Upgrade", "websocket"), ("Connection", "Upgrade"))
+        raise Refusal(426, f"Only version {_VERSION} of the WebSocket protocol is spoken here", headers)
+
+
+def _is_key(key: str) -> bool:
+    try:
+        return len(base64.b64decode(key, validate=True)) == 16
+    except (binascii.Error, ValueError):
+        return False
+
+
+def _read_subprotocols(request: Request) -> tuple[str, ...]:
+    members = (part.strip(" \t") for part in ",".join(request.values("sec-websocket-protocol")).split(","))
+    names = tuple(member for member in members if member)
+    # A token that can't be one is answered 401 in its turn; it doesn't spoil the form of the head.
+    if not all(_TOKEN.fullmatch(name) or name.startswith("bearer.") for name in names):
+        raise Refusal(400, "Malformed Sec-WebSocket-Protocol")
+    if len(set(names)) != len(names):
+        raise Refusal(400, "Subprotocol offered twice")
+    return names
+
+
+def _members(request: Request, name: str) -> set[str]:
+    """The members of a header that is a list, in lower case."""
+    return {part.strip(" \t").lower() for part in ",".join(request.values(name)).split(",")}

@@ -1,0 +1,82 @@
+"""The browser client: one HTML file, served as it is.
+
+Owns where `client.html` is found, and how it is answered to a browser; nothing of what is in it.
+
+1. The built file carries the page inside the package `chatroom`, where the build puts it. A source checkout
+   has it once, at the top level beside the package.
+2. The page is compressed once, at the start. A browser that takes gzip gets those bytes.
+3. Browsers may keep the page, and ask by its ETag whether it is still the same one (RFC 9110 section 13.1.2).
+   `no-store` would keep the page out of their back-forward caches.
+4. Where the development tokens are taken, `Server-Timing` names one, so that the page can tell a newcomer: a
+   page can read this header of itself, and it leaves the page's bytes and its policy alone.
+"""
+
+import gzip
+import hashlib
+import re
+from importlib.resources import files
+from pathlib import Path
+
+from chatroom.core.http import Request, Response
+from chatroom.http.csp import policy
+
+_NAME = "client.html"
+_TYPE = "text/html; charset=utf-8"
+_GZIP = re.compile(r"(?:gzip|\*)\s*(?:;\s*q=(?P<weight>[0-9.]+)\s*)?", re.IGNORECASE)
+
+
+def load_page() -> bytes:
+    """Read the page as it will be sent; `FileNotFoundError` means an incomplete installation."""
+    packaged = files("chatroom").joinpath(_NAME)
+    if packaged.is_file():
+        return packaged.read_bytes()
+    return Path(__file__).resolve().parent.parent.joinpath(_NAME).read_bytes()
+
+
+class Page:
+    """The answers to `GET /`."""
+
+    def __init__(self, html: bytes, *, development_token: str | None = None) -> None:
+        """`development_token`: one that everybody may use here, if there is any."""
+        tag = hashlib.sha256(html).hexdigest()[:16]
+        shared = [
+            ("Content-Security-Policy", policy(html)),
+            ("Cache-Control", "no-cache"),
+            ("Vary", "Accept-Encoding"),
+        ]
+        if development_token is not None:
+            shared.append(("Server-Timing", f'development-token;desc="{development_token}"'))
+        self._plain = Response(200, html, _TYPE, (*shared, ("ETag", f'"{tag}"')))
+        zipped = (*shared, ("ETag", f'"{tag}-gzip"'), ("Content-Encoding", "gzip"))
+        self._zipped = Response(200, gzip.compress(html, mtime=0), _TYPE, zipped)
+        self._tags = frozenset({f'"{tag}"', f'"{tag}-gzip"', "*"})
+
+    def answer(self, request: Request) -> Response:
+        """The page, or 304 if the browser has it already."""
+        page = self._zipped if takes_gzip(request) else self._plain
+        known = {
+            tag.strip().removeprefix("W/") for tag in ",".join(request.values("if-none-match")).split(",")
+        }
+        if known.isdisjoint(self._tags):
+            return page
+        kept = tuple(header for header in page.headers if header[0] != "Content-Encoding")
+        return Response(304, headers=kept)
+
+
+def takes_gzip(request: Request) -> bool:
+    """Whether Accept-Encoding allows gzip, by its name or by `*` (RFC 9110 section 12.5.3)."""
+    weights: dict[str, float] = {}
+    for member in ",".join(request.values("accept-encoding")).split(","):
+        found = _GZIP.fullmatch(member.strip())
+        if found is not None:
+            name = "*" if found[0].startswith("*") else "gzip"
+            weights[name] = _weight(found["weight"])
+    return weights.get("gzip", weights.get("*", 0.0)) > 0
+
+
+def _weight(text: str | None) -> float:
+    """The value of `q`; one that can't be read allows nothing."""
+    try:
+        return 1.0 if text is None else float(text)
+    except ValueError:
+        return 0.0

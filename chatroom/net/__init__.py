@@ -1,0 +1,1 @@
+"""Net: sockets, TLS, listeners, and the proxies in front of them."""

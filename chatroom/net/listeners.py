@@ -1,0 +1,295 @@
+"""Where the server listens: addresses, Unix sockets and TLS, opened or refused with one clear line.
+
+1. `localhost` means both loopbacks where they exist, on the same port, also on a free one.
+2. An address that another one covers is left out: `0.0.0.0` is all of IPv4, `::` all of IPv6, no more.
+3. A stale Unix socket is replaced, a live one and any other file is left alone.
+4. Sockets that the server was given are used as they are, and stay: whoever gave them listens on.
+5. Whatever can't be opened is a StartError that says what to do.
+"""
+
+import errno
+import os
+import socket
+import ssl
+import stat
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+from chatroom.core.errors import StartError
+from chatroom.net.reuseport import share_port
+
+BACKLOG = 1024
+FREE_PORT_TRIES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """An address to bind, in numbers; `scope` is the number of its zone, if it means nothing without one."""
+
+    family: socket.AddressFamily
+    host: str
+    scope: int = 0
+
+    @property
+    def local(self) -> bool:
+        """Only this machine can reach it."""
+        return ip_address(self.host).is_loopback
+
+    def covers(self, other: "Address") -> bool:
+        """Who listens here listens there, too."""
+        everywhere = ip_address(self.host).is_unspecified
+        return self.family == other.family and (everywhere or self == other)
+
+    def zoned(self) -> str:
+        """The address with its zone, as an operator writes it."""
+        return f"{self.host}%{socket.if_indextoname(self.scope)}" if self.scope else self.host
+
+    def shown(self) -> str:
+        """As it stands in a URL."""
+        return f"[{self.zoned()}]" if self.family == socket.AF_INET6 else self.host
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """A listening socket and how it is shown: `http://127.0.0.1:3000` or `unix:/run/chat.sock`."""
+
+    socket: socket.socket
+    name: str
+    local: bool
+    secure: bool = False
+    path: str | None = None
+    inode: tuple[int, int] | None = None  # of the Unix socket's file, when it was made
+    given: bool = False  # by whoever started the server
+    metrics: bool = False  # for them and nothing else
+    shared: bool = False  # other processes listen at its port
+
+    def shown(self) -> str:
+        """As an operator knows it."""
+        return self.name
+
+    def close(self) -> None:
+        """Stop listening; the file of a Unix socket goes, unless it is somebody else's by now."""
+        self.socket.close()
+        if self.path is not None and self.inode == _inode(self.path):
+            with suppress(OSError):
+                os.unlink(self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is to be opened: these addresses on this port, this Unix socket, and a port for metrics.
+
+    `shared`: other processes may listen at these addresses and this port, too.
+    """
+
+    addresses: Sequence[Address] = ()
+    port: int = 0
+    unix: str | None = None
+    unix_mode: int = 0o666
+    metrics: Sequence[Address] = ()
+    metrics_port: int = 0
+    shared: bool = False
+
+
+def open_listeners(wanted: Wanted, *, secure: bool) -> list[Listener]:
+    """Open them all, IPv4 first, those for metrics last, or none. Raises StartError."""
+    opened: list[Listener] = []
+    try:
+        opened.extend(_open_tcp(wanted.addresses, wanted.port, "--port", secure=secure, shared=wanted.shared))
+        if wanted.unix is not None:
+            opened.append(_open_unix(wanted.unix, wanted.unix_mode))
+        opened.extend(_open_tcp(wanted.metrics, wanted.metrics_port, "--metrics-port", metrics=True))
+    except BaseException:
+        for listener in opened:
+            listener.close()
+        raise
+    return opened
+
+
+def given_listener(sock: socket.socket, name: str, *, secure: bool) -> Listener:
+    """A listener on a socket that the server was given under this name; `metrics` is for them."""
+    sock.setblocking(False)
+    metrics = name == "metrics"
+    if sock.family == socket.AF_UNIX:
+        path = sock.getsockname()
+        shown = os.fsdecode(path) if isinstance(path, str) else "@" + os.fsdecode(path[1:])
+        return Listener(sock, f"unix:{shown}", local=True, given=True, metrics=metrics)
+    bound = sock.getsockname()
+    address = _address(sock.family, bound)
+    secure = secure and not metrics
+    return Listener(
+        sock, _name(address, bound[1], secure), address.local, secure, given=True, metrics=metrics
+    )
+
+
+def load_tls(certificate: str, key: str) -> ssl.SSLContext:
+    """A server's TLS context. Raises StartError."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.set_alpn_protocols(["http/1.1"])
+    context.options |= ssl.OP_NO_RENEGOTIATION  # OpenSSL 3 refuses it by itself
+    try:
+        context.load_cert_chain(certificate, key, password=_no_password)
+    except (OSError, ValueError, ssl.SSLError) as error:
+        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
+        raise StartError(
+            f"--tls-cert {certificate} and --tls-key {key} can't be used ({reason}): "
+            "give a PEM certificate chain and its unencrypted PEM key"
+        ) from None
+    return context
+
+
+def _no_password() -> str:
+    raise ValueError("the key is encrypted")
+
+
+def find_addresses(hosts: Iterable[str], flag: str = "--host") -> list[Address]:
+    """What the names stand for, IPv4 before IPv6, none that another one covers. Raises StartError."""
+    found: dict[Address, None] = {}
+    for host in hosts:
+        if host == "localhost":
+            found[Address(socket.AF_INET, "127.0.0.1")] = None
+            if _has_ipv6_loopback():
+                found[Address(socket.AF_INET6, "::1")] = None
+            continue
+        try:
+            infos = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        except (OSError, UnicodeError):
+            raise StartError(f"{flag} {host}: no such address; give an address of this machine") from None
+        for family, _, _, _, address in infos:
+            found[_address(family, address)] = None
+    needed = [each for each in found if not any(other.covers(each) for other in found if other != each)]
+    return sorted(needed, key=lambda address: address.family != socket.AF_INET)
+
+
+def _address(family: socket.AddressFamily, bound: Sequence[Any]) -> Address:
+    """The address in what the socket module gives for one."""
+    return Address(family, str(bound[0]).partition("%")[0], int(bound[3]) if len(bound) == 4 else 0)
+
+
+def _has_ipv6_loopback() -> bool:
+    if not socket.has_ipv6:
+        return False
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+def _open_tcp(
+    addresses: Sequence[Address],
+    port: int,
+    flag: str,
+    *,
+    secure: bool = False,
+    metrics: bool = False,
+    shared: bool = False,
+) -> list[Listener]:
+    """All on one port. A free one may be taken on the second address; then another one is tried."""
+    for attempt in range(FREE_PORT_TRIES):
+        opened: list[Listener] = []
+        chosen = port
+        try:
+            for address in addresses:
+                sock = _listen_tcp(address, chosen, shared=shared)
+                chosen = sock.getsockname()[1]
+                name = _name(address, chosen, secure)
+                opened.append(Listener(sock, name, address.local, secure, metrics=metrics, shared=shared))
+        except OSError as error:
+            for listener in opened:
+                listener.close()
+            if port == 0 and error.errno == errno.EADDRINUSE and attempt + 1 < FREE_PORT_TRIES:
+                continue
+            raise StartError(_cannot_listen(address.zoned(), chosen, flag, error)) from None
+        return opened
+    raise AssertionError("unreachable")
+
+
+def _listen_tcp(address: Address, port: int, *, shared: bool = False) -> socket.socket:
+    sock = socket.socket(address.family, socket.SOCK_STREAM)
+    try:
+        if shared:
+            share_port(sock)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if address.family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.bind((address.host, port, 0, address.scope))
+        else:
+            sock.bind((address.host, port))
+        sock.listen(BACKLOG)
+        sock.setblocking(False)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _name(address: Address, port: int, secure: bool) -> str:
+    return f"{'https' if secure else 'http'}://{address.shown()}:{port}"
+
+
+def _cannot_listen(host: str, port: int, flag: str, error: OSError) -> str:
+    place = f"{host} port {port}"
+    match error.errno:
+        case errno.EADDRINUSE:
+            return f"{place} is in use: stop what runs there, or choose another {flag}"
+        case errno.EACCES | errno.EPERM:
+            return f"{place} may not be opened by this user: choose a {flag} above 1023"
+        case errno.EADDRNOTAVAIL:
+            return f"{host} is no address of this machine: choose another {flag.replace('port', 'host')}"
+        case errno.EINVAL if ip_address(host).is_link_local and "%" not in host:
+            return f"{host} is an address of a link: say of which, as in {host}%eth0"
+        case _:
+            hosts = flag.replace("port", "host")
+            return f"{place} can't be opened ({error.strerror}): choose another {hosts} or {flag}"
+
+
+def _open_unix(path: str, mode: int) -> Listener:
+    try:
+        _remove_stale(path)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.bind(path)
+            os.chmod(path, mode)  # before anybody can connect; what a umask says is for other files
+            sock.listen(BACKLOG)
+            sock.setblocking(False)
+        except BaseException:
+            sock.close()
+            raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StartError(f"--unix {path} can't be opened ({reason}): choose another path") from None
+    return Listener(sock, f"unix:{path}", local=True, path=path, inode=_inode(path))
+
+
+def _remove_stale(path: str) -> None:
+    """Remove a socket that nobody listens on. Raises StartError for anything else that stands there."""
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise StartError(f"--unix {path} is a file that is no socket: choose another path")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+            return
+        except (BlockingIOError, TimeoutError):
+            pass  # somebody listens, and is busy
+    raise StartError(f"--unix {path} is in use by a running server: stop it, or choose another path")
+
+
+def _inode(path: str) -> tuple[int, int] | None:
+    try:
+        found = Path(path).lstat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

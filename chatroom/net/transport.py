@@ -1,0 +1,209 @@
+"""Transport: what Wire and the front door need of a socket, and the plain socket that gives it.
+
+Owns: the one socket object of a connection, its options, and how a send waits for a slow peer.
+
+1. A connection has one stdlib socket object, on which trio waits: no duplicate, no number kept. After
+   closing, a send fails; it can't reach whoever got the descriptor next.
+2. Everything that goes wrong leaves as OSError. Stalled is one too, for those who needn't tell them apart.
+3. Waiting for room ends after `send_timeout` without progress, not after a fixed time: what the kernel
+   could hand on counts, so that a slow reader that moves is kept.
+4. A send that is cancelled while it waits for room has taken nothing.
+
+Does not know: frames, HTTP.
+"""
+
+import errno
+import socket
+import struct
+from collections.abc import Callable
+from contextlib import suppress
+from fcntl import ioctl
+from termios import TIOCOUTQ
+from typing import Any, Final, Protocol
+
+import trio
+
+from chatroom.core.errors import ChatroomError
+from chatroom.core.limits import Limits
+from chatroom.net.poller import Arrivals
+
+_LOOKS: Final = 10  # how often, in one send_timeout, a waiting send looks for progress
+_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
+
+
+class Stalled(ChatroomError, TimeoutError):
+    """A peer took nothing for `send_timeout`; it is dropped, since a close frame wouldn't reach it."""
+
+
+class Transport(Protocol):
+    """A byte stream, for one task at a time that sends and one that receives."""
+
+    @property
+    def held(self) -> bool:
+        """The socket lacks some of what was taken. It goes out first in the next send, even an empty one."""
+
+    @property
+    def buffered(self) -> bool:
+        """receive_nowait may have more, though nothing new arrives."""
+
+    def send_nowait(self, data: bytes | memoryview) -> int:
+        """How many bytes were taken at once, perhaps none. OSError if the connection is broken."""
+
+    async def send_some(self, data: bytes | memoryview) -> int:
+        """Wait until a byte is taken, and none is held. OSError if broken, Stalled without progress."""
+
+    async def wait_room(self) -> None:
+        """Wait until the socket may take something; takes nothing itself. Fails as send_some does."""
+
+    async def receive_some(self, max_bytes: int) -> bytes:
+        """What has arrived, empty at the end. OSError if broken."""
+
+    def receive_nowait(self, max_bytes: int) -> bytes | None:
+        """The same without waiting: None if nothing has arrived."""
+
+    async def wait_readable(self) -> None:
+        """Wait until receive_nowait may have something. OSError if broken."""
+
+    def watch(self, on_readable: Callable[[], None]) -> None:
+        """Call `on_readable`, in another task, whenever receive_nowait may have something."""
+
+    def unwatch(self) -> None:
+        """Don't any more."""
+
+    def unsent(self) -> int:
+        """Bytes that are held or that the peer hasn't confirmed yet; 0 where that is not known."""
+
+    def confirmed(self) -> bool:
+        """Whether all that was sent has reached the peer's system, so far as that can be asked."""
+
+    async def send_eof(self) -> None:
+        """Tell the peer that nothing more comes; receiving goes on."""
+
+    def hang_up(self) -> None:
+        """End both directions at once, so that whoever waits to receive gets the end. Never raises."""
+
+    def abort(self) -> None:
+        """Drop the connection with a reset and free everything. Never waits, never raises."""
+
+    async def aclose(self) -> None:
+        """Close the connection in order. Never raises, and waits for nobody."""
+
+
+class SocketTransport:
+    """A TCP or Unix connection."""
+
+    __slots__ = ("_arrivals", "_patience", "_sock")
+
+    held: Final = False
+    buffered: Final = False
+
+    def __init__(self, sock: socket.socket, limits: Limits, arrivals: Arrivals | None = None) -> None:
+        """`sock` is from now on this object's alone. It can be watched only with `arrivals`."""
+        self._arrivals = arrivals
+        self._sock = sock
+        sock.setblocking(False)
+        self._patience = limits.send_timeout
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
+            with suppress(OSError):  # the peer may be gone already: the first read will tell
+                _tune(sock, limits)
+
+    def send_nowait(self, data: bytes | memoryview) -> int:
+        try:
+            return self._sock.send(data, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return 0
+
+    async def send_some(self, data: bytes | memoryview) -> int:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while not (taken := self.send_nowait(data)):
+            await self.wait_room()
+        return taken
+
+    async def wait_room(self) -> None:
+        looks, least = _LOOKS, self.unsent()
+        while looks:
+            with trio.move_on_after(self._patience / _LOOKS):
+                await self._writable()
+                return
+            unsent = self.unsent()
+            looks = _LOOKS if unsent < least else looks - 1
+            least = min(unsent, least)
+        raise Stalled(f"nothing taken for {self._patience:g} seconds")
+
+    async def _writable(self) -> None:
+        try:
+            await trio.lowlevel.wait_writable(self._sock)
+        except (trio.ClosedResourceError, ValueError):
+            raise _closed_error() from None
+
+    async def receive_some(self, max_bytes: int) -> bytes:
+        await trio.lowlevel.checkpoint()
+        while (data := self.receive_nowait(max_bytes)) is None:
+            await self.wait_readable()
+        return data
+
+    def receive_nowait(self, max_bytes: int) -> bytes | None:
+        try:
+            return self._sock.recv(max_bytes)
+        except BlockingIOError:
+            return None
+
+    async def wait_readable(self) -> None:
+        try:
+            await trio.lowlevel.wait_readable(self._sock)
+        except (trio.ClosedResourceError, ValueError):
+            raise _closed_error() from None
+
+    def watch(self, on_readable: Callable[[], None]) -> None:
+        assert self._arrivals is not None
+        self._arrivals.watch(self._sock, on_readable)
+
+    def unwatch(self) -> None:
+        if self._arrivals is not None:
+            self._arrivals.unwatch(self._sock)
+
+    def unsent(self) -> int:
+        buffer = bytearray(4)
+        try:
+            ioctl(self._sock, TIOCOUTQ, buffer)
+        except (OSError, ValueError):  # closed, or a platform that can't tell
+            return 0
+        return int(struct.unpack("i", buffer)[0])
+
+    def confirmed(self) -> bool:
+        return self._sock.family == socket.AF_UNIX or not self.unsent()
+
+    async def send_eof(self) -> None:
+        self._sock.shutdown(socket.SHUT_WR)
+        await trio.lowlevel.checkpoint()
+
+    def hang_up(self) -> None:
+        with suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
+
+    def abort(self) -> None:
+        with suppress(OSError):
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        self._close()
+
+    async def aclose(self) -> None:
+        self._close()
+        await trio.lowlevel.checkpoint()
+
+    def _close(self) -> None:
+        if self._sock.fileno() != -1:
+            self.unwatch()
+            trio.lowlevel.notify_closing(self._sock)
+            self._sock.close()
+
+
+def _tune(sock: socket.socket, limits: Limits) -> None:
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    option: Any = getattr(socket, "TCP_USER_TIMEOUT", None)
+    if option is not None:  # so that a vanished peer is found even while the kernel still takes bytes for it
+        patience = max(limits.send_timeout, limits.ping_interval + limits.ping_timeout)
+        sock.setsockopt(socket.IPPROTO_TCP, option, int(patience * 1000))
+
+
+def _closed_error() -> OSError:
+    return OSError(errno.EBADF, "connection closed")

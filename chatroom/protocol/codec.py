@@ -1,0 +1,277 @@
+"""From a text frame to a command: the only place where a client's JSON is read.
+
+1. Whatever the text, the result is a command, None (a message without words), or CommandError.
+2. Syntax is judged before shape, and shape before meaning: `bad_json`, then `bad_data` for what
+   stands twice or can't be UTF-8, then `bad_event`, then `cid`, then `data`.
+3. Every error but `bad_json` carries the `cid`, if it stands once at the top level and is valid.
+4. Nothing of the raw input comes back in an error but the event's name, cut to 64 characters.
+5. A message in its plain shape is read by one expression, in a third of the time. Everything else, and
+   whatever is wrong with a plain one, is for `decode_carefully`, which gives the same result for any text.
+
+It does not know who asks, nor whether they may.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from chatroom.core.codes import ErrorCode
+from chatroom.core.errors import CommandError
+from chatroom.core.jsontext import RepeatedKey, decoder
+from chatroom.core.names import clean_room
+from chatroom.protocol.commands import (
+    Authenticate,
+    Command,
+    ListMembers,
+    Ping,
+    Post,
+    ReadHistory,
+    SwitchRoom,
+    Typing,
+)
+
+MAX_DEPTH = 16
+MAX_CID = 64
+MAX_EVENT_ECHO = 64
+DEFAULT_ROOM = "general"
+DEFAULT_PAGE = 50
+MAX_PAGE = 200
+
+_FIELDS = frozenset(
+    {"event", "data", "cid", "text", "room", "since", "epoch", "active", "before", "after", "limit", "token"}
+)
+_WHITE_SPACE = " \t\n\r"
+"""What JSON allows around a value (RFC 8259, section 2)."""
+_ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+_CID = rf'"cid": ?"([^"\\\x00-\x1f\ud800-\udfff]{{1,{MAX_CID}}}+)"'
+_TEXT = r'"text": ?"([^"\\\x00-\x1f]*+)"'
+PLAIN_MESSAGE = re.compile(
+    rf'\{{(?:{_CID}, ?)?+"event": ?"message", ?"data": ?\{{{_TEXT}\}}(?:, ?{_CID})?+\}}'
+)
+"""A message as JSON.stringify and json.dumps write it, without escapes; a `cid` before it, or behind.
+
+Nothing in it is ever tried in a second way, so any text is judged in linear time.
+"""
+_plain_message = PLAIN_MESSAGE.fullmatch
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """An object read without losing repeated keys."""
+
+
+_written = json.JSONEncoder(ensure_ascii=False, check_circular=False).encode
+_FAST = decoder()
+_CAREFUL = decoder(_Pairs)
+
+
+def _items(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return [item for _, item in value] if isinstance(value, _Pairs) else value
+
+
+def _too_deep(value: object, allowed: int) -> bool:
+    """Whether more than so many objects and lists stand in each other; level by level, which is quick."""
+    level = [value]
+    while level := [each for each in level if isinstance(each, dict | list)]:
+        if not allowed:
+            return True
+        allowed -= 1
+        level = [item for each in level for item in _items(each)]
+    return False
+
+
+def _parse(reader: json.JSONDecoder, text: str) -> Any:
+    """The JSON value of `text`; raises `bad_json` for anything that isn't one, RepeatedKey by the hook."""
+    text = text.strip(_WHITE_SPACE)
+    try:
+        value, end = reader.raw_decode(text)
+    except (ValueError, RecursionError):
+        raise CommandError(ErrorCode.BAD_JSON, "Invalid JSON") from None
+    deep = text.count("{") + text.count("[") > MAX_DEPTH and _too_deep(value, MAX_DEPTH)
+    if deep or end != len(text):
+        raise CommandError(ErrorCode.BAD_JSON, "Invalid JSON")
+    return value
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _valid_cid(cid: object) -> str | None:
+    return cid if isinstance(cid, str) and 1 <= len(cid) <= MAX_CID and _is_encodable(cid) else None
+
+
+def _known(key: str) -> str:
+    """The key, if it is one that the protocol knows: others are raw input (rule 4)."""
+    return key if key in _FIELDS else "frame"
+
+
+def _bad_data(message: str, field: str, cid: str | None) -> CommandError:
+    return CommandError(ErrorCode.BAD_DATA, message, field=field, cid=cid)
+
+
+def _repeated_key(text: str) -> CommandError:
+    """What to answer to a frame with a key given twice: rule 3 needs the second, careful reading."""
+    frame = _parse(_CAREFUL, text)
+    if not isinstance(frame, _Pairs):
+        return _bad_data("Not an object", "frame", None)
+    cids = [value for key, value in frame if key == "cid"]
+    cid = _valid_cid(cids[0]) if len(cids) == 1 else None
+    return _bad_data("A key is given twice", _known(_find_repeated(frame)), cid)
+
+
+def _find_repeated(value: object) -> str:
+    """The first key that stands twice in one object, cut short, or an empty string."""
+    if isinstance(value, _Pairs):
+        seen: set[str] = set()
+        for key, item in value:
+            if key in seen:
+                return key
+            seen.add(key)
+            if found := _find_repeated(item):
+                return found
+    elif isinstance(value, list):
+        for item in value:
+            if found := _find_repeated(item):
+                return found
+    return ""
+
+
+def _find_lone_surrogate(value: object, field: str) -> str:
+    """The name of the member whose key or string can't be written as UTF-8; an empty string if all can."""
+    if isinstance(value, str):
+        return "" if _is_encodable(value) else field
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not _is_encodable(key):
+                return field
+            if found := _find_lone_surrogate(item, _known(key)):
+                return found
+    elif isinstance(value, list):
+        for item in value:
+            if found := _find_lone_surrogate(item, field):
+                return found
+    return ""
+
+
+def decode(text: str, *, max_text: int) -> Command | None:
+    """The command in a text frame; None for a message without words and without a `cid`.
+
+    Raises CommandError; `max_text` is the longest message in code points.
+    """
+    if plain := _plain_message(text):
+        cid, said, cid_behind = plain.groups()
+        said = said.strip()
+        if said and len(said) <= max_text and not (cid and cid_behind):
+            return Post(said, cid or cid_behind)
+    return decode_carefully(text, max_text)
+
+
+def decode_carefully(text: str, max_text: int) -> Command | None:
+    """What `decode` does, for any text: the one judge of what a frame is."""
+    try:
+        frame = _parse(_FAST, text)
+    except RepeatedKey:
+        raise _repeated_key(text) from None
+    if not isinstance(frame, dict):
+        raise _bad_data("Not an object", "frame", None)
+    cid = _valid_cid(frame.get("cid"))
+    escapes = "\\" in text and _ESCAPED_SURROGATE.search(text)
+    if escapes and not _is_encodable(_written(frame)):
+        raise _bad_data("A lone surrogate is not text", _find_lone_surrogate(frame, "frame"), cid)
+    event = frame.get("event")
+    reader = _READERS.get(event) if isinstance(event, str) else None
+    if reader is None:
+        name = event[:MAX_EVENT_ECHO] if isinstance(event, str) else "(none)"
+        raise CommandError(ErrorCode.BAD_EVENT, f"Unknown event: {name}", cid=cid)
+    if "cid" in frame and cid is None:
+        raise _bad_data(f"cid must be a string of 1 to {MAX_CID} characters", "cid", None)
+    data = frame.get("data", {})
+    if not isinstance(data, dict):
+        raise _bad_data("data must be an object", "data", cid)
+    return reader(data, cid, max_text)
+
+
+def _string(data: dict[str, Any], field: str, default: str, cid: str | None) -> str:
+    value = data.get(field, default)
+    if not isinstance(value, str):
+        raise _bad_data(f"{field} must be a string", field, cid)
+    return value
+
+
+def _count(data: dict[str, Any], field: str, cid: str | None, least: int = 0) -> int | None:
+    """An integer member of at least `least`, or None where it is left out."""
+    if field not in data:
+        return None
+    value = data[field]
+    if type(value) is not int or value < least:
+        raise _bad_data(f"{field} must be an integer of at least {least}", field, cid)
+    return value
+
+
+def _read_message(data: dict[str, Any], cid: str | None, max_text: int) -> Post | None:
+    text = _string(data, "text", "", cid).strip()
+    if not text:
+        if cid is None:
+            return None
+        raise _bad_data("text is empty", "text", cid)
+    if len(text) > max_text:
+        raise CommandError(
+            ErrorCode.TOO_LONG, f"text is longer than {max_text} characters", limit=max_text, cid=cid
+        )
+    return Post(text, cid)
+
+
+def _read_switch(data: dict[str, Any], cid: str | None, _max_text: int) -> SwitchRoom:
+    try:
+        room = clean_room(_string(data, "room", DEFAULT_ROOM, cid))
+    except ValueError as error:
+        raise _bad_data(f"room: {error}", "room", cid) from None
+    since = _count(data, "since", cid)
+    epoch = _string(data, "epoch", "", cid) if "epoch" in data else None
+    if since is not None and epoch is None:
+        raise _bad_data("since needs the epoch that was told with it", "epoch", cid)
+    return SwitchRoom(room, since, epoch if since is not None else None, cid)
+
+
+def _read_typing(data: dict[str, Any], cid: str | None, _max_text: int) -> Typing:
+    active = data.get("active")
+    if not isinstance(active, bool):
+        raise _bad_data("active must be true or false", "active", cid)
+    return Typing(active, cid)
+
+
+def _read_history(data: dict[str, Any], cid: str | None, _max_text: int) -> ReadHistory:
+    before, after = _count(data, "before", cid), _count(data, "after", cid)
+    if before is not None and after is not None:
+        raise _bad_data("before and after exclude each other", "after", cid)
+    limit = _count(data, "limit", cid, least=1)
+    return ReadHistory(before, after, min(DEFAULT_PAGE if limit is None else limit, MAX_PAGE), cid)
+
+
+def _read_auth(data: dict[str, Any], cid: str | None, _max_text: int) -> Authenticate:
+    if "token" not in data:
+        raise _bad_data("token is missing", "token", cid)
+    return Authenticate(_string(data, "token", "", cid), cid)
+
+
+_READERS: dict[str, Callable[[dict[str, Any], str | None, int], Command | None]] = {
+    "message": _read_message,
+    "switch_room": _read_switch,
+    "typing": _read_typing,
+    "history": _read_history,
+    "members": lambda _data, cid, _max_text: ListMembers(cid),
+    "auth": _read_auth,
+    "ping": lambda _data, cid, _max_text: Ping(cid),
+}
+
+COMMANDS = frozenset(_READERS)
+"""The events that a client may send."""

@@ -1,0 +1,210 @@
+"""From values to the JSON text of each event that the server sends.
+
+1. `event` and `data` stand first, extras follow, and there are no spaces.
+2. What these functions return is UTF-8 without a frame around it.
+3. What lists the members comes in pieces, of which the list is the one that it was given.
+4. A `cid` is given only where the answer to a command must repeat it.
+
+It does not know to whom an event goes.
+"""
+
+import re
+from json.encoder import encode_basestring
+
+from chatroom.core.errors import CommandError
+from chatroom.core.limits import Limits
+from chatroom.core.messages import Message, Page
+from chatroom.websocket.frames import Pieces
+
+HISTORY_BYTES = 128 * 1024
+"""About the most that one page of history takes: its reader may be slow, and there may be thousands."""
+
+_C1 = re.compile("[\x80-\x9f]")
+"""Control characters that JSON lets stand and some terminals act on: U+009B does what ESC [ does."""
+
+
+def quoted(text: str) -> str:
+    """A string as a JSON string; all but quotes, backslashes and control characters stands as it is."""
+    return _without_c1(encode_basestring(text))
+
+
+def _without_c1(encoded: str) -> str:
+    """JSON text in which strings have such characters; asked first whether it has any, which is quick."""
+    if encoded.isascii() or encoded.isprintable():
+        return encoded
+    return _C1.sub(lambda found: f"\\u{ord(found[0]):04x}", encoded)
+
+
+def _cid(cid: str | None) -> str:
+    return "" if cid is None else f',"cid":{quoted(cid)}'
+
+
+def _bool(value: bool) -> str:
+    return "true" if value else "false"
+
+
+def message(room: str, stored: Message) -> bytes:
+    """A stored message, the same bytes for every member, live or replayed."""
+    number, ts, username, text, cid = stored
+    tail = "" if cid is None else f',"cid":{encode_basestring(cid)}'
+    return _without_c1(
+        f'{{"event":"message","data":{{"username":{encode_basestring(username)},'
+        f'"text":{encode_basestring(text)}}},"room":{encode_basestring(room)},"id":{number},"ts":{ts}{tail}}}'
+    ).encode()
+
+
+def _opening(epoch: str, last_id: int, replay: int, recovered: bool | None) -> str:
+    tail = "" if recovered is None else f',"recovered":{_bool(recovered)}'
+    return f'"epoch":{quoted(epoch)},"last_id":{last_id},"replay":{replay}{tail}'
+
+
+def limits_json(limits: Limits, *, unanswered: int) -> str:
+    """What `welcome` tells of the limits: those that a client can't guess, as a JSON object.
+
+    `rate` is 0 where messages aren't paced; `unanswered` is how many may be under way on one connection.
+    """
+    rate = limits.message_rate
+    return (
+        f'{{"text":{limits.text_chars},"frame":{limits.frame_bytes},'
+        f'"rate":{int(rate) if rate == int(rate) else rate},"burst":{limits.message_burst},'
+        f'"unanswered":{unanswered}}}'
+    )
+
+
+def welcome(
+    room: str,
+    username: str,
+    members_json: Pieces,
+    *,
+    epoch: str,
+    last_id: int,
+    replay: int,
+    recovered: bool | None,
+    limits: str,
+) -> Pieces:
+    """The first event on a connection; exactly `replay` stored messages follow it.
+
+    `limits` is what `limits_json` has made.
+    """
+    greeting = quoted(f"Welcome to #{room}, {username}!")
+    return (
+        f'{{"event":"welcome","data":{{"message":{greeting},"members":'.encode(),
+        *members_json,
+        (
+            f'}},"room":{quoted(room)},"username":{quoted(username)},'
+            f'{_opening(epoch, last_id, replay, recovered)},"limits":{limits}}}'
+        ).encode(),
+    )
+
+
+def switched(
+    room: str,
+    members_json: Pieces,
+    cid: str | None,
+    *,
+    epoch: str,
+    last_id: int,
+    replay: int,
+    recovered: bool | None,
+) -> Pieces:
+    """The answer to `switch_room`; exactly `replay` stored messages of the new room follow it."""
+    return (
+        f'{{"event":"switched","data":{{"room":{quoted(room)}}},"members":'.encode(),
+        *members_json,
+        f",{_opening(epoch, last_id, replay, recovered)}{_cid(cid)}}}".encode(),
+    )
+
+
+def joined(room: str, username: str) -> bytes:
+    """The first connection of `username` has entered the room."""
+    return f'{{"event":"joined","data":{{"username":{quoted(username)}}},"room":{quoted(room)}}}'.encode()
+
+
+def left(room: str, username: str) -> bytes:
+    """The last connection of `username` has left the room."""
+    return f'{{"event":"left","data":{{"username":{quoted(username)}}},"room":{quoted(room)}}}'.encode()
+
+
+def typing(room: str, username: str, active: bool) -> bytes:
+    """`username` has begun or stopped typing."""
+    return (
+        f'{{"event":"typing","data":{{"username":{quoted(username)},"active":{_bool(active)}}},'
+        f'"room":{quoted(room)}}}'
+    ).encode()
+
+
+def members(room: str, names: Pieces, cid: str | None = None) -> Pieces:
+    """Everyone in the room: asked for (with the `cid` of the question), or after missed presence."""
+    return (
+        b'{"event":"members","data":{"members":',
+        *names,
+        f'}},"room":{quoted(room)}{_cid(cid)}}}'.encode(),
+    )
+
+
+def history(
+    room: str, page: Page, cid: str | None, *, forward: bool = False, max_bytes: int = HISTORY_BYTES
+) -> bytes:
+    """One page of stored messages, ascending, of about `max_bytes` (one message at least).
+
+    What doesn't fit is left out where the next page continues: at the end if pages go `forward`, else at the
+    beginning.
+    """
+    items: list[str] = []
+    size, more = 0, page.more
+    for stored in page.messages if forward else reversed(page.messages):
+        item = _history_item(stored)
+        size += len(item.encode())
+        if items and size > max_bytes:
+            more = True
+            break
+        items.append(item)
+    if not forward:
+        items.reverse()
+    return (
+        f'{{"event":"history","data":{{"messages":[{",".join(items)}],"more":{_bool(more)}}},'
+        f'"room":{quoted(room)}{_cid(cid)}}}'
+    ).encode()
+
+
+def _history_item(stored: Message) -> str:
+    return (
+        f'{{"id":{stored.id},"ts":{stored.ts},"username":{quoted(stored.username)},'
+        f'"text":{quoted(stored.text)}{_cid(stored.cid)}}}'
+    )
+
+
+def pong(cid: str | None) -> bytes:
+    """The answer to `ping`."""
+    return f'{{"event":"pong","data":{{}}{_cid(cid)}}}'.encode()
+
+
+def ack(cid: str | None) -> bytes:
+    """A command with a `cid` is done and has no other answer."""
+    return f'{{"event":"ack","data":{{}}{_cid(cid)}}}'.encode()
+
+
+def renewed(exp: int, cid: str | None) -> bytes:
+    """The connection goes on by a token whose `exp` this is."""
+    return f'{{"event":"ack","data":{{"exp":{exp}}}{_cid(cid)}}}'.encode()
+
+
+def expiring(seconds: int) -> bytes:
+    """The right by which the client is here ends in so many seconds."""
+    return f'{{"event":"expiring","data":{{"in":{seconds}}}}}'.encode()
+
+
+def duplicate(message_id: int, cid: str | None) -> bytes:
+    """The message is stored already, under `message_id`."""
+    return f'{{"event":"ack","data":{{"id":{message_id},"duplicate":true}}{_cid(cid)}}}'.encode()
+
+
+def error(failure: CommandError) -> bytes:
+    """A command failed."""
+    field = "" if failure.field is None else f',"field":{quoted(failure.field)}'
+    limit = "" if failure.limit is None else f',"limit":{failure.limit}'
+    retry = ',"retry":true' if failure.retry else ""
+    return (
+        f'{{"event":"error","data":{{"message":{quoted(failure.message)}}},'
+        f'"code":"{failure.code}"{field}{limit}{retry}{_cid(failure.cid)}}}'
+    ).encode()

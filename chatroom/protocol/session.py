@@ -1,0 +1,207 @@
+"""What one connection's client may do now: a text frame in, a decision out.
+
+1. A decision is a reply for the client itself, a command that others carry out, or nothing.
+2. A failed command raises CommandError and changes nothing; too many malformed ones raise Disconnect.
+3. Rights are asked for on each command, so that taking them anew takes effect with the next one.
+4. What a command weighs in the pace is known when its work is known: see `Weight`.
+5. `room` is where the client believes it is: it changes when a switch is done, not when it is asked for.
+
+It does not know sockets, rooms or the log.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+from typing import assert_never
+
+from chatroom.auth.rights import Access, Rights
+from chatroom.core.bucket import Window
+from chatroom.core.codes import FAULTS, CloseCode
+from chatroom.core.errors import CommandError, Disconnect, Forbidden
+from chatroom.core.limits import Limits
+from chatroom.protocol import codec, events
+from chatroom.protocol.commands import (
+    Authenticate,
+    ListMembers,
+    Ping,
+    Post,
+    ReadHistory,
+    SwitchRoom,
+    Typing,
+)
+
+TYPING_GAP = 2.5
+"""Seconds between two `true`s that are passed on: less than the 3 s that clients keep, whose clocks and
+networks are never quite even."""
+TYPING_SECONDS = 3.0
+TYPING_FRAMES = 4
+
+
+class Weight:
+    """What a command weighs beyond the 1 that each has: 1 for each so much of the work that it makes.
+
+    All that weigh the same take about the same time, so a client's share of it is bounded by the rate.
+    """
+
+    FRAME_CHARACTERS = 1024
+    """Of the command itself, which has to be read."""
+    PAGE_MESSAGES = 100
+    PAGE_BYTES = 32 * 1024
+    """Of a page of history: its messages, and their JSON."""
+    NAMES = 500
+    """Of an answer to `members`."""
+    SWITCH = 2.0
+    """Of a switch: a room may have to be opened, and another given up;"""
+    TOLD = 25
+    """connections in the rooms that are left and entered, who are told of it,"""
+    TOLD_AT_MOST = 100.0
+    """whose weight is bounded, as telling them is paced in its own way;"""
+    REPLAYED = 16
+    """and messages that follow."""
+    TOKEN = 10.0
+    """Of a token to be verified, and of the line in the log: it weighs so much."""
+
+    @classmethod
+    def of_frame(cls, characters: int) -> int:
+        """A command in so many characters."""
+        return characters // cls.FRAME_CHARACTERS
+
+    @classmethod
+    def of_page(cls, messages: int, size: int) -> float:
+        """A page of history of so many bytes."""
+        return messages / cls.PAGE_MESSAGES + size / cls.PAGE_BYTES
+
+    @classmethod
+    def of_members(cls, names: int) -> float:
+        """A list of so many names."""
+        return names / cls.NAMES
+
+    @classmethod
+    def of_switch(cls, told: int, replayed: int) -> float:
+        """A switch of which so many connections are told, and which so many messages follow."""
+        return cls.SWITCH + min(cls.TOLD_AT_MOST, told / cls.TOLD) + replayed / cls.REPLAYED
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The answer is known at once."""
+
+    payload: bytes
+
+
+_Other = Ping | Typing | SwitchRoom | ReadHistory | ListMembers | Authenticate
+Decision = Reply | Post | SwitchRoom | Typing | ReadHistory | ListMembers | Authenticate
+
+
+class Session:
+    """The state of one client's conversation, without any I/O."""
+
+    __slots__ = ("_faults", "_limits", "_typing", "rights", "room", "username")
+
+    def __init__(self, username: str, room: str, rights: Rights, limits: Limits) -> None:
+        self.username = username
+        self.room = room
+        self.rights = rights
+        self._limits = limits
+        self._faults: Window | None = None
+        self._typing: TypingGate | None = None
+
+    def enter_room(self, room: str) -> None:
+        """The client is in another room now, where nobody has been told that it types."""
+        self.room = room
+        if self._typing is not None:
+            self._typing.forget()
+
+    def decide(self, text: str, now: float) -> Decision | None:
+        """What to do about `text`, received at `now`; None if nothing.
+
+        Raises CommandError (answer it, go on) and Disconnect (the connection is to end).
+        """
+        try:
+            command = codec.decode(text, max_text=self._limits.text_chars)
+        except CommandError as error:
+            if error.code in FAULTS:
+                self._count_fault(now)
+            raise
+        if isinstance(command, Post):  # nearly always
+            self.check_right(command)
+            return command
+        return None if command is None else self._judge(command, now)
+
+    def _count_fault(self, now: float) -> None:
+        if self._faults is None:
+            self._faults = Window(self._limits.faults, self._limits.fault_seconds)
+        if self._faults.add(now):
+            raise Disconnect(CloseCode.POLICY, "too many malformed frames")
+
+    def _judge(self, command: _Other, now: float) -> Decision | None:
+        match command:
+            case Ping(cid):
+                return Reply(events.pong(cid))
+            case Typing():
+                self._need("w", self.room, "typing", command.cid)
+                return self._judge_typing(command, now)
+            case SwitchRoom(room, cid=cid):
+                if room == self.room:
+                    return None if cid is None else Reply(events.ack(cid))
+                self._need("r", room, "switch_room", cid)
+                return command
+            case ReadHistory():
+                self._need("r", self.room, "history", command.cid)
+                return command
+            case ListMembers():
+                self._need("r", self.room, "members", command.cid)
+                return command
+            case Authenticate():
+                return command
+            case _:
+                assert_never(command)
+
+    def check_right(self, post: Post) -> None:
+        """Raises CommandError if this message may not be posted, by the rights of this moment."""
+        if not self.rights.can(self.room, "w"):
+            raise Forbidden("message", self.room, cid=post.cid)
+
+    def _need(self, right: Access, room: str, command: str, cid: str | None) -> None:
+        if not self.rights.can(room, right):
+            raise Forbidden(command, room, cid=cid)
+
+    def _judge_typing(self, command: Typing, now: float) -> Decision | None:
+        if self._typing is None:
+            self._typing = TypingGate()
+        if self._typing.passes(command.active, now):
+            return command
+        return None if command.cid is None else Reply(events.ack(command.cid))
+
+
+class TypingGate:
+    """Which typing frames are passed on.
+
+    A `true` within 2.5 s of the last one passed on is dropped unless a `false` came between, and at
+    most 4 frames pass in 3 s.
+    """
+
+    __slots__ = ("_active_since", "_passed")
+
+    def __init__(self) -> None:
+        self._active_since: float | None = None
+        self._passed: deque[float] = deque()
+
+    def forget(self) -> None:
+        """Those who are to be told next have not been told of the last `true`."""
+        self._active_since = None
+
+    def passes(self, active: bool, now: float) -> bool:
+        """Whether this frame, received at `now`, is passed on."""
+        since = self._active_since
+        if active and since is not None and now - since < TYPING_GAP:
+            return False
+        if not active:
+            self._active_since = None
+        while self._passed and now - self._passed[0] >= TYPING_SECONDS:
+            self._passed.popleft()
+        if len(self._passed) >= TYPING_FRAMES:
+            return False
+        if active:
+            self._active_since = now
+        self._passed.append(now)
+        return True

@@ -1,0 +1,1 @@
+"""Rooms: the broker, membership, the recent frames and the fan-out."""

@@ -1,0 +1,496 @@
+"""The broker: it owns rooms and membership, and nobody else changes them.
+
+It is a synchronous core, which one task pumps. What enters, by any door, only waits to be looked at and wakes
+that task; all that happens, happens in `pump`.
+
+1. Commands come through a bounded memory channel; a connection that sends while it is full waits, its
+   socket is not read, and TCP slows the sender. Nothing is dropped and nothing grows.
+2. Each pump takes one batch of what waits, never until empty: every entry taken lets a blocked sender in.
+   What came while the last batch was committed is the next one: batches grow with the load, without a timer.
+   What doesn't fit through it, departures above all, keeps its place among the commands and is never refused.
+3. It never waits for the engine, and has one append under way at most. An engine that answers at once is
+   answered for in the same pump.
+4. What comes from the engine has a door of its own, which commands can't fill, and is looked at first.
+5. Events take effect in the order of their batch, after its commit.
+6. What the engine tells unasked is a hint. Of messages that come faster than they can be shown only the
+   number is kept. What is missing of a room is read from its log by a task of the
+   broker's, one for each room at a time, that posts what it has found like any other result.
+"""
+
+import logging
+import math
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import trio
+
+from chatroom.core.codes import CloseCode
+from chatroom.core.errors import Disconnect, Replaced, Trimmed, Unavailable, replaced_room
+from chatroom.core.journal import note
+from chatroom.core.messages import Head, Message, Outcome
+from chatroom.core.presence import Change
+from chatroom.core.traces import whereabouts
+from chatroom.engines.engine import Engine
+from chatroom.rooms.entries import MAX_DRAFTS, MAX_OTHERS, Barrier, Batch, Enter, Entry, Leave, Release, Say
+from chatroom.rooms.fanout import Fanout
+from chatroom.rooms.room import Room
+from chatroom.rooms.rooms import Rooms
+from chatroom.rooms.subscription import Member, Subscription
+
+INBOX = 1024
+"""Commands. Four batches: who finds it full needs a task to wait in, which costs more than the message."""
+SLOW_COMMIT = 2.0
+"""Seconds after which a commit that is still waiting makes the server not ready."""
+READ_AGAIN = 0.25
+"""Seconds until a log that couldn't be read is asked again for what a room is missing."""
+READ_LIMIT = 200
+MOST_HEARD = 2000
+"""So much of what the engine tells unasked may wait, in messages."""
+AT_ONCE = -math.inf
+"""When to pump again where there is more to do."""
+
+
+class Committed(NamedTuple):
+    """The append that was under way is decided."""
+
+    outcomes: list[Outcome] | Exception
+
+
+class Opened(NamedTuple):
+    """A room's log has been opened, or can't be."""
+
+    room: str
+    head: Head | Exception
+
+
+class News(NamedTuple):
+    """The engine has told something unasked: what to do about it, and how much that is, in messages."""
+
+    act: Callable[[], None]
+    weight: int
+
+
+class ReadOn(NamedTuple):
+    """What a room was missing, up to `tip`, has been read; or an exception says why it can't be."""
+
+    room: Room
+    messages: Sequence[Message] | Exception
+    tip: int = 0
+
+
+class Broker:
+    """The order of everything that happens in the rooms."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        rooms: Rooms,
+        *,
+        fanout: Fanout,
+        now_ms: Callable[[], int],
+        observe_commit: Callable[[float], None],
+    ) -> None:
+        self.rooms = rooms
+        self.fanout = fanout
+        self._engine = engine
+        self._now_ms = now_ms
+        self._observe_commit = observe_commit
+        self._inbox, self._commands = trio.open_memory_channel[Entry](INBOX)
+        self._posted = 0  # commands that their senders know to have come through the inbox
+        self._taken = 0  # of these
+        # What enters beside the inbox, each with how many of the commands go before it.
+        self._beside: deque[tuple[int, Enter | Leave | Release]] = deque()
+        self._results: deque[Committed | Opened | News | ReadOn] = deque()
+        self._heard = 0  # the weight of the news among them
+        self._tips: dict[tuple[str, str], int] = {}  # last ids that wait to be looked at, by room and epoch
+        self._opening: dict[str, list[Enter]] = {}
+        self._refused: deque[tuple[Enter, Exception]] = deque()
+        self._errands: trio.Nursery | None = None
+        self._gathered = Batch()
+        self._committing: Batch | None = None
+        self._committing_since = 0.0
+        self._pieces = self._work()
+        self._news = trio.Event()
+
+    # What enters, for connections
+
+    async def submit(self, entry: Entry) -> None:
+        """Hand in a command; waits while the broker is behind. Safe to cancel: then nothing was handed in."""
+        if not self.submit_nowait(entry):
+            await self._inbox.send(entry)
+            self._posted += 1  # it may have been taken meanwhile, for another one
+            self._news.set()
+
+    def submit_nowait(self, entry: Entry) -> bool:
+        """Hand in a command unless the broker is behind; whether it was handed in."""
+        try:
+            self._inbox.send_nowait(entry)
+        except trio.WouldBlock:
+            return False
+        self._posted += 1
+        self._news.set()
+        return True
+
+    def depart(self, member: Member) -> None:
+        """The member's connection has ended. Never waits, never fails; takes effect after what came before.
+
+        A member who has no room yet will get none, so there is nothing to queue: while a commit hangs,
+        clients that come and go leave nothing behind.
+        """
+        member.gone = True
+        if member.current is not None:
+            self._beside.append((self._behind_all(), Leave(member)))
+            self._news.set()
+
+    def release(self, subscription: Subscription) -> None:
+        """A subscription that ended by a switch has been read to its end. Never waits, never fails."""
+        self._beside.append((self._behind_all(), Release(subscription)))
+        self._news.set()
+
+    def _behind_all(self) -> int:
+        """The place behind all commands in the inbox, those included whose senders have yet to be resumed."""
+        return self._taken + self._commands.statistics().current_buffer_used
+
+    def delivered(self, count: int) -> None:
+        """A connection has been given so many stored messages by its own reading."""
+        self.fanout.count(count)
+
+    async def wait_settled(self, member: Member | None = None) -> None:
+        """Wait until all that has been handed in so far, by `member` or by all, has taken effect."""
+        barrier = Barrier(trio.Event(), member)
+        await self.submit(barrier)
+        await barrier.reached.wait()
+
+    # What enters, for the engine
+
+    def committed(self, outcomes: list[Outcome] | Exception) -> None:
+        """The append under way is decided; an exception is a fault, and raised by the next pump."""
+        self._results.append(Committed(outcomes))
+        self._news.set()
+
+    def opened(self, room: str, head: Head | Exception) -> None:
+        """The log of `room` is open, or can't be opened now, or by a fault."""
+        self._results.append(Opened(room, head))
+        self._news.set()
+
+    def arrived(self, room: str, epoch: str, messages: Sequence[Message]) -> None:
+        """See Feed."""
+        if self._heard < MOST_HEARD:
+            self._hear(partial(self.rooms.show, room, epoch, messages), len(messages))
+        elif messages:
+            self.ahead(room, epoch, messages[-1].id)
+
+    def ahead(self, room: str, epoch: str, last_id: int) -> None:
+        """See Feed."""
+        waits = self._tips.get((room, epoch))
+        self._tips[room, epoch] = last_id if waits is None else max(waits, last_id)
+        if waits is None:
+            self._hear(partial(self._expect, room, epoch))
+
+    def present(self, room: str, changes: Sequence[Change], after: int) -> None:
+        """See Feed."""
+        self._hear(partial(self.rooms.change, room, changes, after), len(changes))
+
+    def roster(self, room: str, names: Mapping[str, int], after: int) -> None:
+        """See Feed."""
+        self._hear(partial(self.rooms.relist, room, names, after), len(names))
+
+    def typed(self, room: str, username: str, *, active: bool) -> None:
+        """See Feed."""
+        if self._heard < MOST_HEARD:
+            self._hear(partial(self.rooms.show_typing, room, username, active=active))
+
+    def shown(self, room: str) -> Head | None:
+        """See Feed."""
+        known = self.rooms.get(room)
+        return None if known is None else Head(known.epoch, known.head)
+
+    def here(self, room: str) -> Collection[str]:
+        """See Feed."""
+        return self.rooms.here(room)
+
+    def _hear(self, act: Callable[[], None], weight: int = 1) -> None:
+        news = News(act, max(1, weight))
+        self._heard += news.weight
+        self._results.append(news)
+        self._news.set()
+
+    def _expect(self, room: str, epoch: str) -> None:
+        self.rooms.expect(room, epoch, self._tips.pop((room, epoch)))
+
+    # How it stands
+
+    @property
+    def uncommitted(self) -> int:
+        """How many messages have been handed in that no commit has decided on yet."""
+        decided = [
+            len(result.outcomes)
+            for result in self._results
+            if isinstance(result, Committed) and isinstance(result.outcomes, list)
+        ]
+        return self.rooms.outstanding - sum(decided)
+
+    def troubles(self) -> tuple[str, ...]:
+        """Why messages can't be stored just now; empty if they can."""
+        late = self._committing is not None and trio.current_time() - self._committing_since > SLOW_COMMIT
+        return ("a commit is waiting",) if late else ()
+
+    # What happens
+
+    async def run(self) -> None:
+        """Pump for ever: give way while there is more to do, else wait until something enters or is due.
+
+        Beside it run the tasks that ask the log.
+        """
+        async with trio.open_nursery() as self._errands:
+            await self._pump_for_ever(self._errands)
+
+    async def _pump_for_ever(self, errands: trio.Nursery) -> None:
+        while True:
+            due = self.pump()
+            if self.rooms.behind:
+                for room in self.rooms.take_behind():
+                    errands.start_soon(self._read_on, room)
+            if due == AT_ONCE:
+                await trio.lowlevel.checkpoint()
+                continue
+            self._news = trio.Event()  # all that came before this has been looked at
+            if due == math.inf:
+                await self._news.wait()
+            else:
+                with trio.move_on_at(due):
+                    await self._news.wait()
+
+    def pump(self) -> float:
+        """Do a bounded piece of work; return when to do the next one, should nothing enter before."""
+        return next(self._pieces)
+
+    def _work(self) -> Iterator[float]:
+        """All the work there is, for ever, piece by piece; yields what `pump` returns.
+
+        What has been committed is told before the next append begins: who hears it may have the next message
+        in that already. (Begun before, appends have half as many messages, and cost as much.)
+        """
+        while True:
+            changed = self._take_results()
+            if changed:
+                yield from self._tell()
+            self._refuse()
+            self._gather()
+            if self._committing is None:
+                if changed and self._gathered.entries and not self._gathered.drafts:
+                    yield AT_ONCE  # it takes effect at once, too, which is a step of its own
+                self._carry_out()
+            yield from self._tell()
+            yield AT_ONCE if self._has_more() else self.rooms.due
+
+    def _tell(self) -> Iterator[float]:
+        """Hand out what has taken effect."""
+        for room, broadcast in self.rooms.finish():
+            for _ in self.fanout.tell(room, broadcast):
+                yield AT_ONCE
+        while self.rooms.settling.reached:
+            self.rooms.settling.reached.pop().set()
+
+    def _has_more(self) -> bool:
+        """Whether something could be done at once."""
+        if self._results or self._refused or (self._gathered.entries and self._committing is None):
+            return True
+        if self._gathered.full:
+            return False
+        return self._taken < self._posted or (bool(self._beside) and self._beside[0][0] <= self._taken)
+
+    def _take_results(self) -> bool:
+        """Take what has come from the engine, up to about a batch that takes effect; whether anything has."""
+        weight = 0
+        while self._results and weight < MAX_DRAFTS:
+            match self._results.popleft():
+                case Opened(room, head):
+                    self._let_in(room, head)
+                case Committed(outcomes):
+                    self._end_commit(outcomes)
+                    return True
+                case News(act, much):
+                    self._heard -= much
+                    act()
+                    weight += much
+                case ReadOn(known, found, tip):
+                    self._end_reading(known, found, tip)
+                    weight += READ_LIMIT
+        return weight > 0
+
+    def _let_in(self, name: str, head: Head | Exception) -> None:
+        """Have those go on who wait for a room."""
+        waiting = self._opening.pop(name)
+        if isinstance(head, Head):
+            room = self.rooms.add(name, head)
+            room.holds = len(waiting)
+            for entry in waiting:
+                entry.held = room
+                if not self._look_for(entry, room):  # its client may have come after the head was read
+                    self._beside.append((self._taken, entry))
+            return
+        if not isinstance(head, Unavailable):
+            note(logging.ERROR, "open_failed", **whereabouts(head))
+        self._refused += [(entry, head) for entry in waiting]
+
+    def _refuse(self) -> None:
+        for _ in range(min(len(self._refused), MAX_OTHERS)):
+            self.rooms.refuse(*self._refused.popleft())
+
+    def _gather(self) -> None:
+        """Take of what waits, up to one batch."""
+        batch, now_ms = self._gathered, 0
+        while not batch.full:
+            if self._beside and self._beside[0][0] <= self._taken:
+                batch.add(self._beside.popleft()[1])
+                continue
+            if self._taken == self._posted:
+                break
+            self._taken += 1
+            entry = self._commands.receive_nowait()
+            if isinstance(entry, Say):
+                entry.ts = now_ms = now_ms or self._now_ms()
+                batch.add(entry)
+            elif isinstance(entry, Enter):
+                self._gather_enter(entry)
+            else:
+                batch.add(entry)
+
+    def _gather_enter(self, entry: Enter) -> None:
+        """Put it into the batch, or first have the room opened that it needs."""
+        name = entry.room
+        if (waiting := self._opening.get(name)) is not None:
+            waiting.append(entry)
+        elif (known := self.rooms.get(name)) is not None:
+            known.holds += 1
+            entry.held = known
+            self._gather_held(entry, known)
+        else:
+            self._opening[name] = [entry]
+            try:
+                self._engine.open(name, partial(self.opened, name))
+            except Exception as fault:  # nothing has changed yet: it is a failure of these commands alone
+                self.opened(name, fault)
+
+    def _gather_held(self, entry: Enter, room: Room) -> None:
+        """Put it into the batch, unless the log is looked at first."""
+        if not self._look_for(entry, room):
+            self._gathered.add(entry)
+
+    def _look_for(self, entry: Enter, room: Room) -> bool:
+        """If its client has seen more on another node than was shown here, look whether the log has that."""
+        seen_more = entry.since is not None and entry.epoch == room.epoch and entry.since > room.head
+        if not seen_more or not self._engine.shared or self._errands is None:
+            return False
+        self._errands.start_soon(self._look_ahead, entry, room)
+        return True
+
+    # What the log is asked, in tasks of their own
+
+    async def _look_ahead(self, entry: Enter, room: Room) -> None:
+        """Have `entry` wait until the room has shown what its client has seen, if the log has that."""
+        assert entry.since is not None
+        try:
+            head = await self._engine.head(room.name)
+        except Unavailable as error:
+            self._hear(partial(self.rooms.refuse_held, entry, error))
+            return
+        self.ahead(room.name, head.epoch, head.last_id)
+        if head.epoch == room.epoch and entry.since <= head.last_id:
+            self._hear(partial(self.rooms.when_shown, room, entry.since, partial(self._looked, entry)))
+        else:
+            self._looked(entry, shown=True)
+
+    def _looked(self, entry: Enter, shown: bool) -> None:
+        """The room has shown what the client of `entry` has seen; or it can't for now, and the client can."""
+        if shown:
+            self._beside.append((self._taken, entry))
+        else:
+            self.rooms.refuse_held(entry, Unavailable("the log can't be read now"))
+        self._news.set()
+
+    async def _read_on(self, room: Room) -> None:
+        """Read what the room is missing."""
+        tip = 0
+        try:
+            if room.doubted:
+                await self._look_at_epoch(room)
+            tip = room.sequence.tip
+            found: Sequence[Message] | Exception = await self._read_missing(room)
+        except (Replaced, Trimmed) as error:
+            found = error
+        except Unavailable as error:
+            await trio.sleep(READ_AGAIN)
+            found = error
+        self._results.append(ReadOn(room, found, tip))
+        self._news.set()
+
+    async def _look_at_epoch(self, room: Room) -> None:
+        room.doubted = False  # what raises doubts from here on may be newer than the answer
+        try:
+            head = await self._engine.head(room.name)
+        except Unavailable:
+            room.doubted = True
+            raise
+        if head.epoch != room.epoch:
+            raise Replaced
+
+    async def _read_missing(self, room: Room) -> Sequence[Message]:
+        gap = room.sequence.gap
+        if gap is None:
+            return ()
+        after, upto = gap
+        return await self._engine.read(room.name, room.epoch, after, upto, limit=READ_LIMIT)
+
+    def _end_reading(self, room: Room, found: Sequence[Message] | Exception, tip: int) -> None:
+        if not isinstance(found, Exception):
+            self.rooms.read_on(room, found, tip)
+            return
+        room.reading = False
+        if not self.rooms.uses(room):
+            return
+        if isinstance(found, Unavailable):
+            self.rooms.behind[room] = None
+        elif isinstance(found, Replaced):
+            self.rooms.renew(room, replaced_room())
+        else:
+            self.rooms.renew(room, Disconnect(CloseCode.TOO_FAR_BEHIND, "too far behind"))
+
+    # What is carried out
+
+    def _carry_out(self) -> None:
+        """Have what was gathered take effect, after the engine has stored what is to be stored of it."""
+        batch = self._gathered
+        if not batch.entries:
+            return
+        self._gathered = Batch()
+        if batch.drafts:
+            self._committing, self._committing_since = batch, trio.current_time()
+            if self._engine.shared:
+                self.rooms.settling.begin_commit()
+            self._engine.append(batch.drafts, self.committed)
+            self._take_results()  # of an engine that answers at once
+        else:
+            self._take_effect(batch, [])
+
+    def _end_commit(self, outcomes: list[Outcome] | Exception) -> None:
+        batch, self._committing = self._committing, None
+        assert batch is not None, "an append is answered once"
+        if isinstance(outcomes, Exception):
+            raise outcomes
+        self._observe_commit(trio.current_time() - self._committing_since)
+        self._take_effect(batch, outcomes)
+        if self._engine.shared:
+            self.rooms.settling.end_commit()
+
+    def _take_effect(self, batch: Batch, outcomes: list[Outcome]) -> None:
+        rooms = self.rooms
+        results = iter(outcomes)  # one for each Say, in their order
+        for entry in batch.entries:
+            if isinstance(entry, Say):
+                rooms.settle(entry, next(results))
+            else:
+                rooms.apply(entry)

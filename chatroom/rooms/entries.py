@@ -1,0 +1,116 @@
+"""Entries: what the broker carries out in the rooms, and batches of it.
+
+A batch is bounded in messages, in characters of text, and in other commands: what takes effect in one step
+is bounded, however many come or go at once.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import trio
+
+from chatroom.core.messages import Draft
+from chatroom.rooms.subscription import Member, Subscription
+
+if TYPE_CHECKING:
+    from chatroom.rooms.room import Room
+
+MAX_DRAFTS = 250
+MAX_CHARACTERS = 1024 * 1024
+MAX_OTHERS = 100
+"""Other commands: each of those who come in has something to do as soon as the batch has taken effect."""
+
+
+class Say(Draft):
+    """Post a message in the member's room. It is the draft that the engine stores; the broker dates it."""
+
+    __slots__ = ("member",)
+
+    def __init__(self, member: Member, text: str, cid: str | None) -> None:
+        assert member.current is not None, "who posts is in a room"
+        self.member = member
+        self.room = member.current.room.name
+        self.username = member.username
+        self.text = text
+        self.cid = cid
+        self.ts = 0
+
+
+@dataclass(slots=True)
+class Enter:
+    """Enter the first room, or switch to another one (`switch`): `since`/`epoch` ask for a resume.
+
+    `held` is the room, once the broker has it; it stays in use until this takes effect.
+    """
+
+    member: Member
+    room: str
+    since: int | None
+    epoch: str | None
+    cid: str | None = None
+    switch: bool = False
+    held: "Room | None" = None
+
+
+@dataclass(slots=True)
+class Type:
+    """Tell the others about typing."""
+
+    member: Member
+    active: bool
+    cid: str | None
+
+
+@dataclass(slots=True)
+class AskMembers:
+    """Who is in the room?"""
+
+    member: Member
+    cid: str | None
+
+
+@dataclass(slots=True)
+class Leave:
+    """A departed connection's place is to be given up."""
+
+    member: Member
+
+
+@dataclass(slots=True)
+class Release:
+    """A subscription that ended by a switch has been read to its end: it needs its room no longer."""
+
+    subscription: Subscription
+
+
+@dataclass(slots=True)
+class Barrier:
+    """All that came before is done when this is reached; of `member` alone, if one is named."""
+
+    reached: trio.Event
+    member: Member | None = None
+
+
+Entry = Say | Enter | Type | AskMembers | Leave | Release | Barrier
+
+
+class Batch:
+    """Entries in their order, and the messages among them in the same order. `full`: take no more."""
+
+    __slots__ = ("_characters", "drafts", "entries", "full")
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+        self.drafts: list[Draft] = []
+        self.full = False
+        self._characters = 0
+
+    def add(self, entry: Entry) -> None:
+        """One entry more."""
+        self.entries.append(entry)
+        if isinstance(entry, Say):
+            self.drafts.append(entry)
+            self._characters += len(entry.text)
+            self.full = len(self.drafts) >= MAX_DRAFTS or self._characters >= MAX_CHARACTERS
+        else:
+            self.full = len(self.entries) - len(self.drafts) >= MAX_OTHERS

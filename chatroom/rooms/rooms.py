@@ -1,0 +1,384 @@
+"""What each command does to the rooms, in the order of its batch and after its commit.
+
+1. Everything here is synchronous: until `finish` nobody sees a half-applied batch.
+2. A joiner's roster, last id and first batch come from the same point: when its writer opens its
+   subscription.
+3. Presence is announced when a name's first connection enters and its last one leaves, except while
+   the server stops. Where the store is shared with other nodes the engine is told instead, and presence is
+   announced, at its place between the messages, when the engine says that it changed on all nodes together.
+4. A posted message is settled when it is shown here; see `settling`.
+5. A room whose log was replaced is given up with all its members; whoever comes gets a new one.
+6. A room that nobody uses or is about to use is given up at the end of the batch.
+"""
+
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
+from typing import assert_never
+
+import trio
+
+from chatroom.core.codes import CloseCode, ErrorCode
+from chatroom.core.errors import CommandError, Disconnect, Replaced, Unavailable, replaced_room
+from chatroom.core.limits import MAX_UNANSWERED, Limits
+from chatroom.core.messages import Duplicate, Head, Message, Outcome
+from chatroom.core.presence import Change
+from chatroom.engines.engine import Engine
+from chatroom.protocol import events
+from chatroom.rooms.entries import AskMembers, Barrier, Enter, Entry, Leave, Release, Say, Type
+from chatroom.rooms.held import Held
+from chatroom.rooms.ring import RingBudget
+from chatroom.rooms.room import Broadcast, Room
+from chatroom.rooms.settling import HOLD_SECONDS, Settling
+from chatroom.rooms.subscription import Member, Subscription
+from chatroom.rooms.welcome import Welcome
+
+MANY_CHANGES = 50
+"""So many changes of presence at once are told as one list of members."""
+
+
+class Rooms:
+    """The rooms that are in use on this node."""
+
+    def __init__(self, engine: Engine, *, history: int, ring_bytes: int, limits: Limits) -> None:
+        self._engine = engine
+        self._history = history
+        self._limits = events.limits_json(limits, unanswered=MAX_UNANSWERED)
+        self._budget = RingBudget(ring_bytes)
+        self._rooms: dict[str, Room] = {}
+        self._touched: dict[Room, None] = {}
+        self._waiting: dict[Room, None] = {}
+        self._held = Held()
+        self.settling = Settling(self._held, self.apply, self.unavailable_error)
+        self._moved: dict[Room, dict[str, bool]] = {}  # names that came to this node, or went
+        self.behind: dict[Room, None] = {}  # to be read on from the log
+        self._stay: dict[str, Collection[str]] | None = None  # who is in which room: nobody goes any more
+        self.messages = 0  # stored and shown since the start
+        self.unavailable = 0  # commands that were answered so
+
+    def __len__(self) -> int:
+        return len(self._rooms)
+
+    @property
+    def lagging(self) -> int:
+        """How many members are not up to date at this moment."""
+        return sum(not each.live for room in self._rooms.values() for each in room.subscriptions)
+
+    @property
+    def outstanding(self) -> int:
+        """Posted messages that have not got their outcome."""
+        members = [each.member for room in self._rooms.values() for each in room.subscriptions]
+        return sum(member.outstanding - member.unshown for member in members)
+
+    @property
+    def presences(self) -> int:
+        """Distinct usernames per room, summed over the rooms."""
+        return sum(len(room.roster) for room in self._rooms.values())
+
+    def get(self, name: str) -> Room | None:
+        """The room, if it is in use."""
+        return self._rooms.get(name)
+
+    def uses(self, room: Room) -> bool:
+        """Whether it is still in use; if not, another one may have its name."""
+        return self._rooms.get(room.name) is room
+
+    def add(self, name: str, head: Head) -> Room:
+        """Start using a room whose log stands at `head`."""
+        room = self._rooms[name] = Room(name, head, self._budget, shared=self._engine.shared)
+        return room
+
+    @property
+    def due(self) -> float:
+        """When `finish` has something to hand out though nothing has come; infinity for never."""
+        due = min([room.due for room in self._waiting]) if self._waiting else math.inf
+        return min(due, self._held.due) if self._held.rooms else due
+
+    def finish(self) -> list[tuple[Room, Broadcast]]:
+        """What is to be handed out now; rooms left without use are gone after it."""
+        if self._held.rooms:
+            self._held.expire(trio.current_time())
+        if self._moved:
+            self._tell_moved()
+        touched, self._touched = self._touched, {}
+        if self._waiting:
+            touched |= self._waiting
+            self._waiting = {}
+        broadcasts = []
+        for room in touched:
+            if not (room.subscriptions or room.holds):
+                room.close()
+                if not room.replaced:
+                    self._forget(room)
+            elif room.urgent or room.is_ready(trio.current_time()):
+                broadcasts.append((room, room.take_broadcast()))
+            elif room.waiting:
+                self._waiting[room] = None
+        return broadcasts
+
+    def _touch(self, room: Room) -> Room:
+        self._touched[room] = None
+        return room
+
+    def _forget(self, room: Room) -> None:
+        self._held.give_up(room)
+        self._touched.pop(room, None)
+        del self._rooms[room.name]
+        self._engine.release(room.name)
+
+    def _tell_moved(self) -> None:
+        moved, self._moved = self._moved, {}
+        for room, names in moved.items():
+            came = [username for username, here in names.items() if here]
+            self._engine.attend(room.name, came, [username for username in names if not names[username]])
+
+    def apply(self, entry: Entry) -> None:
+        """A command that stores nothing takes effect."""
+        if self.settling.unshown and self.settling.defer(entry):
+            return
+        match entry:
+            case Enter():
+                self._enter(entry)
+            case Type(member, active, cid):
+                if member.current is not None and not member.gone:
+                    self._type(member.current.room, member.username, active)
+                    if cid is not None:
+                        member.sink.reply(events.ack(cid))
+            case AskMembers(member, cid):
+                if member.current is not None:
+                    member.current.room.answer_members(member.current, cid)
+            case Leave(member):
+                self._depart(member)
+            case Release(subscription):
+                self._release(subscription)
+            case Barrier(reached):
+                self.settling.reached.append(reached)
+            case Say():
+                pass  # the broker's own: see `settle`
+            case _:
+                assert_never(entry)
+
+    def settle(self, say: Say, outcome: Outcome) -> None:
+        """A posted message has got its outcome."""
+        member = say.member
+        assert member.current is not None
+        room = member.current.room
+        if isinstance(outcome, Message):
+            self._store(room, outcome)
+            if room.head >= outcome.id and not room.replaced:
+                member.current.said = outcome.id
+                member.outstanding -= 1
+                member.sink.settled()
+                return
+        elif isinstance(outcome, Duplicate):
+            self._expect(room, outcome.id)
+        self.settling.settle(say, room, outcome)
+
+    def fall_silent(self) -> None:
+        """The server stops: there is no presence from here on, and who is here stays for the other nodes."""
+        self._stay = {name: [*room.roster.here] for name, room in self._rooms.items()}
+
+    # What other nodes do
+
+    def show(self, name: str, epoch: str, messages: Sequence[Message]) -> None:
+        """Others have stored these messages. Where nobody uses the room any more, they stay in the log."""
+        room = self._rooms.get(name)
+        if room is not None and self._is_of(room, epoch):
+            for message in messages:
+                self._store(room, message)
+                self.settling.brought(room, message)
+
+    def expect(self, name: str, epoch: str, last_id: int) -> None:
+        """The log of a room has reached this id."""
+        room = self._rooms.get(name)
+        if room is not None and self._is_of(room, epoch):
+            self._expect(room, last_id)
+
+    def _expect(self, room: Room, last_id: int) -> None:
+        if room.head < last_id:
+            room.sequence.expect(last_id)
+            self.behind[room] = None
+
+    def _is_of(self, room: Room, epoch: str) -> bool:
+        """Whether the room has this epoch. If not, either is old: the log knows."""
+        if room.epoch == epoch:
+            return True
+        room.doubted = True
+        self.behind[room] = None
+        return False
+
+    def change(self, name: str, changes: Sequence[Change], after: int) -> None:
+        """Names came and went, behind the message `after`."""
+        self._place(name, after, partial(self._change, changes))
+
+    def relist(self, name: str, names: Mapping[str, int], after: int) -> None:
+        """These are the names, behind the message `after`, each with how many other nodes have it."""
+        self._place(name, after, partial(self._relist, names))
+
+    def _place(self, name: str, after: int, do: Callable[[Room], None]) -> None:
+        room = self._rooms.get(name)
+        if room is None or self._stay is not None:
+            return
+        self._expect(room, after)
+        self._held.put(room, after, trio.current_time() + HOLD_SECONDS, lambda _shown: do(room))
+
+    def _change(self, changes: Sequence[Change], room: Room) -> None:
+        self._announce(room, [change for change in changes if room.roster.change(change)])
+
+    def _relist(self, names: Mapping[str, int], room: Room) -> None:
+        self._announce(room, room.roster.replace(names))
+
+    def _announce(self, room: Room, changes: Sequence[Change]) -> None:
+        if len(changes) > MANY_CHANGES:
+            room.relist()
+            return
+        for change in changes:
+            self._touch(room)
+            (room.tell_joined if change.here else room.tell_left)(change.username)
+
+    def show_typing(self, name: str, username: str, *, active: bool) -> None:
+        """Somebody on another node has begun or stopped typing."""
+        room = self._rooms.get(name)
+        if room is not None and self._stay is None:
+            self._touch(room).tell_typing(username, active)
+
+    def here(self, name: str) -> Collection[str]:
+        """The names that have a connection in the room on this node; or had, when it fell silent."""
+        if self._stay is not None:
+            return self._stay.get(name, ())
+        room = self._rooms.get(name)
+        return () if room is None or room.replaced else room.roster.here
+
+    def when_shown(self, room: Room, message_id: int, do: Callable[[bool], None]) -> None:
+        """Call `do` when the message has been shown, or can't be for now."""
+        self._expect(room, message_id)
+        self._held.put(room, message_id, trio.current_time() + HOLD_SECONDS, do)
+
+    def renew(self, room: Room, why: Disconnect) -> None:
+        """The room can't go on as it is: its members are told why, and whoever comes gets it anew."""
+        room.replaced = True
+        self._waiting.pop(room, None)
+        self._moved.pop(room, None)
+        if self._stay is None:
+            self._engine.attend(room.name, (), room.roster.here)
+        self._forget(room)
+        self._touch(room)
+        for subscription in room.subscriptions:
+            subscription.member.sink.end(why)
+
+    def take_behind(self) -> list[Room]:
+        """Rooms that are to be read on from the log; each once, until `read_on` says that it has been."""
+        behind, self.behind = self.behind, {}
+        found = [room for room in behind if room.behind and not room.reading and self.uses(room)]
+        for room in found:
+            room.reading = True
+        return found
+
+    def read_on(self, room: Room, messages: Sequence[Message], tip: int) -> None:
+        """The log has been read from where the room stands, since it was to reach `tip`."""
+        room.reading = False
+        if self.uses(room):
+            if not messages:
+                room.sequence.give_up(tip)
+            for message in messages:
+                self._store(room, message)
+                self.settling.brought(room, message)
+            if room.behind:
+                self.behind[room] = None
+
+    def _store(self, room: Room, message: Message) -> None:
+        if room.replaced:
+            if (now := self._rooms.get(room.name)) is not None:  # it was stored in the log that there is now
+                self._expect(now, message.id)
+            return
+        for each in room.sequence.take(message):
+            room.store(each)
+            self._touched[room] = None
+            self.messages += 1
+            if self._held.rooms:
+                self._held.shown(room)
+        if room.head < message.id:
+            self.behind[room] = None
+
+    # The commands
+
+    def refuse(self, entry: Enter, why: Exception) -> None:
+        """The room of a command can't be opened: nothing has changed."""
+        sink = entry.member.sink
+        if not entry.switch:
+            unreadable = Disconnect(CloseCode.INTERNAL_ERROR, "the room can't be read now")
+            sink.end(replaced_room() if isinstance(why, Replaced) else unreadable)
+        elif isinstance(why, Unavailable | Replaced):
+            sink.reply(self.unavailable_error("The room can't be read now", entry.cid))
+        else:
+            error = CommandError(ErrorCode.INTERNAL, "The room can't be opened", cid=entry.cid)
+            sink.reply(events.error(error))
+
+    def refuse_held(self, entry: Enter, why: Exception) -> None:
+        """As `refuse`, where the room was held for the command."""
+        assert entry.held is not None
+        entry.held.holds -= 1
+        self._touch(entry.held)
+        self.refuse(entry, why)
+
+    def unavailable_error(self, sentence: str, cid: str | None) -> bytes:
+        """The answer to a command that can't be carried out while the store is in trouble; it is counted."""
+        self.unavailable += 1
+        return events.error(CommandError(ErrorCode.UNAVAILABLE, sentence, retry=True, cid=cid))
+
+    def _enter(self, entry: Enter) -> None:
+        member, room = entry.member, entry.held
+        assert room is not None, "the broker holds it"
+        room.holds -= 1
+        self._touch(room)
+        if member.gone:
+            return
+        if room.replaced:
+            self.refuse(entry, Replaced())
+            return
+        if member.current is not None:
+            # The writer may still have to read there: the room stays until it says that it has.
+            member.current.room.holds += 1
+            old = self._touch(member.current.room)
+            old.end_subscription(member.current)
+            self._leave(old, member.current)
+        subscription = Subscription(member, room, Welcome(entry, self._engine, self._history, self._limits))
+        member.current = subscription
+        member.subscriptions.append(subscription)
+        if room.enter(subscription):
+            self._move(room, member.username, here=True)
+        member.sink.wake()
+
+    def _leave(self, room: Room, subscription: Subscription) -> None:
+        if room.leave(subscription):
+            self._move(room, subscription.member.username, here=False)
+
+    def _move(self, room: Room, username: str, *, here: bool) -> None:
+        """A name is new on this node, or gone from it (rule 3)."""
+        if self._stay is not None or room.replaced:
+            return
+        if self._engine.shared:
+            self._moved.setdefault(room, {})[username] = here
+        elif here:
+            room.tell_joined(username)
+        else:
+            room.tell_left(username)
+
+    def _type(self, room: Room, username: str, active: bool) -> None:
+        self._touch(room).tell_typing(username, active)
+        if self._engine.shared:
+            self._engine.tell_typing(room.name, username, active=active)
+
+    def _depart(self, member: Member) -> None:
+        assert not member.outstanding, "a departure takes effect after what was posted"
+        if member.current is not None:
+            self._leave(self._touch(member.current.room), member.current)
+            for subscription in member.subscriptions:
+                if subscription is not member.current:
+                    self._release(subscription)
+            member.current = None
+            member.subscriptions = []
+
+    def _release(self, subscription: Subscription) -> None:
+        """A subscription that ended by a switch needs its room no longer."""
+        self._touch(subscription.room).holds -= 1

@@ -1,0 +1,130 @@
+"""Settling: the answers to posted messages, once their outcome is known.
+
+1. What is stored is settled when it is shown here, since other nodes' messages may have to be shown first.
+   It waits for HOLD_SECONDS at most: then its answer is `unavailable`, and it may still be shown.
+2. What its member asked for behind it waits as long, and takes effect in its order.
+3. There is one answer. A message that the feed has brought while its append was under way has it by being
+   shown, whatever the outcome.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import assert_never
+
+import trio
+
+from chatroom.core.codes import ErrorCode
+from chatroom.core.errors import CommandError
+from chatroom.core.messages import Conflict, Duplicate, Failed, Message, Outcome, Unknown
+from chatroom.protocol import events
+from chatroom.rooms.entries import Barrier, Entry, Release, Say
+from chatroom.rooms.held import Held
+from chatroom.rooms.room import Room
+from chatroom.rooms.subscription import Member
+
+HOLD_SECONDS = 1.0
+"""How long what is stored may wait for those before it. With the engine's own 2 s: an answer within 3."""
+
+
+class Settling:
+    """The posted messages whose outcome is known. `reached`: barriers to be told of when all else is."""
+
+    def __init__(
+        self, held: Held, apply: Callable[[Entry], None], unavailable: Callable[[str, str | None], bytes]
+    ) -> None:
+        """`apply` has a deferred entry take effect; `unavailable` makes that answer, and counts it."""
+        self._held = held
+        self._apply = apply
+        self._unavailable = unavailable
+        self._deferred: dict[Member, list[Entry]] = {}
+        self._barriers: list[Barrier] = []
+        self._brought: dict[tuple[Room, str, str | None], int] | None = None  # ids, by room, name and cid
+        self.unshown = 0
+        self.reached: list[trio.Event] = []
+
+    def settle(self, say: Say, room: Room, outcome: Outcome) -> None:
+        """The outcome of `say`, which hasn't been shown, is known."""
+        if isinstance(outcome, Message) and room.replaced:
+            outcome = Unknown()
+        match outcome:
+            case Message():
+                self._hold(say, room, outcome.id, None)
+            case Duplicate(message_id) if room.head < message_id and not room.replaced:
+                self._hold(say, room, message_id, self._answer(say, outcome))
+            case Unknown() if (brought := self._id_of(say, room)) is not None:
+                self._hold(say, room, brought, None)
+            case _:
+                self._settle(say.member, self._answer(say, outcome))
+
+    def begin_commit(self) -> None:
+        """An append is under way."""
+        self._brought = {}
+
+    def end_commit(self) -> None:
+        """All its outcomes are known and settled."""
+        self._brought = None
+
+    def _id_of(self, say: Say, room: Room) -> int | None:
+        """The id of what the feed has brought, if it has been shown or will be."""
+        message_id = (self._brought or {}).get((room, say.username, say.cid))
+        return None if message_id is None or (room.replaced and message_id > room.head) else message_id
+
+    def brought(self, room: Room, message: Message) -> None:
+        """The feed has brought a message; those before it may be missing yet."""
+        if self._brought is not None and message.cid is not None and message.username in room.roster.here:
+            self._brought[room, message.username, message.cid] = message.id
+
+    @staticmethod
+    def _settle(member: Member, answer: bytes | None) -> None:
+        member.outstanding -= 1
+        if answer is not None:
+            member.sink.answer(answer)
+        member.sink.settled()
+
+    def _hold(self, say: Say, room: Room, message_id: int, answer: bytes | None) -> None:
+        """Rule 1: it is stored, and waits for those before it."""
+        say.member.unshown += 1
+        self.unshown += 1
+        deadline = trio.current_time() + HOLD_SECONDS
+        self._held.put(room, message_id, deadline, partial(self._end_hold, say, message_id, answer))
+
+    def _end_hold(self, say: Say, message_id: int, answer: bytes | None, shown: bool) -> None:
+        member = say.member
+        member.unshown -= 1
+        self.unshown -= 1
+        if not shown:
+            answer = self._answer(say, Unknown())
+        elif answer is None and member.current is not None:
+            member.current.said = message_id
+        self._settle(member, answer)
+        if not member.unshown:
+            for entry in self._deferred.pop(member, ()):
+                self._apply(entry)
+        if not self.unshown:
+            self.reached += [barrier.reached for barrier in self._barriers]
+            self._barriers = []
+
+    def defer(self, entry: Entry) -> bool:
+        """Have it wait for what its member has posted before, if that is yet to be shown."""
+        if isinstance(entry, Barrier) and entry.member is None:
+            self._barriers.append(entry)
+            return True
+        member = entry.subscription.member if isinstance(entry, Release) else entry.member
+        if member is None or not member.unshown:
+            return False
+        self._deferred.setdefault(member, []).append(entry)
+        return True
+
+    def _answer(self, say: Say, outcome: Duplicate | Conflict | Failed | Unknown) -> bytes:
+        match outcome:
+            case Duplicate(message_id):
+                return events.duplicate(message_id, say.cid)
+            case Conflict():
+                error = CommandError(ErrorCode.CID_CONFLICT, "This cid stands for another text", cid=say.cid)
+            case Failed():
+                error = CommandError(ErrorCode.INTERNAL, "Not stored", cid=say.cid)
+            case Unknown():
+                return self._unavailable("Not known to be stored", say.cid)
+            case _:
+                assert_never(outcome)
+        return events.error(error)

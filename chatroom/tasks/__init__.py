@@ -1,1 +1,0 @@
-"""Tasks: the broker and the tasks of one connection."""

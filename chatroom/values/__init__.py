@@ -1,1 +1,0 @@
-"""Values: what the other layers speak in. Imports nothing of chatroom but itself, and never trio."""

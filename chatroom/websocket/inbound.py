@@ -1,0 +1,323 @@
+"""What a client sends, taken apart into messages and what its control frames ask for (RFC 6455 section 5).
+
+1. A message is judged by what its headers declare, so that not a byte of a refused one is kept.
+2. A ping is to be answered by a pong, a close frame by the same one; a pong is a sign of life and no more.
+   A close frame that says something it may not is a fault, and closes all the same.
+3. Nothing is handed out behind a fault or a close frame. After a fault the frames are followed all the
+   same, so that the client's close can still be found; where the framing is broken, they can't be.
+4. What is kept is at most one unfinished message, and what one read brought and nobody has taken yet.
+5. What nearly always comes, a text message in one frame, takes a short way to the same result.
+
+Does not know: JSON, sockets, clocks.
+"""
+
+from chatroom.core.codes import CloseCode
+from chatroom.core.errors import Disconnect
+from chatroom.core.limits import Limits
+from chatroom.websocket.frames import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    FIN,
+    PING,
+    PONG,
+    TEXT,
+    close_reply_frame,
+    unmask,
+)
+
+_KNOWN = frozenset({CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG})
+_CONTROL_BIT = 0x8
+_RESERVED = 0x70
+_MASKED = 0x80
+_CONTROL_BYTES = 125
+_KEY_BYTES = 4
+_WHOLE_TEXT = FIN | TEXT
+_SHORT_HEADER = 2 + _KEY_BYTES
+_MEDIUM_HEADER = 4 + _KEY_BYTES
+_CLOSE_CODES = frozenset((*range(1000, 1004), *range(1007, 1014), *range(3000, 5000)))
+"""What a peer may give as the reason of its close (sections 7.4.1 and 7.4.2, and the registry until 1013)."""
+BROKEN_FRAMING = Disconnect(CloseCode.PROTOCOL_ERROR, "protocol error")
+NOT_UTF8 = Disconnect(CloseCode.INVALID_UTF8, "text is not UTF-8")
+
+
+class Inbound:
+    """One client's bytes: `feed` it what arrives, and call `next` until it has nothing more.
+
+    `pings` are the payloads of the pings that `next` has come past, or None: to be answered and taken from
+    here before the message that it returns, since that came behind them. `fault` is set once, when the client
+    broke a rule; `closed` when its close frame has come, and `close_reply` is the frame that answers it,
+    unless a fault is to be told instead, or the client is ignored. `lost` is set when the framing is broken,
+    so that nothing after can be told apart; `since` is the time of the first byte of a message or frame that
+    is not finished yet.
+    """
+
+    __slots__ = (
+        "_arrived",
+        "_at",
+        "_binary",
+        "_closing",
+        "_data",
+        "_fragments",
+        "_ignoring",
+        "_judged",
+        "_limits",
+        "_paid_until",
+        "_parts",
+        "_size",
+        "_skip",
+        "_text",
+        "close_reply",
+        "closed",
+        "fault",
+        "lost",
+        "pings",
+        "since",
+    )
+
+    def __init__(self, limits: Limits, *, binary: bool = False) -> None:
+        self._limits = limits
+        self._binary = binary
+        self._data: bytes | bytearray = b""
+        self._at = 0  # where in it the next frame begins
+        self._arrived = 0.0  # when the last of it came
+        self._judged = False  # the header there has been counted
+        self._parts: list[bytes] | None = None  # of a message that is not finished
+        self._text = True  # and whether it is text
+        self._fragments = 0
+        self._size = 0
+        self._paid_until = 0.0
+        self._ignoring = False  # nothing is handed out any more
+        self._skip = 0  # bytes still to come of a frame that is not kept
+        self._closing = False  # and whether it is a close frame
+        self.pings: list[bytes] | None = None
+        self.since: float | None = None
+        self.fault: Disconnect | None = None
+        self.closed = False
+        self.close_reply = b""
+        self.lost = False
+
+    def pause(self, seconds: float) -> None:
+        """Nobody was reading for so long: the time doesn't count against an unfinished message."""
+        if self.since is not None:
+            self.since += seconds
+
+    def give_up_waiting(self) -> None:
+        """The unfinished message has taken too long."""
+        self._refuse(CloseCode.POLICY, f"message not finished in {self._limits.frame_seconds:g} seconds")
+
+    def ignore(self) -> None:
+        """Hand out nothing more, and only look for the client's close."""
+        self._ignoring = True
+        self._parts = None
+        self._follow()
+
+    def feed(self, data: bytes, now: float) -> None:
+        """Take what arrived at `now`; the time that counts, however much later it is taken from here."""
+        if self.closed or self.lost or not data:
+            return
+        self._arrived = now
+        if self.since is None:
+            self.since = now
+        if self._at == len(self._data):
+            self._data = data
+        else:
+            if self._at or isinstance(self._data, bytes):
+                self._data = bytearray(self._data[self._at :])
+            self._data += data
+        self._at = 0
+        if self._ignoring:
+            self._follow()
+
+    def next(self) -> str | bytes | None:
+        """The next message; None if there is none before a fault, a close frame or the end of what came."""
+        if not self._data:
+            return None
+        if (text := self._whole_text()) is not None:
+            return text
+        while not (self._ignoring or self.closed) and (header := self._header()) is not None:
+            first, start, length = header
+            if not self._judged:
+                self._judge(first, length)
+                if self._ignoring:
+                    break
+            data, at = self._data, self._at
+            end = at + start + length
+            if end > len(data):
+                break
+            self._judged = False
+            self._at = end
+            payload = unmask(data[at + start - _KEY_BYTES : at + start], data[at + start : end])
+            message = None
+            if first & _CONTROL_BIT:
+                self._note_control(first & 0x0F, payload)
+            else:
+                message = self._add_fragment(first, payload)
+            self._end_frame()
+            if message is not None:
+                return message
+        return None
+
+    def _whole_text(self) -> str | None:
+        """The next message, if the next frame is all of it and has come without a fault (rule 5)."""
+        data, at = self._data, self._at
+        if len(data) - at < _SHORT_HEADER or data[at] != _WHOLE_TEXT or self._parts is not None:
+            return None
+        told = data[at + 1] - _MASKED
+        if 0 <= told < 126:
+            start, length = at + _SHORT_HEADER, told
+        elif told == 126 and (length := int.from_bytes(data[at + 2 : at + 4])) >= 126:
+            start = at + _MEDIUM_HEADER
+        else:
+            return None
+        end = start + length
+        if end > len(data) or length > self._limits.frame_bytes:
+            return None
+        try:
+            text = unmask(data[start - _KEY_BYTES : start], data[start:end]).decode()
+        except UnicodeDecodeError:
+            return None
+        self._judged = False
+        self._at = end
+        self._end_frame()
+        return text
+
+    def _header(self) -> tuple[int, int, int] | None:
+        """First byte, size of header and key, declared length of the next frame; None if not there yet."""
+        data, at = self._data, self._at
+        have = len(data) - at
+        if have < 2:
+            return None
+        first, second = data[at], data[at + 1]
+        length, size = second & 0x7F, 2
+        sound = not first & _CONTROL_BIT or (first & FIN and length <= _CONTROL_BYTES)
+        if sound and length >= 126:
+            size, least = (4, 126) if length == 126 else (10, 1 << 16)
+            if have < size:
+                return None
+            length = int.from_bytes(data[at + 2 : at + size])
+            sound = least <= length < 1 << 63
+        if not sound or first & 0x0F not in _KNOWN or first & _RESERVED or not second & _MASKED:
+            self._lose()
+            return None
+        return first, size + _KEY_BYTES, length
+
+    def _lose(self) -> None:
+        self.lost = True
+        self._data, self._at = b"", 0
+        if not self._ignoring:
+            self._fail(BROKEN_FRAMING)
+
+    def _judge(self, first: int, length: int) -> None:
+        """Count a frame by its header."""
+        self._judged = True
+        if first & _CONTROL_BIT:
+            self._count_control()
+        else:
+            self._count_fragment(first & 0x0F, length)
+
+    def _count_control(self) -> None:
+        """Each control frame takes its slice of a second; a second's worth may come at once."""
+        rate = self._limits.control_rate
+        if rate <= 0:  # lifted
+            return
+        self._paid_until = max(self._paid_until, self._arrived) + 1 / rate
+        if self._paid_until > self._arrived + 1 + 0.5 / rate:  # half a frame is for rounding
+            self._refuse(CloseCode.POLICY, f"more than {rate:g} control frames a second")
+
+    def _count_fragment(self, opcode: int, length: int) -> None:
+        begins = opcode != CONTINUATION
+        if begins == (self._parts is not None):
+            self._lose()
+            return
+        if begins:
+            self._fragments = self._size = 0
+        self._fragments += 1
+        self._size += length
+        limits = self._limits
+        if opcode == BINARY and not self._binary:
+            self._refuse(CloseCode.UNSUPPORTED_DATA, "binary messages are not understood, send text")
+        elif self._size > limits.frame_bytes:
+            self._refuse(CloseCode.TOO_BIG, f"message of more than {limits.frame_bytes} bytes")
+        elif self._fragments > limits.frame_fragments:
+            self._refuse(CloseCode.POLICY, f"message in more than {limits.frame_fragments} fragments")
+
+    def _note_control(self, opcode: int, payload: bytes) -> None:
+        """Leave what is to be answered where it is looked for."""
+        if opcode == PING:
+            if self.pings is None:
+                self.pings = []
+            self.pings.append(payload)
+        elif opcode == CLOSE:
+            self.closed = True
+            self._parts = None
+            if (fault := _fault_of_close(payload)) is None:
+                self.close_reply = close_reply_frame(payload)
+            else:
+                self._fail(fault)
+
+    def _add_fragment(self, first: int, payload: bytes) -> str | bytes | None:
+        """The message, if this was the last of it."""
+        if opcode := first & 0x0F:
+            self._text = opcode == TEXT
+        if not first & FIN:
+            if self._parts is None:
+                self._parts = []
+            self._parts.append(payload)
+            return None
+        if self._parts is not None:
+            payload = b"".join((*self._parts, payload))
+            self._parts = None
+        if not self._text:
+            return payload
+        try:
+            return payload.decode()
+        except UnicodeDecodeError:
+            self._fail(NOT_UTF8)
+            return None
+
+    def _end_frame(self) -> None:
+        """The clock of what is not finished starts anew with the next message."""
+        rest = self._at < len(self._data) and not self.closed
+        if not rest:
+            self._data, self._at = b"", 0
+        if self._parts is None:
+            self.since = self._arrived if rest else None
+
+    def _follow(self) -> None:
+        """Rule 3: skip frames up to a close frame."""
+        while not (self.closed or self.lost):
+            if not self._skip:
+                if self._closing:
+                    self.closed = True
+                    break
+                if (header := self._header()) is None:
+                    break
+                first, size, self._skip = header
+                self._skip += size
+                self._closing = first & 0x0F == CLOSE
+            step = min(self._skip, len(self._data) - self._at)
+            self._at += step
+            self._skip -= step
+            if self._skip:
+                break
+        if self._at == len(self._data) or self.closed:
+            self._data, self._at = b"", 0
+
+    def _refuse(self, code: CloseCode, reason: str) -> None:
+        self._fail(Disconnect(code, reason))
+
+    def _fail(self, fault: Disconnect) -> None:
+        self.fault = self.fault or fault
+        self.ignore()
+
+
+def _fault_of_close(payload: bytes) -> Disconnect | None:
+    """What is wrong with a close frame, which has nothing to say, or a code and a reason in UTF-8."""
+    if payload and int.from_bytes(payload[:2]) not in _CLOSE_CODES:
+        return BROKEN_FRAMING
+    try:
+        payload[2:].decode()
+    except UnicodeDecodeError:
+        return NOT_UTF8
+    return None
