@@ -18,7 +18,7 @@ class BackupSettings:
     to: str
 
 
-def run(arguments: Sequence[str], environ: Mapping[str, str]) -> None:
+def run_backup(arguments: Sequence[str], environ: Mapping[str, str]) -> None:
     """Copy what is asked for, and say so. Raises StartError."""
     asked = read_backup(arguments, environ)
     if isinstance(asked, str):

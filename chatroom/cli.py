@@ -72,11 +72,11 @@ def _run_command(command: str, options: Sequence[str], environ: Mapping[str, str
     if command == "backup":
         from chatroom import backup  # noqa: PLC0415  (see rule 2)
 
-        backup.run(options, environ)
+        backup.run_backup(options, environ)
     elif command == "copy":
         from chatroom import transfer  # noqa: PLC0415
 
-        transfer.run(options, environ)
+        transfer.run_copy(options, environ)
     else:
         from chatroom import mint  # noqa: PLC0415
 

@@ -56,7 +56,7 @@ class Copied:
     there: int = 0
 
 
-def run(arguments: Sequence[str], environ: Mapping[str, str]) -> None:
+def run_copy(arguments: Sequence[str], environ: Mapping[str, str]) -> None:
     """Copy what is asked for, and say so. Raises StartError."""
     asked = read_copy(arguments, environ)
     if isinstance(asked, str):
