@@ -17,8 +17,7 @@ from functools import partial
 from chatroom.config.options import repeated
 from chatroom.config.settings import Settings, read_settings
 from chatroom.core.errors import StartError
-from chatroom.core.journal import logger, note
-from chatroom.core.traces import frames, whereabouts
+from chatroom.core.logevents import frames, logger, note, whereabouts
 from chatroom.logs import logging_to
 from chatroom.system.stdio import complain, fill_standard_descriptors, release_signals, say, take_signals
 
@@ -70,13 +69,13 @@ def _command(arguments: Sequence[str]) -> tuple[str, Sequence[str]]:
 def _run_command(command: str, options: Sequence[str], environ: Mapping[str, str]) -> None:
     """Do what is done at once."""
     if command == "backup":
-        from chatroom import backup  # noqa: PLC0415  (see rule 2)
+        from chatroom import copies  # noqa: PLC0415  (see rule 2)
 
-        backup.run_backup(options, environ)
+        copies.run_backup(options, environ)
     elif command == "copy":
-        from chatroom import transfer  # noqa: PLC0415
+        from chatroom import copies  # noqa: PLC0415
 
-        transfer.run_copy(options, environ)
+        copies.run_copy(options, environ)
     else:
         from chatroom import mint  # noqa: PLC0415
 

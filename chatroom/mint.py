@@ -10,10 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from chatroom.auth.claims import MOST_AHEAD
-from chatroom.auth.jose import MAX_TOKEN
 from chatroom.auth.rights import Rights
-from chatroom.config import written
+from chatroom.auth.webtokens import MAX_TOKEN, MOST_AHEAD
+from chatroom.config import parsers
 from chatroom.config.options import OPTIONS, Option, Parser, add_option, unknown, value_of
 from chatroom.core.errors import StartError
 from chatroom.core.names import clean_username
@@ -33,7 +32,7 @@ TOKEN_OPTIONS = (
     Option("sub", "sub", clean_username, None, "NAME", "the username that the token is bound to"),
     Option("room", "rooms", _room, None, "ROOM:RIGHTS",
            "a room or glob and r, w or rw; may be repeated; without it, everything", tuple),
-    Option("ttl", "ttl", written.duration("1s", f"{MOST_AHEAD // 86400}d"), "1h", "TIME",
+    Option("ttl", "ttl", parsers.duration("1s", f"{MOST_AHEAD // 86400}d"), "1h", "TIME",
            "how long the token is good"),
 )  # fmt: skip
 _SHARED = tuple(

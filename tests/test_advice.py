@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from chatroom.advice import SPARE_DESCRIPTORS, advise, raise_descriptor_limit
 from chatroom.config.settings import Settings, read_settings
-from chatroom.core.journal import logger
 from chatroom.core.limits import Limits
+from chatroom.core.logevents import logger
+from chatroom.process import SPARE_DESCRIPTORS, advise, raise_descriptor_limit
 
 INFINITY = resource.RLIM_INFINITY
 

@@ -9,10 +9,10 @@ import pytest
 import trio
 import trio.testing
 
-from chatroom.auth.claims import LEEWAY
 from chatroom.auth.rights import Rights
 from chatroom.auth.tokens import Identity, Verifiers
-from chatroom.connections.reception import LONGEST_NAP
+from chatroom.auth.webtokens import LEEWAY
+from chatroom.connections.acceptor import LONGEST_NAP
 from chatroom.core.http import Peer
 from chatroom.core.statistics import Drop
 from chatroom.engines.memory import MemoryEngine

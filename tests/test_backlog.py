@@ -8,15 +8,14 @@ import pytest
 import trio
 
 from chatroom.connections.backlog import CHUNK, Backlog, Step
-from chatroom.core.codes import CloseCode
-from chatroom.core.errors import Disconnect, Trimmed
+from chatroom.core.errors import CloseCode, Disconnect, Trimmed
 from chatroom.core.messages import Draft, Message
 from chatroom.engines.memory import MemoryEngine
 from chatroom.protocol import events
 from chatroom.rooms.ring import RingBudget
 from chatroom.rooms.room import Room
 from chatroom.rooms.subscription import Member, RoomEvent, Subscription
-from chatroom.websocket.frames import Pieces, text_frame
+from chatroom.websocket.framing import Pieces, text_frame
 from chatroom.websocket.outbound import Outbound
 from tests.support.engines import append, open_room
 from tests.support.hall import broadcast_of, split_frames

@@ -8,8 +8,7 @@ import pytest
 import trio
 import trio.testing
 
-from chatroom.core.codes import CloseCode
-from chatroom.core.errors import Disconnect, Unavailable
+from chatroom.core.errors import CloseCode, Disconnect, Unavailable
 from chatroom.core.messages import Draft, Failed, Message, Outcome, Unknown
 from chatroom.engines.engine import Feed
 from chatroom.engines.memory import MemoryEngine

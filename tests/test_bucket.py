@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chatroom.core.bucket import Bucket, BucketStore, Sampler, Window
+from chatroom.core.pace import Bucket, BucketStore, Sampler, Window
 
 TIMES = st.lists(st.floats(0, 30, allow_nan=False), max_size=60).map(sorted)
 

@@ -6,9 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatroom.auth.claims import LEEWAY, MOST_AHEAD, Expected, has_expired, read_claims
-from chatroom.auth.jose import read_object
 from chatroom.auth.rights import Rights
+from chatroom.auth.webtokens import LEEWAY, MOST_AHEAD, Expected, has_expired, read_claims, read_object
 from tests.support.signing import NOW, as_json, claims
 
 ANY = Expected()

@@ -13,7 +13,7 @@ from chatroom import __version__
 from chatroom.cli import main
 from chatroom.config.settings import Settings
 from chatroom.core.errors import StartError
-from chatroom.core.journal import note
+from chatroom.core.logevents import note
 
 Captured = pytest.CaptureFixture[str]
 

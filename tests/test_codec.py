@@ -9,11 +9,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from chatroom.core.codes import ErrorCode
-from chatroom.core.errors import CommandError
+from chatroom.core.errors import CommandError, ErrorCode
 from chatroom.protocol import events
-from chatroom.protocol.codec import COMMANDS, PLAIN_MESSAGE, decode, decode_carefully
-from chatroom.protocol.commands import (
+from chatroom.protocol.codec import (
+    COMMANDS,
+    PLAIN_MESSAGE,
     Authenticate,
     Command,
     ListMembers,
@@ -22,6 +22,8 @@ from chatroom.protocol.commands import (
     ReadHistory,
     SwitchRoom,
     Typing,
+    decode,
+    decode_carefully,
 )
 
 MAX_TEXT = 4000

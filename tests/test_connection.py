@@ -16,8 +16,7 @@ from chatroom.connections.connection import (
 )
 from chatroom.connections.ending import CLIENT_LEFT, Ending
 from chatroom.connections.outgoing import LAST_SECONDS
-from chatroom.core.codes import CloseCode
-from chatroom.core.errors import Disconnect, Unavailable
+from chatroom.core.errors import CloseCode, Disconnect, Unavailable
 from chatroom.core.messages import Message
 from chatroom.core.statistics import Drop
 from chatroom.engines.memory import MemoryEngine

@@ -6,7 +6,7 @@ from hashlib import sha256
 
 import pytest
 
-from chatroom.http.csp import file_policy, policy, seal, stated_policy
+from chatroom.http.page import file_policy, policy, seal, stated_policy
 from tests.support.seal import PAGE
 
 META = b'<meta http-equiv="Content-Security-Policy" content="old">'

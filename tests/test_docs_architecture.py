@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import trio
 
-from chatroom import linewriter, server
+from chatroom import logs, server
 from chatroom.connections import backlog, connection
 from chatroom.core.limits import MAX_UNANSWERED, Limits
-from chatroom.engines.sqlite import checks, store
+from chatroom.engines.sqlite import opening, store
 from chatroom.http import frontdoor
 from chatroom.rooms import broker, entries, fanout, room, subscription
 from tests.support.pages import ROOT, blocks, rows, section, words
@@ -215,7 +215,7 @@ def test_numbers_in_the_text() -> None:
         f"At most {room.MAX_TYPING:,} typing marks wait, and when {room.MAX_PRESENCE:,} joins and leaves do",
         f"{store.PROBE_BYTES >> 10} KiB that succeeds",
         f"tried {'twice' if store.RETRY_SECONDS == 0.5 else '?'} a second",
-        f"for {'half a second' if checks.CHECK_SECONDS == 0.5 else '?'} at most",
+        f"for {'half a second' if opening.CHECK_SECONDS == 0.5 else '?'} at most",
         f"within {server.RING_BYTES >> 20} MiB for the process",
         f"its inbox ({broker.INBOX} commands)",
         f"in pieces of {backlog.CHUNK >> 10} KiB of text",
@@ -228,7 +228,7 @@ def test_numbers_in_the_text() -> None:
         f"told 1011, within {server.CRASH_SECONDS:g} s",
         f"pauses for {server.ACCEPT_PAUSE:g} s",
         f"stored and shown ({server.SETTLE_SECONDS:g} s)",
-        f"up to {linewriter.BUDGET_BYTES >> 20} MiB",
+        f"up to {logs.BUDGET_BYTES >> 20} MiB",
     ):
         assert sentence in text, sentence
 

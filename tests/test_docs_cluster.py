@@ -11,11 +11,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from chatroom.config.parsers import read_store_url
 from chatroom.config.settings import Settings, read_settings
-from chatroom.config.storeurl import read_store_url
+from chatroom.copies import CopySettings, read_copy
 from chatroom.engines.redis import connecting
 from chatroom.engines.redis.engine import Times
-from chatroom.transfer import CopySettings, read_copy
 from tests.support.client import Chat, target
 from tests.support.pages import ROOT, blocks
 from tests.support.proxies import executable, free_port, nginx

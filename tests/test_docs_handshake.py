@@ -6,11 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from chatroom.auth.tokens import TokenTable
+from chatroom.core.connectionlimits import Tallies
 from chatroom.core.errors import Refusal
 from chatroom.core.http import Peer, Request
 from chatroom.core.limits import Limits
-from chatroom.core.tallies import Tallies
-from chatroom.http import query
+from chatroom.http import handshake
 from chatroom.http.handshake import let_in, route
 from chatroom.http.site import DEFAULT_USERNAME, Admission, Entrance
 from tests.support.pages import ROOT, rows, section, words
@@ -34,9 +34,9 @@ HEADERS = {
 
 def test_the_parameters_and_their_defaults() -> None:
     table = rows(DOCUMENT, "Connecting")
-    assert {words(name)[0] for name, _, _ in table} == set(query._KNOWN)
+    assert {words(name)[0] for name, _, _ in table} == set(handshake._KNOWN)
     defaults = {words(name)[0]: words(default) for name, default, _ in table}
-    assert (defaults["username"], defaults["room"]) == ([DEFAULT_USERNAME], [query.DEFAULT_ROOM])
+    assert (defaults["username"], defaults["room"]) == ([DEFAULT_USERNAME], [handshake.DEFAULT_ROOM])
     (line,) = re.findall(r"^    GET /\?(.+)$", DOCUMENT, re.MULTILINE)
     assert [pair.split("=")[0] for pair in line.split("&")] == [words(name)[0] for name, _, _ in table]
 

@@ -12,22 +12,21 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from chatroom.advice import SPARE_DESCRIPTORS
-from chatroom.auth import claims, https, jose, keyfeed, keys
+from chatroom.auth import keyfeed, keys, webtokens
 from chatroom.auth.tokens import DEVELOPMENT_TOKENS, TokenTable
-from chatroom.backup import read_backup
 from chatroom.config.options import OPTIONS, Option
 from chatroom.config.settings import Settings, read_settings
-from chatroom.core.codes import CloseCode
+from chatroom.copies import read_backup, read_copy
+from chatroom.core.errors import CloseCode
 from chatroom.core.limits import Limits
 from chatroom.core.statistics import REFUSALS, Drop, Statistics, Unready
 from chatroom.core.stores import StoreStatistics
+from chatroom.credentials import READ_SECONDS
 from chatroom.http.handshake import PATHS
 from chatroom.logs import VALUE_CHARS
 from chatroom.metrics import Metrics
 from chatroom.mint import read_mint
-from chatroom.reload import READ_SECONDS
-from chatroom.transfer import read_copy
+from chatroom.process import SPARE_DESCRIPTORS
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "operations.md").read_text()
@@ -237,11 +236,11 @@ def test_numbers_in_the_text() -> None:
         f"the waiting room of {limits.unauthenticated} |",
         f"a secret of {keys.SECRET_BYTES} bytes at least",
         f"RSA ({keys.RSA_BITS[0]} to {keys.RSA_BITS[1]} bits)",
-        f"the end, at most {claims.MOST_AHEAD // 86400} days ahead",
-        f"`{claims.MOST_AHEAD // 86400}d` at most",
-        f"may differ by {claims.LEEWAY} seconds",
-        f"more than {jose.MAX_TOKEN} characters",
-        f"within {https.DEADLINE_SECONDS:g} seconds, without following redirects",
+        f"the end, at most {webtokens.MOST_AHEAD // 86400} days ahead",
+        f"`{webtokens.MOST_AHEAD // 86400}d` at most",
+        f"may differ by {webtokens.LEEWAY} seconds",
+        f"more than {webtokens.MAX_TOKEN} characters",
+        f"within {keyfeed.DEADLINE_SECONDS:g} seconds, without following redirects",
         f"then every {keyfeed.REFRESH_SECONDS / 60:g} minutes",
         f"{keyfeed.PAUSE_SECONDS:g} seconds after the last time at the earliest",
         f"After {READ_SECONDS:.0f} seconds the reload has failed",

@@ -10,26 +10,25 @@ from typing import Any
 
 import pytest
 
-from chatroom.auth.claims import LEEWAY
 from chatroom.auth.rights import Rights
 from chatroom.auth.tokens import Identity, TokenTable
+from chatroom.auth.webtokens import LEEWAY
 from chatroom.config.options import OPTIONS
 from chatroom.connections.authorization import NOTICE_SECONDS
-from chatroom.core.codes import CloseCode, ErrorCode
-from chatroom.core.errors import CommandError
+from chatroom.core.connectionlimits import Tallies
+from chatroom.core.errors import CloseCode, CommandError, ErrorCode
 from chatroom.core.http import Peer
 from chatroom.core.limits import MAX_UNANSWERED, Limits
 from chatroom.core.messages import Message, Page
 from chatroom.core.names import ROOM_MAX, USERNAME_MAX
-from chatroom.core.tallies import Tallies
-from chatroom.http.query import SUBPROTOCOL, Wish
+from chatroom.http.handshake import SUBPROTOCOL, Wish
 from chatroom.http.site import Enquiry
 from chatroom.protocol import codec, events
 from chatroom.protocol.codec import decode
 from chatroom.protocol.session import TYPING_FRAMES, TYPING_GAP, TYPING_SECONDS, Session, Weight
-from chatroom.rooms.replay import MAX_RECOVERED
 from chatroom.rooms.room import MAX_TYPING
-from chatroom.websocket.frames import Pieces, text_frame
+from chatroom.rooms.subscription import MAX_RECOVERED
+from chatroom.websocket.framing import Pieces, text_frame
 from tests.support.pages import fences, rows, words
 
 DOCUMENT = (Path(__file__).parents[1] / "docs" / "protocol.md").read_text("utf-8")

@@ -8,7 +8,7 @@ import pytest
 
 from chatroom.config.settings import Settings, read_settings
 from chatroom.core.limits import Limits
-from chatroom.net.forwarded import UNIX
+from chatroom.net.proxies import UNIX
 from tests.support.pages import ROOT, blocks, rows, words
 
 PAGE = (ROOT / "docs" / "security.md").read_text()

@@ -3,8 +3,7 @@
 import pytest
 
 from chatroom.connections.ending import CLIENT_LEFT, FAULT, End, Ending
-from chatroom.core.codes import CloseCode
-from chatroom.core.errors import Disconnect
+from chatroom.core.errors import CloseCode, Disconnect
 from chatroom.core.statistics import Drop
 
 WHY = Disconnect(CloseCode.POLICY, "flood")

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from chatroom.core.codes import ErrorCode
-from chatroom.core.errors import CommandError
+from chatroom.core.errors import CommandError, ErrorCode
 from chatroom.core.limits import Limits
 from chatroom.core.messages import Message, Page
 from chatroom.protocol import events

@@ -13,7 +13,7 @@ from chatroom.rooms.fanout import GIVE_WAY, MEMBER_BYTES, Fanout
 from chatroom.rooms.ring import RingBudget
 from chatroom.rooms.room import MAX_PRESENCE, MAX_TYPING, QUIET_SHARE, Broadcast, Room
 from chatroom.rooms.subscription import MAX_QUEUED, Member, RoomEvent, Subscription
-from chatroom.websocket.frames import text_frame
+from chatroom.websocket.framing import text_frame
 from tests.support.hall import TELLING, NoOpening, arrive, open_hall, split_frames
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from chatroom.config import written
+from chatroom.config import parsers
 from chatroom.core.http import Peer, Request
 from chatroom.http.handshake import allowed_origin
-from chatroom.net.forwarded import HOPS, Proxies, read_address
+from chatroom.net.proxies import HOPS, Proxies, read_address
 
 LOOPBACK = Peer("127.0.0.1", exempt=True)
 UNIX = Peer("unix", exempt=True)
@@ -16,7 +16,7 @@ CLIENT = Peer("203.0.113.5")
 
 
 def proxies(*trusted: str) -> Proxies:
-    return Proxies(frozenset(map(written.proxy, trusted)))
+    return Proxies(frozenset(map(parsers.proxy, trusted)))
 
 
 NEAR = proxies("127.0.0.0/8", "10.0.0.0/8", "fd00::/8", "unix")

@@ -5,8 +5,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from wsproto.frame_protocol import CloseReason, FrameProtocol, Opcode
 
-from chatroom.core.codes import CloseCode
-from chatroom.websocket.frames import (
+from chatroom.core.errors import CloseCode
+from chatroom.websocket.framing import (
     close_frame,
     close_reply_frame,
     ping_frame,

@@ -26,8 +26,7 @@ from chatroom.http.frontdoor import (
     turn_away,
 )
 from chatroom.http.handshake import PATHS, Upgrade
-from chatroom.net.forwarded import Proxies
-from chatroom.net.proxyprotocol import Introduction
+from chatroom.net.proxies import Introduction, Proxies
 from tests.support.door_transport import WHOLE, Visitor
 
 PEER = Peer("192.0.2.1")

@@ -15,6 +15,7 @@ from chatroom.core.http import Peer, Request
 from chatroom.http.handshake import (
     PATHS,
     Upgrade,
+    Wish,
     allowed_origin,
     asks_upgrade,
     canonical,
@@ -22,7 +23,6 @@ from chatroom.http.handshake import (
     normal_origin,
     route,
 )
-from chatroom.http.query import Wish
 
 PEER = Peer("192.0.2.1")
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="

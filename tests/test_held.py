@@ -5,9 +5,9 @@ import math
 import pytest
 
 from chatroom.core.messages import Head, Message
-from chatroom.rooms.held import Held
 from chatroom.rooms.ring import RingBudget
 from chatroom.rooms.room import Room
+from chatroom.rooms.settling import Held
 
 
 class Stage:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import trio
 
-from chatroom.auth.https import DEADLINE_SECONDS, MAX_BYTES, fetch, shown
+from chatroom.auth.keyfeed import DEADLINE_SECONDS, MAX_BYTES, fetch, shown
 from chatroom.core.errors import StartError
 from tests.support.issuer import TRUST, Issuer
 

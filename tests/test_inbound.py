@@ -6,9 +6,9 @@ from struct import pack
 
 import pytest
 
-from chatroom.core.codes import CloseCode
+from chatroom.core.errors import CloseCode
 from chatroom.core.limits import Limits
-from chatroom.websocket.inbound import Inbound
+from chatroom.websocket.framing import Inbound
 from tests.support.client_frames import BINARY, CLOSE, PING, PONG, TEXT, head, masked
 from tests.support.inbounds import Control, Item, feed, handed_out, held
 

@@ -6,9 +6,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from wsproto.frame_protocol import CloseReason, FrameProtocol, Opcode, ParseFailed
 
-from chatroom.core.codes import CloseCode
+from chatroom.core.errors import CloseCode
 from chatroom.core.limits import Limits
-from chatroom.websocket.inbound import Inbound
+from chatroom.websocket.framing import Inbound
 from tests.support.client_frames import BINARY, CLOSE, PING, PONG, TEXT, masked
 from tests.support.inbounds import CONTINUATION, Control, Item, feed, frames, handed_out, held, split
 

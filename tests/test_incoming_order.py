@@ -17,7 +17,7 @@ from chatroom.auth.rights import Rights
 from chatroom.auth.tokens import Identity
 from chatroom.connections.ending import CLIENT_LEFT
 from chatroom.connections.incoming import MESSAGE_QUEUE, QUEUED_CHARACTERS
-from chatroom.core.codes import CloseCode
+from chatroom.core.errors import CloseCode
 from chatroom.core.limits import MAX_UNANSWERED
 from chatroom.core.messages import Draft, Unknown
 from chatroom.core.statistics import Drop

@@ -9,9 +9,8 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from chatroom.auth.claims import Expected
 from chatroom.auth.keyfeed import PAUSE_SECONDS, REFRESH_SECONDS, RETRY_SECONDS, KeyFeed
-from chatroom.auth.webtokens import Key, WebTokens
+from chatroom.auth.webtokens import Expected, Key, WebTokens
 from chatroom.core.errors import StartError
 from tests.support.signing import NOW, SECRET, token
 

@@ -9,7 +9,6 @@ import pytest
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from chatroom.auth.jose import take_apart
 from chatroom.auth.keys import (
     MAX_FILE,
     MAX_KEYS,
@@ -20,6 +19,7 @@ from chatroom.auth.keys import (
     secret_key,
     sign,
 )
+from chatroom.auth.webtokens import take_apart
 from chatroom.core.errors import StartError
 from tests.support.process import ROOT, clean_environment
 from tests.support.signing import (

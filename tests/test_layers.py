@@ -184,7 +184,7 @@ PLANTED = [
     ("chatroom.connections.incoming", "from chatroom.config.settings import Settings"),
     ("chatroom.connections.incoming", "from chatroom import settings"),
     ("chatroom.connections.incoming", "from chatroom.http.site import ChatSite"),
-    ("chatroom.connections.lobby", "from chatroom.server import Server"),
+    ("chatroom.connections.acceptor", "from chatroom.server import Server"),
     ("chatroom.server", "from chatroom.cli import main"),
     ("chatroom.metrics", "from chatroom import reception"),
 ]
@@ -203,7 +203,7 @@ def test_the_check_finds_what_is_planted(module: str, source: str) -> None:
         ("chatroom.rooms.subscription", "if TYPE_CHECKING:\n    from chatroom.server import Server"),
         (
             "chatroom.server",
-            "from chatroom import __version__\nfrom chatroom.connections.reception import Reception",
+            "from chatroom import __version__\nfrom chatroom.connections.acceptor import Reception",
         ),
         ("chatroom.config.settings", "from chatroom import __version__"),
         ("chatroom.websocket.wire", "import trio\nimport socket"),

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from chatroom.linewriter import LineWriter
+from chatroom.logs import LineWriter
 
 PATIENCE = 10.0
 

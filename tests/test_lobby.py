@@ -4,7 +4,7 @@ import pytest
 import trio
 import trio.testing
 
-from chatroom.connections.lobby import PATIENCE, Lobby
+from chatroom.connections.acceptor import PATIENCE, Lobby
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 

@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatroom import logs
-from chatroom.core.codes import CloseCode
-from chatroom.core.journal import logger, note
+from chatroom.core.errors import CloseCode
+from chatroom.core.logevents import logger, note
 
 MOMENT = 1764000001.0426
 

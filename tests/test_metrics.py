@@ -13,7 +13,7 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.samples import Sample
 
 from chatroom import metrics
-from chatroom.core.codes import CloseCode
+from chatroom.core.errors import CloseCode
 from chatroom.core.statistics import REFUSALS, Drop, Statistics, Unready
 from chatroom.core.stores import StoreStatistics
 from chatroom.metrics import COMMIT_BUCKETS, CONTENT_TYPE, Histogram, Metrics

@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-from chatroom.auth.claims import LEEWAY, MOST_AHEAD, Expected
 from chatroom.auth.keys import secret_key
 from chatroom.auth.rights import Rights
-from chatroom.auth.webtokens import FixedKeys, WebTokens
+from chatroom.auth.webtokens import LEEWAY, MOST_AHEAD, Expected, FixedKeys, WebTokens
 from chatroom.cli import main
 from chatroom.core.errors import StartError
 from chatroom.mint import MintSettings, mint, read_mint

@@ -11,7 +11,7 @@ import pytest
 import trio
 import trio.testing
 
-from chatroom.core.codes import CloseCode
+from chatroom.core.errors import CloseCode
 from chatroom.core.messages import Draft, Message, Unknown
 from chatroom.engines.memory import MemoryEngine
 from chatroom.rooms.broker import MOST_HEARD

@@ -4,7 +4,7 @@ import pytest
 import trio
 import trio.testing
 
-from chatroom.websocket.opening import answer_handshake
+from chatroom.websocket.wire import answer_handshake
 from tests.support.client_frames import HANDSHAKE
 
 OFFER = b"\r\nSec-WebSocket-Protocol: chatroom.v1\r\n\r\n"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from chatroom.net.transport import Stalled
-from chatroom.websocket.frames import close_frame, ping_frame, pong_frame, text_frame
+from chatroom.websocket.framing import close_frame, ping_frame, pong_frame, text_frame
 from chatroom.websocket.outbound import Outbound
 from tests.support.client_frames import CLOSE, PING, Frame, read_frames
 from tests.support.memory_transport import MemoryTransport

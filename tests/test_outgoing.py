@@ -9,8 +9,7 @@ import trio.testing
 
 from chatroom.connections.ending import Ending
 from chatroom.connections.outgoing import CAPACITY
-from chatroom.core.codes import CloseCode
-from chatroom.core.errors import Disconnect, Unavailable
+from chatroom.core.errors import CloseCode, Disconnect, Unavailable
 from chatroom.core.limits import MAX_UNANSWERED
 from chatroom.core.messages import Message
 from chatroom.core.statistics import Drop

@@ -7,8 +7,7 @@ import gzip
 import pytest
 
 from chatroom.core.http import Peer, Request, Response
-from chatroom.http.csp import policy
-from chatroom.http.page import Page, load_page, takes_gzip
+from chatroom.http.page import Page, load_page, policy, takes_gzip
 
 HTML = b"<html><style>a{}</style><script>b</script>" + b"x" * 1000
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatroom.core.printable import cut, escape
+from chatroom.core.logevents import cut, escape
 
 
 @pytest.mark.parametrize(

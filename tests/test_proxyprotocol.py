@@ -8,8 +8,15 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from chatroom.core.errors import Refusal
-from chatroom.net.forwarded import read_address
-from chatroom.net.proxyprotocol import MOST_BYTES, MOST_LINE, SIGNATURE, HeaderReader, Introduction, crc32c
+from chatroom.net.proxies import (
+    MOST_BYTES,
+    MOST_LINE,
+    SIGNATURE,
+    HeaderReader,
+    Introduction,
+    crc32c,
+    read_address,
+)
 
 LINE = b"PROXY TCP4 203.0.113.5 198.51.100.1 56324 443\r\n"
 BEHIND = b"\x16\x03\x01PROXY GET / HTTP/1.1\r\n\r\n" * 20

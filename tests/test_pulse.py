@@ -3,7 +3,7 @@
 import pytest
 
 from chatroom.core.limits import Limits
-from chatroom.websocket.pulse import Pulse, Silent
+from chatroom.websocket.wire import Pulse, Silent
 
 LIMITS = Limits(ping_interval=20.0, ping_timeout=15.0)
 

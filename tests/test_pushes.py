@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatroom.core.messages import Message
-from chatroom.core.presence import Change
+from chatroom.core.messages import Change, Message
 from chatroom.engines.redis.pushes import Own, Presence, Stored, Typing, read_push, read_reply, typing
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from chatroom.core.errors import Refusal
 from chatroom.core.http import Peer, Request
-from chatroom.http.query import HIGHEST_ID, Query, Wish, read_query
+from chatroom.http.handshake import HIGHEST_ID, Query, Wish, read_query
 
 
 def query(text: str, authorization: str | None = None, subprotocols: tuple[str, ...] = ()) -> Query:

@@ -15,20 +15,19 @@ import trio.testing
 
 from chatroom.auth.rights import Rights
 from chatroom.auth.tokens import Identity, TokenTable, Verifier, Verifiers
-from chatroom.connections.reception import UNIX_PEER, Reception, peer_of
-from chatroom.core.codes import CloseCode
-from chatroom.core.errors import Disconnect
+from chatroom.connections.acceptor import UNIX_PEER, Reception, peer_of
+from chatroom.core.connectionlimits import Tallies
+from chatroom.core.errors import CloseCode, Disconnect
 from chatroom.core.http import Peer, Request, Response
 from chatroom.core.limits import Limits
 from chatroom.core.statistics import Drop
-from chatroom.core.tallies import Tallies
 from chatroom.engines.engine import Engine
 from chatroom.engines.memory import MemoryEngine
 from chatroom.http.handshake import Upgrade
 from chatroom.http.site import Admission, ChatSite, Enquiry, Entrance
-from chatroom.net.forwarded import UNIX, Proxies
 from chatroom.net.listeners import load_tls
 from chatroom.net.poller import make_arrivals
+from chatroom.net.proxies import UNIX, Proxies
 from tests.support.client_frames import CLOSE, Frame, masked, read_frames
 from tests.support.hall import Hall, open_hall
 from tests.support.line import say

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import trio
 
-from chatroom.config.storeurl import read_store_url
-from chatroom.core.retain import Retain
+from chatroom.config.parsers import read_store_url
+from chatroom.core.messages import Retain
 from chatroom.core.stores import StoreAddress
 from chatroom.engines.redis.engine import RedisEngine
 from tests.engine_contract import EngineContract

@@ -13,7 +13,7 @@ from functools import partial
 import pytest
 import trio
 
-from chatroom.config.storeurl import read_store_url
+from chatroom.config.parsers import read_store_url
 from chatroom.core.errors import EngineError, Replaced, StartError
 from chatroom.core.messages import Draft, Duplicate, Message, Outcome, Unknown
 from chatroom.core.stores import StoreAddress

@@ -7,10 +7,9 @@ from dataclasses import replace
 import pytest
 import trio
 
-from chatroom.config.storeurl import read_store_url
+from chatroom.config.parsers import read_store_url
 from chatroom.core.errors import Unavailable
-from chatroom.core.messages import Draft, Duplicate, Head, Message, Unknown
-from chatroom.core.retain import Retain
+from chatroom.core.messages import Draft, Duplicate, Head, Message, Retain, Unknown
 from chatroom.core.stores import StoreAddress
 from chatroom.engines.redis import engine
 from chatroom.engines.redis.library import RoomKeys, context_of, reap

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import trio
 
-from chatroom.config.storeurl import read_store_url
+from chatroom.config.parsers import read_store_url
 from chatroom.core.errors import Unavailable
 from chatroom.engines.redis.commander import Pace
 from chatroom.engines.redis.connecting import Dialler

@@ -5,12 +5,10 @@ from dataclasses import replace
 import pytest
 import trio
 
-from chatroom.config.storeurl import read_store_url
+from chatroom.config.parsers import read_store_url
 from chatroom.core.errors import StartError, Unavailable
-from chatroom.core.messages import Draft, Duplicate, Message, Unknown
-from chatroom.core.retain import Retain
-from chatroom.engines.redis.library import RoomKeys, append, context_of
-from chatroom.engines.redis.slots import slot_of
+from chatroom.core.messages import Draft, Duplicate, Message, Retain, Unknown
+from chatroom.engines.redis.library import RoomKeys, append, context_of, slot_of
 from tests.support.storenodes import QUICK, Node, node, until
 from tests.support.stores import Cluster, ClusterNode, Kind, Stores
 

@@ -12,14 +12,14 @@ import pytest
 import trio
 import trio.testing
 
-from chatroom import reload
+from chatroom import credentials
 from chatroom.auth.keyfeed import KeyFeed
 from chatroom.auth.tokens import TokenTable, Verifier, Verifiers
 from chatroom.auth.webtokens import Key
 from chatroom.config.settings import Settings, read_settings
 from chatroom.core.errors import StartError
+from chatroom.credentials import Reload
 from chatroom.net.listeners import load_tls
-from chatroom.reload import Reload
 from tests.support.process import ROOT
 
 PEM = str(ROOT / "tests" / "support" / "localhost.pem")
@@ -192,7 +192,7 @@ async def test_a_fault_of_ours_ends_nothing(desk: Desk, said: Said, monkeypatch:
     def fail(*_: object) -> None:
         raise ZeroDivisionError("old-secret")
 
-    monkeypatch.setattr(reload, "read_credentials", fail)
+    monkeypatch.setattr(credentials, "read_credentials", fail)
     await desk.reload.reload()
     assert desk.is_as_it_was
     ((level, event, fields),) = said()

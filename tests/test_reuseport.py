@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from chatroom.net.reuseport import RESEND_SECONDS, drop_newcomers, hear, share_port
+from chatroom.net.listeners import RESEND_SECONDS, drop_newcomers, hear, share_port
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from chatroom.core.presence import Change
+from chatroom.core.messages import Change
 from chatroom.rooms.roster import Roster
 
 NAMES = st.sampled_from(

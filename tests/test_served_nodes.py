@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from chatroom.config.storeurl import read_store_url
+from chatroom.config.parsers import read_store_url
 from chatroom.core.messages import Message
 from chatroom.engines.redis import library
 from chatroom.engines.redis.copying import StoreRooms

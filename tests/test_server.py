@@ -20,20 +20,19 @@ import trio
 import trio.testing
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
-from chatroom import parts, process, server
+from chatroom import process, server
 from chatroom.auth import keys
 from chatroom.auth.tokens import TokenTable, Verifiers
-from chatroom.config import written
+from chatroom.config import parsers
 from chatroom.config.settings import Settings, read_settings
-from chatroom.connections.lobby import Lobby
+from chatroom.connections.acceptor import Lobby
 from chatroom.connections.timers import Timers
 from chatroom.core.errors import StartError
 from chatroom.core.messages import Draft
-from chatroom.credentials import read_credentials
+from chatroom.credentials import Reload, read_credentials
 from chatroom.engines.memory import MemoryEngine
 from chatroom.net.listeners import Listener
 from chatroom.net.poller import EpollArrivals
-from chatroom.reload import Reload
 from chatroom.server import Server, serve
 from chatroom.system.systemd import Notifier
 from tests.support.engines import Committed, later
@@ -123,7 +122,7 @@ async def talking_over(
 async def running(*arguments: str) -> AsyncIterator[Running]:
     """A server of development tokens. It is stopped, if it hasn't been, by cancellation."""
     asked = settings(*arguments)
-    listeners = parts.listen(asked, [], secure=False)
+    listeners = server.listen(asked, [], secure=False)
     async with trio.open_nursery() as nursery:
         found = Running(listeners)
         nursery.start_soon(found.run, Server(asked, Verifiers([TokenTable.development()]), None))
@@ -163,7 +162,7 @@ async def read_to_end(client: WebSocketConnection, into: list[str] | None = None
     [("chat-1", "chat-1-77"), ("my machine\u00e9", "my-machine--77"), ("h" * 80, "h" * 61 + "-77")],
 )
 def test_a_node_is_named_after_its_machine_and_process(host: str, node: str) -> None:
-    assert parts.usual_node(host, 77) == node == written.node(node)
+    assert server.usual_node(host, 77) == node == parsers.node(node)
 
 
 async def test_it_says_where_it_listens_lets_people_talk_and_stops_when_told(
@@ -270,7 +269,7 @@ def words(text: str) -> str:
 async def test_a_broken_broker_ends_the_process_after_everybody_was_told(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(parts, "MemoryEngine", FaultyEngine)
+    monkeypatch.setattr(server, "MemoryEngine", FaultyEngine)
     async with running() as found, found.client("alice") as alice, found.client("bob", "other") as bob:
         await receive(alice)
         await receive(bob)
@@ -303,7 +302,7 @@ async def test_a_broken_engine_ends_the_process_after_everybody_was_told(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     DyingEngine.dying = trio.Event()
-    monkeypatch.setattr(parts, "MemoryEngine", DyingEngine)
+    monkeypatch.setattr(server, "MemoryEngine", DyingEngine)
     async with running() as found, found.client("alice") as alice:
         await receive(alice)
         DyingEngine.dying.set()
@@ -375,7 +374,7 @@ async def test_it_serves_with_a_database(tmp_path: Path) -> None:
     texts = []
     for turn in range(2):
         asked = settings("--db", path, "--retain", "90d,100")
-        listeners = parts.listen(asked, [], secure=False)
+        listeners = server.listen(asked, [], secure=False)
         async with trio.open_nursery() as nursery:
             found = Running(listeners)
             nursery.start_soon(found.run, Server(asked, Verifiers([TokenTable.development()]), None))
@@ -398,7 +397,7 @@ async def test_a_commit_that_does_not_finish_does_not_hold_up_a_stop_but_is_said
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, durable: bool
 ) -> None:
     """Where nothing outlives the process, nothing can be lost, and the stop is like any other."""
-    monkeypatch.setattr(parts, "MemoryEngine", FaultyEngine)
+    monkeypatch.setattr(server, "MemoryEngine", FaultyEngine)
     monkeypatch.setattr(FaultyEngine, "durable", durable)
     monkeypatch.setattr(server, "SETTLE_SECONDS", 0.05)
     caplog.set_level(logging.INFO)
@@ -427,7 +426,7 @@ async def test_a_commit_that_is_late_but_in_time_for_the_end_is_no_loss(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Under load, showing takes longer than settling may; what is committed by the end is not lost."""
-    monkeypatch.setattr(parts, "MemoryEngine", LateEngine)
+    monkeypatch.setattr(server, "MemoryEngine", LateEngine)
     monkeypatch.setattr(server, "SETTLE_SECONDS", 0.01)
     async with running() as found, found.client("alice") as alice:
         await receive(alice)
@@ -477,7 +476,7 @@ async def test_accepting_goes_on_whatever_fails(
 ) -> None:
     doorway = Doorway(code, code)
     monkeypatch.setattr(trio.socket, "from_stdlib_socket", lambda _: doorway)
-    (listener,) = parts.listen(settings(), [], secure=False)
+    (listener,) = server.listen(settings(), [], secure=False)
     async with trio.open_nursery() as nursery:
         served = Server(settings(), Verifiers([TokenTable.development()]), None)
         nursery.start_soon(served._accept, listener, nursery)
@@ -605,7 +604,7 @@ def test_the_development_tokens_count_where_they_may(
 ) -> None:
     monkeypatch.chdir(files)
     asked = settings(*arguments.split())
-    parts.check_strangers(asked, listeners)
+    server.check_strangers(asked, listeners)
     verifier = Verifiers(read_credentials(asked, None).verifiers)
     web = keys.sign(SECRET, {"sub": "alice", "exp": int(time.time()) + 60})
     tokens = {"own": "own", "dev-token": "dev-token", "web": web, "wrong": "wrong"}
@@ -616,4 +615,4 @@ def test_development_tokens_are_refused_where_others_could_come_in() -> None:
     with pytest.raises(
         StartError, match=r"anyone could come in at http://0.0.0.0:1 with a development token"
     ):
-        parts.check_strangers(settings(), [LOCAL, PUBLIC])
+        server.check_strangers(settings(), [LOCAL, PUBLIC])

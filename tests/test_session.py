@@ -8,10 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatroom.auth.rights import Rights
-from chatroom.core.codes import CloseCode, ErrorCode
-from chatroom.core.errors import CommandError, Disconnect
+from chatroom.core.errors import CloseCode, CommandError, Disconnect, ErrorCode
 from chatroom.core.limits import Limits
-from chatroom.protocol.commands import Authenticate, ListMembers, Post, ReadHistory, SwitchRoom, Typing
+from chatroom.protocol.codec import Authenticate, ListMembers, Post, ReadHistory, SwitchRoom, Typing
 from chatroom.protocol.session import Decision, Reply, Session, TypingGate
 
 FREE = Rights.everything()

@@ -10,7 +10,7 @@ from chatroom.config.options import OPTIONS
 from chatroom.config.settings import Settings, read_settings
 from chatroom.core.errors import StartError
 from chatroom.core.limits import Limits
-from chatroom.core.retain import Retain
+from chatroom.core.messages import Retain
 from chatroom.core.stores import StoreAddress, StoreKind
 
 EXAMPLES: dict[str, tuple[str, object]] = {

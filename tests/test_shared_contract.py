@@ -8,7 +8,7 @@ from typing import Any
 
 import trio
 
-from chatroom.core.retain import Retain
+from chatroom.core.messages import Retain
 from chatroom.engines.engine import Engine
 from chatroom.engines.memory import MemoryEngine
 from tests.engine_contract import EngineContract

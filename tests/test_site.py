@@ -11,11 +11,11 @@ import pytest
 
 from chatroom.auth.rights import Rights
 from chatroom.auth.tokens import Identity, TokenTable
+from chatroom.core.connectionlimits import Place, Tallies
 from chatroom.core.errors import Refusal
 from chatroom.core.http import Peer, Request, Response
 from chatroom.core.limits import Limits
 from chatroom.core.names import clean_username
-from chatroom.core.tallies import Place, Tallies
 from chatroom.http.handshake import route
 from chatroom.http.site import LOGGED_REFUSALS, METRICS_A_SECOND, Admission, ChatSite, Enquiry, Entrance
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.crc import key_slot
 
-from chatroom.engines.redis.slots import SlotMap, slot_of
+from chatroom.engines.redis.library import SlotMap, slot_of
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,7 @@ import pytest
 import trio
 
 from chatroom.core.errors import StartError, Unavailable
-from chatroom.core.messages import Conflict, Duplicate, Failed, Head, Message, Unknown
-from chatroom.core.retain import Retain
+from chatroom.core.messages import Conflict, Duplicate, Failed, Head, Message, Retain, Unknown
 from chatroom.engines.sqlite.engine import MEASURE_SECONDS, SqliteEngine
 from tests.engine_contract import TS, EngineContract, draft, fill, ids
 from tests.support.database import PromptEngine, epochs, open_engine, query, serving

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from chatroom.core.errors import StartError
-from chatroom.engines.sqlite import checks, connecting
+from chatroom.engines.sqlite import opening, schema
 from chatroom.engines.sqlite.opening import Opened, open_database
 from chatroom.engines.sqlite.schema import APPLICATION_ID, MIGRATIONS, VERSION, migrate, version_of
 from tests.engine_contract import draft
@@ -373,7 +373,7 @@ def test_steps_that_fail_leave_the_old_version(path: Path) -> None:
 def test_the_look_into_a_large_file_ends_in_time(path: Path) -> None:
     fill(path, 30_000)
     begin = time.process_time()
-    checks.check_content(str(path), 0.001)
+    opening.check_content(str(path), 0.001)
     assert time.process_time() - begin < 0.5
 
 
@@ -413,7 +413,7 @@ def test_a_database_in_memory_has_no_write_ahead_log() -> None:
         closing(sqlite3.connect(":memory:")) as connection,
         pytest.raises(sqlite3.OperationalError, match="no write-ahead log"),
     ):
-        connecting.use_write_ahead_log(connection)
+        schema.use_write_ahead_log(connection)
 
 
 def test_where_locks_are_not_known_it_says_so(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -438,7 +438,7 @@ def test_a_full_disk_at_the_start_is_told_and_leaves_nothing(path: Path) -> None
 
 
 def test_errors_are_the_store_s_or_a_draft_s() -> None:
-    assert connecting.is_of_the_store(MemoryError())
-    assert not connecting.is_of_the_store(sqlite3.IntegrityError())
-    assert not connecting.is_of_the_store(UnicodeEncodeError("utf-8", "", 0, 1, "surrogates"))
-    assert connecting.error_name(MemoryError()) == "MemoryError"
+    assert schema.is_of_the_store(MemoryError())
+    assert not schema.is_of_the_store(sqlite3.IntegrityError())
+    assert not schema.is_of_the_store(UnicodeEncodeError("utf-8", "", 0, 1, "surrogates"))
+    assert schema.error_name(MemoryError()) == "MemoryError"

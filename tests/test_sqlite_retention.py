@@ -9,8 +9,7 @@ import pytest
 import trio
 
 from chatroom.core.errors import Trimmed
-from chatroom.core.messages import Draft, Message
-from chatroom.core.retain import Retain
+from chatroom.core.messages import Draft, Message, Retain
 from chatroom.engines.sqlite.log import Log
 from chatroom.engines.sqlite.retention import (
     DOUBT_SECONDS,

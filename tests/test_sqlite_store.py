@@ -11,8 +11,8 @@ import pytest
 from chatroom.core.errors import Unavailable
 from chatroom.core.messages import Duplicate, Message, Outcome, Unknown
 from chatroom.engines.sqlite import log
-from chatroom.engines.sqlite.connecting import BUSY_SECONDS, WAL_BYTES
 from chatroom.engines.sqlite.opening import Opened, open_database
+from chatroom.engines.sqlite.schema import BUSY_SECONDS, WAL_BYTES
 from chatroom.engines.sqlite.store import LARGE_BYTES, QUIET_SECONDS, RETRY_SECONDS, Store
 from tests.engine_contract import TS, draft, ids
 from tests.support.database import epochs, open_store, query

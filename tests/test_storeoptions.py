@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from chatroom.config.storeoptions import MAX_PASSWORD_FILE, complete_address
+from chatroom.config.settings import MAX_PASSWORD_FILE, complete_address
 from chatroom.core.errors import StartError
 from chatroom.core.stores import StoreAddress, StoreKind
 from tests.support.proxies import CERTIFICATE

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatroom.config.storeurl import MAX_HOSTS, read_store_url
+from chatroom.config.parsers import MAX_HOSTS, read_store_url
 from chatroom.core.stores import StoreAddress, StoreKind
 
 ALONE, SENTINEL, CLUSTER = StoreKind.STANDALONE, StoreKind.SENTINEL, StoreKind.CLUSTER

@@ -10,10 +10,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from chatroom.core.connectionlimits import Place, Tallies, TallyStatistics
 from chatroom.core.errors import Refusal
 from chatroom.core.http import Peer
 from chatroom.core.limits import Limits
-from chatroom.core.tallies import Place, Tallies, TallyStatistics
 
 LIMITS = Limits(connections=6, per_user=2, per_address=3, wrong_tokens=3, wrong_token_seconds=60)
 HERE = Peer("127.0.0.1", exempt=True)

@@ -17,7 +17,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from chatroom.core.limits import Limits
 from chatroom.net.tls import _ARRIVED, _SEALED, TlsTransport
 from chatroom.net.transport import SocketTransport
-from chatroom.websocket.frames import close_frame, text_frame
+from chatroom.websocket.framing import close_frame, text_frame
 from chatroom.websocket.outbound import Outbound
 from tests.support.client_frames import CLOSE, read_frames
 from tests.support.memory_transport import RECORD, MemoryTransport

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
-from chatroom.config import written
-from chatroom.core.traces import frames, whereabouts
+from chatroom.config import parsers
+from chatroom.core.logevents import frames, whereabouts
 
 SECRET = "s3" + "cret"
 
@@ -20,10 +20,10 @@ def caught(read: Callable[[str], object]) -> Exception:
 
 
 def test_the_innermost_line_of_ours_counts() -> None:
-    error = caught(written.switch)
+    error = caught(parsers.switch)
     where = whereabouts(error)
     assert where["exception"] == "ValueError"
-    assert where["location"].startswith("chatroom.config.written:")
+    assert where["location"].startswith("chatroom.config.parsers:")
     assert where["location"].endswith(" in switch")
 
 
@@ -41,7 +41,7 @@ def test_without_any_of_ours_the_innermost_counts() -> None:
 
 @pytest.mark.parametrize("depth", [1, 3])
 def test_of_a_group_the_first(depth: int) -> None:
-    error = caught(written.switch)
+    error = caught(parsers.switch)
     for _ in range(depth):
         error = ExceptionGroup(SECRET, [error, KeyError()])
     assert whereabouts(error)["exception"] == "ValueError"

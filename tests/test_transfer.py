@@ -16,15 +16,14 @@ from typing import Any
 import pytest
 
 from chatroom import cli
-from chatroom.config.storeurl import read_store_url
-from chatroom.core.copies import RoomLog
+from chatroom.config.parsers import read_store_url
+from chatroom.copies import CopySettings, read_copy
 from chatroom.core.errors import StartError
-from chatroom.core.messages import Draft, Message
+from chatroom.core.messages import Draft, Message, RoomLog
 from chatroom.engines.redis import library
 from chatroom.engines.redis.copying import StoreRooms
 from chatroom.engines.redis.library import RoomKeys
 from chatroom.engines.sqlite.backup import back_up
-from chatroom.transfer import CopySettings, read_copy
 from tests.support.database import open_store, query
 from tests.support.pages import ROOT, blocks
 from tests.support.process import clean_environment, heeding, python_command

@@ -3,8 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatroom.engines.redis.pushes import Presence
-from chatroom.engines.redis.versions import MOST_HELD, Versions
+from chatroom.engines.redis.pushes import MOST_HELD, Presence, Versions
 
 
 def push(version: int, epoch: str = "e") -> Presence:

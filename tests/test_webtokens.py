@@ -9,11 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatroom.auth.claims import LEEWAY, Expected
 from chatroom.auth.keys import key_set, public_key, secret_key
 from chatroom.auth.rights import Rights
 from chatroom.auth.tokens import Identity
-from chatroom.auth.webtokens import FixedKeys, Key, WebTokens
+from chatroom.auth.webtokens import LEEWAY, Expected, FixedKeys, Key, WebTokens
 from tests.support.signing import (
     NOW,
     SECRET,

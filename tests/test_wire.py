@@ -13,12 +13,10 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from chatroom.core.codes import CloseCode
-from chatroom.core.errors import Disconnect
+from chatroom.core.errors import CloseCode, Disconnect
 from chatroom.net.transport import SocketTransport, Stalled
-from chatroom.websocket.frames import ping_frame, text_frame
-from chatroom.websocket.pulse import Silent
-from chatroom.websocket.wire import Wire
+from chatroom.websocket.framing import ping_frame, text_frame
+from chatroom.websocket.wire import Silent, Wire
 from tests.support.client_frames import BINARY, CLOSE, PING, PONG, TEXT, masked
 from tests.support.wires import CONTINUATION, LIMITS, Peer
 

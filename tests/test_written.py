@@ -8,32 +8,32 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatroom.config import written
-from chatroom.core.retain import Retain
+from chatroom.config import parsers
+from chatroom.core.messages import Retain
 
 BAD_NUMBERS = ["", " ", "-1", "+1", "1e3", "nan", "inf", "NaN", "0x10", "1_000", "٣", "1 ", "9" * 16, "abc"]
 
 
 @pytest.mark.parametrize(("text", "value"), [("0", 0), ("500", 500), ("007", 7)])
 def test_whole_numbers(text: str, value: int) -> None:
-    assert written.whole(0, 500)(text) == value
+    assert parsers.whole(0, 500)(text) == value
 
 
 @pytest.mark.parametrize("text", [*BAD_NUMBERS, "501", "1.0"])
 def test_not_whole_numbers(text: str) -> None:
     with pytest.raises(ValueError, match="is not a whole number from 0 to 500"):
-        written.whole(0, 500)(text)
+        parsers.whole(0, 500)(text)
 
 
 @pytest.mark.parametrize(("text", "value"), [("0", 0.0), ("5", 5.0), ("0.5", 0.5), ("1000000", 1e6)])
 def test_numbers(text: str, value: float) -> None:
-    assert written.number(1e6)(text) == value
+    assert parsers.number(1e6)(text) == value
 
 
 @pytest.mark.parametrize("text", [*BAD_NUMBERS, "1000000.1", ".5", "5.", "5/s"])
 def test_not_numbers(text: str) -> None:
     with pytest.raises(ValueError, match="is not a number from 0 to 1e\\+06"):
-        written.number(1e6)(text)
+        parsers.number(1e6)(text)
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_not_numbers(text: str) -> None:
     [("20s", 20), ("5m", 300), ("1h", 3600), ("1d", 86400), ("500ms", 0.5), ("1.5s", 1.5), ("10ms", 0.01)],
 )
 def test_durations(text: str, seconds: float) -> None:
-    assert written.duration("10ms", "24h")(text) == pytest.approx(seconds)
+    assert parsers.duration("10ms", "24h")(text) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize(
@@ -65,14 +65,14 @@ def test_durations(text: str, seconds: float) -> None:
 )
 def test_not_durations(text: str, says: str) -> None:
     with pytest.raises(ValueError, match=says):
-        written.duration("10ms", "24h")(text)
+        parsers.duration("10ms", "24h")(text)
 
 
 @pytest.mark.parametrize(
     ("text", "count"), [("64KiB", 65536), ("1MiB", 1048576), ("65536", 65536), ("1024", 1024)]
 )
 def test_sizes(text: str, count: int) -> None:
-    assert written.size("1KiB", "16MiB")(text) == count
+    assert parsers.size("1KiB", "16MiB")(text) == count
 
 
 @pytest.mark.parametrize(
@@ -91,35 +91,35 @@ def test_sizes(text: str, count: int) -> None:
 )
 def test_not_sizes(text: str, says: str) -> None:
     with pytest.raises(ValueError, match=says):
-        written.size("1KiB", "16MiB")(text)
+        parsers.size("1KiB", "16MiB")(text)
 
 
 def test_choices_name_each_other() -> None:
-    assert written.choice("a", "b")("b") == "b"
+    assert parsers.choice("a", "b")("b") == "b"
     with pytest.raises(ValueError, match="'c' is not known: choose a or b"):
-        written.choice("a", "b")("c")
+        parsers.choice("a", "b")("c")
     with pytest.raises(ValueError, match="'A' is not known: choose a, b or c"):
-        written.choice("a", "b", "c")("A")
+        parsers.choice("a", "b", "c")("A")
 
 
 def test_switches() -> None:
-    assert written.switch("1") is True
-    assert written.switch("0") is False
+    assert parsers.switch("1") is True
+    assert parsers.switch("0") is False
     for text in ("", "true", "yes", "on", "01", "2"):
         with pytest.raises(ValueError, match="is neither 1"):
-            written.switch(text)
+            parsers.switch(text)
 
 
 def test_paths() -> None:
-    assert written.path("a b/ü") == "a b/ü"
-    assert written.unix_path("x" * 107) == "x" * 107
+    assert parsers.path("a b/ü") == "a b/ü"
+    assert parsers.unix_path("x" * 107) == "x" * 107
     with pytest.raises(ValueError, match="an empty file name"):
-        written.path("")
+        parsers.path("")
     with pytest.raises(ValueError, match="an empty file name"):
-        written.unix_path("")
+        parsers.unix_path("")
     for long in ("x" * 108, "ü" * 54):
         with pytest.raises(ValueError, match="longer than the 107 bytes"):
-            written.unix_path(long)
+            parsers.unix_path(long)
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_paths() -> None:
     ],
 )
 def test_hosts(text: str, address: str) -> None:
-    assert written.host(text) == address
+    assert parsers.host(text) == address
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_hosts(text: str, address: str) -> None:
 )
 def test_not_hosts(text: str, says: str) -> None:
     with pytest.raises(ValueError, match=says):
-        written.host(text)
+        parsers.host(text)
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_not_hosts(text: str, says: str) -> None:
     ],
 )
 def test_origins(text: str) -> None:
-    assert written.origin(text) == text
+    assert parsers.origin(text) == text
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_origins(text: str) -> None:
 )
 def test_not_origins(text: str, says: str) -> None:
     with pytest.raises(ValueError, match=says):
-        written.origin(text)
+        parsers.origin(text)
 
 
 @pytest.mark.parametrize(
@@ -218,11 +218,11 @@ def test_not_origins(text: str, says: str) -> None:
     ],
 )
 def test_proxies(text: str, network: str) -> None:
-    assert written.proxy(text) == ip_network(network)
+    assert parsers.proxy(text) == ip_network(network)
 
 
 def test_the_proxies_at_the_unix_socket() -> None:
-    assert written.proxy("unix") == "unix"
+    assert parsers.proxy("unix") == "unix"
 
 
 @pytest.mark.parametrize(
@@ -249,21 +249,21 @@ def test_the_proxies_at_the_unix_socket() -> None:
 )
 def test_not_proxies(text: str, says: str) -> None:
     with pytest.raises(ValueError, match=re.escape(says)):
-        written.proxy(text)
+        parsers.proxy(text)
 
 
 READERS: list[Callable[[str], object]] = [
-    written.whole(0, 5),
-    written.number(5),
-    written.duration("0s", "1h"),
-    written.size("1", "1MiB"),
-    written.choice("a"),
-    written.switch,
-    written.path,
-    written.unix_path,
-    written.host,
-    written.origin,
-    written.proxy,
+    parsers.whole(0, 5),
+    parsers.number(5),
+    parsers.duration("0s", "1h"),
+    parsers.size("1", "1MiB"),
+    parsers.choice("a"),
+    parsers.switch,
+    parsers.path,
+    parsers.unix_path,
+    parsers.host,
+    parsers.origin,
+    parsers.proxy,
 ]
 
 
@@ -289,7 +289,7 @@ def test_a_reader_raises_nothing_but_value_errors_of_one_line(
     ],
 )
 def test_how_long_messages_are_kept(text: str, expected: Retain) -> None:
-    assert written.retain(text) == expected
+    assert parsers.retain(text) == expected
     assert not expected.everything
 
 
@@ -298,18 +298,18 @@ def test_how_long_messages_are_kept(text: str, expected: Retain) -> None:
 )
 def test_no_limits(text: str) -> None:
     with pytest.raises(ValueError, match="is no limit"):
-        written.retain(text)
+        parsers.retain(text)
 
 
 @pytest.mark.parametrize("value", ["chat", "https://issuer.example/", "ünïcode", " "])
 def test_texts(value: str) -> None:
-    assert written.text(value) == value
+    assert parsers.text(value) == value
 
 
 @pytest.mark.parametrize("value", ["", "a\nb", "a\u202eb", "\0"])
 def test_not_texts(value: str) -> None:
     with pytest.raises(ValueError, match="give a name of printable characters"):
-        written.text(value)
+        parsers.text(value)
 
 
 @pytest.mark.parametrize(
@@ -325,8 +325,8 @@ def test_not_texts(value: str) -> None:
     ],
 )
 def test_files_and_addresses(value: str, is_address: bool) -> None:
-    assert written.file_or_https(value) == value
-    assert written.is_https(value) == is_address
+    assert parsers.file_or_https(value) == value
+    assert parsers.is_https(value) == is_address
 
 
 @pytest.mark.parametrize(
@@ -356,13 +356,13 @@ def test_files_and_addresses(value: str, is_address: bool) -> None:
 )
 def test_not_files_and_addresses(value: str, says: str) -> None:
     with pytest.raises(ValueError, match=re.escape(says)) as caught:
-        written.file_or_https(value)
+        parsers.file_or_https(value)
     assert "s3cret" not in str(caught.value)
 
 
 @given(st.text())
 def test_whatever_is_given_is_a_file_or_an_address_or_a_value_error(value: str) -> None:
     try:
-        written.is_https(written.file_or_https(value))
+        parsers.is_https(parsers.file_or_https(value))
     except ValueError:
         return

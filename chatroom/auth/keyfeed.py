@@ -1,21 +1,94 @@
 """The keys at an https address, which their issuer changes from time to time.
 
+The keys at an https address, which their issuer changes from time to time.
+
 1. Keys are fetched at the start, then every REFRESH_SECONDS, and soon after a token named a key that isn't
    there; but never within PAUSE_SECONDS of the last time, whatever strangers write into their tokens.
 2. What fails leaves the keys as they were. It is logged once, and so is the next success.
 3. One fetch at a time: an answer that was slow never replaces one that was asked for later, so that a key
    which a reload has withdrawn doesn't come back.
+
+One small document from an https address.
+
+1. The server must prove its name, by the certificates that this machine trusts (`SSL_CERT_FILE` may name
+   others). The proxy of the environment (`https_proxy`) is used.
+2. No redirect is followed: it could lead anywhere, out of TLS as well.
+3. Size and time are bounded. The waiting is done in a thread, which is left to itself when the time is over;
+   there are never more than THREADS of them, however slowly a server goes on answering.
+4. Whatever fails is a StartError that names the address without its query, which may be a secret.
 """
 
 import logging
+import ssl
 from collections.abc import Awaitable, Callable
+from urllib.parse import urlsplit
 
 import trio
 
 from chatroom.auth.webtokens import Key
 from chatroom.core.errors import StartError
-from chatroom.core.journal import note
-from chatroom.core.traces import own_fault
+from chatroom.core.logevents import note, own_fault
+
+DEADLINE_SECONDS = 10.0
+MAX_BYTES = 256 * 1024
+THREADS = 2
+_limiter = trio.CapacityLimiter(THREADS)
+
+
+def shown(url: str) -> str:
+    """An address as it may be seen by others."""
+    return urlsplit(url)._replace(query="").geturl()
+
+
+async def fetch(url: str) -> bytes:
+    """What is at `url`."""
+    try:
+        with trio.fail_after(DEADLINE_SECONDS):
+            return await trio.to_thread.run_sync(_fetch, url, abandon_on_cancel=True, limiter=_limiter)
+    except trio.TooSlowError:
+        reason = f"no answer within {DEADLINE_SECONDS:g} seconds"
+    except _Unfit as error:
+        reason = str(error)
+    raise StartError(
+        f"{shown(url)} gave no keys ({reason}): see whether it answers, or give a file"
+    ) from None
+
+
+class _Unfit(Exception):
+    """What was found can't be used; why."""
+
+
+def _fetch(url: str) -> bytes:
+    from http.client import HTTPException  # noqa: PLC0415  (slow to import, and rarely needed)
+    from urllib import error, request  # noqa: PLC0415  (likewise)
+
+    class NoRedirects(request.HTTPRedirectHandler):
+        def redirect_request(self, *_: object) -> None:
+            return None
+
+    opener = request.OpenerDirector()
+    for handler in (
+        request.ProxyHandler(),
+        request.HTTPSHandler(context=ssl.create_default_context()),
+        NoRedirects(),
+        request.HTTPErrorProcessor(),
+        request.HTTPDefaultErrorHandler(),
+    ):
+        opener.add_handler(handler)
+    headers = {"Accept": "application/jwk-set+json, application/json", "User-Agent": "chatroom"}
+    try:
+        with opener.open(request.Request(url, headers=headers), timeout=DEADLINE_SECONDS) as answer:  # noqa: S310  (https only)
+            body: bytes = answer.read(MAX_BYTES + 1)
+    except error.HTTPError as refusal:
+        refusal.close()
+        raise _Unfit(f"status {refusal.code}") from None
+    except (OSError, HTTPException, ValueError) as failure:
+        cause = getattr(failure, "reason", failure)
+        raise _Unfit(getattr(cause, "verify_message", None) or str(cause) or type(cause).__name__) from None
+    if len(body) > MAX_BYTES:
+        raise _Unfit(f"more than {MAX_BYTES // 1024} KiB")
+    return body
+
 
 REFRESH_SECONDS = 900.0
 RETRY_SECONDS = 60.0

@@ -28,8 +28,8 @@ from typing import Protocol, Self
 
 from chatroom.auth.rights import Rights
 from chatroom.core.errors import StartError
+from chatroom.core.logevents import escape
 from chatroom.core.names import clean_username
-from chatroom.core.printable import escape
 
 STATIC = "static"
 """The source of the identities of a token file."""

@@ -13,13 +13,12 @@ It doesn't know tokens, only whom they stand for.
 import math
 from typing import Final
 
-from chatroom.auth.claims import LEEWAY
 from chatroom.auth.tokens import Identity, Verifier
+from chatroom.auth.webtokens import LEEWAY
 from chatroom.connections.ending import End
 from chatroom.connections.outgoing import Outgoing
 from chatroom.connections.timers import Timers
-from chatroom.core.codes import CloseCode
-from chatroom.core.errors import Disconnect
+from chatroom.core.errors import CloseCode, Disconnect
 from chatroom.protocol import events
 from chatroom.protocol.session import Session
 

@@ -16,12 +16,11 @@ from enum import Enum, auto
 from itertools import accumulate
 from typing import Protocol
 
-from chatroom.core.codes import CloseCode
-from chatroom.core.errors import Disconnect, Replaced, Trimmed, replaced_room
+from chatroom.core.errors import CloseCode, Disconnect, Replaced, Trimmed, replaced_room
 from chatroom.engines.engine import Engine
 from chatroom.protocol import events
 from chatroom.rooms.subscription import Member, Opening, Subscription
-from chatroom.websocket.frames import Pieces, text_frame
+from chatroom.websocket.framing import Pieces, text_frame
 from chatroom.websocket.outbound import Outbound
 
 CHUNK = 64 * 1024

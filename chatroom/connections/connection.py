@@ -17,13 +17,11 @@ import trio
 from chatroom.auth.tokens import Identity
 from chatroom.connections.authorization import Authorization
 from chatroom.connections.ending import FAULT, End, Ending
-from chatroom.connections.forbidden import Who
 from chatroom.connections.handler import Handler
 from chatroom.connections.incoming import Incoming
 from chatroom.connections.outgoing import Outgoing
-from chatroom.connections.services import Services
-from chatroom.core.codes import CloseCode
-from chatroom.core.errors import Disconnect, Unavailable
+from chatroom.connections.services import Services, Who
+from chatroom.core.errors import CloseCode, Disconnect, Unavailable
 from chatroom.net.transport import Stalled, Transport
 from chatroom.protocol.session import Session
 from chatroom.rooms.subscription import Member

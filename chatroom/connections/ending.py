@@ -3,8 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from chatroom.core.codes import CloseCode
-from chatroom.core.errors import Disconnect
+from chatroom.core.errors import CloseCode, Disconnect
 from chatroom.core.statistics import Drop
 
 FAULT = Disconnect(CloseCode.INTERNAL_ERROR, "internal error")

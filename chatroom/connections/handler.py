@@ -12,18 +12,16 @@ from typing import assert_never
 import trio
 
 from chatroom.connections.authorization import Authorization
-from chatroom.connections.forbidden import Who
 from chatroom.connections.outgoing import Outgoing
-from chatroom.connections.services import Services
-from chatroom.core.codes import ErrorCode
-from chatroom.core.errors import CommandError, Replaced, Unavailable
-from chatroom.core.journal import note
+from chatroom.connections.services import Services, Who
+from chatroom.core.errors import CommandError, ErrorCode, Replaced, Unavailable
+from chatroom.core.logevents import note
 from chatroom.protocol import events
-from chatroom.protocol.commands import Authenticate, ListMembers, Post, ReadHistory, SwitchRoom, Typing
+from chatroom.protocol.codec import Authenticate, ListMembers, Post, ReadHistory, SwitchRoom, Typing
 from chatroom.protocol.session import Decision, Reply, Session, Weight
 from chatroom.rooms.entries import AskMembers, Enter, Say, Type
 from chatroom.rooms.subscription import Subscription
-from chatroom.websocket.frames import text_frame
+from chatroom.websocket.framing import text_frame
 
 
 class Handler:

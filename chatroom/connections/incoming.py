@@ -19,14 +19,13 @@ import trio
 from chatroom.connections.ending import BROKEN, CLIENT_LEFT, End, Ending
 from chatroom.connections.handler import Handler
 from chatroom.connections.services import Services
-from chatroom.core.bucket import Bucket
 from chatroom.core.errors import CommandError, Disconnect, Forbidden
+from chatroom.core.pace import Bucket
 from chatroom.core.statistics import Drop
 from chatroom.protocol import events
-from chatroom.protocol.commands import Post
+from chatroom.protocol.codec import Post
 from chatroom.protocol.session import Decision, Reply, Session, Weight
-from chatroom.websocket.pulse import Silent
-from chatroom.websocket.wire import Wire
+from chatroom.websocket.wire import Silent, Wire
 
 MESSAGE_QUEUE = 16
 QUEUED_CHARACTERS = 64 * 1024

@@ -19,13 +19,12 @@ import trio
 from chatroom.connections.backlog import Backlog, Step
 from chatroom.connections.ending import BROKEN, CLIENT_LEFT, End, Ending
 from chatroom.connections.services import Services
-from chatroom.core.codes import CloseCode
-from chatroom.core.errors import Disconnect, Unavailable
+from chatroom.core.errors import CloseCode, Disconnect, Unavailable
 from chatroom.core.limits import MAX_UNANSWERED
 from chatroom.core.statistics import Drop
 from chatroom.net.transport import Stalled
 from chatroom.rooms.subscription import Member
-from chatroom.websocket.frames import text_frame
+from chatroom.websocket.framing import text_frame
 from chatroom.websocket.outbound import Outbound
 
 CAPACITY = MAX_UNANSWERED + 8  # beside the answers: a reply, a wake-up, an `expiring`

@@ -1,6 +1,12 @@
 """A message before and after it is stored, and what can become of it in between.
 
 A message is a named tuple, which takes a third of a frozen dataclass's time to make.
+
+What a copy between a database and a store of several nodes moves.
+
+What several nodes tell each other of who is in a room.
+
+How long messages are kept.
 """
 
 from dataclasses import dataclass
@@ -74,3 +80,46 @@ class Page:
 
     messages: tuple[Message, ...]
     more: bool
+
+
+class RoomLog(NamedTuple):
+    """One room's log as it stands: its messages are dense from `first` to `last`; none where first > last."""
+
+    room: str
+    epoch: str
+    first: int
+    last: int
+
+    @property
+    def messages(self) -> int:
+        """How many there are."""
+        return self.last - self.first + 1
+
+
+class Change(NamedTuple):
+    """A name came into a room on one node (`here`), or its last connection there went.
+
+    `announced`: that changed who is in the room on all nodes together, so it is to be told. `ours`: it was
+    on this node.
+    """
+
+    username: str
+    here: bool
+    announced: bool
+    ours: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Retain:
+    """Messages younger than `seconds`, and the newest `count` of a room; None sets no limit.
+
+    A message goes when it is beyond either limit.
+    """
+
+    seconds: float | None = None
+    count: int | None = None
+
+    @property
+    def everything(self) -> bool:
+        """No limit is set."""
+        return self.seconds is None and self.count is None

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from chatroom.core.codes import CloseCode
+from chatroom.core.errors import CloseCode
 from chatroom.core.stores import StoreStatistics
 
 

@@ -21,8 +21,7 @@ from typing import Protocol
 
 import trio
 
-from chatroom.core.messages import Draft, Head, Message, Outcome, Page
-from chatroom.core.presence import Change
+from chatroom.core.messages import Change, Draft, Head, Message, Outcome, Page
 from chatroom.core.stores import StoreStatistics
 
 READ_BYTES = 64 * 1024

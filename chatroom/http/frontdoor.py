@@ -38,8 +38,7 @@ from chatroom.http.handshake import (
     canonical,
     route,
 )
-from chatroom.net.forwarded import Proxies
-from chatroom.net.proxyprotocol import HeaderReader, Introduction
+from chatroom.net.proxies import HeaderReader, Introduction, Proxies
 from chatroom.net.transport import Transport
 
 READ_BYTES = 4096

@@ -17,13 +17,12 @@ from dataclasses import dataclass, replace
 from typing import NoReturn
 
 from chatroom.auth.tokens import Identity, Verifier
-from chatroom.core.bucket import Sampler, Window
+from chatroom.core.connectionlimits import Place, Tallies
 from chatroom.core.errors import Refusal
 from chatroom.core.http import Peer, Request, Response
-from chatroom.core.journal import note
-from chatroom.core.tallies import Place, Tallies
-from chatroom.http.handshake import HANDSHAKE_PATH, METRICS_PATH, PATHS, Upgrade, let_in
-from chatroom.http.query import SUBPROTOCOL, Wish
+from chatroom.core.logevents import note
+from chatroom.core.pace import Sampler, Window
+from chatroom.http.handshake import HANDSHAKE_PATH, METRICS_PATH, PATHS, SUBPROTOCOL, Upgrade, Wish, let_in
 
 DEFAULT_USERNAME = "anonymous"
 LOGGED_REFUSALS = 10

@@ -1,4 +1,6 @@
-"""From a text frame to a command: the only place where a client's JSON is read.
+"""Commands: what a client may ask for, and the only place where its JSON is read.
+
+From a text frame to a command: the only place where a client's JSON is read.
 
 1. Whatever the text, the result is a command, None (a message without words), or CommandError.
 2. Syntax is judged before shape, and shape before meaning: `bad_json`, then `bad_data` for what
@@ -9,27 +11,85 @@
    whatever is wrong with a plain one, is for `decode_carefully`, which gives the same result for any text.
 
 It does not know who asks, nor whether they may.
+
+What a client may ask for, as frozen values; only the codec makes them from JSON.
+
+Every command carries the `cid` that its one answer must repeat, or None.
 """
 
 import json
 import re
 from collections.abc import Callable, Iterable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
-from chatroom.core.codes import ErrorCode
-from chatroom.core.errors import CommandError
+from chatroom.core.errors import CommandError, ErrorCode
 from chatroom.core.jsontext import RepeatedKey, decoder
 from chatroom.core.names import clean_room
-from chatroom.protocol.commands import (
-    Authenticate,
-    Command,
-    ListMembers,
-    Ping,
-    Post,
-    ReadHistory,
-    SwitchRoom,
-    Typing,
-)
+
+
+class Post(NamedTuple):
+    """Say `text` (stripped, within the limit) in the current room."""
+
+    text: str
+    cid: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchRoom:
+    """Leave the current room for `room`, resuming after id `since` of history `epoch` if given."""
+
+    room: str
+    since: int | None
+    epoch: str | None
+    cid: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Typing:
+    """The user has begun (`active`) or stopped typing."""
+
+    active: bool
+    cid: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReadHistory:
+    """Read at most `limit` stored messages with ids below `before`, or above `after`, or the newest."""
+
+    before: int | None
+    after: int | None
+    limit: int
+    cid: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ListMembers:
+    """Who is in the room?"""
+
+    cid: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Authenticate:
+    """Renew the connection with a fresh token for the same username."""
+
+    token: str
+    cid: str | None
+
+    def __repr__(self) -> str:
+        return "Authenticate(token=…)"
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """Are you there?"""
+
+    cid: str | None
+
+
+Command = Post | SwitchRoom | Typing | ReadHistory | ListMembers | Authenticate | Ping
+
 
 MAX_DEPTH = 16
 MAX_CID = 64

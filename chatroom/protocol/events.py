@@ -14,7 +14,7 @@ from json.encoder import encode_basestring
 from chatroom.core.errors import CommandError
 from chatroom.core.limits import Limits
 from chatroom.core.messages import Message, Page
-from chatroom.websocket.frames import Pieces
+from chatroom.websocket.framing import Pieces
 
 HISTORY_BYTES = 128 * 1024
 """About the most that one page of history takes: its reader may be slow, and there may be thousands."""

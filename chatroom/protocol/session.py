@@ -14,12 +14,11 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from chatroom.auth.rights import Access, Rights
-from chatroom.core.bucket import Window
-from chatroom.core.codes import FAULTS, CloseCode
-from chatroom.core.errors import CommandError, Disconnect, Forbidden
+from chatroom.core.errors import FAULTS, CloseCode, CommandError, Disconnect, Forbidden
 from chatroom.core.limits import Limits
+from chatroom.core.pace import Window
 from chatroom.protocol import codec, events
-from chatroom.protocol.commands import (
+from chatroom.protocol.codec import (
     Authenticate,
     ListMembers,
     Ping,

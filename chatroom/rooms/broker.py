@@ -26,12 +26,9 @@ from typing import NamedTuple
 
 import trio
 
-from chatroom.core.codes import CloseCode
-from chatroom.core.errors import Disconnect, Replaced, Trimmed, Unavailable, replaced_room
-from chatroom.core.journal import note
-from chatroom.core.messages import Head, Message, Outcome
-from chatroom.core.presence import Change
-from chatroom.core.traces import whereabouts
+from chatroom.core.errors import CloseCode, Disconnect, Replaced, Trimmed, Unavailable, replaced_room
+from chatroom.core.logevents import note, whereabouts
+from chatroom.core.messages import Change, Head, Message, Outcome
 from chatroom.engines.engine import Engine
 from chatroom.rooms.entries import MAX_DRAFTS, MAX_OTHERS, Barrier, Batch, Enter, Entry, Leave, Release, Say
 from chatroom.rooms.fanout import Fanout

@@ -7,21 +7,26 @@
    time there.
 5. Stored messages are told at once, and with them all that waits. Presence and typing alone may wait for
    a moment that grows with the room, so that a storm of joins is told in few broadcasts.
+
+The opening of a subscription: `welcome`, or `switched`, made when it is given, as the room stands then.
 """
 
 import math
 from bisect import bisect_left
 from collections.abc import Sequence
+from functools import partial
 from itertools import accumulate
 from typing import overload
 
 from chatroom.core.messages import Head, Message
+from chatroom.engines.engine import Engine
 from chatroom.protocol import events
 from chatroom.rooms import sequence
+from chatroom.rooms.entries import Enter
 from chatroom.rooms.ring import Ring, RingBudget
 from chatroom.rooms.roster import Roster
-from chatroom.rooms.subscription import RoomEvent, Subscription
-from chatroom.websocket.frames import Pieces, text_frame, text_frame_of
+from chatroom.rooms.subscription import Resume, RoomEvent, Subscription, start_of_replay
+from chatroom.websocket.framing import Pieces, text_frame, text_frame_of
 
 QUIET_SHARE = 9
 """Presence and typing alone wait nine times as long as the last telling took: whatever it costs here, they
@@ -318,3 +323,43 @@ class Room:
     def close(self) -> None:
         """Give back what the room holds."""
         self._budget.close(self.ring)
+
+
+class Welcome:
+    """See Opening."""
+
+    __slots__ = ("_engine", "_entry", "_history", "_limits", "_recovered", "first")
+
+    def __init__(self, entry: Enter, engine: Engine, history: int, limits: str) -> None:
+        self._entry = entry
+        self._engine = engine
+        self._history = history
+        self._limits = limits
+        self._recovered: bool | None = None
+        self.first = 0
+
+    def begin(self, subscription: Subscription) -> None:
+        """See Opening."""
+        room, since = subscription.room, self._entry.since
+        start = start_of_replay(
+            None if since is None else Resume(since, self._entry.epoch or ""),
+            epoch=room.epoch,
+            first_id=max(self.first, self._engine.first_id(room.name)),
+            last_id=room.head,
+            history=self._history,
+        )
+        subscription.cursor, subscription.seen, self._recovered = start.after, room.number, start.recovered
+
+    def give(self, subscription: Subscription) -> Pieces:
+        """See Opening."""
+        room, username = subscription.room, subscription.member.username
+        room.open(subscription)
+        members = room.roster.others(username)
+        if self._entry.switch:
+            event = partial(events.switched, room.name, members, self._entry.cid)
+        else:
+            event = partial(events.welcome, room.name, username, members, limits=self._limits)
+        replay = room.head - subscription.cursor
+        return text_frame_of(
+            event(epoch=room.epoch, last_id=room.head, replay=replay, recovered=self._recovered)
+        )

@@ -18,20 +18,24 @@ from typing import assert_never
 
 import trio
 
-from chatroom.core.codes import CloseCode, ErrorCode
-from chatroom.core.errors import CommandError, Disconnect, Replaced, Unavailable, replaced_room
+from chatroom.core.errors import (
+    CloseCode,
+    CommandError,
+    Disconnect,
+    ErrorCode,
+    Replaced,
+    Unavailable,
+    replaced_room,
+)
 from chatroom.core.limits import MAX_UNANSWERED, Limits
-from chatroom.core.messages import Duplicate, Head, Message, Outcome
-from chatroom.core.presence import Change
+from chatroom.core.messages import Change, Duplicate, Head, Message, Outcome
 from chatroom.engines.engine import Engine
 from chatroom.protocol import events
 from chatroom.rooms.entries import AskMembers, Barrier, Enter, Entry, Leave, Release, Say, Type
-from chatroom.rooms.held import Held
 from chatroom.rooms.ring import RingBudget
-from chatroom.rooms.room import Broadcast, Room
-from chatroom.rooms.settling import HOLD_SECONDS, Settling
+from chatroom.rooms.room import Broadcast, Room, Welcome
+from chatroom.rooms.settling import HOLD_SECONDS, Held, Settling
 from chatroom.rooms.subscription import Member, Subscription
-from chatroom.rooms.welcome import Welcome
 
 MANY_CHANGES = 50
 """So many changes of presence at once are told as one list of members."""

@@ -12,9 +12,9 @@ It does not know connections, only how many each name has, and how many other no
 from bisect import bisect_left
 from collections.abc import Collection, Iterable, Mapping
 
-from chatroom.core.presence import Change
+from chatroom.core.messages import Change
 from chatroom.protocol.events import quoted
-from chatroom.websocket.frames import Pieces
+from chatroom.websocket.framing import Pieces
 
 
 class Roster:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 
-from chatroom.core.printable import cut, escape
+from chatroom.core.logevents import cut, escape
 
 STOPS = (signal.SIGTERM, signal.SIGINT)
 SECOND_SIGNAL_SECONDS = 0.5

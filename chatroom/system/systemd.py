@@ -17,7 +17,7 @@ from collections.abc import Mapping
 import trio
 
 from chatroom.core.errors import StartError
-from chatroom.core.journal import note
+from chatroom.core.logevents import note
 
 FIRST = 3
 MOST = 64

@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from chatroom.net.transport import Stalled, Transport
-from chatroom.websocket.frames import Pieces, close_frame, ping_frame, pong_frame
+from chatroom.websocket.framing import Pieces, close_frame, ping_frame, pong_frame
 
 _PING: Final = ping_frame()
 _GOES_ON: Final = ()  # the ends of a chunk whose frame goes on in the next one

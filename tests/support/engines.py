@@ -6,8 +6,7 @@ from itertools import count
 
 import trio
 
-from chatroom.core.messages import Draft, Head, Message, Outcome, Page
-from chatroom.core.presence import Change
+from chatroom.core.messages import Change, Draft, Head, Message, Outcome, Page
 from chatroom.engines.engine import READ_BYTES, Engine
 from chatroom.engines.memory import MemoryEngine
 

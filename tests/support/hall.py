@@ -10,13 +10,12 @@ from typing import Any
 import trio
 
 from chatroom.connections.ending import End, Ending
-from chatroom.connections.forbidden import ForbiddenCommands
 from chatroom.connections.outgoing import Outgoing
-from chatroom.connections.services import Services
+from chatroom.connections.services import ForbiddenCommands, Services
 from chatroom.connections.timers import Timers
-from chatroom.core.bucket import BucketStore
 from chatroom.core.errors import Disconnect
 from chatroom.core.limits import Limits
+from chatroom.core.pace import BucketStore
 from chatroom.engines.engine import Engine
 from chatroom.engines.memory import MemoryEngine
 from chatroom.rooms.broker import Broker
@@ -25,7 +24,7 @@ from chatroom.rooms.fanout import FEW, GIVE_WAY, Fanout
 from chatroom.rooms.room import Broadcast
 from chatroom.rooms.rooms import Rooms
 from chatroom.rooms.subscription import RoomEvent, Subscription
-from chatroom.websocket.frames import Pieces
+from chatroom.websocket.framing import Pieces
 from chatroom.websocket.outbound import Outbound
 from tests.support.memory_transport import MemoryTransport
 

@@ -6,7 +6,7 @@ from struct import pack
 
 from hypothesis import strategies as st
 
-from chatroom.websocket.inbound import Inbound
+from chatroom.websocket.framing import Inbound
 from tests.support.client_frames import BINARY, CLOSE, PING, PONG, TEXT, head, masked, read_frames
 
 CONTINUATION = 0

@@ -10,16 +10,15 @@ import trio
 
 from chatroom.auth.rights import Rights
 from chatroom.auth.tokens import Identity
+from chatroom.connections.acceptor import LONGEST_NAP
 from chatroom.connections.connection import Connection, Opening
 from chatroom.connections.ending import Ending
-from chatroom.connections.forbidden import ForbiddenCommands, Who
-from chatroom.connections.reception import LONGEST_NAP
-from chatroom.connections.services import Services
+from chatroom.connections.services import ForbiddenCommands, Services, Who
 from chatroom.connections.timers import Timers
-from chatroom.core.bucket import BucketStore
 from chatroom.core.http import Peer
 from chatroom.core.limits import Limits
-from chatroom.websocket.opening import answer_handshake
+from chatroom.core.pace import BucketStore
+from chatroom.websocket.wire import answer_handshake
 from tests.support.client_frames import CLOSE, HANDSHAKE, TEXT, Frame, masked, read_frames
 from tests.support.hall import Hall, open_hall
 from tests.support.memory_transport import MemoryTransport

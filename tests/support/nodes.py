@@ -14,8 +14,7 @@ from typing import Any
 import trio
 
 from chatroom.core.errors import Replaced
-from chatroom.core.messages import Draft, Head, Message, Outcome, Page, Unknown
-from chatroom.core.presence import Change
+from chatroom.core.messages import Change, Draft, Head, Message, Outcome, Page, Unknown
 from chatroom.engines.engine import READ_BYTES, Engine, Feed
 from tests.support.engines import Answered, Committed, append, open_room
 

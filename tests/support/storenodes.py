@@ -19,9 +19,7 @@ from itertools import count
 import trio
 
 from chatroom.core.errors import EngineError
-from chatroom.core.messages import Draft, Head, Message, Outcome
-from chatroom.core.presence import Change
-from chatroom.core.retain import Retain
+from chatroom.core.messages import Change, Draft, Head, Message, Outcome, Retain
 from chatroom.core.stores import StoreAddress
 from chatroom.engines.redis.commander import Pace
 from chatroom.engines.redis.engine import RedisEngine, Times

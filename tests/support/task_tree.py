@@ -15,9 +15,8 @@ from chatroom.auth.keyfeed import KeyFeed
 from chatroom.auth.tokens import TokenTable, Verifiers
 from chatroom.auth.webtokens import Key
 from chatroom.config.settings import Settings, read_settings
-from chatroom.parts import listen
 from chatroom.process import Stop
-from chatroom.server import Server
+from chatroom.server import Server, listen
 
 
 def tree(task: trio.lowlevel.Task) -> list[Any]:

@@ -18,16 +18,14 @@ from urllib.parse import unquote
 
 from redis.connection import AbstractConnection
 
-from chatroom.core.copies import RoomLog
 from chatroom.core.errors import StartError
-from chatroom.core.messages import Message
+from chatroom.core.messages import Message, RoomLog
 from chatroom.core.stores import StoreAddress, StoreKind
 from chatroom.engines.redis import library
 from chatroom.engines.redis.connecting import Dialler, ask, ask_sentinels, is_missing_function, problem_of
-from chatroom.engines.redis.library import Command, RoomKeys
+from chatroom.engines.redis.library import Command, Place, RoomKeys, SlotMap, slot_of
 from chatroom.engines.redis.pushes import messages_of, read_reply
 from chatroom.engines.redis.shards import find_map
-from chatroom.engines.redis.slots import Place, SlotMap, slot_of
 
 PATIENCE = 10.0
 """Seconds for an answer of the store."""

@@ -25,7 +25,7 @@ from urllib.parse import quote
 import trio
 
 from chatroom.core.errors import Replaced, StartError, Trimmed, Unavailable
-from chatroom.core.journal import note
+from chatroom.core.logevents import note
 from chatroom.core.messages import (
     Conflict,
     Draft,
@@ -35,9 +35,9 @@ from chatroom.core.messages import (
     Message,
     Outcome,
     Page,
+    Retain,
     Unknown,
 )
-from chatroom.core.retain import Retain
 from chatroom.core.stores import StoreAddress, StoreStatistics
 from chatroom.engines.engine import READ_BYTES, Feed
 from chatroom.engines.redis import library
@@ -45,14 +45,12 @@ from chatroom.engines.redis.attendance import Attendance
 from chatroom.engines.redis.commander import HEAVY, Pace
 from chatroom.engines.redis.copying import renew_rooms
 from chatroom.engines.redis.leases import Leases
-from chatroom.engines.redis.library import Command, RoomKeys, context_of
-from chatroom.engines.redis.pushes import Own, Presence, Push, Stored, Typing, messages_of, typing
+from chatroom.engines.redis.library import Command, RoomKeys, context_of, slot_of
+from chatroom.engines.redis.pushes import Own, Presence, Push, Stored, Typing, Versions, messages_of, typing
 from chatroom.engines.redis.shard import Pushes, Shard
 from chatroom.engines.redis.shards import Shards
 from chatroom.engines.redis.sharedroom import Opened, SharedRoom
-from chatroom.engines.redis.slots import slot_of
 from chatroom.engines.redis.sweeper import Sweeper
-from chatroom.engines.redis.versions import Versions
 
 HEADS = 200
 """So many rooms' heads are read by one command."""

@@ -1,22 +1,34 @@
-"""What nodes tell each other through the channel of a room, and the replies of the store's functions,
+"""What nodes tell each other through the channel of a room, and the order of its presence.
+
+What nodes tell each other through the channel of a room, and the replies of the store's functions,
 decoded.
 
-    m NODE EPOCH FIRST LAST\n[[ts, username, text, cid?], …]       messages were stored
-    p NODE EPOCH VERSION LAST\n[[[username, nodes], …], […]]       names came and went on the node
-    t NODE EPOCH\n[username, active]                               somebody types
+    m NODE EPOCH FIRST LAST
+[[ts, username, text, cid?], …]       messages were stored
+    p NODE EPOCH VERSION LAST
+[[[username, nodes], …], […]]       names came and went on the node
+    t NODE EPOCH
+[username, active]                               somebody types
 
 1. Whatever can't be read is None: a push is a hint, and anybody may publish.
 2. One's own messages are not decoded, since they come back as outcomes: only their number is told.
 3. `nodes` is on how many nodes a name is after the change. 1 for a name that came, or 0 for one that went,
    changes who is in the room.
+
+The order of a room's presence: pushes with versions in, those that may be applied out.
+
+1. Versions go up by one within an epoch. The next is applied; an older one, or one that is known, is dropped.
+2. A later one is held until those before it have come. Until then there is a gap, and after a while whoever
+   is interested reads the whole.
 """
 
 import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from chatroom.core.messages import Message
-from chatroom.core.presence import Change
+from chatroom.core.messages import Change, Message
+
+MOST_HELD = 1024
 
 
 class Stored(NamedTuple):
@@ -125,3 +137,48 @@ def read_reply(data: bytes) -> list[Any]:
     if not (isinstance(reply, list) and reply and isinstance(reply[0], str)):
         raise ValueError("no answer of ours")
     return reply
+
+
+class Versions:
+    """Where the presence of one room stands on this node."""
+
+    __slots__ = ("_held", "_highest", "epoch", "known")
+
+    def __init__(self, epoch: str, known: int) -> None:
+        self.epoch = epoch
+        self.known = known
+        self._highest = known
+        self._held: dict[int, Presence] = {}
+
+    def take(self, push: Presence) -> list[Presence]:
+        """What is to be applied now that this has come, in order."""
+        if push.epoch != self.epoch or push.version <= self.known:
+            return []
+        self.expect(push.version)
+        if push.version == self.known + 1 or len(self._held) < MOST_HELD:
+            self._held[push.version] = push
+        ready = []
+        while (following := self._held.pop(self.known + 1, None)) is not None:
+            self.known += 1
+            ready.append(following)
+        return ready
+
+    def expect(self, version: int) -> None:
+        """The store is known to have reached `version`."""
+        self._highest = max(self._highest, version)
+
+    @property
+    def gap(self) -> bool:
+        """Something is missing."""
+        return self._highest > self.known
+
+    def read(self, epoch: str, version: int) -> list[Presence]:
+        """The whole has been read as it was at `version`; what was held and lies behind it is given."""
+        held = (
+            []
+            if epoch != self.epoch
+            else [each for number, each in sorted(self._held.items()) if number > version]
+        )
+        self.epoch, self.known, self._held = epoch, version, {}
+        self._highest = version
+        return [ready for each in held for ready in self.take(each)]

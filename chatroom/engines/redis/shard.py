@@ -23,12 +23,11 @@ from redis.exceptions import (
 )
 
 from chatroom.core.errors import Unavailable
-from chatroom.core.journal import note
+from chatroom.core.logevents import note
 from chatroom.engines.redis.commander import Commander, Job, Pace
 from chatroom.engines.redis.connecting import Dialler, ServerFacts, is_write_refusal, problem_of
-from chatroom.engines.redis.library import PING, PROBE, Command
+from chatroom.engines.redis.library import PING, PROBE, Command, slot_of
 from chatroom.engines.redis.pushes import Push
-from chatroom.engines.redis.slots import slot_of
 from chatroom.engines.redis.subscriber import Subscriber
 
 CHANGES = (MovedError, AskError, TryAgainError, ClusterDownError)

@@ -18,9 +18,8 @@ from chatroom.core.errors import StartError, Unavailable
 from chatroom.core.stores import StoreAddress, StoreKind
 from chatroom.engines.redis.commander import Pace
 from chatroom.engines.redis.connecting import Dialler, ask, ask_sentinels, closing_connection, problem_of
-from chatroom.engines.redis.library import Command
+from chatroom.engines.redis.library import Command, SlotMap
 from chatroom.engines.redis.shard import CHANGING, Elsewhere, Pushes, Shard
-from chatroom.engines.redis.slots import SlotMap
 
 AGAIN_SECONDS = 0.05
 """How long to wait before a Cluster that is changing is asked again."""

@@ -6,8 +6,7 @@ import trio
 
 from chatroom.core.messages import Head, Message
 from chatroom.engines.redis.library import RoomKeys
-from chatroom.engines.redis.pushes import Push
-from chatroom.engines.redis.versions import Versions
+from chatroom.engines.redis.pushes import Push, Versions
 
 MARKS = 300
 """So many messages' times are kept."""

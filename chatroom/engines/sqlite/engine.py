@@ -12,9 +12,8 @@ from collections.abc import Callable, Collection, Sequence
 import trio
 
 from chatroom.core.errors import Replaced, Trimmed, Unavailable
-from chatroom.core.journal import note
-from chatroom.core.messages import Draft, Head, Message, Outcome, Page, Unknown
-from chatroom.core.retain import Retain
+from chatroom.core.logevents import note
+from chatroom.core.messages import Draft, Head, Message, Outcome, Page, Retain, Unknown
 from chatroom.engines.engine import READ_BYTES, Feed
 from chatroom.engines.sqlite.opening import open_database
 from chatroom.engines.sqlite.retention import Retention

@@ -23,8 +23,7 @@ from chatroom.core.messages import (
     Page,
     text_bytes,
 )
-from chatroom.engines.sqlite.connecting import is_of_the_store
-from chatroom.engines.sqlite.schema import EPOCH_OF_ROOM, transaction
+from chatroom.engines.sqlite.schema import EPOCH_OF_ROOM, is_of_the_store, transaction
 
 REMEMBERED_ROOMS = 10_000
 _LOOKUPS = 64

@@ -4,25 +4,222 @@
 2. A new database appears under its name when it is whole, or not at all.
 3. Epoch and version are settled before the file is used with a write-ahead log: SQLite plays a log into
    whatever file lies beside it, so a file that has none yet must not look as if it had.
+
+Who may read the files of a database: their modes, whatever the umask is.
+
+1. What is made here is 0600, from its first moment on.
+2. A database that everybody may read or write had its mode from the umask of an earlier version: it becomes
+   0600 as well. One that is open to its group alone (0640, 0660) was made so on purpose, and stays.
+3. SQLite makes the write-ahead log and its index with the mode of the database. Where they lie there from
+   before, and for the lock, the same mode is set here.
+
+One server a database: a lock on a file beside it.
+
+The lock is the kernel's and goes with the process, however it ends; the file stays and means nothing. It is
+not the database itself that is locked: closing any descriptor of that would drop the locks that SQLite has.
+
+What is looked at before anything is written: is this file ours, of a form we know, and whole?
+
+1. Nothing here changes a byte of a database. It is opened read-only, and where no write-ahead log lies
+   beside it, as an immutable file.
+2. The look has a deadline, whatever the size of the file: it takes the header, the length of the file, the
+   tables of rooms and settings, and then as much of the messages as the rest of the time allows. Of a file
+   of 10 GB that is a part; damage beyond it is found when it is read, and stops neither start nor traffic.
+3. A write-ahead log is believed to be the file's own, unless the file was never opened with one: SQLite
+   would play the log of a removed database into the one that was put in its place.
 """
 
+import fcntl
+import logging
 import os
 import sqlite3
+import stat
+import threading
 from collections.abc import Callable
 from contextlib import closing, suppress
 from typing import NamedTuple
 
 from chatroom.core.errors import StartError
-from chatroom.engines.sqlite.checks import check_content, check_header
-from chatroom.engines.sqlite.connecting import (
+from chatroom.core.logevents import note
+from chatroom.engines.sqlite.schema import (
+    APPLICATION_ID,
+    VERSION,
     connect,
+    error_code,
     error_name,
+    migrate,
+    settle_epoch,
     sync_fully,
     use_write_ahead_log,
+    version_of,
 )
-from chatroom.engines.sqlite.lock import FileLock
-from chatroom.engines.sqlite.modes import close_to_others, make_private
-from chatroom.engines.sqlite.schema import migrate, settle_epoch
+
+PRIVATE = 0o600
+_OTHERS = 0o007
+_BESIDE = ("-wal", "-shm", "-lock")
+
+
+def make_private(path: str) -> None:
+    """Make an empty file that only its owner may read. Raises OSError; FileExistsError if it is there."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE)
+    try:
+        os.fchmod(fd, PRIVATE)  # a strange umask takes even the owner's rights
+    finally:
+        os.close(fd)
+
+
+def mode_of(path: str) -> int:
+    """The mode of a file."""
+    return stat.S_IMODE(os.stat(path).st_mode)
+
+
+def close_to_others(path: str) -> None:
+    """Rules 2 and 3, for a database that is there. What belongs to somebody else is left as it is."""
+    was = mode_of(path)
+    if was & _OTHERS:
+        with suppress(PermissionError):
+            os.chmod(path, PRIVATE)
+        note(logging.WARNING, "database_mode", was=f"{was:04o}", now=f"{mode_of(path):04o}")
+    now = mode_of(path)
+    for suffix in _BESIDE:
+        with suppress(FileNotFoundError, PermissionError):
+            if mode_of(path + suffix) != now:
+                os.chmod(path + suffix, now)
+
+
+SUFFIX = "-lock"
+
+
+class FileLock:
+    """Held from its making to `release`."""
+
+    __slots__ = ("_fd",)
+
+    def __init__(self, database: str) -> None:
+        """Raises StartError if another process holds it, or the file can't be made."""
+        name = database + SUFFIX
+        try:
+            with suppress(FileExistsError):
+                make_private(name)
+            self._fd = os.open(name, os.O_RDWR | os.O_CLOEXEC)
+        except OSError as error:
+            raise StartError(
+                f"{database} can't be used, since {name} can't be written ({error.strerror}): "
+                "choose another place by --db"
+            ) from None
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(self._fd)
+            if isinstance(error, BlockingIOError):
+                text = f"another server uses {database}: stop it, or choose another file by --db"
+            else:
+                text = f"{name} can't be locked ({error.strerror}): choose a place on a local disk by --db"
+            raise StartError(text) from None
+
+    def release(self) -> None:
+        """Let others have it."""
+        os.close(self._fd)
+
+
+CHECK_SECONDS = 0.5
+_MAGIC = b"SQLite format 3\0"
+_HEADER = 100
+_WAL_MODE = 2
+
+
+def check_header(path: str, *, write: bool = True) -> bool:
+    """Look at a file's first bytes; false if there is no file yet or nothing in it. Raises StartError."""
+    try:
+        with open(path, "r+b" if write else "rb", buffering=0) as file:
+            header = file.read(_HEADER)
+    except FileNotFoundError:
+        header = b""
+    except OSError as error:
+        wanted = "read and written" if write else "read"
+        raise StartError(
+            f"{path} can't be {wanted} ({error.strerror}): choose another file by --db"
+        ) from None
+    if not header:
+        _check_no_leftovers(path, "is missing or empty")
+        return False
+    if len(header) < _HEADER or not header.startswith(_MAGIC):
+        raise StartError(f"{path} is no database: choose another file by --db")
+    if int.from_bytes(header[68:72]) != APPLICATION_ID:
+        raise StartError(f"{path} is a database of another program: choose another file by --db")
+    _check_version(path, int.from_bytes(header[60:64]))
+    if header[18] != _WAL_MODE:
+        _check_no_leftovers(path, "was put in the place of another database")
+    return True
+
+
+def _check_version(path: str, version: int) -> None:
+    if not 0 < version <= VERSION:
+        raise StartError(
+            f"{path} was written by a newer version of chatroom (its form is {version}, this version knows "
+            f"{VERSION}): use that version, or choose another file by --db"
+        )
+
+
+def _check_no_leftovers(path: str, what: str) -> None:
+    """Rule 3."""
+    wal = path + "-wal"
+    if _size(wal):
+        raise StartError(
+            f"{path} {what}, but {wal} is still there: put back the database that it belongs to, "
+            "or move it away"
+        )
+
+
+def check_content(path: str, seconds: float = CHECK_SECONDS) -> None:
+    """Look into a database that has passed `check_header`, for a limited time.
+
+    Raises StartError, and sqlite3.Error if it can't be opened.
+    """
+    try:
+        with closing(_open_to_look(path)) as connection:
+            _check_version(path, version_of(connection))
+            found = _damage(connection, seconds)
+    except sqlite3.Error as error:
+        if error_code(error) not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            raise
+        found = error_name(error)
+    if found is not None:
+        raise StartError(
+            f"{path} is damaged ({found}): put a backup in its place, or move it away to begin anew"
+        )
+
+
+def _open_to_look(path: str) -> sqlite3.Connection:
+    if _size(path + "-journal"):
+        return connect(path, "rw")  # a change of ours was cut short: opening the file takes it back
+    if _size(path + "-wal"):
+        return connect(path, "ro")
+    return connect(path, "ro", immutable=True)
+
+
+def _size(path: str) -> int:
+    return os.path.getsize(path) if os.path.isfile(path) else 0
+
+
+def _damage(connection: sqlite3.Connection, seconds: float) -> str | None:
+    """The first thing found wrong within the time, as SQLite says it."""
+    alarm = threading.Timer(seconds, connection.interrupt)
+    alarm.daemon = True
+    alarm.start()
+    try:
+        for table in ("meta", "room", "message"):
+            (found,) = connection.execute(f"PRAGMA quick_check({table})").fetchone()
+            if found != "ok":
+                return " ".join(str(found).split())[:200]
+    except sqlite3.Error as error:
+        if error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:
+            return None
+        raise
+    finally:
+        alarm.cancel()
+        alarm.join()
+    return None
 
 
 class Opened(NamedTuple):

@@ -23,20 +23,22 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
 from chatroom.core.errors import Unavailable
-from chatroom.core.journal import note
+from chatroom.core.logevents import note
 from chatroom.core.messages import Draft, Message, Outcome, Page, Unknown
 from chatroom.engines.engine import READ_BYTES
-from chatroom.engines.sqlite.connecting import (
+from chatroom.engines.sqlite.log import Extent, Log
+from chatroom.engines.sqlite.opening import Opened
+from chatroom.engines.sqlite.schema import (
     BUSY_SECONDS,
     connect,
     error_code,
     error_name,
+    note_time,
+    noted_time,
     sync_fully,
+    transaction,
     use_write_ahead_log,
 )
-from chatroom.engines.sqlite.log import Extent, Log
-from chatroom.engines.sqlite.opening import Opened
-from chatroom.engines.sqlite.schema import note_time, noted_time, transaction
 
 RETRY_SECONDS = 0.5
 PROBE_BYTES = 256 * 1024

@@ -1,8 +1,12 @@
-"""The command `copy`: a database into a store of several nodes, or a store into a new database.
+"""The commands `backup` and `copy`: a database to a file, into a store of several nodes, or out of one.
+
+The command `copy`: a database into a store of several nodes, or a store into a new database.
 
 1. What is named first is copied to what is named second.
 2. Ids, epochs, times and cids stay, so clients resume as if nothing had happened.
 3. Nothing is overwritten. What was copied already is recognized, so an interrupted copy may be run again.
+
+The command `backup`: its options, and what it does with them.
 """
 
 import logging
@@ -15,18 +19,62 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from chatroom.config.options import OPTIONS, Parser, add_option, unknown, value_of
-from chatroom.config.settings import NO_DATABASE
-from chatroom.config.storeoptions import STORE_OPTIONS, check_store_options, complete_address
-from chatroom.core.copies import RoomLog
+from chatroom.config.settings import NO_DATABASE, STORE_OPTIONS, check_store_options, complete_address
 from chatroom.core.errors import StartError
-from chatroom.core.journal import logger
-from chatroom.core.messages import Message
+from chatroom.core.logevents import logger
+from chatroom.core.messages import Message, RoomLog
 from chatroom.core.stores import StoreAddress
-from chatroom.engines.sqlite.copying import SourceDatabase, new_database
+from chatroom.engines.sqlite.backup import SourceDatabase, back_up, new_database
 from chatroom.system.stdio import complain, say, stopping_between_steps
 
 if TYPE_CHECKING:
     from chatroom.engines.redis.copying import Stand, StoreRooms
+
+
+@dataclass(frozen=True, slots=True)
+class BackupSettings:
+    """What is to be copied where."""
+
+    db: str
+    to: str
+
+
+def run_backup(arguments: Sequence[str], environ: Mapping[str, str]) -> None:
+    """Copy what is asked for, and say so. Raises StartError."""
+    asked = read_backup(arguments, environ)
+    if isinstance(asked, str):
+        say(asked)
+    else:
+        with stopping_between_steps() as check:
+            back_up(asked.db, asked.to, check)
+        say(f"Copied {asked.db} to {asked.to}, and found the copy whole\n")
+
+
+def read_backup(arguments: Sequence[str], environ: Mapping[str, str]) -> BackupSettings | str:
+    """Read the options of `backup`, as `read_settings` does those of `serve`."""
+    (option,) = [option for option in OPTIONS if option.target == "db"]
+    parser = Parser(
+        prog="chatroom backup",
+        usage="./chat.pyz backup [--db PATH] TO",
+        description="Copies the database, also while the server runs, to a file that must not exist yet.",
+        add_help=False,
+        allow_abbrev=False,
+    )
+    parser.add_argument("to", nargs="?", metavar="TO", help="the copy")
+    add_option(parser, option)
+    parser.add_argument("--help", "-h", action="store_true", help="print this text and exit")
+    given, rest = parser.parse_known_args(arguments)
+    if given.help:
+        return parser.format_help()
+    if rest:
+        raise StartError(unknown(rest[0], [option]))
+    database = value_of(option, given.db, environ)
+    if database == NO_DATABASE:
+        raise StartError("with --db none there is nothing to copy: give the server's database by --db")
+    if not given.to:
+        raise StartError("backup needs the name of the copy: ./chat.pyz backup --db chat.db TO")
+    return BackupSettings(database, given.to)
+
 
 PIECE, PIECE_BYTES = 500, 256 * 1024
 """Messages that are moved at a time, and about how much text."""

@@ -22,10 +22,10 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Self, TypeVar
 
-from chatroom.core.bucket import Window
 from chatroom.core.errors import Refusal
 from chatroom.core.http import Peer
 from chatroom.core.limits import Limits
+from chatroom.core.pace import Window
 
 Owner = bytes | str
 """To whom an address belongs: the 4 bytes of an IPv4 address, the first 8 of an IPv6 one, else its text."""

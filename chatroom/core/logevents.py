@@ -1,10 +1,50 @@
-"""Where an unexpected exception came from, for a log.
+"""How every part writes the log, and how text and tracebacks are made safe for it.
+
+Where an unexpected exception came from, for a log.
 
 Never its message: that may quote what a client sent, and a token among it.
+
+How every layer writes the log: an event's name and its fields, never a formatted sentence.
+
+What reaches a log is chosen here by the caller, field by field; a token is never one of them.
+
+Printable: text that can't act on a terminal, forge a line or mislead the eye.
 """
 
+import logging
 from traceback import format_tb, walk_tb
 from types import TracebackType
+
+logger = logging.getLogger("chatroom")
+
+
+def note(level: int, event: str, **fields: object) -> None:
+    """Log `event` with `fields`; the formatter renders each field so that it can't forge a line."""
+    if logger.isEnabledFor(level):
+        logger.log(level, event, extra={"fields": fields})
+
+
+def escape(text: str) -> str:
+    """`text` with a JSON escape for each character that isn't printable; all others stay as they are.
+
+    Not printable are control characters, every kind of line end, bidirectional marks, characters without
+    width, lone surrogates, and spaces other than the ordinary one.
+    """
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else _escaped(ord(char)) for char in text)
+
+
+def _escaped(code: int) -> str:
+    if code < 0x10000:
+        return f"\\u{code:04x}"
+    high, low = divmod(code - 0x10000, 0x400)
+    return f"\\u{0xD800 + high:04x}\\u{0xDC00 + low:04x}"
+
+
+def cut(text: str, limit: int) -> str:
+    """At most `limit` characters of `text`, with an ellipsis if there were more."""
+    return text if len(text) <= limit else text[:limit] + "…"
 
 
 def whereabouts(error: BaseException) -> dict[str, str]:
