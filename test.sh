@@ -2,7 +2,7 @@
 # Builds chat.pyz and proves it: style, types, every test, branch coverage. What it needs it installs here.
 #
 #   ./test.sh                               everything, as CI does
-#   ./test.sh tests/test_pyz.py -k home     only these tests: all arguments go to pytest
+#   ./test.sh tests/pyz/test_pyz.py -k home     only these tests: all arguments go to pytest
 #
 # Python 3.11 or newer is needed. Chromium, Firefox and WebKitGTK (for the page), Node.js (for wscat and axe), nginx, Caddy, HAProxy, Apache, hitch,
 # stunnel, Redis, systemd and Prometheus (to judge unit files and alerts, not to run) and faketime are installed where apt-get may be used; where they

@@ -52,7 +52,7 @@ from chatroom.credentials import Reload, key_feed_for, read_credentials
 from chatroom.engines.engine import Engine
 from chatroom.engines.memory import MemoryEngine
 from chatroom.engines.sqlite.engine import SqliteEngine
-from chatroom.http.page import Page, load_page
+from chatroom.http.page import Page
 from chatroom.http.site import ChatSite, Enquiry, Entrance
 from chatroom.metrics import CONTENT_TYPE, Metrics
 from chatroom.net.listeners import (
@@ -71,6 +71,7 @@ from chatroom.process import Stop, advise, stopping, tune_collector
 from chatroom.rooms.broker import Broker
 from chatroom.rooms.fanout import Fanout
 from chatroom.rooms.rooms import Rooms
+from chatroom.system.files import load_page
 from chatroom.system.stdio import say
 from chatroom.system.systemd import NO_MANAGER, Notifier, given_sockets
 

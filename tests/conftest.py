@@ -24,7 +24,7 @@ from tests.support.stores import Kind, Stores
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-pytest.register_assert_rewrite("tests.engine_contract")  # so that a failure there says why
+pytest.register_assert_rewrite("tests.support.engine_contract")  # so that a failure there says why
 
 # Examples are drawn the same way each time, so that a run of the suite can be repeated; a busy machine is
 # no failure, so single examples have no deadline.

@@ -45,7 +45,7 @@ from chatroom.net.proxies import UNIX, Introduction, Proxies, read_address
 from chatroom.net.tls import TlsTransport
 from chatroom.net.transport import SocketTransport, Transport
 from chatroom.rooms.broker import Broker
-from chatroom.websocket.wire import answer_handshake
+from chatroom.websocket.upgrade import answer_handshake
 
 PATIENCE = 1.0
 

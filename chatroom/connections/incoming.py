@@ -25,7 +25,8 @@ from chatroom.core.statistics import Drop
 from chatroom.protocol import events
 from chatroom.protocol.codec import Post
 from chatroom.protocol.session import Decision, Reply, Session, Weight
-from chatroom.websocket.wire import Silent, Wire
+from chatroom.websocket.keepalive import Silent
+from chatroom.websocket.wire import Wire
 
 MESSAGE_QUEUE = 16
 QUEUED_CHARACTERS = 64 * 1024

@@ -13,7 +13,7 @@
 7. An engine with a store that others write to as well is `shared`. It hands to its feed what they do; that
    may be lost, come twice, or in any order. The log decides: what is missing is read from it.
 
-All engines pass one suite of tests, `tests/engine_contract.py`.
+All engines pass one suite of tests, `tests/support/engine_contract.py`.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence

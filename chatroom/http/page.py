@@ -1,15 +1,11 @@
 """The browser client: one HTML file, served as it is, under a policy computed from it.
 
-The browser client: one HTML file, served as it is.
+Owns how `client.html` is answered to a browser; nothing of what is in it.
 
-Owns where `client.html` is found, and how it is answered to a browser; nothing of what is in it.
-
-1. The built file carries the page inside the package `chatroom`, where the build puts it. A source checkout
-   has it once, at the top level beside the package.
-2. The page is compressed once, at the start. A browser that takes gzip gets those bytes.
-3. Browsers may keep the page, and ask by its ETag whether it is still the same one (RFC 9110 section 13.1.2).
+1. The page is compressed once, at the start. A browser that takes gzip gets those bytes.
+2. Browsers may keep the page, and ask by its ETag whether it is still the same one (RFC 9110 section 13.1.2).
    `no-store` would keep the page out of their back-forward caches.
-4. Where the development tokens are taken, `Server-Timing` names one, so that the page can tell a newcomer: a
+3. Where the development tokens are taken, `Server-Timing` names one, so that the page can tell a newcomer: a
    page can read this header of itself, and it leaves the page's bytes and its policy alone.
 
 The Content-Security-Policy of the browser client, computed from the page itself.
@@ -30,8 +26,6 @@ import base64
 import gzip
 import hashlib
 import re
-from importlib.resources import files
-from pathlib import Path
 
 from chatroom.core.http import Request, Response
 
@@ -82,17 +76,8 @@ def _hash(html: bytes, tag: bytes) -> str:
     return f"'sha256-{base64.b64encode(digest).decode()}'"
 
 
-_NAME = "client.html"
 _TYPE = "text/html; charset=utf-8"
 _GZIP = re.compile(r"(?:gzip|\*)\s*(?:;\s*q=(?P<weight>[0-9.]+)\s*)?", re.IGNORECASE)
-
-
-def load_page() -> bytes:
-    """Read the page as it will be sent; `FileNotFoundError` means an incomplete installation."""
-    packaged = files("chatroom").joinpath(_NAME)
-    if packaged.is_file():
-        return packaged.read_bytes()
-    return Path(__file__).resolve().parent.parent.joinpath(_NAME).read_bytes()
 
 
 class Page:

@@ -26,12 +26,13 @@ from typing import NamedTuple
 
 import trio
 
-from chatroom.core.errors import CloseCode, Disconnect, Replaced, Trimmed, Unavailable, replaced_room
+from chatroom.core.errors import CloseCode, Disconnect, Replaced, Unavailable, replaced_room
 from chatroom.core.logevents import note, whereabouts
 from chatroom.core.messages import Change, Head, Message, Outcome
 from chatroom.engines.engine import Engine
 from chatroom.rooms.entries import MAX_DRAFTS, MAX_OTHERS, Barrier, Batch, Enter, Entry, Leave, Release, Say
 from chatroom.rooms.fanout import Fanout
+from chatroom.rooms.readon import READ_LIMIT, ReadOn, read_on
 from chatroom.rooms.room import Room
 from chatroom.rooms.rooms import Rooms
 from chatroom.rooms.subscription import Member, Subscription
@@ -40,9 +41,6 @@ INBOX = 1024
 """Commands. Four batches: who finds it full needs a task to wait in, which costs more than the message."""
 SLOW_COMMIT = 2.0
 """Seconds after which a commit that is still waiting makes the server not ready."""
-READ_AGAIN = 0.25
-"""Seconds until a log that couldn't be read is asked again for what a room is missing."""
-READ_LIMIT = 200
 MOST_HEARD = 2000
 """So much of what the engine tells unasked may wait, in messages."""
 AT_ONCE = -math.inf
@@ -67,14 +65,6 @@ class News(NamedTuple):
 
     act: Callable[[], None]
     weight: int
-
-
-class ReadOn(NamedTuple):
-    """What a room was missing, up to `tip`, has been read; or an exception says why it can't be."""
-
-    room: Room
-    messages: Sequence[Message] | Exception
-    tip: int = 0
 
 
 class Broker:
@@ -410,37 +400,8 @@ class Broker:
         self._news.set()
 
     async def _read_on(self, room: Room) -> None:
-        """Read what the room is missing."""
-        tip = 0
-        try:
-            if room.doubted:
-                await self._look_at_epoch(room)
-            tip = room.sequence.tip
-            found: Sequence[Message] | Exception = await self._read_missing(room)
-        except (Replaced, Trimmed) as error:
-            found = error
-        except Unavailable as error:
-            await trio.sleep(READ_AGAIN)
-            found = error
-        self._results.append(ReadOn(room, found, tip))
+        self._results.append(await read_on(self._engine, room))
         self._news.set()
-
-    async def _look_at_epoch(self, room: Room) -> None:
-        room.doubted = False  # what raises doubts from here on may be newer than the answer
-        try:
-            head = await self._engine.head(room.name)
-        except Unavailable:
-            room.doubted = True
-            raise
-        if head.epoch != room.epoch:
-            raise Replaced
-
-    async def _read_missing(self, room: Room) -> Sequence[Message]:
-        gap = room.sequence.gap
-        if gap is None:
-            return ()
-        after, upto = gap
-        return await self._engine.read(room.name, room.epoch, after, upto, limit=READ_LIMIT)
 
     def _end_reading(self, room: Room, found: Sequence[Message] | Exception, tip: int) -> None:
         if not isinstance(found, Exception):

@@ -1,6 +1,16 @@
-"""Files that an operator names: each is read as a whole, and none beyond the size that makes sense for it."""
+"""Files that are read as a whole: those that an operator names, and the page.
+
+1. No file that an operator names is read beyond the size that makes sense for it.
+2. The built file carries the page inside the package `chatroom`, where the build puts it. A source checkout
+   has it once, at the top level beside the package.
+"""
+
+from importlib.resources import files
+from pathlib import Path
 
 from chatroom.core.errors import StartError
+
+_PAGE = "client.html"
 
 
 def read_file(flag: str, path: str, *, most: int, kind: str) -> bytes:
@@ -17,3 +27,11 @@ def read_file(flag: str, path: str, *, most: int, kind: str) -> bytes:
     if len(source) > most:
         raise StartError(f"{flag} {path} is larger than {most // 1024:,} KiB: give {kind}")
     return source
+
+
+def load_page() -> bytes:
+    """Read the page as it will be sent; `FileNotFoundError` means an incomplete installation."""
+    packaged = files("chatroom").joinpath(_PAGE)
+    if packaged.is_file():
+        return packaged.read_bytes()
+    return Path(__file__).resolve().parents[2].joinpath(_PAGE).read_bytes()

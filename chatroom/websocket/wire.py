@@ -1,5 +1,4 @@
 """Wire: one connection's bytes, the only thing that touches its socket once the handshake has been
-
 answered.
 
 Owns: the two halves, `inbound` and `outbound`; the clocks that run while the peer is listened to; the
@@ -11,112 +10,17 @@ last steps of a connection.
 3. The socket ends in `finish`.
 
 Does not know: messages, rooms, who the peer is.
-
-Keepalive: when a peer is pinged, and when a silent one is given up.
-
-Owns: when the next ping is due, and since when one waits for its answer.
-
-1. A ping is due an interval after the last bytes in or the last ping. Bytes out don't put it off: so they
-   needn't be dated, and no proxy on the way sees a connection idle for longer than the interval.
-2. Any sign of life (bytes in, or bytes newly taken from us) answers a ping.
-
-Does not know: frames, sockets, clocks.
-
-The opening handshake's answer, by trio-websocket (RFC 6455, section 4.2.2).
-
-The library gets a vetted handshake, in memory, and sees the end of its stream when it has answered: what
-follows is read and written by Wire. It never sees the socket, so nothing here waits for a peer.
 """
 
 from collections.abc import Callable
 
 import trio
-from trio_websocket import wrap_server_stream
 
-from chatroom.core.errors import ChatroomError
 from chatroom.core.limits import Limits
 from chatroom.net.transport import Transport
 from chatroom.websocket.framing import Inbound
+from chatroom.websocket.keepalive import Pulse
 from chatroom.websocket.outbound import Outbound
-
-
-class Silent(ChatroomError):
-    """The peer gave no sign of life in time; it is dropped, since a close frame wouldn't reach it."""
-
-
-class Pulse:
-    """The signs of life of one peer."""
-
-    __slots__ = ("_due", "_limits", "_pinged")
-
-    def __init__(self, limits: Limits, now: float) -> None:
-        self._limits = limits
-        self._due = now + limits.ping_interval
-        self._pinged: float | None = None  # when the first of the pings without an answer went out
-
-    def hear(self, now: float) -> None:
-        """Bytes have come in; or somebody else watches the peer at this moment."""
-        self._due = now + self._limits.ping_interval
-        self._pinged = None
-
-    def beat(self) -> None:
-        """Another sign of life."""
-        self._pinged = None
-
-    def ping(self, now: float) -> None:
-        """A ping has been sent."""
-        self._due = now + self._limits.ping_interval
-        if self._pinged is None:
-            self._pinged = now
-
-    def listen(self, now: float) -> None:
-        """Nobody has listened until now; an answer that is awaited gets its whole time from here."""
-        if self._pinged is not None:
-            self._pinged = now
-
-    def wait(self, now: float) -> float:
-        """Seconds until the next step; 0 if a ping is due now. Raises Silent when there is no answer."""
-        step = self._due
-        if self._pinged is not None:
-            end = self._pinged + self._limits.ping_timeout
-            if end <= now:
-                raise Silent(f"no answer to a ping in {self._limits.ping_timeout:g} seconds")
-            step = min(step, end)
-        return max(0.0, step - now)
-
-
-class _Memory(trio.abc.Stream):
-    """What the library reads, the handshake and then the end, and what it writes. No turn is given away."""
-
-    def __init__(self, handshake: bytes) -> None:
-        self._handshake = handshake
-        self.answer = b""
-        self.answered = trio.Event()
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        data, self._handshake = self._handshake, b""
-        if not data:
-            await self.answered.wait()
-        return data
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        self.answer += data
-
-    async def wait_send_all_might_not_block(self) -> None: ...
-
-    async def aclose(self) -> None: ...
-
-
-async def answer_handshake(handshake: bytes, subprotocol: str | None) -> bytes:
-    """The 101 to a vetted `handshake`, which agrees on `subprotocol`."""
-    memory = _Memory(handshake)
-    async with trio.open_nursery() as nursery:
-        request = await wrap_server_stream(nursery, memory)
-        await request.accept(subprotocol=subprotocol)
-        answer = memory.answer
-        memory.answered.set()
-    return answer
-
 
 MOST = 64 * 1024
 """Bytes that are read at once."""

@@ -17,7 +17,8 @@ from chatroom.http.handshake import PATHS, Upgrade
 from chatroom.net.poller import Arrivals, make_arrivals
 from chatroom.net.transport import SocketTransport
 from chatroom.websocket.framing import text_frame
-from chatroom.websocket.wire import Wire, answer_handshake
+from chatroom.websocket.upgrade import answer_handshake
+from chatroom.websocket.wire import Wire
 
 LIMITS = Limits(frame_bytes=1 << 26, frame_fragments=1 << 26, frame_seconds=60.0, control_rate=0)
 CLOSE_SECONDS = 2.0

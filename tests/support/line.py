@@ -18,7 +18,7 @@ from chatroom.connections.timers import Timers
 from chatroom.core.http import Peer
 from chatroom.core.limits import Limits
 from chatroom.core.pace import BucketStore
-from chatroom.websocket.wire import answer_handshake
+from chatroom.websocket.upgrade import answer_handshake
 from tests.support.client_frames import CLOSE, HANDSHAKE, TEXT, Frame, masked, read_frames
 from tests.support.hall import Hall, open_hall
 from tests.support.memory_transport import MemoryTransport

@@ -69,7 +69,7 @@ class SlotMap:
 
 Command = tuple[str | bytes | int, ...]
 
-_TEXT = files("chatroom.adapters.redis").joinpath("library.lua").read_text(encoding="utf-8")
+_TEXT = files("chatroom.engines.redis").joinpath("library.lua").read_text(encoding="utf-8")
 _SUFFIX = "_" + hashlib.sha256(_TEXT.encode()).hexdigest()[:8]
 NAME = "chatroom" + _SUFFIX
 SOURCE = f"#!lua name={NAME}\nlocal SUFFIX = '{_SUFFIX}'\n{_TEXT}"

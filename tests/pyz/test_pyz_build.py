@@ -1,0 +1,241 @@
+"""What the build puts into the file, and that it makes the same one everywhere."""
+
+import hashlib
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import tomllib
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.pyz.test_pyz import interpreter
+from tests.support.process import ROOT, clean_environment
+
+PARTS = ("build.sh", "bundle", "chatroom", "client.html", "requirements", "pyproject.toml", "LICENSE")
+NATIVE = {".so", ".pyd", ".dylib", ".dll", ".pyc"}
+MINORS = {"3.11", "3.12", "3.13"}
+OFFLINE = {"PIP_NO_INDEX": "1", "PIP_NO_CACHE_DIR": "1", "PIP_FIND_LINKS": "/nowhere"}
+
+
+@pytest.fixture(scope="module")
+def archive(pyz: Path) -> Iterator[zipfile.ZipFile]:
+    with zipfile.ZipFile(pyz) as file:
+        yield file
+
+
+@contextmanager
+def umask(value: int) -> Iterator[None]:
+    before = os.umask(value)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+def clone(target: Path) -> Path:
+    """The sources in another folder, with the modes that the umask gives, as a clone would have them."""
+    target.mkdir(parents=True)
+    for part in PARTS:
+        if (ROOT / part).is_dir():
+            ignore = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(ROOT / part, target / part, ignore=ignore, copy_function=shutil.copyfile)
+        else:
+            shutil.copyfile(ROOT / part, target / part)
+    return target
+
+
+def build(folder: Path, **env: str) -> str:
+    """Run build.sh there; what it said."""
+    done = subprocess.run(
+        ["sh", folder / "build.sh"], capture_output=True, text=True, check=False, env=clean_environment(env)
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+# What is in it
+
+
+def test_it_is_small_and_starts_by_itself(pyz: Path) -> None:
+    assert pyz.stat().st_size < 7_000_000
+    assert pyz.read_bytes().startswith(b"#!/usr/bin/env python3\n")
+    assert stat.S_IMODE(pyz.stat().st_mode) == 0o755
+
+
+def test_pure_python_only(archive: zipfile.ZipFile) -> None:
+    assert [name for name in archive.namelist() if Path(name).suffix in NATIVE] == []
+    wheels = [name for name in archive.namelist() if name.endswith(".dist-info/WHEEL")]
+    assert len(wheels) > 5
+    for name in wheels:
+        assert re.search(rb"^Tag: (py2\.)?(py3)(-none-any)$|^Tag: py2-none-any$", archive.read(name), re.M), (
+            name
+        )
+
+
+def test_what_runs_in_a_store_is_in_it(archive: zipfile.ZipFile) -> None:
+    source = (ROOT / "chatroom" / "adapters" / "redis" / "library.lua").read_bytes()
+    assert archive.read("site-packages/chatroom/engines/redis/library.lua") == source
+
+
+def test_no_dead_weight(archive: zipfile.ZipFile) -> None:
+    parts = {part for name in archive.namelist() for part in Path(name).parts}
+    assert parts.isdisjoint({"_tests", "tests", "bin", "__pycache__", "pip", "setuptools"})
+
+
+def test_nothing_tells_where_or_when_it_was_made(archive: zipfile.ZipFile) -> None:
+    names = {Path(name).name for name in archive.namelist()}
+    assert names.isdisjoint({"RECORD", "INSTALLER", "REQUESTED", "direct_url.json"})
+    assert {entry.date_time for entry in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+    assert {entry.external_attr >> 16 for entry in archive.infolist()} == {stat.S_IFREG | 0o644}
+    assert archive.namelist() == sorted(archive.namelist())
+    for entry in archive.infolist():
+        assert str(ROOT).encode() not in archive.read(entry), entry.filename
+
+
+def test_every_module_and_the_page_are_in_it(archive: zipfile.ZipFile) -> None:
+    for path in (ROOT / "chatroom").rglob("*.py"):
+        assert archive.read(f"site-packages/{path.relative_to(ROOT)}") == path.read_bytes()
+    assert archive.read("site-packages/chatroom/client.html") == (ROOT / "client.html").read_bytes()
+
+
+def test_the_licences_of_all_are_in_it(archive: zipfile.ZipFile) -> None:
+    projects = {Path(name).parts[1] for name in archive.namelist() if ".dist-info/" in name}
+    licensed = {Path(name).parts[1] for name in archive.namelist() if "LICENSE" in name}
+    assert projects - licensed == set()
+
+
+@pytest.mark.parametrize("python", [sys.executable, "/usr/bin/python3", *sorted(MINORS)])
+def test_a_library_that_only_some_servers_import_has_all_it_needs(pyz: Path, python: str) -> None:
+    """What it needs differs between Pythons, down to the third number, and the file is one for all."""
+    found = interpreter(python) if python in MINORS else shutil.which(python)
+    enough = "import sys; sys.exit(sys.version_info < (3, 11))"
+    if found is None or subprocess.run([found, "-c", enough], check=False).returncode:
+        pytest.skip(f"there is no {python} here that is new enough")
+    script = f"import sys; sys.path.insert(0, {str(pyz / 'site-packages')!r}); import redis"
+    done = subprocess.run([found, "-I", "-S", "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_locks_pin_by_hash_and_hold_no_marker_and_no_address() -> None:
+    for lock in (ROOT / "requirements").glob("*.txt"):
+        text = lock.read_text("utf-8")
+        assert "://" not in text, lock
+        entries = [entry for entry in re.split(r"\n(?=\S)", text) if not entry.startswith("#")]
+        assert entries, lock
+        for pin in entries:
+            assert re.match(r"[A-Za-z0-9_.-]+==\S+( \\\n    --hash=sha256:[0-9a-f]{64})+\n?$", pin), pin
+    assert "resolved" not in (ROOT / "tests" / "wscat" / "package-lock.json").read_text("utf-8")
+
+
+def pins(lock: str) -> set[str]:
+    """What a lock pins, `name==version`."""
+    text = (ROOT / "requirements" / lock).read_text("utf-8")
+    return set(re.findall(r"^(\S+==\S+)", text, re.M))
+
+
+def test_the_locks_agree_with_each_other_and_with_the_project() -> None:
+    assert pins("runtime.txt") <= pins("platform.txt") <= pins("dev.txt"), "what is tested is what is packed"
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    wanted = (ROOT / "requirements" / "runtime.in").read_text("utf-8").splitlines()
+    assert sorted(project["dependencies"]) == sorted(line for line in wanted if not line.startswith("#"))
+
+
+# The same everywhere
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    with umask(0o077):
+        folder = clone(tmp_path_factory.mktemp("built") / "another folder")
+        build(folder, SOURCE_DATE_EPOCH="1700000000", TZ="Asia/Tokyo", LC_ALL="C", PIP_TARGET="/nowhere")
+    return folder
+
+
+def test_another_folder_and_umask_make_the_same_bytes(pyz: Path, built: Path) -> None:
+    assert digest(built / "chat.pyz") == digest(pyz)
+
+
+@pytest.mark.parametrize("version", sorted(MINORS - {f"3.{sys.version_info.minor}"}))
+def test_another_python_makes_the_same_bytes(pyz: Path, tmp_path: Path, version: str) -> None:
+    python = interpreter(version)
+    if python is None:
+        pytest.skip(f"there is no Python {version} here to build with")
+    with umask(0o002):
+        folder = clone(tmp_path / version)
+        assert f"Python {version}." in build(folder, PYTHON=python)
+    assert digest(folder / "chat.pyz") == digest(pyz)
+
+
+# Built again
+
+
+def test_nothing_changed_nothing_done(built: Path) -> None:
+    before = (built / "chat.pyz").stat().st_ino
+    assert build(built, **OFFLINE) == "build.sh: chat.pyz is up to date\n"
+    assert (built / "chat.pyz").stat().st_ino == before
+
+
+def test_a_damaged_file_is_made_again_without_a_network(built: Path) -> None:
+    before = digest(built / "chat.pyz")
+    (built / "chat.pyz").write_bytes(b"damaged")
+    build(built, **OFFLINE)
+    assert digest(built / "chat.pyz") == before
+    (built / "chat.pyz").unlink()
+    build(built, **OFFLINE)
+    assert digest(built / "chat.pyz") == before
+
+
+def test_a_changed_page_is_packed_without_a_network(built: Path) -> None:
+    page = built / "client.html"
+    before = page.read_bytes()
+    page.write_bytes(before + b"<!-- new -->\n")
+    build(built, **OFFLINE)
+    with zipfile.ZipFile(built / "chat.pyz") as archive:
+        assert archive.read("site-packages/chatroom/client.html") == page.read_bytes()
+    page.write_bytes(before)
+
+
+def test_a_module_that_moved_is_packed_where_it_is(built: Path) -> None:
+    module = built / "chatroom" / "tasks" / "zz.py"
+    module.write_text("")
+    build(built, **OFFLINE)
+    module.rename(built / "chatroom" / "values" / "zz.py")
+    build(built, **OFFLINE)
+    with zipfile.ZipFile(built / "chat.pyz") as archive:
+        assert [name for name in archive.namelist() if name.endswith("/zz.py")] == [
+            "site-packages/chatroom/core/zz.py"
+        ]
+    (built / "chatroom" / "values" / "zz.py").unlink()
+
+
+# What is missing is said in one line
+
+
+def test_no_python_is_one_line(tmp_path: Path) -> None:
+    for tool in ("sh", "dirname"):
+        (tmp_path / tool).symlink_to(shutil.which(tool) or "")
+    (tmp_path / "python3").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "python3").chmod(0o755)
+    command = [str(tmp_path / "sh"), str(ROOT / "build.sh")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={"PATH": str(tmp_path)})
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert "build.sh needs Python 3.11 or newer" in done.stderr
+
+
+def test_a_missing_page_is_one_line(tmp_path: Path) -> None:
+    folder = clone(tmp_path / "clone")
+    (folder / "client.html").unlink()
+    command = ["sh", str(folder / "build.sh")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=clean_environment())
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "build.sh: client.html is missing\n")
