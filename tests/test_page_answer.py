@@ -10,7 +10,8 @@ from chatroom.page import Page, load_page, takes_gzip
 from chatroom.pure.csp import policy
 from chatroom.values.http import Peer, Request, Response
 
-HTML = b"<html><style>a{}</style><script>b</script>" + b"x" * 1000
+REST = b'<script type="text/plain" id="rest">c</script>'
+HTML = b"<html><style>a{}</style><script>b</script>" + REST + b"x" * 1000
 
 
 def get(**headers: str) -> Request:

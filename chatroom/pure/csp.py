@@ -2,8 +2,9 @@
 
 Owns: which blocks of the page may run, and what the page may reach.
 
-1. The page has exactly one inline `<script>` and one inline `<style>`, without attributes; each is allowed
-   by its SHA-256 hash. There is no `unsafe-inline`, no `unsafe-eval` and no outside origin.
+1. The page has exactly two inline scripts and one inline `<style>`; each is allowed by its SHA-256 hash.
+   There is no `unsafe-inline`, no `unsafe-eval` and no outside origin. The second script is inert in the
+   document: the first one starts it, and browsers look for its hash then.
 2. Served at `/`, the page speaks to its own origin only. Opened from a file it may speak to any server, by
    a policy in its own `<meta>`, which is otherwise no weaker.
 3. No string ever becomes HTML or script: Trusted Types are required, and none can be made.
@@ -18,6 +19,7 @@ import re
 
 _SHARED = "base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
 _ANY_SERVER = "ws: wss: http: https:"
+_STARTS = {b"script": [b"<script>", b'<script type="text/plain" id="rest">'], b"style": [b"<style>"]}
 _META = re.compile(rb'(<meta http-equiv="Content-Security-Policy" content=")([^"]*)(">)')
 
 
@@ -47,17 +49,19 @@ def seal(html: bytes) -> bytes:
 
 
 def _policy(html: bytes, *, connect: str) -> str:
-    script, style = _hash(html, b"script"), _hash(html, b"style")
+    scripts, style = _hashes(html, b"script"), _hashes(html, b"style")
     return (
-        f"default-src 'none'; script-src {script}; style-src {style}; "
+        f"default-src 'none'; script-src {scripts}; style-src {style}; "
         f"connect-src {connect}; img-src data:; manifest-src data:; {_SHARED}"
     )
 
 
-def _hash(html: bytes, tag: bytes) -> str:
-    """The source expression of the one inline block `tag`. Browsers hash what they parsed: LF line ends."""
-    blocks = re.findall(rb"<" + tag + rb">(.*?)</" + tag + rb">", html, re.DOTALL)
-    if len(blocks) != 1 or len(re.findall(rb"<" + tag + rb"\b", html, re.IGNORECASE)) != 1:
-        raise ValueError(f"the page must have exactly one inline <{tag.decode()}>, without attributes")
-    digest = hashlib.sha256(blocks[0].replace(b"\r\n", b"\n")).digest()
-    return f"'sha256-{base64.b64encode(digest).decode()}'"
+def _hashes(html: bytes, tag: bytes) -> str:
+    """The source expressions of the inline blocks `tag`. Browsers hash what they parsed: LF line ends."""
+    blocks = re.findall(rb"(<" + tag + rb"\b[^>]*>)(.*?)</" + tag + rb">", html, re.DOTALL)
+    starts = [start for start, _ in blocks]
+    if starts != _STARTS[tag] or len(re.findall(rb"<" + tag + rb"\b", html, re.IGNORECASE)) != len(starts):
+        wanted = b" ".join(_STARTS[tag]).decode()
+        raise ValueError(f"the page must have exactly these inline blocks: {wanted}")
+    digests = (hashlib.sha256(text.replace(b"\r\n", b"\n")).digest() for _, text in blocks)
+    return " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
