@@ -32,6 +32,29 @@ settings.register_profile("chatroom", deadline=None, derandomize=True)
 settings.load_profile("chatroom")
 
 
+LONG = (
+    "test_cluster_faults",
+    "test_page_engines",
+    "test_cluster_nemesis",
+    "test_pyz_build",
+    "test_cluster_starts",
+    "test_page_place",
+    "test_served_dead",
+    "test_docs_clients",
+    "test_cluster_oddities",
+    "test_page_reading",
+    "test_served_clock",
+    "test_redis_faults",
+    "test_page_hostile",
+    "test_served_keepalive",
+    "test_incoming_order",
+    "test_cluster_leases",
+)
+"""The files that take longest, by turns those that wait and those that work: a run ends with short ones."""
+UNMEASURED = ("test_docs", "test_page", "test_pyz")
+"""Where servers run what others run, too: to measure one takes as long as to start it."""
+
+
 @pytest.fixture(scope="session")
 def pyz() -> Path:
     """The built file, up to date with the sources (`CHAT_PYZ` names another one to test instead)."""
@@ -56,11 +79,25 @@ def run_on_virtual_clock(main: Callable[[], Awaitable[object]], *, clock: Any = 
     trio.run(main, clock=clock or trio.testing.MockClock(autojump_threshold=0), **more)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
-    """`usefixtures("autojump_clock")` counts for a whole file; pytest-trio looks at arguments only."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Function]) -> None:
+    """`usefixtures("autojump_clock")` counts for a whole file; pytest-trio looks at arguments only.
+
+    Several workers begin with the files that take long.
+    """
     for item in items:
         if "autojump_clock" in item.fixturenames and inspect.iscoroutinefunction(item.obj):
             item.add_marker(pytest.mark.trio(run=run_on_virtual_clock))
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _measured(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The coverage of servers is measured where they run lines that no other test runs."""
+    with pytest.MonkeyPatch.context() as environment:
+        if request.path.stem.startswith(UNMEASURED):
+            environment.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
+        yield
 
 
 @pytest.fixture

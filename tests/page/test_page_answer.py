@@ -7,10 +7,12 @@ import gzip
 import pytest
 
 from chatroom.core.http import Peer, Request, Response
-from chatroom.http.page import Page, policy, takes_gzip
+from chatroom.http.csp import policy
+from chatroom.http.page import Page, takes_gzip
 from chatroom.system.files import load_page
 
-HTML = b"<html><style>a{}</style><script>b</script>" + b"x" * 1000
+REST = b'<script type="text/plain" id="rest">c</script>'
+HTML = b"<html><style>a{}</style><script>b</script>" + REST + b"x" * 1000
 
 
 def get(**headers: str) -> Request:

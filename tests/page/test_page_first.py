@@ -8,6 +8,11 @@ from tests.page.test_page_reading import hear
 from tests.support.browser import Visit, counts, says, still
 from tests.support.process import ServerProcess
 
+PLACES = """[...document.querySelectorAll('#gate :is(h1, label, input, p, button)')]
+    .filter(node => node.checkVisibility()).map(node => {
+    const {x, y, width, height} = node.getBoundingClientRect();
+    return {x, y, width, height, text: node.innerText};
+})"""
 HEIGHT = "id => document.getElementById(id).getBoundingClientRect().height"
 PHONE = {"viewport": {"width": 375, "height": 667}, "has_touch": True, "is_mobile": True}
 
@@ -21,6 +26,73 @@ def test_the_first_empty_field_has_the_focus(visit: Visit) -> None:
     alice.page.evaluate("tab.keep('token', '')")
     alice.page.reload()
     assert alice.page.evaluate(focus) == "token"
+
+
+NOTE_START = """addEventListener('DOMContentLoaded', () => {
+    new MutationObserver(() => { window.began ??= performance.now(); })
+        .observe(document.getElementById('rest'), {attributeFilter: ['type']});
+})"""
+PAINTED = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
+
+
+@pytest.mark.parametrize(
+    ("before", "place", "waits"),
+    [
+        ("", "", True),
+        ("", "#attic", False),
+        ("localStorage.setItem('chatroom.form', '{}')", "", False),
+        ("Object.defineProperty(document, 'hidden', {get: () => true})", "", False),
+    ],
+    ids=["newcomer", "invited", "returning", "hidden"],
+)
+def test_a_newcomers_first_frame_does_not_wait_for_the_script(
+    visit: Visit, before: str, place: str, waits: bool
+) -> None:
+    alice = visit()
+    page = alice.context.new_page()
+    page.add_init_script(f"{NOTE_START}; {before}")
+    page.goto(alice.address + place)
+    page.wait_for_function(f"() => window.began && {PAINTED}")
+    assert page.evaluate(f"{PAINTED} < began") is waits
+
+
+def test_the_page_starts_where_no_frame_is_told_of(visit: Visit) -> None:
+    alice = visit()
+    page = alice.context.new_page()
+    page.add_init_script("PerformanceObserver.prototype.observe = () => {}")
+    page.goto(alice.address)
+    page.locator("body[data-phase=idle]").wait_for()
+
+
+def test_nothing_moves_behind_the_first_frame(visit: Visit) -> None:
+    alice = visit()
+    page = alice.context.new_page()
+    page.add_init_script(
+        "PerformanceObserver.prototype.observe = () => {}; window.setTimeout = start => window.begin = start"
+    )
+    page.goto(alice.address)
+    page.wait_for_function(f"() => {PAINTED}")
+    assert page.evaluate("document.body.dataset.phase") is None
+    first = page.evaluate(PLACES)
+    assert first[-1]["text"] == "Connect"
+    page.evaluate("begin()")
+    page.locator("body[data-phase=idle]").wait_for()
+    assert page.evaluate(PLACES) == first
+
+
+def test_connect_works_before_the_script_has_run(visit: Visit) -> None:
+    alice = visit()
+    page = alice.context.new_page()
+    page.add_init_script(
+        "PerformanceObserver.prototype.observe = () => {};"
+        "window.wait = setTimeout; window.setTimeout = () => { window.setTimeout = wait; }"
+    )
+    page.goto(alice.address)
+    for label, text in (("Username", "alice"), ("Token", "token-alice"), ("Room", "early")):
+        page.get_by_label(label, exact=True).fill(text)
+    assert page.evaluate("document.body.dataset.phase") is None
+    page.get_by_role("button", name="Connect", exact=True).click()
+    page.get_by_text("Connected to #early as alice.").wait_for()
 
 
 def test_a_newcomer_is_told_where_a_token_comes_from(

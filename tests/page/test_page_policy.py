@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from chatroom.http.page import policy
+from chatroom.http.csp import policy
 from tests.support.browser import PAGE, Visit
 
 A_LATER_ERROR = "new Promise(done => Object.assign(new Image(), {onerror: () => done(), src: location}))"

@@ -47,6 +47,8 @@ PATIENCE = 30_000
 """Milliseconds that a test waits for what has to come: more than the longest back-off of the page."""
 
 _LOOKED_AT = "document.hasFocus = () => true"  # whichever of the visitors' windows is in front
+_STARTED = "() => document.body?.dataset.phase || !document.getElementById('rest')"
+"""The rest of the page's script runs behind the first frame. What is in front of the page may have none."""
 _REPORT_VIOLATIONS = """
     addEventListener('securitypolicyviolation', event =>
         console.error(`violation of ${event.violatedDirective}: ${event.blockedURI}`));
@@ -160,6 +162,7 @@ class Visitor:
         self.page: Page = self.context.new_page()
         self._watch()
         self.page.goto(self.address)
+        self.wait_started()
 
     def _watch(self) -> None:
         self.page.add_init_script(_LOOKED_AT)
@@ -187,6 +190,10 @@ class Visitor:
         own = (self.own, f"{self.server}/", f"ws{self.server.removeprefix('http')}/", "data:")
         if not url.startswith(own):
             self.problems.append(f"request to {url}")
+
+    def wait_started(self) -> None:
+        """Wait until the page does what it is told."""
+        self.page.wait_for_function(_STARTED)
 
     # What the page shows
 
@@ -221,6 +228,7 @@ class Visitor:
 
     def enter(self, username: str, token: str = "token-alice", room: str = "general") -> None:
         """Fill in the form and press Connect, without waiting for what comes of it."""
+        self.wait_started()
         if self.from_file:
             self.field("Server").fill("ws" + self.server.removeprefix("http"))
         self.field("Username").fill(username)

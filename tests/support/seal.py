@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from chatroom.http.page import seal
+from chatroom.http.csp import seal
 
 PAGE = Path(__file__).resolve().parents[2] / "client.html"
 

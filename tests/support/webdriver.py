@@ -267,12 +267,16 @@ class Window:
     def goto(self, url: str) -> None:
         """Load a page."""
         self._engine.goto(self._name, url)
-        self.run(_WATCH)
+        self._watch()
 
     def reload(self) -> None:
         """Load it again."""
         self._engine.reload(self._name)
+        self._watch()
+
+    def _watch(self) -> None:
         self.run(_WATCH)
+        self.until("Boolean(document.body.dataset.phase) || !document.getElementById('rest')")
 
     def resize(self, width: int, height: int) -> None:
         """Give the page this much room, and wait until it has it."""

@@ -42,6 +42,7 @@ PURE = frozenset(
         "chatroom.config.parsers",
         "chatroom.engines.redis.leases",
         "chatroom.engines.redis.pushes",
+        "chatroom.http.csp",
         "chatroom.http.exchange",
         "chatroom.http.handshake",
         "chatroom.http.page",
