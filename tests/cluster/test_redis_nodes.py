@@ -14,7 +14,7 @@ from chatroom.core.stores import StoreAddress
 from chatroom.engines.redis import engine
 from chatroom.engines.redis.library import RoomKeys, context_of, reap
 from chatroom.engines.redis.sharedroom import SharedRoom
-from tests.support.storenodes import QUICK, node, until
+from tests.support.storenodes import QUICK, SELDOM, node, until
 from tests.support.stores import Kind, Store, Stores
 
 
@@ -72,10 +72,8 @@ async def test_own_messages_come_as_outcomes_alone(address: StoreAddress) -> Non
 
 async def test_own_messages_are_not_read_from_the_log(address: StoreAddress) -> None:
     names = [f"r{number}" for number in range(100)]
-    seldom = replace(
-        QUICK, beat=60
-    )  # nobody looks at the heads meanwhile, which may be ahead of the outcomes
-    async with node(address, "n1", times=seldom) as one:
+    # The heads, at which nobody looks, may be ahead of the outcomes.
+    async with node(address, "n1", times=SELDOM) as one:
         rooms = [await one.open(name) for name in names]
         for turn in range(20):
             await one.post(*[Draft(name, "ann", str(turn), None, 0) for name in names])
@@ -119,8 +117,8 @@ async def test_a_subscription_that_was_cut_is_made_again_and_what_was_missed_is_
 
 
 async def test_many_messages_at_once_are_all_shown(address: StoreAddress) -> None:
-    seldom = replace(QUICK, beat=60)  # nobody looks at the heads meanwhile, which may be ahead of the pushes
-    async with node(address, "n1", times=seldom) as one, node(address, "n2", times=seldom) as two:
+    # The heads, at which nobody looks, may be ahead of the pushes.
+    async with node(address, "n1", times=SELDOM) as one, node(address, "n2", times=SELDOM) as two:
         await one.open()
         room = await two.open()
         for start in range(0, 3000, 250):

@@ -9,7 +9,7 @@ from chatroom.config.parsers import read_store_url
 from chatroom.core.errors import StartError, Unavailable
 from chatroom.core.messages import Draft, Duplicate, Message, Retain, Unknown
 from chatroom.engines.redis.library import RoomKeys, append, context_of, slot_of
-from tests.support.storenodes import QUICK, Node, node, until
+from tests.support.storenodes import PATIENT, QUICK, Node, node, until
 from tests.support.stores import Cluster, ClusterNode, Kind, Stores
 
 
@@ -185,11 +185,11 @@ async def test_all_rooms_of_all_shards_get_a_new_epoch_when_that_is_wanted(store
     cluster = stores.cluster()
     address = read_store_url(cluster.url)
     rooms = rooms_of(cluster).values()
-    async with node(address, "n1") as one:
+    async with node(address, "n1", times=PATIENT) as one:
         for name in rooms:
             await one.open(name)
             await one.say("a", room=name)
-        async with node(address, "n2", renew_epoch=True) as two:
+        async with node(address, "n2", times=PATIENT, renew_epoch=True) as two:
             for name in rooms:
                 other = await two.open(name)
                 assert other.order.head == 1

@@ -14,6 +14,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from itertools import count
 
 import trio
@@ -37,6 +38,10 @@ QUICK = Times(
     look=0.2,
     pace=Pace(answer=0.5, pipeline=1.0, longest_pause=0.2),
 )
+PATIENT = replace(QUICK, pace=Pace())
+"""For a store that has just begun and is slow, which is not to be taken for one that is away."""
+SELDOM = replace(PATIENT, beat=60, lease=120, ping=60)
+"""Nobody looks at the heads, nor where a busy machine keeps the subscription silent or the lease waiting."""
 
 
 async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
@@ -226,4 +231,4 @@ async def node(
         nursery.cancel_scope.cancel()
 
 
-__all__ = ["QUICK", "Node", "Shown", "node", "open_room", "until"]
+__all__ = ["PATIENT", "QUICK", "SELDOM", "Node", "Shown", "node", "open_room", "until"]
