@@ -17,7 +17,7 @@ from functools import partial
 from chatroom.config.options import repeated
 from chatroom.config.settings import Settings, read_settings
 from chatroom.core.errors import StartError
-from chatroom.core.logevents import frames, logger, note, whereabouts
+from chatroom.core.logevents import frames, log_event, logger, whereabouts
 from chatroom.logs import logging_to
 from chatroom.system.stdio import complain, fill_standard_descriptors, release_signals, say, take_signals
 
@@ -104,7 +104,7 @@ def _serve(settings: Settings, run: Callable[[Settings], int]) -> int:
         fields = whereabouts(crashes[0])
         if logger.isEnabledFor(logging.DEBUG):
             fields["traceback"] = frames(crashes[0])
-        note(logging.ERROR, "crash", **fields)
+        log_event(logging.ERROR, "crash", **fields)
         return 1
 
 

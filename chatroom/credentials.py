@@ -41,7 +41,7 @@ import trio
 
 from chatroom.auth.tokens import Verifiers
 from chatroom.core.errors import StartError
-from chatroom.core.logevents import note, own_fault
+from chatroom.core.logevents import log_event, own_fault
 from chatroom.process import advise_on_tokens
 from chatroom.system.systemd import NO_MANAGER, Notifier
 
@@ -133,7 +133,7 @@ READ_SECONDS = 10.0
 
 
 class Doors(Protocol):
-    """Where connections come in and are known; see Reception."""
+    """Where connections come in and are known; see Acceptor."""
 
     tls: SSLContext | None
 
@@ -187,7 +187,7 @@ class Reload:
             return
         self.failed += 1
         self.successful = False
-        note(logging.ERROR, "reload_failed", reason=reason)
+        log_event(logging.ERROR, "reload_failed", reason=reason)
         self._notifier.ready(f"Reload failed, everything is as it was: {reason}")
 
     async def _read(self) -> Credentials:
@@ -211,4 +211,6 @@ class Reload:
         closed = self._doors.review(self._verifiers)
         if self._verifiers.unbound > unbound:
             advise_on_tokens(self._verifiers.unbound)
-        note(logging.INFO, "reloaded", read=" ".join(names_of_credentials(self._settings)), closed=closed)
+        log_event(
+            logging.INFO, "reloaded", read=" ".join(names_of_credentials(self._settings)), closed=closed
+        )

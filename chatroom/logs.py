@@ -11,7 +11,7 @@ Logs: one event a line on standard error, as JSON or as text for a person.
 3. Only the logger `chatroom` is written. Libraries stay quiet, whatever they log.
 
 Doesn't know which events there are, nor how many of a kind are too many: that is for the callers of
-`chatroom.core.logevents.note`.
+`chatroom.core.logevents.log_event`.
 
 LineWriter: lines to a descriptor that may block, fail or be gone, from a program that can't wait.
 
@@ -42,7 +42,7 @@ from datetime import UTC, datetime
 from queue import Empty, SimpleQueue
 from types import MappingProxyType
 
-from chatroom.core.logevents import cut, escape, logger, note, whereabouts
+from chatroom.core.logevents import cut, escape, log_event, logger, whereabouts
 
 BUDGET_BYTES = 1024 * 1024
 _WRITE_BYTES = 256 * 1024
@@ -268,7 +268,7 @@ def logging_to(fd: int, level: str, style: str) -> Iterator[None]:
 def _note_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
     """An exception that nobody can catch (in a finaliser): Python itself would print several lines."""
     error = unraisable.exc_value
-    note(logging.ERROR, "unraisable", **(whereabouts(error) if error else {}))
+    log_event(logging.ERROR, "unraisable", **(whereabouts(error) if error else {}))
 
 
 def _writers() -> list[LineWriter]:

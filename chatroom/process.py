@@ -20,7 +20,7 @@ from contextlib import asynccontextmanager
 import trio
 
 from chatroom.config.settings import Settings
-from chatroom.core.logevents import note
+from chatroom.core.logevents import log_event
 from chatroom.logs import flush
 from chatroom.system.stdio import SECOND_SIGNAL_SECONDS, STOPS
 
@@ -65,7 +65,7 @@ class Stop:
         counts_from = trio.current_time() + SECOND_SIGNAL_SECONDS
         async for _ in signals:
             if trio.current_time() >= counts_from:
-                note(logging.WARNING, "ended_by_force")
+                log_event(logging.WARNING, "ended_by_force")
                 flush(FLUSH_SECONDS)
                 os._exit(1)
 
@@ -98,22 +98,22 @@ def advise(settings: Settings, unbound: int) -> None:
     """
     if settings.takes_development_tokens:
         hint = "anyone who can connect is let in under any name; see --tokens"
-        note(logging.WARNING, "development_tokens", hint=hint)
+        log_event(logging.WARNING, "development_tokens", hint=hint)
     else:
         advise_on_tokens(unbound)
     if settings.unknown_variables:
-        note(logging.WARNING, "unknown_variables", names=" ".join(settings.unknown_variables))
+        log_event(logging.WARNING, "unknown_variables", names=" ".join(settings.unknown_variables))
     wanted = settings.limits.connections + SPARE_DESCRIPTORS
     limit = raise_descriptor_limit(wanted)
     if limit < wanted:
-        note(logging.WARNING, "few_descriptors", limit=limit, wanted=wanted)
+        log_event(logging.WARNING, "few_descriptors", limit=limit, wanted=wanted)
 
 
 def advise_on_tokens(unbound: int) -> None:
     """Warn of `unbound` tokens, if there are any."""
     if unbound:
         hint = "who holds one may take any name that no token is bound to, so a name is only a name"
-        note(logging.WARNING, "unbound_tokens", count=unbound, hint=hint)
+        log_event(logging.WARNING, "unbound_tokens", count=unbound, hint=hint)
 
 
 def raise_descriptor_limit(wanted: int) -> int:

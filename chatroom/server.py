@@ -41,11 +41,11 @@ from chatroom import __version__
 from chatroom.auth.tokens import DEVELOPMENT_TOKENS, Verifiers
 from chatroom.config.parsers import MAX_NODE
 from chatroom.config.settings import NO_DATABASE, NO_HOST, Settings, complete_address
-from chatroom.connections.acceptor import Reception
-from chatroom.core.connectionlimits import Tallies
+from chatroom.connections.acceptor import Acceptor
+from chatroom.core.connectionlimits import ConnectionLimits
 from chatroom.core.errors import CloseCode, Disconnect, StartError
 from chatroom.core.http import Response
-from chatroom.core.logevents import note, whereabouts
+from chatroom.core.logevents import log_event, whereabouts
 from chatroom.core.statistics import Statistics, Unready
 from chatroom.core.stores import StoreAddress
 from chatroom.credentials import Reload, key_feed_for, read_credentials
@@ -65,7 +65,7 @@ from chatroom.net.listeners import (
     hear,
     open_listeners,
 )
-from chatroom.net.poller import make_arrivals
+from chatroom.net.poller import make_poller
 from chatroom.net.proxies import Proxies
 from chatroom.process import Stop, advise, stopping, tune_collector
 from chatroom.rooms.broker import Broker
@@ -223,7 +223,7 @@ async def serve(settings: Settings, asked_to_stop: Callable[[], bool] = lambda: 
         finally:
             for listener in listeners:
                 listener.close()
-    note(logging.INFO, "stop")
+    log_event(logging.INFO, "stop")
     return 0
 
 
@@ -256,7 +256,7 @@ class Server:
             now_ms=lambda: time.time_ns() // 1_000_000,
             observe_commit=self._metrics.observe_commit,
         )
-        self._tallies = Tallies(limits)
+        self._tallies = ConnectionLimits(limits)
         door = (verifiers, self._tallies, settings.origins, trio.current_time)
         entrance = Entrance(*door)
         self._page = Page(
@@ -264,8 +264,8 @@ class Server:
             development_token=DEVELOPMENT_TOKENS[-1] if settings.takes_development_tokens else None,
         )
         self._site = self._make_site(entrance, Enquiry(*door))
-        self._arrivals = make_arrivals()
-        self._reception = Reception(
+        self._arrivals = make_poller()
+        self._reception = Acceptor(
             site=self._site,
             entrance=entrance,
             broker=self._broker,
@@ -316,9 +316,9 @@ class Server:
         self._site.tell_refusals()
         self._reception.forbidden.tell()
         if not self._settled:
-            note(logging.ERROR, "not_settled")
+            log_event(logging.ERROR, "not_settled")
             return 1
-        note(logging.INFO, "stop")
+        log_event(logging.INFO, "stop")
         return 0
 
     def _announce(self, listeners: Sequence[Listener]) -> None:
@@ -327,7 +327,7 @@ class Server:
         names = " ".join(each.name for each in listeners)
         self._notifier.ready(f"Listening on {names}")
         store = self._settings.redis and self._settings.redis.shown
-        note(logging.INFO, "start", version=__version__, run=self._run, listeners=names, store=store)
+        log_event(logging.INFO, "start", version=__version__, run=self._run, listeners=names, store=store)
         advise(self._settings, self._unbound)
         self._metrics.render()  # loads what it needs, while there are descriptors to open files with
 
@@ -358,7 +358,7 @@ class Server:
         except StartError:
             raise
         except Exception as error:
-            note(logging.CRITICAL, "part_failed", part=part, **whereabouts(error))
+            log_event(logging.CRITICAL, "part_failed", part=part, **whereabouts(error))
             self._site.draining = True
             with trio.move_on_after(CRASH_SECONDS):
                 await self._reception.end_all(BROKEN)
@@ -402,7 +402,7 @@ class Server:
             except OSError as error:
                 # One client's trouble concerns nobody else; a lack of descriptors passes.
                 if error.errno not in _CLIENTS_OWN:
-                    note(logging.WARNING, "accept_failed", errno=error.errno, reason=error.strerror)
+                    log_event(logging.WARNING, "accept_failed", errno=error.errno, reason=error.strerror)
                     await trio.sleep(ACCEPT_PAUSE)
                 continue
             self._take_in(socket.socket(fileno=accepted.detach()), listener, connections)
@@ -415,7 +415,7 @@ class Server:
 
     async def _stop(self, listeners: Sequence[Listener]) -> None:
         """Rule 2."""
-        note(logging.INFO, "draining")
+        log_event(logging.INFO, "draining")
         self._notifier.stopping()
         await self._leave_port(listeners)
         for accepting in self._handed_over:

@@ -27,7 +27,7 @@ import trio
 
 from chatroom.auth.webtokens import Key
 from chatroom.core.errors import StartError
-from chatroom.core.logevents import note, own_fault
+from chatroom.core.logevents import log_event, own_fault
 
 DEADLINE_SECONDS = 10.0
 MAX_BYTES = 256 * 1024
@@ -138,7 +138,7 @@ class KeyFeed:
             reason = await self._try_load()
             if reason is not None:
                 if not failing:
-                    note(logging.WARNING, "keys_not_refreshed", reason=reason)
+                    log_event(logging.WARNING, "keys_not_refreshed", reason=reason)
             elif failing or self._names() != known:
                 self._note_keys()
             failing = reason is not None
@@ -158,4 +158,4 @@ class KeyFeed:
 
     def _note_keys(self) -> None:
         algorithms = " ".join(sorted({key.algorithm for key in self.keys}))
-        note(logging.INFO, "keys", algorithms=algorithms, count=len(self.keys))
+        log_event(logging.INFO, "keys", algorithms=algorithms, count=len(self.keys))

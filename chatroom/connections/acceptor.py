@@ -1,6 +1,6 @@
 """The acceptor: from an accepted socket to a served connection, one task each.
 
-Reception: from an accepted socket to a served connection, one task each.
+Acceptor: from an accepted socket to a served connection, one task each.
 
 1. There is one exception barrier per connection, here: whatever happens in one connection, it ends that
    connection, is logged once, and nothing else ends.
@@ -33,14 +33,14 @@ from chatroom.core.connectionlimits import Place
 from chatroom.core.errors import Disconnect, Refusal
 from chatroom.core.http import Peer
 from chatroom.core.limits import Limits
-from chatroom.core.logevents import note, whereabouts
+from chatroom.core.logevents import log_event, whereabouts
 from chatroom.core.pace import BucketStore
 from chatroom.core.statistics import Drop
 from chatroom.engines.engine import Engine
 from chatroom.http.frontdoor import Admitted, read_introduction, receive, turn_away
 from chatroom.http.handshake import SUBPROTOCOL
 from chatroom.http.site import Admission, ChatSite, Entrance, MetricsSite
-from chatroom.net.poller import Arrivals
+from chatroom.net.poller import ReadPoller
 from chatroom.net.proxies import UNIX, Introduction, Proxies, read_address
 from chatroom.net.tls import TlsTransport
 from chatroom.net.transport import SocketTransport, Transport
@@ -50,7 +50,7 @@ from chatroom.websocket.upgrade import answer_handshake
 PATIENCE = 1.0
 
 
-class Lobby:
+class PendingHandshakes:
     """At most `size` visitors at a time."""
 
     def __init__(self, size: int) -> None:
@@ -99,7 +99,7 @@ class Visit:
 
     __slots__ = ("_lobby", "_scope")
 
-    def __init__(self, lobby: Lobby) -> None:
+    def __init__(self, lobby: PendingHandshakes) -> None:
         self._lobby = lobby
         self._scope = trio.CancelScope()
 
@@ -146,7 +146,7 @@ class Guest:
 
     __slots__ = ("_reception", "connection", "ending", "place")
 
-    def __init__(self, reception: "Reception", connection: Connection, place: Place) -> None:
+    def __init__(self, reception: "Acceptor", connection: Connection, place: Place) -> None:
         self._reception = reception
         self.connection = connection
         self.place = place
@@ -159,7 +159,7 @@ class Guest:
         self._reception.dismiss(self)
 
 
-class Reception:
+class Acceptor:
     """Takes in accepted sockets and serves them."""
 
     def __init__(
@@ -175,7 +175,7 @@ class Reception:
         proxy_protocol: bool = False,
         wall_clock: Callable[[], float],
         run: str,
-        arrivals: Arrivals,
+        arrivals: ReadPoller,
     ) -> None:
         self._site = site
         self._metrics_site = MetricsSite(site)
@@ -203,8 +203,8 @@ class Reception:
         self._connections: set[Connection] = set()
         self._farewell: Disconnect | None = None
         self._gone = trio.Event()
-        self.lobby = Lobby(limits.unauthenticated)
-        self.desk = Lobby(METRICS_VISITORS)
+        self.lobby = PendingHandshakes(limits.unauthenticated)
+        self.desk = PendingHandshakes(METRICS_VISITORS)
         self.drops: Counter[Drop] = Counter()
 
     async def serve(self, sock: socket.socket, *, secure: bool) -> None:
@@ -215,7 +215,7 @@ class Reception:
                 with guest:
                     guest.ending = await guest.connection.run(self._farewell)
         except* Exception as group:
-            note(logging.ERROR, "connection_failed", **whereabouts(group))
+            log_event(logging.ERROR, "connection_failed", **whereabouts(group))
 
     async def serve_metrics(self, sock: socket.socket, *, secure: bool) -> None:
         """Serve a socket of a port for metrics, to whom a crowd at the other ones is no hindrance."""
@@ -224,7 +224,7 @@ class Reception:
                 transport = SocketTransport(sock, self._limits)
                 await receive(transport, self._metrics_site, self._limits, peer_of(sock), secure=secure)
         except* Exception as group:
-            note(logging.ERROR, "connection_failed", **whereabouts(group))
+            log_event(logging.ERROR, "connection_failed", **whereabouts(group))
 
     async def _receive(self, sock: socket.socket, *, secure: bool) -> Guest | None:
         """Who has been let in at the front door, if anybody."""
@@ -274,7 +274,7 @@ class Reception:
         except Refusal as refusal:
             if not self._told_of_headers:
                 self._told_of_headers = True
-                note(logging.WARNING, "proxy_header_refused", peer=peer.address, reason=str(refusal))
+                log_event(logging.WARNING, "proxy_header_refused", peer=peer.address, reason=str(refusal))
             if secure:  # an answer in the clear would be noise there
                 self._site.refused(peer, refusal.status, None)
                 plain.abort()
@@ -320,7 +320,9 @@ class Reception:
             self.drops[ending.drop] += 1
         code = None if ending.disconnect is None else int(ending.disconnect.code)
         room = guest.connection.authorization.room
-        note(logging.INFO, "LEAVE", **guest.connection.who.fields(), room=room, code=code, drop=ending.drop)
+        log_event(
+            logging.INFO, "LEAVE", **guest.connection.who.fields(), room=room, code=code, drop=ending.drop
+        )
 
     def review(self, verifier: Verifier) -> int:
         """Judge all connections anew, see Authorization; how many end by that."""

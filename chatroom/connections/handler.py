@@ -15,7 +15,7 @@ from chatroom.connections.authorization import Authorization
 from chatroom.connections.outgoing import Outgoing
 from chatroom.connections.services import Services, Who
 from chatroom.core.errors import CommandError, ErrorCode, Replaced, Unavailable
-from chatroom.core.logevents import note
+from chatroom.core.logevents import log_event
 from chatroom.protocol import events
 from chatroom.protocol.codec import Authenticate, ListMembers, Post, ReadHistory, SwitchRoom, Typing
 from chatroom.protocol.session import Decision, Reply, Session, Weight
@@ -60,7 +60,7 @@ class Handler:
         await self._command(Enter(self._member, self._session.room, since, epoch))
         self._authorization.welcome()
         label = self._authorization.identity.label
-        note(logging.INFO, "JOIN", **self._who.fields(), room=self._session.room, label=label)
+        log_event(logging.INFO, "JOIN", **self._who.fields(), room=self._session.room, label=label)
 
     def note_forbidden(self, command: str, room: str) -> None:
         """Log that the client has no right to this."""
@@ -150,7 +150,7 @@ class Handler:
         )
 
     def _note_room(self, room: str) -> None:
-        note(logging.INFO, "SWITCH", **self._who.fields(), room=room, left=self._session.room)
+        log_event(logging.INFO, "SWITCH", **self._who.fields(), room=room, left=self._session.room)
         self._session.enter_room(room)
         self._authorization.check_room()  # rights may have been taken anew while the switch was under way
 
@@ -196,7 +196,9 @@ class Handler:
             await self._reply(events.error(error))
             return
         if identity.key != self._authorization.identity.key:  # the same one again is no news
-            note(logging.INFO, "auth", **self._who.fields(), label=identity.label, expires=identity.expires)
+            log_event(
+                logging.INFO, "auth", **self._who.fields(), label=identity.label, expires=identity.expires
+            )
         self._authorization.renew(identity)
         replied = self._outgoing.expect_reply()
         self._outgoing.reply(

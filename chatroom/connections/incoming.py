@@ -95,7 +95,7 @@ class Incoming:
     # Reading
 
     def _on_readable(self) -> None:
-        """Something has come. Called in the task of the Arrivals; never raises."""
+        """Something has come. Called in the task of the ReadPoller; never raises."""
         try:
             self._read()
         except Exception as fault:

@@ -17,7 +17,7 @@ from chatroom.auth.tokens import Identity
 from chatroom.connections.timers import Timers
 from chatroom.core.http import Peer
 from chatroom.core.limits import Limits
-from chatroom.core.logevents import note
+from chatroom.core.logevents import log_event
 from chatroom.core.pace import BucketStore, Sampler
 from chatroom.engines.engine import Engine
 from chatroom.rooms.broker import Broker
@@ -51,7 +51,7 @@ class ForbiddenCommands:
         """Tell of a command of `who`, now or in a sum with others, within a second."""
         waiting = self._sampler.waiting
         if self._sampler.passes(command, trio.current_time()):
-            note(logging.INFO, "forbidden", **who.fields(), command=command, room=room, count=1)
+            log_event(logging.INFO, "forbidden", **who.fields(), command=command, room=room, count=1)
         elif not waiting:
             self._watch(self)
 
@@ -65,7 +65,7 @@ class ForbiddenCommands:
     def tell(self) -> None:
         """Tell how many there were that haven't been told of."""
         for command, count in self._sampler.left_out().items():
-            note(logging.INFO, "forbidden", command=command, count=count)
+            log_event(logging.INFO, "forbidden", command=command, count=count)
 
 
 @dataclass(frozen=True, slots=True)

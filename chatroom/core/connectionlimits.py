@@ -40,7 +40,7 @@ _SWEEP = 2
 
 
 @dataclass(frozen=True, slots=True)
-class TallyStatistics:
+class ConnectionCounts:
     """`connections` in all, their `usernames` and counted `addresses`; `suspects` tried wrong tokens."""
 
     connections: int
@@ -54,7 +54,7 @@ class Place:
 
     __slots__ = ("_address", "_left", "_tallies", "_username")
 
-    def __init__(self, tallies: "Tallies", address: Owner | None, username: str) -> None:
+    def __init__(self, tallies: "ConnectionLimits", address: Owner | None, username: str) -> None:
         self._tallies = tallies
         self._address = address
         self._username = username
@@ -73,7 +73,7 @@ class Place:
             self._tallies._leave(self._address, self._username)
 
 
-class Tallies:
+class ConnectionLimits:
     """The counts of one server, held against its `limits`."""
 
     def __init__(self, limits: Limits, *, max_suspects: int = 10_000) -> None:
@@ -126,9 +126,9 @@ class Tallies:
             _add(self._addresses, address)
         return Place(self, address, username)
 
-    def statistics(self) -> TallyStatistics:
+    def statistics(self) -> ConnectionCounts:
         """How much is counted now."""
-        return TallyStatistics(
+        return ConnectionCounts(
             self._connections, len(self._usernames), len(self._addresses), len(self._suspects)
         )
 

@@ -18,7 +18,7 @@ from types import TracebackType
 logger = logging.getLogger("chatroom")
 
 
-def note(level: int, event: str, **fields: object) -> None:
+def log_event(level: int, event: str, **fields: object) -> None:
     """Log `event` with `fields`; the formatter renders each field so that it can't forge a line."""
     if logger.isEnabledFor(level):
         logger.log(level, event, extra={"fields": fields})

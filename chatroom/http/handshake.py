@@ -13,7 +13,7 @@ Rules:
    `Sec-WebSocket-Protocol` may be repeated; the lists are joined.
 4. The WebSocket library sees none of what the client sent but its key: a handshake is rebuilt in plain ASCII.
 
-It doesn't know tokens, rights and counts: a Doorkeeper does.
+It doesn't know tokens, rights and counts: a AdmissionPolicy does.
 
 What a handshake asks for: the parameters of its query, and the token however it was presented.
 
@@ -64,7 +64,7 @@ _DIGITS = re.compile(r"[0-9]+")
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class JoinRequest:
     """Where a connection wants to go. `username` is None where the token's own name, or none, will do.
 
     `since` and `epoch` are both there or both None.
@@ -83,13 +83,13 @@ class Query:
     token: str | None = field(repr=False)
     _raw: Mapping[str, str] = field(repr=False)
 
-    def wish(self) -> Wish:
+    def wish(self) -> JoinRequest:
         """The names and the place to resume from. Raises Refusal 400 for what can't be one."""
         username = self._value("username")
         room = self._value("room")
         since = self._value("since")
         epoch = self._value("epoch")
-        return Wish(
+        return JoinRequest(
             None if username is None else _clean(clean_username, username),
             DEFAULT_ROOM if room is None else _clean(clean_room, room),
             *_resume(since, epoch),
@@ -232,7 +232,7 @@ Identity = TypeVar("Identity")
 Admission_co = TypeVar("Admission_co", covariant=True)
 
 
-class Doorkeeper(Protocol[Identity, Admission_co]):
+class AdmissionPolicy(Protocol[Identity, Admission_co]):
     """The steps of `let_in` that depend on more than the request. Each refuses by raising Refusal."""
 
     @property
@@ -248,10 +248,10 @@ class Doorkeeper(Protocol[Identity, Admission_co]):
         429 instead, if too many wrong ones came from the peer's address.
         """
 
-    def authorise(self, identity: Identity, wish: Wish) -> str:
+    def authorize(self, identity: Identity, wish: JoinRequest) -> str:
         """The username that the connection gets. 403 without the right to that name or to the room."""
 
-    def enter(self, peer: Peer, identity: Identity, username: str, wish: Wish) -> Admission_co:
+    def enter(self, peer: Peer, identity: Identity, username: str, wish: JoinRequest) -> Admission_co:
         """The place of the connection. 429 if the username has too many, 503 if the server is full."""
 
 
@@ -270,7 +270,7 @@ def route(request: Request, *, draining: bool, paths: frozenset[str] = PATHS) ->
 
 
 def let_in(
-    request: Request, upgrade: Upgrade | None, keeper: Doorkeeper[Identity, Admission_co]
+    request: Request, upgrade: Upgrade | None, keeper: AdmissionPolicy[Identity, Admission_co]
 ) -> Admission_co:
     """Ask each step of the keeper in turn; its last answer. `upgrade` is None for HANDSHAKE_PATH.
 
@@ -282,7 +282,7 @@ def let_in(
     keeper.check_address(request.peer)
     identity = keeper.identify(request.peer, query.token)
     wish = query.wish()
-    username = keeper.authorise(identity, wish)
+    username = keeper.authorize(identity, wish)
     return keeper.enter(request.peer, identity, username, wish)
 
 

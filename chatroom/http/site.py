@@ -17,12 +17,20 @@ from dataclasses import dataclass, replace
 from typing import NoReturn
 
 from chatroom.auth.tokens import Identity, Verifier
-from chatroom.core.connectionlimits import Place, Tallies
+from chatroom.core.connectionlimits import ConnectionLimits, Place
 from chatroom.core.errors import Refusal
 from chatroom.core.http import Peer, Request, Response
-from chatroom.core.logevents import note
+from chatroom.core.logevents import log_event
 from chatroom.core.pace import Sampler, Window
-from chatroom.http.handshake import HANDSHAKE_PATH, METRICS_PATH, PATHS, SUBPROTOCOL, Upgrade, Wish, let_in
+from chatroom.http.handshake import (
+    HANDSHAKE_PATH,
+    METRICS_PATH,
+    PATHS,
+    SUBPROTOCOL,
+    JoinRequest,
+    Upgrade,
+    let_in,
+)
 
 DEFAULT_USERNAME = "anonymous"
 LOGGED_REFUSALS = 10
@@ -45,17 +53,17 @@ class Admission:
     peer: Peer
     username: str
     identity: Identity
-    wish: Wish
+    wish: JoinRequest
     subprotocol: bool = False
 
 
 class Door:
-    """The steps of `let_in` up to the last; see Doorkeeper."""
+    """The steps of `let_in` up to the last; see AdmissionPolicy."""
 
     def __init__(
         self,
         verifier: Verifier,
-        tallies: Tallies,
+        tallies: ConnectionLimits,
         origins: frozenset[str] | None,
         clock: Callable[[], float],
     ) -> None:
@@ -91,7 +99,7 @@ class Door:
         """Whether this is a token, without counting it if it is none."""
         return self._verifier.verify(token) is not None
 
-    def authorise(self, identity: Identity, wish: Wish) -> str:
+    def authorize(self, identity: Identity, wish: JoinRequest) -> str:
         """The username; 403 without the right to it or to the room."""
         username = wish.username or identity.username or DEFAULT_USERNAME
         if identity.username not in (None, username):
@@ -111,7 +119,7 @@ class Door:
 class Entrance(Door):
     """The door for those who come in."""
 
-    def enter(self, peer: Peer, identity: Identity, username: str, wish: Wish) -> Admission:
+    def enter(self, peer: Peer, identity: Identity, username: str, wish: JoinRequest) -> Admission:
         """Take a place."""
         self.check_room_for(username)
         return Admission(self.tallies.enter(peer, username), peer, username, identity, wish)
@@ -120,7 +128,7 @@ class Entrance(Door):
 class Enquiry(Door):
     """The door for those who only ask whether they would be let in."""
 
-    def enter(self, peer: Peer, identity: Identity, username: str, wish: Wish) -> Response:
+    def enter(self, peer: Peer, identity: Identity, username: str, wish: JoinRequest) -> Response:
         """Say yes."""
         self.check_room_for(username)
         return _json({"username": username, "room": wish.room})
@@ -190,7 +198,7 @@ class ChatSite:
         if not self._disbelieved:
             self._disbelieved = True
             hint = "its X-Forwarded-For is ignored; if it is your proxy, name it by --trusted-proxy"
-            note(logging.WARNING, "untrusted_proxy", peer=peer.address, hint=hint)
+            log_event(logging.WARNING, "untrusted_proxy", peer=peer.address, hint=hint)
 
     def refused(self, peer: Peer, status: int, request: Request | None) -> None:
         """Count a refusal and log it, or its number if there are too many."""
@@ -198,7 +206,7 @@ class ChatSite:
         waiting = self._sampler.waiting
         if self._sampler.passes(status, self._clock()):
             path = None if request is None else self._shown(request.path)
-            note(logging.INFO, "refused", peer=peer.address, status=status, path=path, count=1)
+            log_event(logging.INFO, "refused", peer=peer.address, status=status, path=path, count=1)
         elif not waiting:
             self._watch(self)
 
@@ -212,7 +220,7 @@ class ChatSite:
     def tell_refusals(self) -> None:
         """Log the numbers of those that aren't logged yet."""
         for status, count in self._sampler.left_out().items():
-            note(logging.INFO, "refused", status=status, count=count)
+            log_event(logging.INFO, "refused", status=status, count=count)
 
     def _shown(self, path: str) -> str:
         """A path for the log: a mistaken prefix can be seen in it, but no token that has slipped into it."""

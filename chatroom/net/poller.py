@@ -1,11 +1,11 @@
-"""Arrivals: what comes on the sockets of all connections, looked after in one task.
+"""ReadPoller: what comes on the sockets of all connections, looked after in one task.
 
 One for a server: that many sockets are readable is one look at the kernel, and what is read on them is read
 in one go, so that it can be answered in one batch. An idle socket costs an entry in a table.
 
 1. What is called for a socket reads it and does not wait. It never raises.
 2. A socket is watched until it is unwatched, which has to come before it is closed.
-3. This takes epoll. Where a system has none, each socket has a small task of its own (`TaskArrivals`).
+3. This takes epoll. Where a system has none, each socket has a small task of its own (`TaskPoller`).
 """
 
 import select
@@ -20,7 +20,7 @@ AT_ONCE = 256
 """So many sockets are served before others get their turn."""
 
 
-class Arrivals(Protocol):
+class ReadPoller(Protocol):
     """The sockets that are watched. Nothing is called before `run` runs, nor when it is over."""
 
     def watch(self, sock: socket.socket, on_readable: Callable[[], None]) -> None:
@@ -33,7 +33,7 @@ class Arrivals(Protocol):
         """Look after all sockets, for ever."""
 
 
-class EpollArrivals:
+class EpollPoller:
     """All sockets in one table of the kernel's."""
 
     def __init__(self) -> None:
@@ -44,18 +44,18 @@ class EpollArrivals:
         return len(self._watched)
 
     def watch(self, sock: socket.socket, on_readable: Callable[[], None]) -> None:
-        """See Arrivals."""
+        """See ReadPoller."""
         self._epoll.register(sock.fileno(), select.EPOLLIN)
         self._watched[sock.fileno()] = on_readable
 
     def unwatch(self, sock: socket.socket) -> None:
-        """See Arrivals."""
+        """See ReadPoller."""
         if self._watched.pop(sock.fileno(), None) is not None:
             with suppress(OSError, ValueError):  # all of this has been closed
                 self._epoll.unregister(sock.fileno())
 
     async def run(self) -> None:
-        """See Arrivals."""
+        """See ReadPoller."""
         with self._epoll:
             while True:
                 await trio.lowlevel.wait_readable(self._epoll.fileno())
@@ -64,7 +64,7 @@ class EpollArrivals:
                         on_readable()
 
 
-class TaskArrivals:
+class TaskPoller:
     """A task for each socket, which waits by itself."""
 
     def __init__(self) -> None:
@@ -76,18 +76,18 @@ class TaskArrivals:
         return len(self._scopes)
 
     def watch(self, sock: socket.socket, on_readable: Callable[[], None]) -> None:
-        """See Arrivals."""
+        """See ReadPoller."""
         scope = self._scopes[sock.fileno()] = trio.CancelScope()
         self._begun.append((sock, on_readable, scope))
         self._news.set()
 
     def unwatch(self, sock: socket.socket) -> None:
-        """See Arrivals."""
+        """See ReadPoller."""
         if (scope := self._scopes.pop(sock.fileno(), None)) is not None:
             scope.cancel()
 
     async def run(self) -> None:
-        """See Arrivals."""
+        """See ReadPoller."""
         async with trio.open_nursery() as nursery:
             while True:
                 await self._news.wait()
@@ -106,6 +106,6 @@ class TaskArrivals:
                 on_readable()
 
 
-def make_arrivals() -> Arrivals:
+def make_poller() -> ReadPoller:
     """One for a server."""
-    return EpollArrivals() if hasattr(select, "epoll") else TaskArrivals()
+    return EpollPoller() if hasattr(select, "epoll") else TaskPoller()

@@ -25,7 +25,7 @@ import trio
 
 from chatroom.core.errors import ChatroomError
 from chatroom.core.limits import Limits
-from chatroom.net.poller import Arrivals
+from chatroom.net.poller import ReadPoller
 
 _LOOKS: Final = 10  # how often, in one send_timeout, a waiting send looks for progress
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
@@ -97,7 +97,7 @@ class SocketTransport:
     held: Final = False
     buffered: Final = False
 
-    def __init__(self, sock: socket.socket, limits: Limits, arrivals: Arrivals | None = None) -> None:
+    def __init__(self, sock: socket.socket, limits: Limits, arrivals: ReadPoller | None = None) -> None:
         """`sock` is from now on this object's alone. It can be watched only with `arrivals`."""
         self._arrivals = arrivals
         self._sock = sock

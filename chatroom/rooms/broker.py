@@ -27,7 +27,7 @@ from typing import NamedTuple
 import trio
 
 from chatroom.core.errors import CloseCode, Disconnect, Replaced, Unavailable, replaced_room
-from chatroom.core.logevents import note, whereabouts
+from chatroom.core.logevents import log_event, whereabouts
 from chatroom.core.messages import Change, Head, Message, Outcome
 from chatroom.engines.engine import Engine
 from chatroom.rooms.entries import MAX_DRAFTS, MAX_OTHERS, Barrier, Batch, Enter, Entry, Leave, Release, Say
@@ -320,7 +320,7 @@ class Broker:
                     self._beside.append((self._taken, entry))
             return
         if not isinstance(head, Unavailable):
-            note(logging.ERROR, "open_failed", **whereabouts(head))
+            log_event(logging.ERROR, "open_failed", **whereabouts(head))
         self._refused += [(entry, head) for entry in waiting]
 
     def _refuse(self) -> None:

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 import trio
 
 from chatroom.core.errors import StartError
-from chatroom.core.logevents import note
+from chatroom.core.logevents import log_event
 
 FIRST = 3
 MOST = 64
@@ -95,7 +95,7 @@ class Notifier:
                 sock.sendto(text.encode("utf-8", "replace"), self._address)
         except OSError as error:
             if not self._failed:
-                note(logging.WARNING, "notify_failed", reason=error.strerror or str(error))
+                log_event(logging.WARNING, "notify_failed", reason=error.strerror or str(error))
             self._failed = True
 
 

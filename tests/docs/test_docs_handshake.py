@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from chatroom.auth.tokens import TokenTable
-from chatroom.core.connectionlimits import Tallies
+from chatroom.core.connectionlimits import ConnectionLimits
 from chatroom.core.errors import Refusal
 from chatroom.core.http import Peer, Request
 from chatroom.core.limits import Limits
@@ -45,7 +45,7 @@ class Attempt:
     """A handshake with everything wrong, until one thing after the other is put right."""
 
     def __init__(self) -> None:
-        self.tallies = Tallies(LIMITS)
+        self.tallies = ConnectionLimits(LIMITS)
         self.entrance = Entrance(
             TokenTable.parse(TOKENS, "tokens"), self.tallies, frozenset({"https://chat.example"}), lambda: 0.0
         )

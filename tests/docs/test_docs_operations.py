@@ -146,11 +146,11 @@ def test_the_alerts_are_rules_of_prometheus(tmp_path: Path) -> None:
 
 
 def code_events() -> dict[str, tuple[str, set[str]]]:
-    """What is logged, at which level and with which fields, by all calls of `note` in the code."""
+    """What is logged, at which level and with which fields, by all calls of `log_event` in the code."""
     events: dict[str, tuple[str, set[str]]] = {"log_lines_dropped": ("warning", {"count"})}
     for path in sorted((ROOT / "chatroom").rglob("*.py")):
         for call in ast.walk(ast.parse(path.read_text())):
-            if not isinstance(call, ast.Call) or ast.unparse(call.func) != "note":
+            if not isinstance(call, ast.Call) or ast.unparse(call.func) != "log_event":
                 continue
             level = ast.unparse(call.args[0]).removeprefix("logging.").lower()
             event = str(ast.literal_eval(call.args[1]))  # so its name has to be a literal

@@ -14,13 +14,13 @@ from chatroom.auth.tokens import Identity, TokenTable
 from chatroom.auth.webtokens import LEEWAY
 from chatroom.config.options import OPTIONS
 from chatroom.connections.authorization import NOTICE_SECONDS
-from chatroom.core.connectionlimits import Tallies
+from chatroom.core.connectionlimits import ConnectionLimits
 from chatroom.core.errors import CloseCode, CommandError, ErrorCode
 from chatroom.core.http import Peer
 from chatroom.core.limits import MAX_UNANSWERED, Limits
 from chatroom.core.messages import Message, Page
 from chatroom.core.names import ROOM_MAX, USERNAME_MAX
-from chatroom.http.handshake import SUBPROTOCOL, Wish
+from chatroom.http.handshake import SUBPROTOCOL, JoinRequest
 from chatroom.http.site import Enquiry
 from chatroom.protocol import codec, events
 from chatroom.protocol.codec import decode
@@ -144,9 +144,9 @@ def test_the_headings_of_events_are_events() -> None:
 
 
 def test_the_answer_to_a_question_by_http() -> None:
-    enquiry = Enquiry(TokenTable.development(), Tallies(LIMITS), None, lambda: 0.0)
+    enquiry = Enquiry(TokenTable.development(), ConnectionLimits(LIMITS), None, lambda: 0.0)
     identity = Identity(None, Rights.everything(), "dev", "")
-    answer = enquiry.enter(Peer("192.0.2.1"), identity, "alice", Wish("alice", "general"))
+    answer = enquiry.enter(Peer("192.0.2.1"), identity, "alice", JoinRequest("alice", "general"))
     assert fences(DOCUMENT, "json handshake") == [answer.body.decode().rstrip("\n")]
 
 

@@ -14,7 +14,7 @@ from chatroom.core.http import Peer, Request, Response
 from chatroom.core.limits import Limits
 from chatroom.http.frontdoor import receive
 from chatroom.http.handshake import PATHS, Upgrade
-from chatroom.net.poller import Arrivals, make_arrivals
+from chatroom.net.poller import ReadPoller, make_poller
 from chatroom.net.transport import SocketTransport
 from chatroom.websocket.framing import text_frame
 from chatroom.websocket.upgrade import answer_handshake
@@ -55,7 +55,7 @@ class Echo:
         self.pending.set()
 
     def on_readable(self) -> None:
-        """See Arrivals."""
+        """See ReadPoller."""
         self.wire.read()
         self.pull()
 
@@ -107,7 +107,7 @@ def frame_of(message: str | bytes) -> bytes:
     return b"\x82" + text_frame(message)[1:]
 
 
-async def serve(arrivals: Arrivals, stream: trio.SocketStream) -> None:
+async def serve(arrivals: ReadPoller, stream: trio.SocketStream) -> None:
     transport = SocketTransport(socket.socket(fileno=stream.socket.detach()), LIMITS, arrivals)
     admitted = await receive(transport, EchoSite(), LIMITS, Peer("127.0.0.1", exempt=True))
     if admitted is not None:
@@ -116,7 +116,7 @@ async def serve(arrivals: Arrivals, stream: trio.SocketStream) -> None:
 
 async def main() -> None:
     async with trio.open_nursery() as nursery:
-        arrivals = make_arrivals()
+        arrivals = make_poller()
         nursery.start_soon(arrivals.run)
         listeners = await nursery.start(
             partial(trio.serve_tcp, partial(serve, arrivals), 0, host="127.0.0.1")

@@ -13,7 +13,7 @@ from chatroom import __version__
 from chatroom.cli import main
 from chatroom.config.settings import Settings
 from chatroom.core.errors import StartError
-from chatroom.core.logevents import note
+from chatroom.core.logevents import log_event
 
 Captured = pytest.CaptureFixture[str]
 
@@ -156,7 +156,7 @@ def test_a_crash_is_one_event(error: BaseException, level: str, capfd: Captured)
 def test_the_log_is_complete_before_the_last_line(capfd: Captured) -> None:
     def run(_: Settings) -> int:
         for number in range(500):
-            note(logging.WARNING, "x", number=number)
+            log_event(logging.WARNING, "x", number=number)
         raise StartError("the end")
 
     assert main([], {}, run=run) == 2

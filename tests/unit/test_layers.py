@@ -254,7 +254,7 @@ def test_the_check_finds_what_is_planted(module: str, source: str) -> None:
         ("chatroom.rooms.subscription", "if TYPE_CHECKING:\n    from chatroom.server import Server"),
         (
             "chatroom.server",
-            "from chatroom import __version__\nfrom chatroom.connections.acceptor import Reception",
+            "from chatroom import __version__\nfrom chatroom.connections.acceptor import Acceptor",
         ),
         ("chatroom.config.settings", "from chatroom import __version__"),
         ("chatroom.websocket.wire", "import trio\nimport socket"),

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from chatroom import logs
 from chatroom.core.errors import CloseCode
-from chatroom.core.logevents import logger, note
+from chatroom.core.logevents import log_event, logger
 
 MOMENT = 1764000001.0426
 
@@ -125,19 +125,19 @@ def test_a_record_without_fields() -> None:
 
 def test_the_level_decides(log: Log) -> None:
     with logs.logging_to(log.fd, "warning", "json"):
-        note(logging.INFO, "quiet")
-        note(logging.WARNING, "loud", n=1)
+        log_event(logging.INFO, "quiet")
+        log_event(logging.WARNING, "loud", n=1)
     assert [(entry["level"], entry["event"]) for entry in log.lines()] == [("warning", "loud")]
 
 
 def test_auto_is_json_in_a_file_and_text_on_a_terminal(log: Log) -> None:
     with logs.logging_to(log.fd, "info", "auto"):
-        note(logging.INFO, "x")
+        log_event(logging.INFO, "x")
     assert log.lines()[0]["event"] == "x"
     master, slave = pty.openpty()
     try:
         with logs.logging_to(slave, "info", "auto"):
-            note(logging.INFO, "x", n=1)
+            log_event(logging.INFO, "x", n=1)
         assert b"info    x n=1" in os.read(master, 1000)
     finally:
         os.close(master)
@@ -146,7 +146,7 @@ def test_auto_is_json_in_a_file_and_text_on_a_terminal(log: Log) -> None:
 
 def test_text_can_be_asked_for(log: Log) -> None:
     with logs.logging_to(log.fd, "info", "text"):
-        note(logging.INFO, "x", n=1)
+        log_event(logging.INFO, "x", n=1)
     assert log.path.read_text().endswith("Z info    x n=1\n")
 
 
@@ -174,9 +174,9 @@ def test_everything_is_put_back(log: Log) -> None:
 
 def test_a_field_that_cannot_be_shown_costs_only_its_line(log: Log) -> None:
     with logs.logging_to(log.fd, "info", "json"):
-        note(logging.INFO, "x", rude=Rude())
+        log_event(logging.INFO, "x", rude=Rude())
         assert logs.lines_dropped() == 1
-        note(logging.INFO, "y")
+        log_event(logging.INFO, "y")
     assert [(entry["event"], entry.get("count")) for entry in log.lines()] == [
         ("y", None),
         ("log_lines_dropped", 1),
@@ -188,7 +188,7 @@ def test_a_closed_descriptor_stops_nothing(log: Log) -> None:
     gone = os.dup(log.fd)
     os.close(gone)
     with logs.logging_to(gone, "info", "json"):
-        note(logging.INFO, "x")
+        log_event(logging.INFO, "x")
         logs.flush()
         assert logs.lines_dropped() == 1
 
@@ -198,7 +198,7 @@ def test_a_full_pipe_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     reader, writer = os.pipe()
     with logs.logging_to(writer, "info", "json"):
         for _ in range(10_000):
-            note(logging.INFO, "x", text="y" * 200)
+            log_event(logging.INFO, "x", text="y" * 200)
         assert logs.lines_dropped() > 1000
     os.close(reader)  # frees the thread
     os.close(writer)
@@ -206,7 +206,7 @@ def test_a_full_pipe_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_flush_makes_a_line_visible(log: Log) -> None:
     with logs.logging_to(log.fd, "info", "json"):
-        note(logging.INFO, "x")
+        log_event(logging.INFO, "x")
         logs.flush()
         assert log.lines()[0]["event"] == "x"
 

@@ -25,14 +25,14 @@ from chatroom.auth import keys
 from chatroom.auth.tokens import TokenTable, Verifiers
 from chatroom.config import parsers
 from chatroom.config.settings import Settings, read_settings
-from chatroom.connections.acceptor import Lobby
+from chatroom.connections.acceptor import PendingHandshakes
 from chatroom.connections.timers import Timers
 from chatroom.core.errors import StartError
 from chatroom.core.messages import Draft
 from chatroom.credentials import Reload, read_credentials
 from chatroom.engines.memory import MemoryEngine
 from chatroom.net.listeners import Listener
-from chatroom.net.poller import EpollArrivals
+from chatroom.net.poller import EpollPoller
 from chatroom.server import Server, serve
 from chatroom.system.systemd import Notifier
 from tests.support.engines import Committed, later
@@ -317,11 +317,11 @@ async def test_a_broken_engine_ends_the_process_after_everybody_was_told(
 @pytest.mark.parametrize(
     ("part", "owner", "method"),
     [
-        ("arrivals", EpollArrivals, "run"),
+        ("arrivals", EpollPoller, "run"),
         ("keepalive", Timers, "run"),
         ("reload", Reload, "reload"),
         ("watchdog", Notifier, "watch"),
-        ("listener", Lobby, "wait_place"),
+        ("listener", PendingHandshakes, "wait_place"),
         ("server", Server, "_stop"),
     ],
 )

@@ -25,7 +25,7 @@ from urllib.parse import quote
 import trio
 
 from chatroom.core.errors import Replaced, StartError, Trimmed, Unavailable
-from chatroom.core.logevents import note
+from chatroom.core.logevents import log_event
 from chatroom.core.messages import (
     Conflict,
     Draft,
@@ -237,7 +237,7 @@ class RedisEngine:
         doubts = self._store.doubts
         for doubt in doubts:
             if doubt not in self._doubts:
-                note(logging.WARNING, "store_unsafe", reason=doubt)
+                log_event(logging.WARNING, "store_unsafe", reason=doubt)
         self._doubts = doubts
 
     def troubles(self) -> tuple[str, ...]:
@@ -419,7 +419,7 @@ class RedisEngine:
                 self._store.of(room.keys.slot).accepted()
                 self._first(room, first)
                 if refused and refused != room.refused:
-                    note(logging.ERROR, "append_refused", room=room.name, error=str(refused)[:200])
+                    log_event(logging.ERROR, "append_refused", room=room.name, error=str(refused)[:200])
                 room.refused = refused
                 own = [batch.drafts[number] for number in numbers]
                 outcomes = [_outcome(line, draft, ts) for line, draft in zip(lines, own, strict=True)]
@@ -658,7 +658,7 @@ class RedisEngine:
             if len(self._refusals) >= MOST_REFUSALS:
                 self._refusals.clear()
             self._refusals.add(text)
-            note(logging.ERROR, "store_refused", error=text)
+            log_event(logging.ERROR, "store_refused", error=text)
 
     # Again and again
 
@@ -737,7 +737,7 @@ class RedisEngine:
                 with suppress(ValueError):
                     _, tables, _ = about.split(" ")
                     if tables != unicodedata.unidata_version:
-                        note(logging.WARNING, "node_differs", node=node, unicode=tables)
+                        log_event(logging.WARNING, "node_differs", node=node, unicode=tables)
 
     def _prune(self, room: SharedRoom) -> None:
         command = library.prune(room.keys, room.context)

@@ -23,7 +23,7 @@ from redis.exceptions import (
 )
 
 from chatroom.core.errors import Unavailable
-from chatroom.core.logevents import note
+from chatroom.core.logevents import log_event
 from chatroom.engines.redis.commander import Commander, Job, Pace
 from chatroom.engines.redis.connecting import Dialler, ServerFacts, is_write_refusal, problem_of
 from chatroom.engines.redis.library import PING, PROBE, Command, slot_of
@@ -339,9 +339,9 @@ class Shard:
         if (trouble := self.trouble) == self._told or not begun:
             return
         if trouble is not None:
-            note(logging.ERROR, "store_lost", reason=trouble, server=self._name)
+            log_event(logging.ERROR, "store_lost", reason=trouble, server=self._name)
         elif self._told is not None:
-            note(logging.WARNING, "store_back", server=self._name)
+            log_event(logging.WARNING, "store_back", server=self._name)
         self._told = trouble
 
     # Pushes

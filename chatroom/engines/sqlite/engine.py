@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Sequence
 import trio
 
 from chatroom.core.errors import Replaced, Trimmed, Unavailable
-from chatroom.core.logevents import note
+from chatroom.core.logevents import log_event
 from chatroom.core.messages import Draft, Head, Message, Outcome, Page, Retain, Unknown
 from chatroom.engines.engine import READ_BYTES, Feed
 from chatroom.engines.sqlite.opening import open_database
@@ -78,7 +78,7 @@ class SqliteEngine:
             with trio.move_on_after(CLOSE_SECONDS, shield=True) as closing:
                 await worker.wait_ended()
             if closing.cancelled_caught:
-                note(logging.ERROR, "log_not_closed")
+                log_event(logging.ERROR, "log_not_closed")
 
     def troubles(self) -> tuple[str, ...]:
         """See Engine."""

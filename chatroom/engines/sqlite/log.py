@@ -58,7 +58,7 @@ class Extent:
     epoch: str | None = None
 
 
-class _Draught:
+class _TransactionState:
     """An append as far as it has come: where the rooms stand within the open transaction."""
 
     __slots__ = ("extents",)
@@ -66,8 +66,8 @@ class _Draught:
     def __init__(self, extents: dict[str, Extent]) -> None:
         self.extents = extents
 
-    def copy(self) -> "_Draught":
-        return _Draught(dict(self.extents))
+    def copy(self) -> "_TransactionState":
+        return _TransactionState(dict(self.extents))
 
 
 class Log:
@@ -104,20 +104,20 @@ class Log:
     def append(self, drafts: Sequence[Draft]) -> list[Outcome]:
         """Store the drafts in one transaction; an exception is the store's, no draft's."""
         before = {room: self.extent(room) for room in {draft.room for draft in drafts}}
-        draught = _Draught(before.copy())
+        draught = _TransactionState(before.copy())
         try:
             with transaction(self.connection):
                 outcomes = self._write(drafts, draught)
         except Exception as error:
             if is_of_the_store(error):
                 raise
-            draught = _Draught(before.copy())
+            draught = _TransactionState(before.copy())
             with transaction(self.connection):
                 outcomes = [self._write_alone(draft, draught) for draft in drafts]
         self._remember({room: extent for room, extent in draught.extents.items() if extent.key is not None})
         return outcomes
 
-    def _write_alone(self, draft: Draft, draught: _Draught) -> Outcome:
+    def _write_alone(self, draft: Draft, draught: _TransactionState) -> Outcome:
         """Store one draft, or find it guilty and leave no trace of it."""
         trial = draught.copy()
         self.connection.execute("SAVEPOINT draft")
@@ -133,7 +133,7 @@ class Log:
         self.connection.execute("RELEASE draft")
         return outcome
 
-    def _write(self, drafts: Sequence[Draft], draught: _Draught) -> list[Outcome]:
+    def _write(self, drafts: Sequence[Draft], draught: _TransactionState) -> list[Outcome]:
         outcomes: list[Outcome] = []
         rows: list[tuple[object, ...]] = []
         stored = self._look_up(drafts, draught)
@@ -152,7 +152,7 @@ class Log:
         self.connection.executemany(INSERT_MESSAGE, rows)
         return outcomes
 
-    def _advance(self, room: str, draught: _Draught) -> Extent:
+    def _advance(self, room: str, draught: _TransactionState) -> Extent:
         """Take the room's next id."""
         extent = draught.extents[room]
         key = extent.key
@@ -163,7 +163,7 @@ class Log:
         return advanced
 
     def _look_up(
-        self, drafts: Sequence[Draft], draught: _Draught
+        self, drafts: Sequence[Draft], draught: _TransactionState
     ) -> dict[tuple[str, str, str | None], tuple[int, str]]:
         """Id and text of the stored messages that have the `cid` of one of the drafts."""
         rooms: dict[int, str] = {}

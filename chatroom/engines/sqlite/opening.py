@@ -40,7 +40,7 @@ from contextlib import closing, suppress
 from typing import NamedTuple
 
 from chatroom.core.errors import StartError
-from chatroom.core.logevents import note
+from chatroom.core.logevents import log_event
 from chatroom.engines.sqlite.schema import (
     APPLICATION_ID,
     VERSION,
@@ -79,7 +79,7 @@ def close_to_others(path: str) -> None:
     if was & _OTHERS:
         with suppress(PermissionError):
             os.chmod(path, PRIVATE)
-        note(logging.WARNING, "database_mode", was=f"{was:04o}", now=f"{mode_of(path):04o}")
+        log_event(logging.WARNING, "database_mode", was=f"{was:04o}", now=f"{mode_of(path):04o}")
     now = mode_of(path)
     for suffix in _BESIDE:
         with suppress(FileNotFoundError, PermissionError):

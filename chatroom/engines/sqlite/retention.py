@@ -23,7 +23,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from chatroom.core.errors import Unavailable
-from chatroom.core.logevents import note
+from chatroom.core.logevents import log_event
 from chatroom.core.messages import Retain
 from chatroom.engines.sqlite.store import Store
 
@@ -258,4 +258,6 @@ class Retention:
         self._told_of_doubt = True
         ahead = None if clock.present is None else round((clock.clock - clock.present) / 1000)
         wait = clock.wait
-        note(logging.WARNING, "clock_doubted", ahead=ahead, wait=None if wait is None else math.ceil(wait))
+        log_event(
+            logging.WARNING, "clock_doubted", ahead=ahead, wait=None if wait is None else math.ceil(wait)
+        )

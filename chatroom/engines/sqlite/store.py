@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
 from chatroom.core.errors import Unavailable
-from chatroom.core.logevents import note
+from chatroom.core.logevents import log_event
 from chatroom.core.messages import Draft, Message, Outcome, Page, Unknown
 from chatroom.engines.engine import READ_BYTES
 from chatroom.engines.sqlite.log import Extent, Log
@@ -142,7 +142,7 @@ class Store:
         """Rules 1 and 2."""
         code = error_code(error)
         self.trouble = _words(error)
-        note(logging.ERROR, "log_failed", reason=self.trouble)
+        log_event(logging.ERROR, "log_failed", reason=self.trouble)
         if code not in _CERTAIN:
             self._doubtful = before
 
@@ -164,7 +164,7 @@ class Store:
             if self._doubtful is None and error_code(error) not in _CERTAIN:
                 self._doubtful = {}
             return False
-        note(logging.WARNING, "log_recovered", reason=self.trouble)
+        log_event(logging.WARNING, "log_recovered", reason=self.trouble)
         self.trouble = None
         return True
 
@@ -287,7 +287,7 @@ class Store:
         try:
             yield self._log
         except (sqlite3.Error, MemoryError) as error:
-            note(logging.ERROR, "log_unreadable", reason=error_name(error))
+            log_event(logging.ERROR, "log_unreadable", reason=error_name(error))
             raise Unavailable(error_name(error)) from None
 
     def _in_use(self) -> Log:

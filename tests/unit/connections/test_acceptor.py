@@ -15,8 +15,8 @@ import trio.testing
 
 from chatroom.auth.rights import Rights
 from chatroom.auth.tokens import Identity, TokenTable, Verifier, Verifiers
-from chatroom.connections.acceptor import UNIX_PEER, Reception, peer_of
-from chatroom.core.connectionlimits import Tallies
+from chatroom.connections.acceptor import UNIX_PEER, Acceptor, peer_of
+from chatroom.core.connectionlimits import ConnectionLimits
 from chatroom.core.errors import CloseCode, Disconnect
 from chatroom.core.http import Peer, Request, Response
 from chatroom.core.limits import Limits
@@ -26,7 +26,7 @@ from chatroom.engines.memory import MemoryEngine
 from chatroom.http.handshake import Upgrade
 from chatroom.http.site import Admission, ChatSite, Enquiry, Entrance
 from chatroom.net.listeners import load_tls
-from chatroom.net.poller import make_arrivals
+from chatroom.net.poller import make_poller
 from chatroom.net.proxies import UNIX, Proxies
 from tests.support.client_frames import CLOSE, Frame, masked, read_frames
 from tests.support.hall import Hall, open_hall
@@ -90,7 +90,7 @@ class Desk:
         tls: bool,
         verifier: Verifier,
     ) -> None:
-        self.tallies = Tallies(LIMITS)
+        self.tallies = ConnectionLimits(LIMITS)
         self.time_of_day = 1000.0
         door = (verifier, self.tallies, None, trio.current_time)
         entrance = Entrance(*door)
@@ -104,7 +104,7 @@ class Desk:
             watch=lambda _: None,
         )
         self.hall = hall
-        self.reception = Reception(
+        self.reception = Acceptor(
             site=self.site,
             entrance=entrance,
             broker=hall.broker,
@@ -114,7 +114,7 @@ class Desk:
             proxies=Proxies(frozenset({UNIX})),
             run="run",
             wall_clock=lambda: self.time_of_day,
-            arrivals=(arrivals := make_arrivals()),
+            arrivals=(arrivals := make_poller()),
         )
         nursery.start_soon(arrivals.run)
         self._secure = tls
@@ -453,7 +453,7 @@ async def test_who_was_just_coming_in_when_all_were_told_does_not_stay() -> None
     """Between being let in at the door and being known to the reception."""
 
     class Late(ChatSite):
-        told: Reception
+        told: Acceptor
 
         def admit(self, request: Request, upgrade: Upgrade) -> Admission:
             admission = super().admit(request, upgrade)

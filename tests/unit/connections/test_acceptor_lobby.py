@@ -4,7 +4,7 @@ import pytest
 import trio
 import trio.testing
 
-from chatroom.connections.acceptor import PATIENCE, Lobby
+from chatroom.connections.acceptor import PATIENCE, PendingHandshakes
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.usefixtures("autojump_clock")
 class Visitor:
     """Stays in the lobby until told to go, or until its visit is cancelled."""
 
-    def __init__(self, lobby: Lobby) -> None:
+    def __init__(self, lobby: PendingHandshakes) -> None:
         self._lobby = lobby
         self._go = trio.Event()
         self.dropped_at: float | None = None
@@ -33,7 +33,7 @@ class Visitor:
         self._go.set()
 
 
-async def come(nursery: trio.Nursery, lobby: Lobby, *, after: float = 0) -> Visitor:
+async def come(nursery: trio.Nursery, lobby: PendingHandshakes, *, after: float = 0) -> Visitor:
     await trio.sleep(after)
     visitor = Visitor(lobby)
     nursery.start_soon(visitor.visit)
@@ -42,7 +42,7 @@ async def come(nursery: trio.Nursery, lobby: Lobby, *, after: float = 0) -> Visi
 
 
 async def test_while_there_is_room_nobody_waits() -> None:
-    lobby = Lobby(2)
+    lobby = PendingHandshakes(2)
     async with trio.open_nursery() as nursery:
         start = trio.current_time()
         await lobby.wait_place()
@@ -54,7 +54,7 @@ async def test_while_there_is_room_nobody_waits() -> None:
 
 
 async def test_a_place_that_becomes_free_is_given_at_once() -> None:
-    lobby = Lobby(1)
+    lobby = PendingHandshakes(1)
     async with trio.open_nursery() as nursery:
         visitor = await come(nursery, lobby)
         start = trio.current_time()
@@ -70,7 +70,7 @@ async def test_a_place_that_becomes_free_is_given_at_once() -> None:
 
 
 async def test_who_has_waited_longest_is_dropped_after_a_second_and_the_others_are_not() -> None:
-    lobby = Lobby(3)
+    lobby = PendingHandshakes(3)
     async with trio.open_nursery() as nursery:
         start = trio.current_time()
         first = await come(nursery, lobby)
@@ -86,7 +86,7 @@ async def test_who_has_waited_longest_is_dropped_after_a_second_and_the_others_a
 
 
 async def test_who_has_waited_long_already_is_dropped_as_soon_as_the_place_is_needed() -> None:
-    lobby = Lobby(1)
+    lobby = PendingHandshakes(1)
     async with trio.open_nursery() as nursery:
         visitor = await come(nursery, lobby)
         await trio.sleep(4)
@@ -99,7 +99,7 @@ async def test_who_has_waited_long_already_is_dropped_as_soon_as_the_place_is_ne
 
 
 async def test_a_place_is_counted_once_though_its_visitor_was_dropped() -> None:
-    lobby = Lobby(1)
+    lobby = PendingHandshakes(1)
     async with trio.open_nursery() as nursery:
         for _ in range(3):
             await come(nursery, lobby)
@@ -109,7 +109,7 @@ async def test_a_place_is_counted_once_though_its_visitor_was_dropped() -> None:
 
 
 async def test_a_visit_that_fails_gives_its_place_back() -> None:
-    lobby = Lobby(1)
+    lobby = PendingHandshakes(1)
     with pytest.raises(ZeroDivisionError), lobby.visit():
         raise ZeroDivisionError
     assert len(lobby) == 0
@@ -118,7 +118,7 @@ async def test_a_visit_that_fails_gives_its_place_back() -> None:
 
 async def test_all_who_wait_hear_of_a_place_and_nobody_is_dropped_while_one_is_free() -> None:
     """A server has a listener for each address, and each of them waits for a place."""
-    lobby = Lobby(2)
+    lobby = PendingHandshakes(2)
     async with trio.open_nursery() as nursery:
         first, second = await come(nursery, lobby), await come(nursery, lobby)
         async with trio.open_nursery() as listeners:
@@ -132,7 +132,7 @@ async def test_all_who_wait_hear_of_a_place_and_nobody_is_dropped_while_one_is_f
 
 
 async def test_one_may_wait_until_nobody_is_there() -> None:
-    lobby = Lobby(3)
+    lobby = PendingHandshakes(3)
     await lobby.wait_empty()
     async with trio.open_nursery() as nursery:
         first, second = await come(nursery, lobby), await come(nursery, lobby)

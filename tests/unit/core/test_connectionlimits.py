@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from chatroom.core.connectionlimits import Place, Tallies, TallyStatistics
+from chatroom.core.connectionlimits import ConnectionCounts, ConnectionLimits, Place
 from chatroom.core.errors import Refusal
 from chatroom.core.http import Peer
 from chatroom.core.limits import Limits
@@ -31,7 +31,7 @@ def refused(check: Callable[..., None], *args: object) -> tuple[int, str, str]:
 
 
 def test_an_address_has_so_many_connections() -> None:
-    tallies = Tallies(LIMITS)
+    tallies = ConnectionLimits(LIMITS)
     places = [tallies.enter(THERE, f"u{number}") for number in range(3)]
     assert refused(tallies.check_address, THERE) == (429, "Too many connections from your address", "5")
     tallies.check_address(ELSEWHERE)
@@ -40,7 +40,7 @@ def test_an_address_has_so_many_connections() -> None:
 
 
 def test_a_username_has_so_many_connections_from_wherever() -> None:
-    tallies = Tallies(LIMITS)
+    tallies = ConnectionLimits(LIMITS)
     first = tallies.enter(THERE, "alice")
     tallies.check_user("alice")
     tallies.enter(HERE, "alice")
@@ -51,7 +51,7 @@ def test_a_username_has_so_many_connections_from_wherever() -> None:
 
 
 def test_the_server_has_so_many_connections_exempt_ones_included() -> None:
-    tallies = Tallies(LIMITS)
+    tallies = ConnectionLimits(LIMITS)
     places = [tallies.enter(HERE, f"u{number}") for number in range(6)]
     assert refused(tallies.check_full) == (503, "The server is full", "5")
     places[0].leave()
@@ -59,24 +59,24 @@ def test_the_server_has_so_many_connections_exempt_ones_included() -> None:
 
 
 def test_limits_of_one_let_one_in() -> None:
-    tallies = Tallies(Limits(connections=1, per_user=1, per_address=1))
+    tallies = ConnectionLimits(Limits(connections=1, per_user=1, per_address=1))
     tallies.check_address(THERE)
     tallies.check_user("alice")
     tallies.check_full()
 
 
 def test_exempt_peers_have_no_address_to_count() -> None:
-    tallies = Tallies(LIMITS)
+    tallies = ConnectionLimits(LIMITS)
     for number in range(6):
         tallies.enter(HERE, f"u{number}")
     for _ in range(100):
         tallies.wrong_token(HERE, 0)
     tallies.check_address(HERE)
-    assert tallies.statistics() == TallyStatistics(connections=6, usernames=6, addresses=0, suspects=0)
+    assert tallies.statistics() == ConnectionCounts(connections=6, usernames=6, addresses=0, suspects=0)
 
 
 def test_after_too_many_wrong_tokens_further_ones_wait_until_a_minute_after_the_first() -> None:
-    tallies = Tallies(LIMITS)
+    tallies = ConnectionLimits(LIMITS)
     for now in (0, 10, 20):
         tallies.wrong_token(THERE, now)
     text = "Too many wrong tokens from your address"
@@ -88,7 +88,7 @@ def test_after_too_many_wrong_tokens_further_ones_wait_until_a_minute_after_the_
 
 
 def test_wrong_tokens_that_are_told_to_wait_do_not_prolong_it() -> None:
-    tallies = Tallies(LIMITS)
+    tallies = ConnectionLimits(LIMITS)
     for now in (0, 1, 2):
         tallies.wrong_token(THERE, now)
     for now in range(3, 60):
@@ -98,7 +98,7 @@ def test_wrong_tokens_that_are_told_to_wait_do_not_prolong_it() -> None:
 
 def test_wrong_tokens_are_no_reason_to_refuse_the_address() -> None:
     """Others behind it may have the right ones."""
-    tallies = Tallies(LIMITS)
+    tallies = ConnectionLimits(LIMITS)
     for _ in range(3):
         tallies.wrong_token(THERE, 0)
     assert refused(tallies.wrong_token, THERE, 0)[0] == 429
@@ -122,12 +122,12 @@ DIFFERENT = [
 
 @pytest.mark.parametrize(("one", "other"), SAME)
 def test_addresses_of_one_owner_count_together(one: str, other: str) -> None:
-    tallies = Tallies(LIMITS)
+    tallies = ConnectionLimits(LIMITS)
     for address in (one, other, one):
         tallies.enter(Peer(address), "alice")
     assert refused(tallies.check_address, Peer(other))[0] == 429
     assert tallies.statistics().addresses == 1
-    tallies = Tallies(LIMITS)
+    tallies = ConnectionLimits(LIMITS)
     for address in (one, other, one):
         tallies.wrong_token(Peer(address), 0)
     assert refused(tallies.wrong_token, Peer(other), 0)[0] == 429
@@ -136,7 +136,7 @@ def test_addresses_of_one_owner_count_together(one: str, other: str) -> None:
 
 @pytest.mark.parametrize(("one", "other"), DIFFERENT)
 def test_addresses_of_different_owners_count_apart(one: str, other: str) -> None:
-    tallies = Tallies(LIMITS)
+    tallies = ConnectionLimits(LIMITS)
     for _ in range(3):
         tallies.enter(Peer(one), "alice")
         tallies.wrong_token(Peer(one), 0)
@@ -145,20 +145,20 @@ def test_addresses_of_different_owners_count_apart(one: str, other: str) -> None
 
 
 def test_a_place_is_left_once_however_often_it_is_left() -> None:
-    tallies = Tallies(LIMITS)
+    tallies = ConnectionLimits(LIMITS)
     other = tallies.enter(THERE, "alice")
     with suppress(RuntimeError), tallies.enter(THERE, "alice") as place:
         assert tallies.statistics().connections == 2
         raise RuntimeError
     place.leave()
     place.leave()
-    assert tallies.statistics() == TallyStatistics(1, 1, 1, 0)
+    assert tallies.statistics() == ConnectionCounts(1, 1, 1, 0)
     other.leave()
-    assert tallies.statistics() == TallyStatistics(0, 0, 0, 0)
+    assert tallies.statistics() == ConnectionCounts(0, 0, 0, 0)
 
 
 def test_addresses_that_tried_wrong_tokens_are_forgotten_in_time() -> None:
-    tallies = Tallies(LIMITS)
+    tallies = ConnectionLimits(LIMITS)
     for number in range(100):
         tallies.wrong_token(Peer(f"192.0.2.{number}"), 0)
     assert tallies.statistics().suspects == 100
@@ -168,7 +168,7 @@ def test_addresses_that_tried_wrong_tokens_are_forgotten_in_time() -> None:
 
 
 def test_of_too_many_suspects_the_one_longest_quiet_is_forgotten() -> None:
-    tallies = Tallies(LIMITS, max_suspects=3)
+    tallies = ConnectionLimits(LIMITS, max_suspects=3)
     for number in (1, 2, 3):
         for _ in range(3):
             tallies.wrong_token(Peer(f"192.0.2.{number}"), number)
@@ -195,7 +195,7 @@ class TalliesMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.tallies = Tallies(LIMITS)
+        self.tallies = ConnectionLimits(LIMITS)
         self.now = 0.0
         self.inside: list[tuple[Place, Peer, str]] = []
         self.wrong: list[tuple[str, float]] = []

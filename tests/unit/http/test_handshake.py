@@ -14,8 +14,8 @@ from chatroom.core.errors import Refusal
 from chatroom.core.http import Peer, Request
 from chatroom.http.handshake import (
     PATHS,
+    JoinRequest,
     Upgrade,
-    Wish,
     allowed_origin,
     asks_upgrade,
     canonical,
@@ -310,11 +310,13 @@ class Keeper:
         self._step("token", 401, peer, token)
         return "identity"
 
-    def authorise(self, identity: str, wish: Wish) -> str:
+    def authorize(self, identity: str, wish: JoinRequest) -> str:
         self._step("rights", 403, identity, wish)
         return "alice"
 
-    def enter(self, peer: Peer, identity: str, username: str, wish: Wish) -> tuple[str, str, Wish]:
+    def enter(
+        self, peer: Peer, identity: str, username: str, wish: JoinRequest
+    ) -> tuple[str, str, JoinRequest]:
         self._step("place", 503, peer, identity, username)
         return identity, username, wish
 
@@ -328,7 +330,7 @@ def refusal_of(asked: Request, keeper: Keeper) -> str:
 def test_who_is_let_in_gets_the_last_answer_of_the_keeper() -> None:
     keeper = Keeper()
     asked = request(HANDSHAKE, query="token=T&room=ops")
-    wish = Wish(None, "ops")
+    wish = JoinRequest(None, "ops")
     assert let_in(asked, Upgrade(KEY), keeper) == ("identity", "alice", wish)
     assert keeper.asked == [
         ("address", PEER),

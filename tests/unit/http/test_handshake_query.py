@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from chatroom.core.errors import Refusal
 from chatroom.core.http import Peer, Request
-from chatroom.http.handshake import HIGHEST_ID, Query, Wish, read_query
+from chatroom.http.handshake import HIGHEST_ID, JoinRequest, Query, read_query
 
 
 def query(text: str, authorization: str | None = None, subprotocols: tuple[str, ...] = ()) -> Query:
@@ -48,17 +48,17 @@ def test_a_token_comes_in_a_header_that_no_proxy_claims() -> None:
 def test_what_is_empty_counts_as_left_out(text: str) -> None:
     asked = query(text)
     assert asked.token is None
-    assert asked.wish() == Wish(None, "general")
+    assert asked.wish() == JoinRequest(None, "general")
 
 
 def test_all_parameters_are_read() -> None:
     asked = query("token=T&username=al%69ce&room=ops&since=42&epoch=k3f9")
     assert asked.token == "T"
-    assert asked.wish() == Wish("alice", "ops", 42, "k3f9")
+    assert asked.wish() == JoinRequest("alice", "ops", 42, "k3f9")
 
 
 def test_names_are_percent_encoded_utf_8_and_a_plus_is_a_plus() -> None:
-    assert query("username=a+b&room=%C3%A9t%c3%a9").wish() == Wish("a+b", "été")
+    assert query("username=a+b&room=%C3%A9t%c3%a9").wish() == JoinRequest("a+b", "été")
 
 
 def test_a_parameter_is_known_by_its_decoded_name() -> None:
@@ -68,7 +68,7 @@ def test_a_parameter_is_known_by_its_decoded_name() -> None:
 
 @pytest.mark.parametrize("text", ["x=1&x=2", "%zz=1", "%ff=1", "x=%zz", "x=%ff", "Room=a&ROOM=b", "a;b"])
 def test_unknown_parameters_are_ignored_whatever_they_hold(text: str) -> None:
-    assert query(text).wish() == Wish(None, "general")
+    assert query(text).wish() == JoinRequest(None, "general")
     assert query(f"{text}&room=ops&token=T").wish().room == "ops"
 
 
@@ -112,13 +112,13 @@ def test_since_must_be_a_non_negative_integer(since: str) -> None:
 )
 def test_since_is_bounded_however_long_it_is(since: str, expected: int) -> None:
     assert HIGHEST_ID == 2**63 - 1
-    assert query(f"since={since}&epoch=e").wish() == Wish(None, "general", expected, "e")
+    assert query(f"since={since}&epoch=e").wish() == JoinRequest(None, "general", expected, "e")
 
 
 def test_since_needs_an_epoch_and_an_epoch_alone_is_ignored() -> None:
     assert refusal_of_wish("since=1") == "since needs an epoch"
     assert refusal_of_wish("since=1&epoch=") == "since needs an epoch"
-    assert query("epoch=e").wish() == Wish(None, "general")
+    assert query("epoch=e").wish() == JoinRequest(None, "general")
 
 
 def test_a_token_is_taken_from_each_of_three_places() -> None:

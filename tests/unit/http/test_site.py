@@ -11,7 +11,7 @@ import pytest
 
 from chatroom.auth.rights import Rights
 from chatroom.auth.tokens import Identity, TokenTable
-from chatroom.core.connectionlimits import Place, Tallies
+from chatroom.core.connectionlimits import ConnectionLimits, Place
 from chatroom.core.errors import Refusal
 from chatroom.core.http import Peer, Request, Response
 from chatroom.core.limits import Limits
@@ -54,7 +54,7 @@ class Desk:
     watched: list[ChatSite] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.tallies = Tallies(self.limits)
+        self.tallies = ConnectionLimits(self.limits)
         door = (TokenTable.parse(self.tokens, "tokens"), self.tallies, self.origins, lambda: self.now)
         self.entrance = Entrance(*door)
         self.site = ChatSite(

@@ -1,4 +1,4 @@
-"""Arrivals: one task for what comes on many sockets; and a task for each where there is no epoll."""
+"""ReadPoller: one task for what comes on many sockets; and a task for each where there is no epoll."""
 
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -9,12 +9,12 @@ import trio
 import trio.lowlevel
 from trio.testing import wait_all_tasks_blocked
 
-from chatroom.net.poller import EpollArrivals, TaskArrivals, make_arrivals
+from chatroom.net.poller import EpollPoller, TaskPoller, make_poller
 
 Pair = tuple[socket.socket, socket.socket]
-Kind = type[EpollArrivals] | type[TaskArrivals]
+Kind = type[EpollPoller] | type[TaskPoller]
 
-each_kind = pytest.mark.parametrize("kind", [EpollArrivals, TaskArrivals])
+each_kind = pytest.mark.parametrize("kind", [EpollPoller, TaskPoller])
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def pairs() -> Iterator[Callable[[], Pair]]:
 
 
 @asynccontextmanager
-async def at_work(kind: Kind) -> AsyncIterator[EpollArrivals | TaskArrivals]:
+async def at_work(kind: Kind) -> AsyncIterator[EpollPoller | TaskPoller]:
     async with trio.open_nursery() as nursery:
         arrivals = kind()
         nursery.start_soon(arrivals.run)
@@ -186,4 +186,4 @@ async def test_when_it_is_over_sockets_can_still_be_let_go(kind: Kind, pairs: Ca
 
 
 def test_linux_has_epoll() -> None:
-    assert isinstance(make_arrivals(), EpollArrivals)
+    assert isinstance(make_poller(), EpollPoller)

@@ -14,7 +14,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from chatroom.core.limits import Limits
-from chatroom.net.poller import Arrivals, make_arrivals
+from chatroom.net.poller import ReadPoller, make_poller
 from chatroom.net.tls import TlsTransport
 from chatroom.net.transport import SocketTransport, Stalled, Transport
 from tests.support.process import ROOT
@@ -52,9 +52,9 @@ PAIRS = {"tcp": tcp_pair, "unix": unix_pair}
 
 
 @asynccontextmanager
-async def watching() -> AsyncIterator[Arrivals]:
+async def watching() -> AsyncIterator[ReadPoller]:
     async with trio.open_nursery() as nursery:
-        arrivals = make_arrivals()
+        arrivals = make_poller()
         nursery.start_soon(arrivals.run)
         yield arrivals
         nursery.cancel_scope.cancel()

@@ -163,7 +163,7 @@ async def test_very_many_who_come_at_once_and_do_not_read_share_one_list() -> No
             assert guest.member.current.live
 
 
-class Arrivals(trio.abc.Instrument):
+class ReadPoller(trio.abc.Instrument):
     """Notes how many have come into a room in one step of a task."""
 
     def __init__(self, hall: Hall) -> None:
@@ -182,7 +182,7 @@ async def test_of_very_many_who_come_and_go_at_once_a_few_do_so_in_one_step() ->
     """All of them wait for their room to be opened; and then all are reset at once."""
     async with open_hall() as hall, trio.open_nursery() as nursery:
         guests = [hall.guest(f"guest{number:03}") for number in range(400)]
-        steps = Arrivals(hall)
+        steps = ReadPoller(hall)
         trio.lowlevel.add_instrument(steps)
         for guest in guests:
             nursery.start_soon(guest.enter, "r")
