@@ -19,7 +19,7 @@ from chatroom.core.logevents import log_event
 from chatroom.protocol import events
 from chatroom.protocol.codec import Authenticate, ListMembers, Post, ReadHistory, SwitchRoom, Typing
 from chatroom.protocol.session import Decision, Reply, Session, Weight
-from chatroom.rooms.entries import AskMembers, Enter, Say, Type
+from chatroom.rooms.entries import Enter, MembersRequest, Say, Type
 from chatroom.rooms.subscription import Subscription
 from chatroom.websocket.framing import text_frame
 
@@ -121,7 +121,7 @@ class Handler:
             self._member.outstanding -= 1
             raise
 
-    async def _command(self, entry: Enter | Type | AskMembers) -> None:
+    async def _command(self, entry: Enter | Type | MembersRequest) -> None:
         replied = self._outgoing.expect_reply()
         await self._broker.submit(entry)
         await replied.wait()
@@ -132,7 +132,7 @@ class Handler:
         await replied.wait()
 
     async def _list_members(self, cid: str | None) -> float:
-        await self._command(AskMembers(self._member, cid))
+        await self._command(MembersRequest(self._member, cid))
         subscription = self._member.current
         return 0.0 if subscription is None else Weight.of_members(len(subscription.room.roster))
 
@@ -158,14 +158,14 @@ class Handler:
         """A page that has what this client said before, and comes behind that."""
         subscription = self._member.current
         assert subscription is not None
-        if self._member.outstanding or (subscription.live and subscription.cursor < subscription.said):
+        if self._member.outstanding or (subscription.live and subscription.cursor < subscription.last_posted):
             await self._broker.wait_settled(self._member)
         payload, messages = await self._page(subscription, query)
-        if subscription.cursor >= subscription.said:
+        if subscription.cursor >= subscription.last_posted:
             await self._reply(payload)
         else:
             replied = self._outgoing.expect_reply()
-            subscription.answer_behind((text_frame(payload),), subscription.said)
+            subscription.answer_behind((text_frame(payload),), subscription.last_posted)
             self._outgoing.wake()
             await replied.wait()
         return Weight.of_page(messages, len(payload))

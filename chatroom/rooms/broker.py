@@ -313,9 +313,9 @@ class Broker:
         waiting = self._opening.pop(name)
         if isinstance(head, Head):
             room = self.rooms.add(name, head)
-            room.holds = len(waiting)
+            room.refcount = len(waiting)
             for entry in waiting:
-                entry.held = room
+                entry.opened = room
                 if not self._look_for(entry, room):  # its client may have come after the head was read
                     self._beside.append((self._taken, entry))
             return
@@ -352,9 +352,9 @@ class Broker:
         if (waiting := self._opening.get(name)) is not None:
             waiting.append(entry)
         elif (known := self.rooms.get(name)) is not None:
-            known.holds += 1
-            entry.held = known
-            self._gather_held(entry, known)
+            known.refcount += 1
+            entry.opened = known
+            self._gather_opened(entry, known)
         else:
             self._opening[name] = [entry]
             try:
@@ -362,7 +362,7 @@ class Broker:
             except Exception as fault:  # nothing has changed yet: it is a failure of these commands alone
                 self.opened(name, fault)
 
-    def _gather_held(self, entry: Enter, room: Room) -> None:
+    def _gather_opened(self, entry: Enter, room: Room) -> None:
         """Put it into the batch, unless the log is looked at first."""
         if not self._look_for(entry, room):
             self._gathered.add(entry)
@@ -383,7 +383,7 @@ class Broker:
         try:
             head = await self._engine.head(room.name)
         except Unavailable as error:
-            self._hear(partial(self.rooms.refuse_held, entry, error))
+            self._hear(partial(self.rooms.refuse_opened, entry, error))
             return
         self.ahead(room.name, head.epoch, head.last_id)
         if head.epoch == room.epoch and entry.since <= head.last_id:
@@ -396,7 +396,7 @@ class Broker:
         if shown:
             self._beside.append((self._taken, entry))
         else:
-            self.rooms.refuse_held(entry, Unavailable("the log can't be read now"))
+            self.rooms.refuse_opened(entry, Unavailable("the log can't be read now"))
         self._news.set()
 
     async def _read_on(self, room: Room) -> None:

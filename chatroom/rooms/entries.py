@@ -40,7 +40,8 @@ class Say(Draft):
 class Enter:
     """Enter the first room, or switch to another one (`switch`): `since`/`epoch` ask for a resume.
 
-    `held` is the room, once the broker has it; it stays in use until this takes effect.
+    `opened` is the room, once the broker has opened it. The room's `refcount` keeps it in use until the entry
+    takes effect.
     """
 
     member: Member
@@ -49,7 +50,7 @@ class Enter:
     epoch: str | None
     cid: str | None = None
     switch: bool = False
-    held: "Room | None" = None
+    opened: "Room | None" = None
 
 
 @dataclass(slots=True)
@@ -62,7 +63,7 @@ class Type:
 
 
 @dataclass(slots=True)
-class AskMembers:
+class MembersRequest:
     """Who is in the room?"""
 
     member: Member
@@ -91,7 +92,7 @@ class Barrier:
     member: Member | None = None
 
 
-Entry = Say | Enter | Type | AskMembers | Leave | Release | Barrier
+Entry = Say | Enter | Type | MembersRequest | Leave | Release | Barrier
 
 
 class Batch:

@@ -86,7 +86,7 @@ class Fanout:
                     begun = self._clock()
         if measured:
             spent += self._clock() - begun + woken * WOKEN_SECONDS
-            room.rest(trio.current_time(), spent)
+            room.delay_presence(trio.current_time(), spent)
 
     def _offer_part(self, subscription: Subscription, room: Room, broadcast: Broadcast) -> bool:
         """Offer it to one who must not get all of it; true if that one lags then."""

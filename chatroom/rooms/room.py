@@ -28,7 +28,7 @@ from chatroom.rooms.roster import Roster
 from chatroom.rooms.subscription import Resume, RoomEvent, Subscription, start_of_replay
 from chatroom.websocket.framing import Pieces, text_frame, text_frame_of
 
-QUIET_SHARE = 9
+BATCHING_FACTOR = 9
 """Presence and typing alone wait nine times as long as the last telling took: whatever it costs here, they
 take a tenth of the time at most."""
 
@@ -152,23 +152,23 @@ class Room:
     """A room with members, or about to have some."""
 
     __slots__ = (
-        "_arrivals",
         "_budget",
-        "_next",
+        "_known_pending",
+        "_pending",
         "doubted",
         "due",
         "epoch",
         "head",
-        "holds",
         "name",
         "number",
+        "previous_head",
         "reading",
+        "refcount",
         "replaced",
         "ring",
         "roster",
         "sequence",
         "subscriptions",
-        "told",
         "urgent",
     )
 
@@ -183,11 +183,13 @@ class Room:
         self.roster = Roster(shared=shared)
         self.subscriptions: dict[Subscription, None] = {}
         self.number = 0  # of the last broadcast
-        self.told = head.last_id  # the head before it
+        self.previous_head = head.last_id  # the head before it
         self.due = -math.inf  # when the next broadcast without a stored message may go out
-        self.holds = 0  # commands on their way, and readers not through, that need this room to stay
-        self._next: Broadcast | None = None  # gathered; None, as the next one, to be small
-        self._arrivals: dict[Subscription, int] | None = None  # who knows how many of its ephemera already
+        self.refcount = 0  # commands on their way, and readers not through, that need this room to stay
+        self._pending: Broadcast | None = None  # gathered; None, as the next one, to be small
+        self._known_pending: dict[Subscription, int] | None = (
+            None  # who knows how many of its ephemera already
+        )
         self.urgent = False  # a stored message waits to be told
         self.reading = False  # what is missing is being read from the log
         self.doubted = False  # its log may have been replaced: to be asked
@@ -196,7 +198,7 @@ class Room:
     @property
     def waiting(self) -> bool:
         """There is something to tell that has not been told."""
-        return self._next is not None
+        return self._pending is not None
 
     @property
     def behind(self) -> bool:
@@ -205,7 +207,7 @@ class Room:
 
     def is_ready(self, now: float) -> bool:
         """What waits is to be told now, though no stored message is among it."""
-        return self._next is not None and (now >= self.due or self._next.presences >= MAX_PRESENCE)
+        return self._pending is not None and (now >= self.due or self._pending.presences >= MAX_PRESENCE)
 
     def answer_members(self, subscription: Subscription, cid: str | None) -> None:
         """`subscription` wants to know who is here: tell it alone what waits, and then the list."""
@@ -218,7 +220,7 @@ class Room:
 
     def tell_members(self, subscription: Subscription) -> Pieces:
         """The frame that says who is here, where presence was dropped: what waits, it tells as well."""
-        self._note_arrival(subscription)
+        self._note_known(subscription)
         names = self.roster.everyone(subscription.member.username)
         return text_frame_of(events.members(self.name, names))
 
@@ -226,35 +228,36 @@ class Room:
         """`subscription` is told now how the room stands: from here on it is owed what comes."""
         subscription.begin = subscription.cursor
         subscription.seen = self.number
-        self._note_arrival(subscription)
+        self._note_known(subscription)
 
     def _tell_ahead(self, subscription: Subscription) -> None:
         """Owe `subscription` what waits now, and no more of it later."""
-        if self._next is not None:
-            subscription.queue(self._next, self._arrivals.get(subscription, 0) if self._arrivals else 0)
-        self._note_arrival(subscription)
+        if self._pending is not None:
+            known = self._known_pending.get(subscription, 0) if self._known_pending else 0
+            subscription.queue(self._pending, known)
+        self._note_known(subscription)
 
-    def _note_arrival(self, subscription: Subscription) -> None:
+    def _note_known(self, subscription: Subscription) -> None:
         """`subscription` knows all that waits now: of the next broadcast it gets the rest from its writer."""
-        if self._next is not None and self._next.ephemera:
-            if self._arrivals is None:
-                self._arrivals = {}
-            self._arrivals[subscription] = len(self._next.ephemera)
+        if self._pending is not None and self._pending.ephemera:
+            if self._known_pending is None:
+                self._known_pending = {}
+            self._known_pending[subscription] = len(self._pending.ephemera)
 
     def store(self, message: Message) -> None:
         """Show a stored message to everybody."""
         assert message.id == self.head + 1, "ids are dense"
         frame = text_frame(events.message(self.name, message))
         self.ring.append(frame)
-        if self._next is None:
-            self._next = Broadcast(self.head)
-        self._next.frames.append(frame)
+        if self._pending is None:
+            self._pending = Broadcast(self.head)
+        self._pending.frames.append(frame)
         self.head = message.id
         self.urgent = True
 
     def tell_typing(self, username: str, active: bool) -> None:
         """Show the others that `username` has begun or stopped typing; or not, where very many do."""
-        if self._next is not None and len(self._next.ephemera) - self._next.presences >= MAX_TYPING:
+        if self._pending is not None and len(self._pending.ephemera) - self._pending.presences >= MAX_TYPING:
             return
         frame = text_frame(events.typing(self.name, username, active))
         self._add(RoomEvent(frame, self.head, skip=username))
@@ -272,8 +275,8 @@ class Room:
 
     def leave(self, subscription: Subscription) -> bool:
         """`subscription` is here no more; true if it was the last of its name on this node."""
-        if self._arrivals:
-            self._arrivals.pop(subscription, None)
+        if self._known_pending:
+            self._known_pending.pop(subscription, None)
         del self.subscriptions[subscription]
         return self.roster.leave(subscription.member.username)
 
@@ -297,28 +300,28 @@ class Room:
 
     def take_broadcast(self) -> Broadcast:
         """What there is to tell; those who arrived in the middle of it get the rest from their writers."""
-        broadcast, self._next = self._next or Broadcast(self.head), None
+        broadcast, self._pending = self._pending or Broadcast(self.head), None
         self.urgent = False
         broadcast.seal()
-        self.told = broadcast.after
+        self.previous_head = broadcast.after
         self.number += 1
-        if self._arrivals is not None:
-            arrivals, self._arrivals = self._arrivals, None
-            for subscription, known in arrivals.items():
+        if self._known_pending is not None:
+            known_pending, self._known_pending = self._known_pending, None
+            for subscription, known in known_pending.items():
                 subscription.seen = self.number
                 if broadcast.stored or known < len(broadcast.ephemera):
                     subscription.queue(broadcast, known)
                     subscription.member.sink.wake()
         return broadcast
 
-    def rest(self, now: float, spent: float) -> None:
+    def delay_presence(self, now: float, spent: float) -> None:
         """Telling the last broadcast took `spent` seconds, up to `now`."""
-        self.due = now + QUIET_SHARE * spent
+        self.due = now + BATCHING_FACTOR * spent
 
     def _add(self, event: RoomEvent) -> None:
-        if self._next is None:
-            self._next = Broadcast(self.head)
-        self._next.add(event)
+        if self._pending is None:
+            self._pending = Broadcast(self.head)
+        self._pending.add(event)
 
     def close(self) -> None:
         """Give back what the room holds."""

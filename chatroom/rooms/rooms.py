@@ -31,7 +31,7 @@ from chatroom.core.limits import MAX_UNANSWERED, Limits
 from chatroom.core.messages import Change, Duplicate, Head, Message, Outcome
 from chatroom.engines.engine import Engine
 from chatroom.protocol import events
-from chatroom.rooms.entries import AskMembers, Barrier, Enter, Entry, Leave, Release, Say, Type
+from chatroom.rooms.entries import Barrier, Enter, Entry, Leave, MembersRequest, Release, Say, Type
 from chatroom.rooms.ring import RingBudget
 from chatroom.rooms.room import Broadcast, Room, Welcome
 from chatroom.rooms.settling import HOLD_SECONDS, Held, Settling
@@ -56,7 +56,7 @@ class Rooms:
         self.settling = Settling(self._held, self.apply, self.unavailable_error)
         self._moved: dict[Room, dict[str, bool]] = {}  # names that came to this node, or went
         self.behind: dict[Room, None] = {}  # to be read on from the log
-        self._stay: dict[str, Collection[str]] | None = None  # who is in which room: nobody goes any more
+        self._final_presence: dict[str, Collection[str]] | None = None  # at a stop: the names of each room
         self.messages = 0  # stored and shown since the start
         self.unavailable = 0  # commands that were answered so
 
@@ -110,7 +110,7 @@ class Rooms:
             self._waiting = {}
         broadcasts = []
         for room in touched:
-            if not (room.subscriptions or room.holds):
+            if not (room.subscriptions or room.refcount):
                 room.close()
                 if not room.replaced:
                     self._forget(room)
@@ -148,7 +148,7 @@ class Rooms:
                     self._type(member.current.room, member.username, active)
                     if cid is not None:
                         member.sink.reply(events.ack(cid))
-            case AskMembers(member, cid):
+            case MembersRequest(member, cid):
                 if member.current is not None:
                     member.current.room.answer_members(member.current, cid)
             case Leave(member):
@@ -170,7 +170,7 @@ class Rooms:
         if isinstance(outcome, Message):
             self._store(room, outcome)
             if room.head >= outcome.id and not room.replaced:
-                member.current.said = outcome.id
+                member.current.last_posted = outcome.id
                 member.outstanding -= 1
                 member.sink.settled()
                 return
@@ -180,7 +180,7 @@ class Rooms:
 
     def fall_silent(self) -> None:
         """The server stops: there is no presence from here on, and who is here stays for the other nodes."""
-        self._stay = {name: [*room.roster.here] for name, room in self._rooms.items()}
+        self._final_presence = {name: [*room.roster.here] for name, room in self._rooms.items()}
 
     # What other nodes do
 
@@ -221,7 +221,7 @@ class Rooms:
 
     def _place(self, name: str, after: int, do: Callable[[Room], None]) -> None:
         room = self._rooms.get(name)
-        if room is None or self._stay is not None:
+        if room is None or self._final_presence is not None:
             return
         self._expect(room, after)
         self._held.put(room, after, trio.current_time() + HOLD_SECONDS, lambda _shown: do(room))
@@ -243,13 +243,13 @@ class Rooms:
     def show_typing(self, name: str, username: str, *, active: bool) -> None:
         """Somebody on another node has begun or stopped typing."""
         room = self._rooms.get(name)
-        if room is not None and self._stay is None:
+        if room is not None and self._final_presence is None:
             self._touch(room).tell_typing(username, active)
 
     def here(self, name: str) -> Collection[str]:
         """The names that have a connection in the room on this node; or had, when it fell silent."""
-        if self._stay is not None:
-            return self._stay.get(name, ())
+        if self._final_presence is not None:
+            return self._final_presence.get(name, ())
         room = self._rooms.get(name)
         return () if room is None or room.replaced else room.roster.here
 
@@ -263,7 +263,7 @@ class Rooms:
         room.replaced = True
         self._waiting.pop(room, None)
         self._moved.pop(room, None)
-        if self._stay is None:
+        if self._final_presence is None:
             self._engine.attend(room.name, (), room.roster.here)
         self._forget(room)
         self._touch(room)
@@ -318,11 +318,11 @@ class Rooms:
             error = CommandError(ErrorCode.INTERNAL, "The room can't be opened", cid=entry.cid)
             sink.reply(events.error(error))
 
-    def refuse_held(self, entry: Enter, why: Exception) -> None:
+    def refuse_opened(self, entry: Enter, why: Exception) -> None:
         """As `refuse`, where the room was held for the command."""
-        assert entry.held is not None
-        entry.held.holds -= 1
-        self._touch(entry.held)
+        assert entry.opened is not None
+        entry.opened.refcount -= 1
+        self._touch(entry.opened)
         self.refuse(entry, why)
 
     def unavailable_error(self, sentence: str, cid: str | None) -> bytes:
@@ -331,9 +331,9 @@ class Rooms:
         return events.error(CommandError(ErrorCode.UNAVAILABLE, sentence, retry=True, cid=cid))
 
     def _enter(self, entry: Enter) -> None:
-        member, room = entry.member, entry.held
+        member, room = entry.member, entry.opened
         assert room is not None, "the broker holds it"
-        room.holds -= 1
+        room.refcount -= 1
         self._touch(room)
         if member.gone:
             return
@@ -342,7 +342,7 @@ class Rooms:
             return
         if member.current is not None:
             # The writer may still have to read there: the room stays until it says that it has.
-            member.current.room.holds += 1
+            member.current.room.refcount += 1
             old = self._touch(member.current.room)
             old.end_subscription(member.current)
             self._leave(old, member.current)
@@ -359,7 +359,7 @@ class Rooms:
 
     def _move(self, room: Room, username: str, *, here: bool) -> None:
         """A name is new on this node, or gone from it (rule 3)."""
-        if self._stay is not None or room.replaced:
+        if self._final_presence is not None or room.replaced:
             return
         if self._engine.shared:
             self._moved.setdefault(room, {})[username] = here
@@ -385,4 +385,4 @@ class Rooms:
 
     def _release(self, subscription: Subscription) -> None:
         """A subscription that ended by a switch needs its room no longer."""
-        self._touch(subscription.room).holds -= 1
+        self._touch(subscription.room).refcount -= 1

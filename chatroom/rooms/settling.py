@@ -164,7 +164,7 @@ class Settling:
         if not shown:
             answer = self._answer(say, Unknown())
         elif answer is None and member.current is not None:
-            member.current.said = message_id
+            member.current.last_posted = message_id
         self._settle(member, answer)
         if not member.unshown:
             for entry in self._deferred.pop(member, ()):

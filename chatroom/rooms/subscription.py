@@ -52,8 +52,8 @@ def start_of_replay(resume: Resume | None, *, epoch: str, first_id: int, last_id
     usual = max(last_id - history, first_id - 1, 0)
     if resume is None:
         return Start(usual, None)
-    missed = last_id - resume.since
-    if resume.epoch == epoch and 0 <= missed <= MAX_RECOVERED and resume.since + 1 >= first_id:
+    missing = last_id - resume.since
+    if resume.epoch == epoch and 0 <= missing <= MAX_RECOVERED and resume.since + 1 >= first_id:
         return Start(resume.since, True)
     return Start(usual, False)
 
@@ -132,13 +132,13 @@ class Subscription:
         "begin",
         "cursor",
         "end",
+        "last_posted",
         "live",
         "member",
         "offer",
         "opening",
         "presence_dropped",
         "room",
-        "said",
         "seen",
     )
 
@@ -151,7 +151,7 @@ class Subscription:
         self.end: int | None = None
         self.seen = 0  # the number of the last batch that was offered here or reckoned with
         self.presence_dropped = False
-        self.said = 0  # the id of the last message that this connection has posted here
+        self.last_posted = 0  # the id of the last message that this connection has posted here
         self.offer: Callable[[bytes, Sequence[int]], int] = member.sink.offer
         self._queue: deque[RoomEvent] | None = None
 
@@ -173,8 +173,8 @@ class Subscription:
         self.live = False
         if self.presence_dropped or first >= len(broadcast.ephemera):
             return
-        held = len(self._queue) if self._queue is not None else 0
-        end = first + max(0, MAX_QUEUED - held)
+        queued = len(self._queue) if self._queue is not None else 0
+        end = first + max(0, MAX_QUEUED - queued)
         kept = broadcast.ephemera[first:end]
         if self.member.username in broadcast.skips:
             kept = [event for event in kept if event.skip != self.member.username]
@@ -218,7 +218,7 @@ class Subscription:
         """
         if self.end is not None:
             return self.end
-        return self.room.head if self.seen >= self.room.number else self.room.told
+        return self.room.head if self.seen >= self.room.number else self.room.previous_head
 
 
 class Member:

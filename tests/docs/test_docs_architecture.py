@@ -185,7 +185,7 @@ def modules_with(*names: str) -> set[str]:
 @pytest.mark.parametrize(
     ("heading", "traces"),
     [
-        ("Adding an event", ["ListMembers", "AskMembers", "ask_members"]),
+        ("Adding an event", ["ListMembers", "MembersRequest", "request_members"]),
         ("Adding an event", ["SwitchRoom", "_FIELDS"]),
         ("Adding an engine", ["MemoryEngine", "NO_DATABASE", "engine_for"]),
     ],
@@ -218,7 +218,7 @@ def test_numbers_in_the_text() -> None:
         f"has {entries.MAX_DRAFTS} messages and {entries.MAX_OTHERS} other commands at most",
         f"while {MAX_UNANSWERED} messages are unanswered",
         f"up to {subscription.MAX_QUEUED}, each at its place",
-        f"{room.QUIET_SHARE} times as long as telling the last broadcast took",
+        f"{room.BATCHING_FACTOR} times as long as telling the last broadcast took",
         f"At most {room.MAX_TYPING:,} typing marks wait, and when {room.MAX_PRESENCE:,} joins and leaves do",
         f"{store.PROBE_BYTES >> 10} KiB that succeeds",
         f"tried {'twice' if store.RETRY_SECONDS == 0.5 else '?'} a second",

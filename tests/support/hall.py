@@ -19,7 +19,7 @@ from chatroom.core.pace import BucketStore
 from chatroom.engines.engine import Engine
 from chatroom.engines.memory import MemoryEngine
 from chatroom.rooms.broker import Broker
-from chatroom.rooms.entries import AskMembers, Enter, Say, Type
+from chatroom.rooms.entries import Enter, MembersRequest, Say, Type
 from chatroom.rooms.fanout import FEW, GIVE_WAY, Fanout
 from chatroom.rooms.room import Broadcast
 from chatroom.rooms.rooms import Rooms
@@ -126,8 +126,8 @@ class Guest:
     async def type(self, active: bool, cid: str | None = None) -> None:
         await self.hall.broker.submit(Type(self.member, active, cid))
 
-    async def ask_members(self, cid: str) -> None:
-        await self.hall.broker.submit(AskMembers(self.member, cid))
+    async def request_members(self, cid: str) -> None:
+        await self.hall.broker.submit(MembersRequest(self.member, cid))
 
     def leave(self) -> None:
         self.hall.broker.depart(self.member)

@@ -42,7 +42,7 @@ from chatroom.engines.sqlite.schema import (
 
 RETRY_SECONDS = 0.5
 PROBE_BYTES = 256 * 1024
-QUIET_SECONDS = 5.0
+IDLE_SECONDS = 5.0
 LARGE_BYTES = 1024 * 1024
 """The size from which on a write-ahead log is emptied when it is quiet."""
 _CERTAIN = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
@@ -107,7 +107,7 @@ class Store:
     def append(self, drafts: Sequence[Draft]) -> list[Outcome]:
         """See Engine."""
         if self.heal():
-            self._shrink_at = self._now() + QUIET_SECONDS
+            self._shrink_at = self._now() + IDLE_SECONDS
             log = self._in_use()
             before: dict[str, int] = {}
             try:
@@ -120,7 +120,7 @@ class Store:
     def trim(self, firsts: Mapping[str, int]) -> bool:
         """Remove from each room the messages with ids below its first; whether it is known to be done."""
         if firsts and self.trouble is None:
-            self._shrink_at = self._now() + QUIET_SECONDS
+            self._shrink_at = self._now() + IDLE_SECONDS
             try:
                 self._in_use().trim(firsts)
             except (sqlite3.Error, MemoryError) as error:
@@ -217,7 +217,7 @@ class Store:
         if not self.heal():
             return False
         if self._now() >= self._shrink_at:
-            self._shrink_at = math.inf if self._shrink() else self._now() + QUIET_SECONDS
+            self._shrink_at = math.inf if self._shrink() else self._now() + IDLE_SECONDS
         return True
 
     def _shrink(self) -> bool:

@@ -213,7 +213,7 @@ async def test_typing_goes_to_other_usernames_only_and_is_acknowledged() -> None
 async def test_members_asked_for_include_the_asker() -> None:
     async with open_hall() as hall:
         alice, bob = await arrive(hall, "bob", "alice")
-        await alice.ask_members("m")
+        await alice.request_members("m")
         await hall.settle()
         expected = {"event": "members", "data": {"members": ["alice", "bob"]}, "room": "r", "cid": "m"}
         assert alice.named("members") == [expected]
@@ -477,7 +477,7 @@ async def test_an_answer_of_members_stands_where_it_is_true() -> None:
         guests = [hall.guest(f"guest{number}") for number in range(6)]
         for number, guest in enumerate(guests):
             await guest.enter("r")
-            await alice.ask_members(f"m{number}")  # more at once than a reader would ask
+            await alice.request_members(f"m{number}")  # more at once than a reader would ask
             if number % 2:
                 guests[number - 1].leave()
         await hall.settle()
@@ -500,7 +500,7 @@ async def test_an_answer_of_members_is_never_dropped() -> None:
         for number in range(300):
             await arrive(hall, f"guest{number}")
         replied = alice.outgoing.expect_reply()
-        await alice.ask_members("m")
+        await alice.request_members("m")
         await hall.settle()
         alice.transport.give_room(1 << 30)
         await hall.settle()

@@ -552,7 +552,7 @@ async def test_who_is_there_is_the_same_on_all_nodes_and_is_told_once() -> None:
 async def test_nobody_hears_of_their_own_coming_and_the_asker_is_on_the_list() -> None:
     async with open_cluster(hostile=False) as cluster:
         alice = await come(cluster.halls[0], "alice")
-        await alice.ask_members("m1")
+        await alice.request_members("m1")
         await trio.sleep(2)
         assert alice.named("joined") == []
         assert alice.named("members")[0]["data"]["members"] == ["alice"]

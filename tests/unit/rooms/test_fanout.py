@@ -11,7 +11,7 @@ from chatroom.core.errors import Disconnect
 from chatroom.core.messages import Head, Message
 from chatroom.rooms.fanout import GIVE_WAY, MEMBER_BYTES, Fanout
 from chatroom.rooms.ring import RingBudget
-from chatroom.rooms.room import MAX_PRESENCE, MAX_TYPING, QUIET_SHARE, Broadcast, Room
+from chatroom.rooms.room import BATCHING_FACTOR, MAX_PRESENCE, MAX_TYPING, Broadcast, Room
 from chatroom.rooms.subscription import MAX_QUEUED, Member, RoomEvent, Subscription
 from chatroom.websocket.framing import text_frame
 from tests.support.hall import TELLING, NoOpening, arrive, open_hall, split_frames
@@ -260,7 +260,7 @@ async def test_presence_alone_takes_a_tenth_of_the_time_whatever_telling_costs()
         took = trio.current_time() - begun
         assert room.number > broadcasts + 10
         assert (
-            hall.offers * TELLING <= took / QUIET_SHARE + 60 * TELLING
+            hall.offers * TELLING <= took / BATCHING_FACTOR + 60 * TELLING
         )  # while it tells, no time passes here
 
 
@@ -274,7 +274,7 @@ async def test_who_asks_for_members_gets_presence_told_no_sooner() -> None:
                 await hall.guest(f"guest{number}").enter("r")
                 if asking:
                     replied = members[0].outgoing.expect_reply()
-                    await members[0].ask_members(f"m{number}")
+                    await members[0].request_members(f"m{number}")
                     await replied.wait()
                 await trio.sleep(0.0002)
             told = room.number - begun
@@ -290,7 +290,7 @@ async def test_who_asks_for_members_gets_presence_told_no_sooner() -> None:
 
 def test_what_waits_to_be_told_is_bounded() -> None:
     room, _ = crowd("ann")
-    room.rest(0.0, 1.0)  # so that presence would have to wait
+    room.delay_presence(0.0, 1.0)  # so that presence would have to wait
     for number in range(3 * MAX_TYPING):
         room.tell_typing(f"member{number}", True)
     assert room.waiting

@@ -56,7 +56,7 @@ async def test_commands_of_one_who_has_gone_tell_nobody_anything(settled: bool) 
         if settled:
             await hall.settle()
         await alice.type(True, "t")
-        await alice.ask_members("m")
+        await alice.request_members("m")
         await hall.settle()
         assert not bob.named("typing")
         assert not [each for each in alice.events if "cid" in each]
@@ -65,8 +65,8 @@ async def test_commands_of_one_who_has_gone_tell_nobody_anything(settled: bool) 
 async def test_who_asks_and_leaves_in_one_batch_is_not_answered() -> None:
     async with open_hall() as hall:
         alice, bob = await arrive(hall, "alice", "bob")
-        await alice.ask_members("m")
-        await bob.ask_members("n")
+        await alice.request_members("m")
+        await bob.request_members("n")
         alice.leave()
         await hall.settle()
         assert not alice.named("members")

@@ -13,7 +13,7 @@ from chatroom.core.messages import Duplicate, Message, Outcome, Unknown
 from chatroom.engines.sqlite import log
 from chatroom.engines.sqlite.opening import Opened, open_database
 from chatroom.engines.sqlite.schema import BUSY_SECONDS, WAL_BYTES
-from chatroom.engines.sqlite.store import LARGE_BYTES, QUIET_SECONDS, RETRY_SECONDS, Store
+from chatroom.engines.sqlite.store import IDLE_SECONDS, LARGE_BYTES, RETRY_SECONDS, Store
 from tests.support.database import epochs, open_store, query
 from tests.support.engine_contract import TS, draft, ids
 
@@ -252,10 +252,10 @@ def test_a_write_ahead_log_is_emptied_when_it_is_quiet(path: Path, clock: Clock)
         fill(store, 3_000_000)
         assert wal_size(path) > LARGE_BYTES
         assert store.sizes() == (path.stat().st_size, wal_size(path))
-        assert store.due == clock.now + QUIET_SECONDS
+        assert store.due == clock.now + IDLE_SECONDS
         assert store.work()
         assert wal_size(path) > LARGE_BYTES, "it isn't quiet yet"
-        clock.now += QUIET_SECONDS
+        clock.now += IDLE_SECONDS
         assert store.work()
         assert wal_size(path) == 0
         assert store.sizes() == (path.stat().st_size, 0)
@@ -268,7 +268,7 @@ def test_a_small_write_ahead_log_is_left_alone(path: Path, clock: Clock) -> None
     with closing(open_store(path, clock)) as store:
         store.append([draft("1")])
         before = wal_size(path)
-        clock.now += QUIET_SECONDS
+        clock.now += IDLE_SECONDS
         store.work()
         assert wal_size(path) == before > 0
         assert store.due == math.inf
@@ -281,14 +281,14 @@ def test_a_program_that_reads_is_not_waited_for(path: Path, clock: Clock) -> Non
             reader.execute("BEGIN")
             reader.execute("SELECT * FROM message LIMIT 1").fetchall()
             fill(store, 2_000_000)
-            clock.now += QUIET_SECONDS
+            clock.now += IDLE_SECONDS
             assert store.work()
             assert wal_size(path) > LARGE_BYTES
-            assert store.due == clock.now + QUIET_SECONDS
+            assert store.due == clock.now + IDLE_SECONDS
             assert store.trouble is None
             patience = store._in_use().connection.execute("PRAGMA busy_timeout").fetchone()
             assert patience == (BUSY_SECONDS * 1000,), "others are waited for as before"
-        clock.now += QUIET_SECONDS
+        clock.now += IDLE_SECONDS
         store.work()
         assert wal_size(path) == 0
         assert store.due == math.inf
@@ -311,7 +311,7 @@ def test_emptying_that_fails_is_no_trouble_of_its_own(path: Path, clock: Clock) 
     with closing(store):
         fill(store, 2_000_000)
         connection.fault, connection.faulty = "before", "PRAGMA wal_checkpoint(TRUNCATE)"
-        clock.now += QUIET_SECONDS
+        clock.now += IDLE_SECONDS
         assert store.work()
         assert store.trouble is None
-        assert store.due == clock.now + QUIET_SECONDS
+        assert store.due == clock.now + IDLE_SECONDS
