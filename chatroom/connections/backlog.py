@@ -107,7 +107,7 @@ class Backlog:
                 subscription.opening = None
                 self._member.sink.opened()
             while subscription.next_queued is not None:
-                if subscription.take_queued().reply:
+                if subscription.pop_queued().reply:
                     self._member.sink.opened()
         return Step.IDLE
 
@@ -120,7 +120,7 @@ class Backlog:
             and (event := subscription.next_queued) is not None
             and event.position <= subscription.cursor
         ):
-            reply = subscription.take_queued().reply
+            reply = subscription.pop_queued().reply
             if not reply:
                 frames.append(event.frame)
         self._outbound.put(b"".join(frames), tuple(accumulate(map(len, frames))))

@@ -41,7 +41,7 @@ INBOX = 1024
 """Commands. Four batches: who finds it full needs a task to wait in, which costs more than the message."""
 SLOW_COMMIT = 2.0
 """Seconds after which a commit that is still waiting makes the server not ready."""
-MOST_HEARD = 2000
+MAX_HINT_WEIGHT = 2000
 """So much of what the engine tells unasked may wait, in messages."""
 AT_ONCE = -math.inf
 """When to pump again where there is more to do."""
@@ -53,14 +53,14 @@ class Committed(NamedTuple):
     outcomes: list[Outcome] | Exception
 
 
-class Opened(NamedTuple):
+class RoomOpened(NamedTuple):
     """A room's log has been opened, or can't be."""
 
     room: str
     head: Head | Exception
 
 
-class News(NamedTuple):
+class Hint(NamedTuple):
     """The engine has told something unasked: what to do about it, and how much that is, in messages."""
 
     act: Callable[[], None]
@@ -85,21 +85,21 @@ class Broker:
         self._now_ms = now_ms
         self._observe_commit = observe_commit
         self._inbox, self._commands = trio.open_memory_channel[Entry](INBOX)
-        self._posted = 0  # commands that their senders know to have come through the inbox
-        self._taken = 0  # of these
+        self._sent = 0  # commands that their senders know to have come through the inbox
+        self._received = 0  # of these
         # What enters beside the inbox, each with how many of the commands go before it.
-        self._beside: deque[tuple[int, Enter | Leave | Release]] = deque()
-        self._results: deque[Committed | Opened | News | ReadOn] = deque()
-        self._heard = 0  # the weight of the news among them
+        self._side_queue: deque[tuple[int, Enter | Leave | Release]] = deque()
+        self._results: deque[Committed | RoomOpened | Hint | ReadOn] = deque()
+        self._hint_weight = 0  # the weight of the news among them
         self._tips: dict[tuple[str, str], int] = {}  # last ids that wait to be looked at, by room and epoch
-        self._opening: dict[str, list[Enter]] = {}
+        self._waiting_for_room: dict[str, list[Enter]] = {}
         self._refused: deque[tuple[Enter, Exception]] = deque()
-        self._errands: trio.Nursery | None = None
+        self._log_readers: trio.Nursery | None = None
         self._gathered = Batch()
         self._committing: Batch | None = None
         self._committing_since = 0.0
         self._pieces = self._work()
-        self._news = trio.Event()
+        self._wakeup = trio.Event()
 
     # What enters, for connections
 
@@ -107,8 +107,8 @@ class Broker:
         """Hand in a command; waits while the broker is behind. Safe to cancel: then nothing was handed in."""
         if not self.submit_nowait(entry):
             await self._inbox.send(entry)
-            self._posted += 1  # it may have been taken meanwhile, for another one
-            self._news.set()
+            self._sent += 1  # it may have been taken meanwhile, for another one
+            self._wakeup.set()
 
     def submit_nowait(self, entry: Entry) -> bool:
         """Hand in a command unless the broker is behind; whether it was handed in."""
@@ -116,8 +116,8 @@ class Broker:
             self._inbox.send_nowait(entry)
         except trio.WouldBlock:
             return False
-        self._posted += 1
-        self._news.set()
+        self._sent += 1
+        self._wakeup.set()
         return True
 
     def depart(self, member: Member) -> None:
@@ -128,17 +128,17 @@ class Broker:
         """
         member.gone = True
         if member.current is not None:
-            self._beside.append((self._behind_all(), Leave(member)))
-            self._news.set()
+            self._side_queue.append((self._behind_all(), Leave(member)))
+            self._wakeup.set()
 
     def release(self, subscription: Subscription) -> None:
         """A subscription that ended by a switch has been read to its end. Never waits, never fails."""
-        self._beside.append((self._behind_all(), Release(subscription)))
-        self._news.set()
+        self._side_queue.append((self._behind_all(), Release(subscription)))
+        self._wakeup.set()
 
     def _behind_all(self) -> int:
         """The place behind all commands in the inbox, those included whose senders have yet to be resumed."""
-        return self._taken + self._commands.statistics().current_buffer_used
+        return self._received + self._commands.statistics().current_buffer_used
 
     def delivered(self, count: int) -> None:
         """A connection has been given so many stored messages by its own reading."""
@@ -155,17 +155,17 @@ class Broker:
     def committed(self, outcomes: list[Outcome] | Exception) -> None:
         """The append under way is decided; an exception is a fault, and raised by the next pump."""
         self._results.append(Committed(outcomes))
-        self._news.set()
+        self._wakeup.set()
 
-    def opened(self, room: str, head: Head | Exception) -> None:
+    def room_opened(self, room: str, head: Head | Exception) -> None:
         """The log of `room` is open, or can't be opened now, or by a fault."""
-        self._results.append(Opened(room, head))
-        self._news.set()
+        self._results.append(RoomOpened(room, head))
+        self._wakeup.set()
 
     def arrived(self, room: str, epoch: str, messages: Sequence[Message]) -> None:
         """See Feed."""
-        if self._heard < MOST_HEARD:
-            self._hear(partial(self.rooms.show, room, epoch, messages), len(messages))
+        if self._hint_weight < MAX_HINT_WEIGHT:
+            self._post_hint(partial(self.rooms.show, room, epoch, messages), len(messages))
         elif messages:
             self.ahead(room, epoch, messages[-1].id)
 
@@ -174,20 +174,20 @@ class Broker:
         waits = self._tips.get((room, epoch))
         self._tips[room, epoch] = last_id if waits is None else max(waits, last_id)
         if waits is None:
-            self._hear(partial(self._expect, room, epoch))
+            self._post_hint(partial(self._expect, room, epoch))
 
     def present(self, room: str, changes: Sequence[Change], after: int) -> None:
         """See Feed."""
-        self._hear(partial(self.rooms.change, room, changes, after), len(changes))
+        self._post_hint(partial(self.rooms.change, room, changes, after), len(changes))
 
     def roster(self, room: str, names: Mapping[str, int], after: int) -> None:
         """See Feed."""
-        self._hear(partial(self.rooms.relist, room, names, after), len(names))
+        self._post_hint(partial(self.rooms.relist, room, names, after), len(names))
 
     def typed(self, room: str, username: str, *, active: bool) -> None:
         """See Feed."""
-        if self._heard < MOST_HEARD:
-            self._hear(partial(self.rooms.show_typing, room, username, active=active))
+        if self._hint_weight < MAX_HINT_WEIGHT:
+            self._post_hint(partial(self.rooms.show_typing, room, username, active=active))
 
     def shown(self, room: str) -> Head | None:
         """See Feed."""
@@ -198,11 +198,11 @@ class Broker:
         """See Feed."""
         return self.rooms.here(room)
 
-    def _hear(self, act: Callable[[], None], weight: int = 1) -> None:
-        news = News(act, max(1, weight))
-        self._heard += news.weight
-        self._results.append(news)
-        self._news.set()
+    def _post_hint(self, act: Callable[[], None], weight: int = 1) -> None:
+        hint = Hint(act, max(1, weight))
+        self._hint_weight += hint.weight
+        self._results.append(hint)
+        self._wakeup.set()
 
     def _expect(self, room: str, epoch: str) -> None:
         self.rooms.expect(room, epoch, self._tips.pop((room, epoch)))
@@ -231,24 +231,24 @@ class Broker:
 
         Beside it run the tasks that ask the log.
         """
-        async with trio.open_nursery() as self._errands:
-            await self._pump_for_ever(self._errands)
+        async with trio.open_nursery() as self._log_readers:
+            await self._pump_until_cancelled(self._log_readers)
 
-    async def _pump_for_ever(self, errands: trio.Nursery) -> None:
+    async def _pump_until_cancelled(self, log_readers: trio.Nursery) -> None:
         while True:
             due = self.pump()
             if self.rooms.behind:
-                for room in self.rooms.take_behind():
-                    errands.start_soon(self._read_on, room)
+                for room in self.rooms.pop_behind():
+                    log_readers.start_soon(self._read_on, room)
             if due == AT_ONCE:
                 await trio.lowlevel.checkpoint()
                 continue
-            self._news = trio.Event()  # all that came before this has been looked at
+            self._wakeup = trio.Event()  # all that came before this has been looked at
             if due == math.inf:
-                await self._news.wait()
+                await self._wakeup.wait()
             else:
                 with trio.move_on_at(due):
-                    await self._news.wait()
+                    await self._wakeup.wait()
 
     def pump(self) -> float:
         """Do a bounded piece of work; return when to do the next one, should nothing enter before."""
@@ -261,7 +261,7 @@ class Broker:
         in that already. (Begun before, appends have half as many messages, and cost as much.)
         """
         while True:
-            changed = self._take_results()
+            changed = self._handle_results()
             if changed:
                 yield from self._tell()
             self._refuse()
@@ -287,20 +287,22 @@ class Broker:
             return True
         if self._gathered.full:
             return False
-        return self._taken < self._posted or (bool(self._beside) and self._beside[0][0] <= self._taken)
+        return self._received < self._sent or (
+            bool(self._side_queue) and self._side_queue[0][0] <= self._received
+        )
 
-    def _take_results(self) -> bool:
+    def _handle_results(self) -> bool:
         """Take what has come from the engine, up to about a batch that takes effect; whether anything has."""
         weight = 0
         while self._results and weight < MAX_DRAFTS:
             match self._results.popleft():
-                case Opened(room, head):
-                    self._let_in(room, head)
+                case RoomOpened(room, head):
+                    self._resume_waiting(room, head)
                 case Committed(outcomes):
                     self._end_commit(outcomes)
                     return True
-                case News(act, much):
-                    self._heard -= much
+                case Hint(act, much):
+                    self._hint_weight -= much
                     act()
                     weight += much
                 case ReadOn(known, found, tip):
@@ -308,16 +310,16 @@ class Broker:
                     weight += READ_LIMIT
         return weight > 0
 
-    def _let_in(self, name: str, head: Head | Exception) -> None:
+    def _resume_waiting(self, name: str, head: Head | Exception) -> None:
         """Have those go on who wait for a room."""
-        waiting = self._opening.pop(name)
+        waiting = self._waiting_for_room.pop(name)
         if isinstance(head, Head):
             room = self.rooms.add(name, head)
             room.refcount = len(waiting)
             for entry in waiting:
                 entry.opened = room
                 if not self._look_for(entry, room):  # its client may have come after the head was read
-                    self._beside.append((self._taken, entry))
+                    self._side_queue.append((self._received, entry))
             return
         if not isinstance(head, Unavailable):
             log_event(logging.ERROR, "open_failed", **whereabouts(head))
@@ -331,12 +333,12 @@ class Broker:
         """Take of what waits, up to one batch."""
         batch, now_ms = self._gathered, 0
         while not batch.full:
-            if self._beside and self._beside[0][0] <= self._taken:
-                batch.add(self._beside.popleft()[1])
+            if self._side_queue and self._side_queue[0][0] <= self._received:
+                batch.add(self._side_queue.popleft()[1])
                 continue
-            if self._taken == self._posted:
+            if self._received == self._sent:
                 break
-            self._taken += 1
+            self._received += 1
             entry = self._commands.receive_nowait()
             if isinstance(entry, Say):
                 entry.ts = now_ms = now_ms or self._now_ms()
@@ -349,18 +351,18 @@ class Broker:
     def _gather_enter(self, entry: Enter) -> None:
         """Put it into the batch, or first have the room opened that it needs."""
         name = entry.room
-        if (waiting := self._opening.get(name)) is not None:
+        if (waiting := self._waiting_for_room.get(name)) is not None:
             waiting.append(entry)
         elif (known := self.rooms.get(name)) is not None:
             known.refcount += 1
             entry.opened = known
             self._gather_opened(entry, known)
         else:
-            self._opening[name] = [entry]
+            self._waiting_for_room[name] = [entry]
             try:
-                self._engine.open(name, partial(self.opened, name))
+                self._engine.open(name, partial(self.room_opened, name))
             except Exception as fault:  # nothing has changed yet: it is a failure of these commands alone
-                self.opened(name, fault)
+                self.room_opened(name, fault)
 
     def _gather_opened(self, entry: Enter, room: Room) -> None:
         """Put it into the batch, unless the log is looked at first."""
@@ -370,9 +372,9 @@ class Broker:
     def _look_for(self, entry: Enter, room: Room) -> bool:
         """If its client has seen more on another node than was shown here, look whether the log has that."""
         seen_more = entry.since is not None and entry.epoch == room.epoch and entry.since > room.head
-        if not seen_more or not self._engine.shared or self._errands is None:
+        if not seen_more or not self._engine.shared or self._log_readers is None:
             return False
-        self._errands.start_soon(self._look_ahead, entry, room)
+        self._log_readers.start_soon(self._look_ahead, entry, room)
         return True
 
     # What the log is asked, in tasks of their own
@@ -383,25 +385,27 @@ class Broker:
         try:
             head = await self._engine.head(room.name)
         except Unavailable as error:
-            self._hear(partial(self.rooms.refuse_opened, entry, error))
+            self._post_hint(partial(self.rooms.refuse_opened, entry, error))
             return
         self.ahead(room.name, head.epoch, head.last_id)
         if head.epoch == room.epoch and entry.since <= head.last_id:
-            self._hear(partial(self.rooms.when_shown, room, entry.since, partial(self._looked, entry)))
+            self._post_hint(
+                partial(self.rooms.when_shown, room, entry.since, partial(self._end_look_ahead, entry))
+            )
         else:
-            self._looked(entry, shown=True)
+            self._end_look_ahead(entry, shown=True)
 
-    def _looked(self, entry: Enter, shown: bool) -> None:
+    def _end_look_ahead(self, entry: Enter, shown: bool) -> None:
         """The room has shown what the client of `entry` has seen; or it can't for now, and the client can."""
         if shown:
-            self._beside.append((self._taken, entry))
+            self._side_queue.append((self._received, entry))
         else:
             self.rooms.refuse_opened(entry, Unavailable("the log can't be read now"))
-        self._news.set()
+        self._wakeup.set()
 
     async def _read_on(self, room: Room) -> None:
         self._results.append(await read_on(self._engine, room))
-        self._news.set()
+        self._wakeup.set()
 
     def _end_reading(self, room: Room, found: Sequence[Message] | Exception, tip: int) -> None:
         if not isinstance(found, Exception):
@@ -430,9 +434,9 @@ class Broker:
             if self._engine.shared:
                 self.rooms.settling.begin_commit()
             self._engine.append(batch.drafts, self.committed)
-            self._take_results()  # of an engine that answers at once
+            self._handle_results()  # of an engine that answers at once
         else:
-            self._take_effect(batch, [])
+            self._apply_batch(batch, [])
 
     def _end_commit(self, outcomes: list[Outcome] | Exception) -> None:
         batch, self._committing = self._committing, None
@@ -440,11 +444,11 @@ class Broker:
         if isinstance(outcomes, Exception):
             raise outcomes
         self._observe_commit(trio.current_time() - self._committing_since)
-        self._take_effect(batch, outcomes)
+        self._apply_batch(batch, outcomes)
         if self._engine.shared:
             self.rooms.settling.end_commit()
 
-    def _take_effect(self, batch: Batch, outcomes: list[Outcome]) -> None:
+    def _apply_batch(self, batch: Batch, outcomes: list[Outcome]) -> None:
         rooms = self.rooms
         results = iter(outcomes)  # one for each Say, in their order
         for entry in batch.entries:

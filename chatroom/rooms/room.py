@@ -298,7 +298,7 @@ class Room:
                 subscription.presence_dropped = True
                 subscription.member.sink.wake()
 
-    def take_broadcast(self) -> Broadcast:
+    def pop_broadcast(self) -> Broadcast:
         """What there is to tell; those who arrived in the middle of it get the rest from their writers."""
         broadcast, self._pending = self._pending or Broadcast(self.head), None
         self.urgent = False

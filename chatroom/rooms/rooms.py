@@ -115,7 +115,7 @@ class Rooms:
                 if not room.replaced:
                     self._forget(room)
             elif room.urgent or room.is_ready(trio.current_time()):
-                broadcasts.append((room, room.take_broadcast()))
+                broadcasts.append((room, room.pop_broadcast()))
             elif room.waiting:
                 self._waiting[room] = None
         return broadcasts
@@ -270,7 +270,7 @@ class Rooms:
         for subscription in room.subscriptions:
             subscription.member.sink.end(why)
 
-    def take_behind(self) -> list[Room]:
+    def pop_behind(self) -> list[Room]:
         """Rooms that are to be read on from the log; each once, until `read_on` says that it has been."""
         behind, self.behind = self.behind, {}
         found = [room for room in behind if room.behind and not room.reading and self.uses(room)]
@@ -295,7 +295,7 @@ class Rooms:
             if (now := self._rooms.get(room.name)) is not None:  # it was stored in the log that there is now
                 self._expect(now, message.id)
             return
-        for each in room.sequence.take(message):
+        for each in room.sequence.receive(message):
             room.store(each)
             self._touched[room] = None
             self.messages += 1

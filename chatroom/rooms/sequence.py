@@ -27,7 +27,7 @@ class Sequence:
         self.tip = head
         self._early: dict[int, Message] = {}
 
-    def take(self, message: Message) -> Messages[Message]:
+    def receive(self, message: Message) -> Messages[Message]:
         """A message has come; return those that are next now, in their order."""
         message_id = message.id
         if message_id == self.head + 1:

@@ -201,7 +201,7 @@ class Subscription:
         """The oldest of what still waits beside the stored messages."""
         return self._queue[0] if self._queue else None
 
-    def take_queued(self) -> RoomEvent:
+    def pop_queued(self) -> RoomEvent:
         """Remove and return the oldest of these."""
         assert self._queue is not None
         event = self._queue.popleft()

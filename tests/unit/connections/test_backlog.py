@@ -105,7 +105,7 @@ class Stage:
             (outcome,) = await append(self.engine, [Draft(room.name, "bob", str(number), None, number)])
             assert isinstance(outcome, Message)
             room.store(outcome)
-        room.take_broadcast()
+        room.pop_broadcast()
 
     def subscribe(self, room: Room, cursor: int = 0, opening: bytes = b"welcome") -> Subscription:
         subscription = Subscription(self.member, room, Beginning(cursor, opening))
@@ -189,7 +189,7 @@ async def test_a_piece_is_of_bounded_size_whatever_it_comes_from(tls: bool) -> N
         for outcome in outcomes:
             assert isinstance(outcome, Message)
             room.store(outcome)
-        room.take_broadcast()
+        room.pop_broadcast()
         subscription = stage.subscribe(room)
         stage.backlog.step()
         if stage.backlog.step() is Step.READ:
@@ -218,7 +218,7 @@ async def long_texts(stage: Stage, count: int = 120, text: str = "x" * 4000) -> 
     for outcome in await append(stage.engine, [Draft("r", "bob", text, None, 1) for _ in range(count)]):
         assert isinstance(outcome, Message)
         room.store(outcome)
-    room.take_broadcast()
+    room.pop_broadcast()
     room.ring.clear()
     return room
 
@@ -427,7 +427,7 @@ async def test_what_was_posted_and_has_no_outcome_yet_is_not_complete() -> None:
     assert not stage.backlog.complete
     stage.member.outstanding = 0
     room.tell_typing("bob", True)
-    room.take_broadcast()
+    room.pop_broadcast()
     assert not stage.backlog.complete, "a fan-out is on its way"
 
 
@@ -483,7 +483,7 @@ async def test_who_is_told_the_members_is_not_told_what_the_list_says_already() 
     assert stage.got[1:] == ['{"event":"members","data":{"members":["alice","bob"]},"room":"r"}']
     assert subscription.live
     room.tell_typing("bob", True)
-    room.take_broadcast()
+    room.pop_broadcast()
     await stage.play()
     assert stage.got[2:] == ['{"event":"typing","data":{"username":"bob","active":true},"room":"r"}']
     assert subscription.live

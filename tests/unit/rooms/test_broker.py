@@ -327,7 +327,7 @@ async def test_while_a_commit_hangs_those_who_come_and_go_leave_nothing_behind()
             with trio.move_on_after(0.001):
                 await ghost.enter("r")
             ghost.leave()
-        assert len(hall.broker._beside) == 0
+        assert len(hall.broker._side_queue) == 0
         engine.go.set()
         await hall.settle()
         assert [each["event"] for each in alice.events] == ["welcome", "message"]

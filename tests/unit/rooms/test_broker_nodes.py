@@ -14,7 +14,7 @@ import trio.testing
 from chatroom.core.errors import CloseCode
 from chatroom.core.messages import Draft, Message, Unknown
 from chatroom.engines.memory import MemoryEngine
-from chatroom.rooms.broker import MOST_HEARD
+from chatroom.rooms.broker import MAX_HINT_WEIGHT
 from chatroom.rooms.rooms import MANY_CHANGES
 from tests.support.engines import Answered, Committed, append
 from tests.support.hall import Guest, Hall
@@ -218,13 +218,13 @@ async def test_of_what_a_node_can_not_take_in_time_only_the_number_is_kept_and_t
         await trio.sleep(0.2)  # nobody looks at the heads now
         log = cluster.store.log("r")
         await append(
-            cluster.store.engine, [Draft(log, "bob", "read", None, 1) for _ in range(MOST_HEARD + 200)]
+            cluster.store.engine, [Draft(log, "bob", "read", None, 1) for _ in range(MAX_HINT_WEIGHT + 200)]
         )
         epoch = alice.events[0]["epoch"]
-        for number in range(1, MOST_HEARD + 201):
+        for number in range(1, MAX_HINT_WEIGHT + 201):
             hall.broker.arrived("r", epoch, [Message(number, 1, "bob", "pushed", None)])
         await trio.sleep(0.5)
-        assert texts(alice) == ["pushed"] * MOST_HEARD + ["read"] * 200
+        assert texts(alice) == ["pushed"] * MAX_HINT_WEIGHT + ["read"] * 200
 
 
 # Settled means shown

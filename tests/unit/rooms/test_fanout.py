@@ -84,7 +84,7 @@ async def test_nobody_gets_their_own_typing_and_everybody_the_rest_in_order() ->
     for name in ("ann", "cid", "bob", "cid", "ann"):
         room.tell_typing(name, True)
         store(room, text=f"after {name}")
-    broadcast = room.take_broadcast()
+    broadcast = room.pop_broadcast()
     tell(Fanout(), room, broadcast)
     whole = broadcast.frames
     for name, sink in zip(names, sinks, strict=True):
@@ -104,13 +104,13 @@ async def test_who_takes_a_part_lags_from_there(most: int) -> None:
         room.tell_typing("ann", True)
         room.tell_typing("bob", number % 2 == 0)
         store(room)
-    tell(fanout, room, room.take_broadcast())
+    tell(fanout, room, room.pop_broadcast())
     (subscription,) = room.subscriptions
     shown = min(3, most // 2)
     assert (subscription.live, subscription.cursor, fanout.deliveries) == (most >= 6, shown, shown)
     queued = []
     while subscription.next_queued is not None:
-        queued.append((subscription.next_queued.position, b"bob" in subscription.take_queued().frame))
+        queued.append((subscription.next_queued.position, b"bob" in subscription.pop_queued().frame))
     assert queued == [(position, True) for position in range(3)][(most + 1) // 2 :]
 
 
@@ -138,7 +138,7 @@ async def test_when_all_type_at_once_no_more_is_held_than_was_said() -> None:
         sink.keeps = False
     for subscription in room.subscriptions:
         room.tell_typing(subscription.member.username, True)
-    broadcast = room.take_broadcast()
+    broadcast = room.pop_broadcast()
     size = len(broadcast.data)
     tracemalloc.start()
     try:
@@ -171,7 +171,7 @@ async def test_a_lagging_member_costs_no_look_at_each_message() -> None:
     for subscription in room.subscriptions:
         subscription.live = False
     store(room, 250)
-    broadcast = room.take_broadcast()
+    broadcast = room.pop_broadcast()
     broadcast.frames = counted = Counted(broadcast.frames)
     tell(Fanout(), room, broadcast)
     assert counted.looks == 0
@@ -186,7 +186,7 @@ async def test_of_very_many_ephemera_a_lagging_member_is_kept_a_few_and_looked_a
     for _ in range(10):
         for number in range(1000):
             room.tell_typing(f"member{number}", True)
-        broadcast = room.take_broadcast()
+        broadcast = room.pop_broadcast()
         broadcast.ephemera = counted = Counted(broadcast.ephemera)
         tell(Fanout(), room, broadcast)
         looks += counted.looks
@@ -203,7 +203,7 @@ async def test_the_others_have_their_turn_after_so_many_bytes(size: int) -> None
     for sink in sinks:
         sink.keeps = False
     store(room, text="x" * size)
-    broadcast = room.take_broadcast()
+    broadcast = room.pop_broadcast()
     in_one = -(-GIVE_WAY // (len(broadcast.data) + MEMBER_BYTES))
     assert tell(Fanout(), room, broadcast) == members // in_one
 
@@ -214,7 +214,7 @@ async def test_many_rooms_are_no_way_round_it() -> None:
     for _ in range(20):
         room, _ = crowd(*[f"member{number}" for number in range(100)])
         store(room)
-        gave_way += tell(fanout, room, room.take_broadcast())
+        gave_way += tell(fanout, room, room.pop_broadcast())
     assert gave_way == 2000 // -(-GIVE_WAY // (MEMBER_BYTES + 81))
 
 
@@ -305,4 +305,4 @@ def test_what_waits_to_be_told_is_bounded() -> None:
     room.enter(guests[-1])
     room.tell_joined(guests[-1].member.username)
     assert room.is_ready(1.0)
-    assert len(room.take_broadcast().frames) == MAX_TYPING + MAX_PRESENCE
+    assert len(room.pop_broadcast().frames) == MAX_TYPING + MAX_PRESENCE

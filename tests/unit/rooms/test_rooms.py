@@ -95,7 +95,7 @@ async def test_of_ephemera_a_few_are_kept_and_of_dropped_ones_only_presence_coun
         subscription.answer_behind((b"1000",), 0)  # an answer is never dropped
         kept = []
         while subscription.next_queued is not None:
-            taken = subscription.take_queued()
+            taken = subscription.pop_queued()
             kept.append(b"".join(taken.reply) or taken.frame)
         assert kept == [b"%d" % number for number in range(MAX_QUEUED)] + [b"1000"]
 
@@ -112,7 +112,7 @@ async def test_what_is_not_for_the_member_is_not_kept_for_it() -> None:
     async with open_hall() as hall:
         subscription = subscription_of(hall)
         subscription.lag(broadcast_of(event(1, skip="alice"), event(2, skip="bob"), b"3"))
-        assert subscription.take_queued().frame == b"2"
+        assert subscription.pop_queued().frame == b"2"
         assert subscription.next_queued is None
 
 
@@ -121,7 +121,7 @@ async def test_what_was_taken_moves_the_cursor_and_nothing_else() -> None:
         subscription = subscription_of(hall)
         subscription.lag(broadcast_of(b"1", event(2, after=1), b"3", event(4, after=2)), 2)
         assert (subscription.cursor, subscription.live) == (1, False)
-        assert subscription.take_queued().frame == b"4"
+        assert subscription.pop_queued().frame == b"4"
 
 
 async def test_an_answer_whose_place_is_ahead_lets_pass_what_comes_late_and_belongs_before() -> None:
@@ -132,7 +132,7 @@ async def test_an_answer_whose_place_is_ahead_lets_pass_what_comes_late_and_belo
         subscription.lag(broadcast_of(event(2, after=2), event(4, after=4), event(5, after=5)))
         kept = []
         while subscription.next_queued is not None:
-            taken = subscription.take_queued()
+            taken = subscription.pop_queued()
             kept.append(b"".join(taken.reply) or taken.frame)
         assert kept == [b"1", b"2", b"4", b"answer", b"5"]
 
