@@ -278,8 +278,8 @@ class Broker:
         for room, broadcast in self.rooms.finish():
             for _ in self.fanout.tell(room, broadcast):
                 yield AT_ONCE
-        while self.rooms.settling.reached:
-            self.rooms.settling.reached.pop().set()
+        while self.rooms.acknowledgements.reached:
+            self.rooms.acknowledgements.reached.pop().set()
 
     def _has_more(self) -> bool:
         """Whether something could be done at once."""
@@ -432,7 +432,7 @@ class Broker:
         if batch.drafts:
             self._committing, self._committing_since = batch, trio.current_time()
             if self._engine.shared:
-                self.rooms.settling.begin_commit()
+                self.rooms.acknowledgements.begin_commit()
             self._engine.append(batch.drafts, self.committed)
             self._handle_results()  # of an engine that answers at once
         else:
@@ -446,7 +446,7 @@ class Broker:
         self._observe_commit(trio.current_time() - self._committing_since)
         self._apply_batch(batch, outcomes)
         if self._engine.shared:
-            self.rooms.settling.end_commit()
+            self.rooms.acknowledgements.end_commit()
 
     def _apply_batch(self, batch: Batch, outcomes: list[Outcome]) -> None:
         rooms = self.rooms

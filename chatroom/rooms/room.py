@@ -187,9 +187,8 @@ class Room:
         self.due = -math.inf  # when the next broadcast without a stored message may go out
         self.refcount = 0  # commands on their way, and readers not through, that need this room to stay
         self._pending: Broadcast | None = None  # gathered; None, as the next one, to be small
-        self._known_pending: dict[Subscription, int] | None = (
-            None  # who knows how many of its ephemera already
-        )
+        # How many of its ephemera a subscription knows already that was told of them alone.
+        self._known_pending: dict[Subscription, int] | None = None
         self.urgent = False  # a stored message waits to be told
         self.reading = False  # what is missing is being read from the log
         self.doubted = False  # its log may have been replaced: to be asked

@@ -6,7 +6,7 @@
 3. Presence is announced when a name's first connection enters and its last one leaves, except while
    the server stops. Where the store is shared with other nodes the engine is told instead, and presence is
    announced, at its place between the messages, when the engine says that it changed on all nodes together.
-4. A posted message is settled when it is shown here; see `settling`.
+4. A posted message is settled when it is shown here; see `acknowledgements`.
 5. A room whose log was replaced is given up with all its members; whoever comes gets a new one.
 6. A room that nobody uses or is about to use is given up at the end of the batch.
 """
@@ -31,10 +31,10 @@ from chatroom.core.limits import MAX_UNANSWERED, Limits
 from chatroom.core.messages import Change, Duplicate, Head, Message, Outcome
 from chatroom.engines.engine import Engine
 from chatroom.protocol import events
+from chatroom.rooms.acknowledgements import DEFER_SECONDS, Acknowledgements, DeferredActions
 from chatroom.rooms.entries import Barrier, Enter, Entry, Leave, MembersRequest, Release, Say, Type
 from chatroom.rooms.ring import RingBudget
 from chatroom.rooms.room import Broadcast, Room, Welcome
-from chatroom.rooms.settling import HOLD_SECONDS, Held, Settling
 from chatroom.rooms.subscription import Member, Subscription
 
 MANY_CHANGES = 50
@@ -52,8 +52,8 @@ class Rooms:
         self._rooms: dict[str, Room] = {}
         self._touched: dict[Room, None] = {}
         self._waiting: dict[Room, None] = {}
-        self._held = Held()
-        self.settling = Settling(self._held, self.apply, self.unavailable_error)
+        self._deferred = DeferredActions()
+        self.acknowledgements = Acknowledgements(self._deferred, self.apply, self.unavailable_error)
         self._moved: dict[Room, dict[str, bool]] = {}  # names that came to this node, or went
         self.behind: dict[Room, None] = {}  # to be read on from the log
         self._final_presence: dict[str, Collection[str]] | None = None  # at a stop: the names of each room
@@ -96,12 +96,12 @@ class Rooms:
     def due(self) -> float:
         """When `finish` has something to hand out though nothing has come; infinity for never."""
         due = min([room.due for room in self._waiting]) if self._waiting else math.inf
-        return min(due, self._held.due) if self._held.rooms else due
+        return min(due, self._deferred.due) if self._deferred.rooms else due
 
     def finish(self) -> list[tuple[Room, Broadcast]]:
         """What is to be handed out now; rooms left without use are gone after it."""
-        if self._held.rooms:
-            self._held.expire(trio.current_time())
+        if self._deferred.rooms:
+            self._deferred.expire(trio.current_time())
         if self._moved:
             self._tell_moved()
         touched, self._touched = self._touched, {}
@@ -125,7 +125,7 @@ class Rooms:
         return room
 
     def _forget(self, room: Room) -> None:
-        self._held.give_up(room)
+        self._deferred.give_up(room)
         self._touched.pop(room, None)
         del self._rooms[room.name]
         self._engine.release(room.name)
@@ -138,7 +138,7 @@ class Rooms:
 
     def apply(self, entry: Entry) -> None:
         """A command that stores nothing takes effect."""
-        if self.settling.unshown and self.settling.defer(entry):
+        if self.acknowledgements.unshown and self.acknowledgements.defer(entry):
             return
         match entry:
             case Enter():
@@ -156,7 +156,7 @@ class Rooms:
             case Release(subscription):
                 self._release(subscription)
             case Barrier(reached):
-                self.settling.reached.append(reached)
+                self.acknowledgements.reached.append(reached)
             case Say():
                 pass  # the broker's own: see `settle`
             case _:
@@ -176,7 +176,7 @@ class Rooms:
                 return
         elif isinstance(outcome, Duplicate):
             self._expect(room, outcome.id)
-        self.settling.settle(say, room, outcome)
+        self.acknowledgements.settle(say, room, outcome)
 
     def fall_silent(self) -> None:
         """The server stops: there is no presence from here on, and who is here stays for the other nodes."""
@@ -190,7 +190,7 @@ class Rooms:
         if room is not None and self._is_of(room, epoch):
             for message in messages:
                 self._store(room, message)
-                self.settling.brought(room, message)
+                self.acknowledgements.brought(room, message)
 
     def expect(self, name: str, epoch: str, last_id: int) -> None:
         """The log of a room has reached this id."""
@@ -224,7 +224,7 @@ class Rooms:
         if room is None or self._final_presence is not None:
             return
         self._expect(room, after)
-        self._held.put(room, after, trio.current_time() + HOLD_SECONDS, lambda _shown: do(room))
+        self._deferred.put(room, after, trio.current_time() + DEFER_SECONDS, lambda _shown: do(room))
 
     def _change(self, changes: Sequence[Change], room: Room) -> None:
         self._announce(room, [change for change in changes if room.roster.change(change)])
@@ -256,7 +256,7 @@ class Rooms:
     def when_shown(self, room: Room, message_id: int, do: Callable[[bool], None]) -> None:
         """Call `do` when the message has been shown, or can't be for now."""
         self._expect(room, message_id)
-        self._held.put(room, message_id, trio.current_time() + HOLD_SECONDS, do)
+        self._deferred.put(room, message_id, trio.current_time() + DEFER_SECONDS, do)
 
     def renew(self, room: Room, why: Disconnect) -> None:
         """The room can't go on as it is: its members are told why, and whoever comes gets it anew."""
@@ -286,7 +286,7 @@ class Rooms:
                 room.sequence.give_up(tip)
             for message in messages:
                 self._store(room, message)
-                self.settling.brought(room, message)
+                self.acknowledgements.brought(room, message)
             if room.behind:
                 self.behind[room] = None
 
@@ -299,8 +299,8 @@ class Rooms:
             room.store(each)
             self._touched[room] = None
             self.messages += 1
-            if self._held.rooms:
-                self._held.shown(room)
+            if self._deferred.rooms:
+                self._deferred.shown(room)
         if room.head < message.id:
             self.behind[room] = None
 

@@ -79,7 +79,7 @@ class Shown:
 
     def take(self, messages: Sequence[Message]) -> None:
         for message in messages:
-            for shown in self.order.take(message):
+            for shown in self.order.receive(message):
                 self.messages.append(shown)
                 self.first_words.setdefault(shown.username, shown.username in self.others)
 

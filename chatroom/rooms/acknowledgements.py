@@ -1,9 +1,9 @@
-"""Settling: the answers to posted messages, and what may happen only behind a message.
+"""Acknowledgements: the answers to posted messages, and what may happen only behind a message.
 
-Settling: the answers to posted messages, once their outcome is known.
+Acknowledgements: the answers to posted messages, once their outcome is known.
 
 1. What is stored is settled when it is shown here, since other nodes' messages may have to be shown first.
-   It waits for HOLD_SECONDS at most: then its answer is `unavailable`, and it may still be shown.
+   It waits for DEFER_SECONDS at most: then its answer is `unavailable`, and it may still be shown.
 2. What its member asked for behind it waits as long, and takes effect in its order.
 3. There is one answer. A message that the feed has brought while its append was under way has it by being
    shown, whatever the outcome.
@@ -37,18 +37,18 @@ from chatroom.rooms.room import Room
 from chatroom.rooms.subscription import Member
 
 
-class _Act(NamedTuple):
+class _Action(NamedTuple):
     after: int
     order: int
     deadline: float
     do: Callable[[bool], None]
 
 
-class Held:
+class DeferredActions:
     """What waits, by room. `rooms`: those in which anything does."""
 
     def __init__(self) -> None:
-        self.rooms: dict[Room, list[_Act]] = {}
+        self.rooms: dict[Room, list[_Action]] = {}
         self._orders = count()
 
     @property
@@ -64,7 +64,7 @@ class Held:
         if after <= room.head and room not in self.rooms:
             do(True)
         else:
-            heappush(self.rooms.setdefault(room, []), _Act(after, next(self._orders), deadline, do))
+            heappush(self.rooms.setdefault(room, []), _Action(after, next(self._orders), deadline, do))
             self.shown(room)
 
     def shown(self, room: "Room") -> None:
@@ -91,21 +91,24 @@ class Held:
             act.do(False)
 
 
-HOLD_SECONDS = 1.0
+DEFER_SECONDS = 1.0
 """How long what is stored may wait for those before it. With the engine's own 2 s: an answer within 3."""
 
 
-class Settling:
+class Acknowledgements:
     """The posted messages whose outcome is known. `reached`: barriers to be told of when all else is."""
 
     def __init__(
-        self, held: Held, apply: Callable[[Entry], None], unavailable: Callable[[str, str | None], bytes]
+        self,
+        held: DeferredActions,
+        apply: Callable[[Entry], None],
+        unavailable: Callable[[str, str | None], bytes],
     ) -> None:
         """`apply` has a deferred entry take effect; `unavailable` makes that answer, and counts it."""
-        self._held = held
+        self._actions = actions
         self._apply = apply
         self._unavailable = unavailable
-        self._deferred: dict[Member, list[Entry]] = {}
+        self._deferred_entries: dict[Member, list[Entry]] = {}
         self._barriers: list[Barrier] = []
         self._brought: dict[tuple[Room, str, str | None], int] | None = None  # ids, by room, name and cid
         self.unshown = 0
@@ -117,11 +120,11 @@ class Settling:
             outcome = Unknown()
         match outcome:
             case Message():
-                self._hold(say, room, outcome.id, None)
+                self._wait_until_shown(say, room, outcome.id, None)
             case Duplicate(message_id) if room.head < message_id and not room.replaced:
-                self._hold(say, room, message_id, self._answer(say, outcome))
+                self._wait_until_shown(say, room, message_id, self._answer(say, outcome))
             case Unknown() if (brought := self._id_of(say, room)) is not None:
-                self._hold(say, room, brought, None)
+                self._wait_until_shown(say, room, brought, None)
             case _:
                 self._settle(say.member, self._answer(say, outcome))
 
@@ -150,14 +153,14 @@ class Settling:
             member.sink.answer(answer)
         member.sink.settled()
 
-    def _hold(self, say: Say, room: Room, message_id: int, answer: bytes | None) -> None:
+    def _wait_until_shown(self, say: Say, room: Room, message_id: int, answer: bytes | None) -> None:
         """Rule 1: it is stored, and waits for those before it."""
         say.member.unshown += 1
         self.unshown += 1
-        deadline = trio.current_time() + HOLD_SECONDS
-        self._held.put(room, message_id, deadline, partial(self._end_hold, say, message_id, answer))
+        deadline = trio.current_time() + DEFER_SECONDS
+        self._actions.put(room, message_id, deadline, partial(self._end_wait, say, message_id, answer))
 
-    def _end_hold(self, say: Say, message_id: int, answer: bytes | None, shown: bool) -> None:
+    def _end_wait(self, say: Say, message_id: int, answer: bytes | None, shown: bool) -> None:
         member = say.member
         member.unshown -= 1
         self.unshown -= 1
@@ -167,7 +170,7 @@ class Settling:
             member.current.last_posted = message_id
         self._settle(member, answer)
         if not member.unshown:
-            for entry in self._deferred.pop(member, ()):
+            for entry in self._deferred_entries.pop(member, ()):
                 self._apply(entry)
         if not self.unshown:
             self.reached += [barrier.reached for barrier in self._barriers]
@@ -181,7 +184,7 @@ class Settling:
         member = entry.subscription.member if isinstance(entry, Release) else entry.member
         if member is None or not member.unshown:
             return False
-        self._deferred.setdefault(member, []).append(entry)
+        self._deferred_entries.setdefault(member, []).append(entry)
         return True
 
     def _answer(self, say: Say, outcome: Duplicate | Conflict | Failed | Unknown) -> bytes:
