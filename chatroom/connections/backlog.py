@@ -1,6 +1,6 @@
 """The backlog of a connection: what `Outgoing` still has to give it, subscription by subscription, in order.
 
-1. A subscription begins with its opening frame, then come stored messages from the cursor on, with what was
+1. A subscription begins with its join reply, then come stored messages from the cursor on, with what was
    queued at its place between them, up to the end of the subscription or the room's head.
 2. Stored messages come from the room's ring, else from the log; never from a queue. What is read from the
    log is about what is given at a time, and what of it isn't given yet needn't be read again.
@@ -8,8 +8,8 @@
    room has been given, the current batch included.
 4. If presence was dropped for the subscription, the list of members is given before it goes live.
 5. A switch ends the range of the old subscription, it doesn't discard it.
-6. The opening says how many messages follow, so it is given when the first of them is at hand: if these have
-   been trimmed meanwhile, the subscription begins with the first that is kept.
+6. The join reply says how many messages follow, so it is given when the first of them is at hand. If these
+   have been trimmed meanwhile, the subscription begins with the first that is kept.
 """
 
 from enum import Enum, auto
@@ -19,7 +19,7 @@ from typing import Protocol
 from chatroom.core.errors import CloseCode, Disconnect, Replaced, Trimmed, replaced_room
 from chatroom.engines.engine import Engine
 from chatroom.protocol import events
-from chatroom.rooms.subscription import Member, Opening, Subscription
+from chatroom.rooms.subscription import JoinReply, Member, Subscription
 from chatroom.websocket.framing import Pieces, text_frame
 from chatroom.websocket.outbound import Outbound
 
@@ -35,8 +35,8 @@ class Step(Enum):
     IDLE = auto()  # nothing to give now
 
 
-class Ledger(Protocol):
-    """Who is told how the reading goes. Nothing here waits or fails."""
+class DeliveryObserver(Protocol):
+    """It is told how the reading goes. Nothing here waits or fails."""
 
     def release(self, subscription: Subscription) -> None:
         """A subscription that ended by a switch has been read to its end: its room may be released."""
@@ -48,13 +48,15 @@ class Ledger(Protocol):
 class Backlog:
     """Reads on for one member; used by its connection's writer alone."""
 
-    __slots__ = ("_engine", "_ledger", "_member", "_outbound")
+    __slots__ = ("_engine", "_member", "_observer", "_outbound")
 
-    def __init__(self, member: Member, outbound: Outbound, engine: Engine, ledger: Ledger) -> None:
+    def __init__(
+        self, member: Member, outbound: Outbound, engine: Engine, observer: DeliveryObserver
+    ) -> None:
         self._member = member
         self._outbound = outbound
         self._engine = engine
-        self._ledger = ledger
+        self._observer = observer
 
     @property
     def complete(self) -> bool:
@@ -72,11 +74,11 @@ class Backlog:
         if self._outbound.broken or self._outbound.shut:
             return self._skip()
         subscription = subscriptions[0]
-        if subscription.opening is not None:
-            subscription.opening.begin(subscription)
+        if subscription.join_reply is not None:
+            subscription.join_reply.begin(subscription)
             if self._is_out_of_reach(subscription):
                 return Step.READ
-            self._open(subscription, subscription.opening)
+            self._give_join_reply(subscription, subscription.join_reply)
             return Step.MORE
         queued = subscription.next_queued
         if queued is not None and queued.position <= subscription.cursor:
@@ -95,20 +97,20 @@ class Backlog:
             and subscription.room.ring.slice(subscription.cursor, upto, CHUNK) is None
         )
 
-    def _open(self, subscription: Subscription, opening: Opening) -> None:
-        subscription.opening = None
-        self._outbound.put_pieces(opening.give(subscription))
-        self._member.sink.opened()
+    def _give_join_reply(self, subscription: Subscription, join_reply: JoinReply) -> None:
+        subscription.join_reply = None
+        self._outbound.put_pieces(join_reply.give(subscription))
+        self._member.sink.replied()
 
     def _skip(self) -> Step:
         """Nothing can be given any more; but the handler, which may wait for an answer, has to go on."""
         for subscription in self._member.subscriptions:
-            if subscription.opening is not None:
-                subscription.opening = None
-                self._member.sink.opened()
+            if subscription.join_reply is not None:
+                subscription.join_reply = None
+                self._member.sink.replied()
             while subscription.next_queued is not None:
                 if subscription.pop_queued().reply:
-                    self._member.sink.opened()
+                    self._member.sink.replied()
         return Step.IDLE
 
     def _give_queued(self, subscription: Subscription) -> None:
@@ -126,7 +128,7 @@ class Backlog:
         self._outbound.put(b"".join(frames), tuple(accumulate(map(len, frames))))
         if reply:
             self._outbound.put_pieces(reply)
-            self._member.sink.opened()
+            self._member.sink.replied()
 
     @staticmethod
     def _upto(subscription: Subscription) -> int:
@@ -143,13 +145,13 @@ class Backlog:
     def _feed(self, subscription: Subscription, data: bytes, ends: tuple[int, ...]) -> None:
         given = self._outbound.feed(data, ends)
         subscription.cursor += given
-        self._ledger.delivered(given)
+        self._observer.delivered(given)
 
     def _finish(self, subscription: Subscription) -> Step:
         """Everything up to the limit is given: end the subscription, or go live."""
         if subscription.end is not None:
             self._member.subscriptions.remove(subscription)
-            self._ledger.release(subscription)
+            self._observer.release(subscription)
             return Step.MORE
         if subscription.seen < subscription.room.number:
             return Step.IDLE  # a fan-out is under way that has not come to this one yet; it will wake us
@@ -178,10 +180,10 @@ class Backlog:
             raise replaced_room() from None
         except Trimmed as gone:
             if (
-                subscription.opening is not None
-                and subscription.opening.first < gone.first <= subscription.room.head + 1
+                subscription.join_reply is not None
+                and subscription.join_reply.first < gone.first <= subscription.room.head + 1
             ):
-                subscription.opening.first = gone.first
+                subscription.join_reply.first = gone.first
                 return
             raise Disconnect(CloseCode.TOO_FAR_BEHIND, "too far behind") from None
         # Only this task moves a lagging cursor; a switch meanwhile has left the subscription in its place.
@@ -192,9 +194,9 @@ class Backlog:
         if piece is None:
             frames = [text_frame(events.message(subscription.room.name, message)) for message in messages]
             piece = ring.remember_read(frames, after)
-        if subscription.opening is not None:
-            subscription.opening.begin(subscription)  # there may be newer ones by now
-            self._open(subscription, subscription.opening)
+        if subscription.join_reply is not None:
+            subscription.join_reply.begin(subscription)  # there may be newer ones by now
+            self._give_join_reply(subscription, subscription.join_reply)
             if subscription.cursor >= piece.last_id:
                 return
             piece = piece.between(subscription.cursor, upto)

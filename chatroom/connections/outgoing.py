@@ -97,7 +97,7 @@ class Outgoing:
         """See MessageSink."""
         self._send((text_frame(payload), True))
 
-    def opened(self) -> None:
+    def replied(self) -> None:
         """See MessageSink."""
         if self._replied is not None:
             self._replied.set()
@@ -239,7 +239,7 @@ class Outgoing:
         frame, is_reply = answer
         self._outbound.put(frame)
         if is_reply:
-            self.opened()
+            self.replied()
         else:
             self._answers -= 1
             self._relieve()

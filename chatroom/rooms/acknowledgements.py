@@ -100,7 +100,7 @@ class Acknowledgements:
 
     def __init__(
         self,
-        held: DeferredActions,
+        actions: DeferredActions,
         apply: Callable[[Entry], None],
         unavailable: Callable[[str, str | None], bytes],
     ) -> None:

@@ -8,7 +8,7 @@
 5. Stored messages are told at once, and with them all that waits. Presence and typing alone may wait for
    a moment that grows with the room, so that a storm of joins is told in few broadcasts.
 
-The opening of a subscription: `welcome`, or `switched`, made when it is given, as the room stands then.
+The reply to a join: `welcome`, or `switched`, made when it is given, as the room stands then.
 """
 
 import math
@@ -292,7 +292,7 @@ class Room:
     def relist(self) -> None:
         """The list of members has changed as a whole: everybody is told it instead of what has changed."""
         for subscription in self.subscriptions:
-            if subscription.opening is None:
+            if subscription.join_reply is None:
                 subscription.live = False
                 subscription.presence_dropped = True
                 subscription.member.sink.wake()
@@ -327,8 +327,8 @@ class Room:
         self._budget.close(self.ring)
 
 
-class Welcome:
-    """See Opening."""
+class WelcomeOrSwitched:
+    """See JoinReply."""
 
     __slots__ = ("_engine", "_entry", "_history", "_limits", "_recovered", "first")
 
@@ -341,7 +341,7 @@ class Welcome:
         self.first = 0
 
     def begin(self, subscription: Subscription) -> None:
-        """See Opening."""
+        """See JoinReply."""
         room, since = subscription.room, self._entry.since
         start = start_of_replay(
             None if since is None else Resume(since, self._entry.epoch or ""),
@@ -353,7 +353,7 @@ class Welcome:
         subscription.cursor, subscription.seen, self._recovered = start.after, room.number, start.recovered
 
     def give(self, subscription: Subscription) -> Pieces:
-        """See Opening."""
+        """See JoinReply."""
         room, username = subscription.room, subscription.member.username
         room.open(subscription)
         members = room.roster.others(username)

@@ -34,7 +34,7 @@ from chatroom.protocol import events
 from chatroom.rooms.acknowledgements import DEFER_SECONDS, Acknowledgements, DeferredActions
 from chatroom.rooms.entries import Barrier, Enter, Entry, Leave, MembersRequest, Release, Say, Type
 from chatroom.rooms.ring import RingBudget
-from chatroom.rooms.room import Broadcast, Room, Welcome
+from chatroom.rooms.room import Broadcast, Room, WelcomeOrSwitched
 from chatroom.rooms.subscription import Member, Subscription
 
 MANY_CHANGES = 50
@@ -346,7 +346,9 @@ class Rooms:
             old = self._touch(member.current.room)
             old.end_subscription(member.current)
             self._leave(old, member.current)
-        subscription = Subscription(member, room, Welcome(entry, self._engine, self._history, self._limits))
+        subscription = Subscription(
+            member, room, WelcomeOrSwitched(entry, self._engine, self._history, self._limits)
+        )
         member.current = subscription
         member.subscriptions.append(subscription)
         if room.enter(subscription):

@@ -6,7 +6,7 @@
 3. Ephemera that a lagging subscription may still get are queued by reference, few of them, each with the id
    after which it belongs; past that they are dropped, and if presence was among them, `members` follows.
 4. A subscription that has ended is read to its `end` and no further.
-5. A subscription begins when its connection's writer comes to it: `opening` makes `welcome` or `switched`
+5. A subscription begins when its connection's writer comes to it: `join_reply` makes `welcome` or `switched`
    then, as the room stands. Before that it is owed nothing. So all who come at once are told the same list.
 
 Where a reader who enters a room starts: after `since`, or some messages before the end.
@@ -84,7 +84,7 @@ class MessageSink(Protocol):
         """Send the answer to the one other command that is under way."""
         ...
 
-    def opened(self) -> None:
+    def replied(self) -> None:
         """`welcome` or `switched` is on its way: that was the answer."""
         ...
 
@@ -107,7 +107,7 @@ class RoomEvent(NamedTuple):
     skip: str | None = None
 
 
-class Opening(Protocol):
+class JoinReply(Protocol):
     """`welcome` or `switched`, made when it is given: as the room stands then.
 
     `first` is the lowest id that is known to be kept.
@@ -132,21 +132,21 @@ class Subscription:
         "begin",
         "cursor",
         "end",
+        "join_reply",
         "last_posted",
         "live",
         "member",
         "offer",
-        "opening",
         "presence_dropped",
         "room",
         "seen",
     )
 
-    def __init__(self, member: "Member", room: "Room", opening: Opening) -> None:
+    def __init__(self, member: "Member", room: "Room", join_reply: JoinReply) -> None:
         self.member = member
         self.room = room
         self.cursor = self.begin = 0
-        self.opening: Opening | None = opening
+        self.join_reply: JoinReply | None = join_reply
         self.live = False
         self.end: int | None = None
         self.seen = 0  # the number of the last batch that was offered here or reckoned with
@@ -158,7 +158,7 @@ class Subscription:
     def lag(self, broadcast: "Broadcast", taken: int = 0) -> None:
         """The first `taken` frames of `broadcast` are on their way; the subscription lags from there."""
         self.live = False
-        if self.opening is not None:
+        if self.join_reply is not None:
             return
         if taken:
             self.cursor = max(self.cursor, broadcast.reach(taken))

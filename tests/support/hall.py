@@ -61,8 +61,8 @@ def broadcast_of(*frames: RoomEvent | bytes, after: int = 0) -> Broadcast:
     return broadcast
 
 
-class NoOpening:
-    """The opening of a subscription that a test takes as begun."""
+class NoJoinReply:
+    """The join reply of a subscription that a test takes as begun."""
 
     first = 0
 

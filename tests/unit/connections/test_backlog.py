@@ -35,7 +35,7 @@ class Told:
         assert self.wire is not None
         return self.wire.offer(data, ends)
 
-    def opened(self) -> None:
+    def replied(self) -> None:
         self.opened_times += 1
 
     def wake(self) -> None: ...
@@ -46,8 +46,8 @@ class Told:
 
 
 @dataclass
-class Beginning:
-    """An opening of a test's: it begins after `after`, or where the log does, and says `what`."""
+class FixedJoinReply:
+    """A join reply of a test's: it begins after `after`, or where the log does, and says `what`."""
 
     after: int
     what: bytes
@@ -107,8 +107,8 @@ class Stage:
             room.store(outcome)
         room.pop_broadcast()
 
-    def subscribe(self, room: Room, cursor: int = 0, opening: bytes = b"welcome") -> Subscription:
-        subscription = Subscription(self.member, room, Beginning(cursor, opening))
+    def subscribe(self, room: Room, cursor: int = 0, join_reply: bytes = b"welcome") -> Subscription:
+        subscription = Subscription(self.member, room, FixedJoinReply(cursor, join_reply))
         self.member.subscriptions.append(subscription)
         room.subscriptions[subscription] = None
         room.roster.enter("alice")
@@ -318,7 +318,7 @@ async def test_a_subscription_whose_first_message_is_gone_before_it_begins_begin
     """What the engine said of the first id was old."""
     stage = Stage(ring_bytes=0, keep=10)
     subscription = stage.subscribe(await stage.room(messages=20), cursor=cursor)
-    subscription.opening = Beginning(cursor, b"REPLAY", recovered, history)
+    subscription.join_reply = FixedJoinReply(cursor, b"REPLAY", recovered, history)
     await stage.play()
     assert stage.got == expected
     assert (stage.sink.opened_times, subscription.live) == (1, True)
@@ -327,11 +327,11 @@ async def test_a_subscription_whose_first_message_is_gone_before_it_begins_begin
 async def test_a_subscription_begins_as_the_room_stands_when_its_first_message_is_at_hand() -> None:
     stage = Stage(ring_bytes=0, keep=10)
     room = await stage.room(messages=20)
-    subscription = stage.subscribe(room, cursor=9, opening=b"REPLAY")
+    subscription = stage.subscribe(room, cursor=9, join_reply=b"REPLAY")
     assert stage.backlog.step() is Step.READ
     await stage.post(room, 5)
     await stage.backlog.read_on()
-    assert (subscription.opening.first, stage.got) == (16, [])
+    assert (subscription.join_reply.first, stage.got) == (16, [])
     await stage.play()
     assert stage.got == ["10 None", *numbers(16, 25)]
 
@@ -356,7 +356,7 @@ async def test_a_subscription_of_which_all_is_gone_begins_with_nothing() -> None
 
     stage = Stage(ring_bytes=0, engine=EmptyEngine(lambda: "e"))
     subscription = stage.subscribe(await stage.room(messages=20), cursor=9)
-    subscription.opening = Beginning(9, b"REPLAY")
+    subscription.join_reply = FixedJoinReply(9, b"REPLAY")
     await stage.play()
     assert stage.got == ["0 None"]
     assert subscription.live
@@ -477,7 +477,7 @@ async def test_who_is_told_the_members_is_not_told_what_the_list_says_already() 
     subscription = stage.subscribe(room)
     subscription.presence_dropped = True
     bob = Member("bob", Told())
-    room.enter(Subscription(bob, room, Beginning(0, b"")))
+    room.enter(Subscription(bob, room, FixedJoinReply(0, b"")))
     room.tell_joined("bob")
     await stage.play()
     assert stage.got[1:] == ['{"event":"members","data":{"members":["alice","bob"]},"room":"r"}']
@@ -496,7 +496,7 @@ async def test_a_switch_ends_the_range_of_the_old_subscription_and_does_not_disc
     old.end_subscription(first)
     old.leave(first)
     await stage.post(old, 2)
-    second = stage.subscribe(new, opening=b"switched")
+    second = stage.subscribe(new, join_reply=b"switched")
     assert not stage.backlog.complete
     stage.transport.give_room(PLENTY)
     await stage.play()
@@ -512,7 +512,7 @@ async def test_a_subscription_that_was_live_may_end_without_anything_left_to_giv
     await stage.play()
     old.end_subscription(first)
     old.leave(first)
-    stage.subscribe(await stage.room("new"), opening=b"switched")
+    stage.subscribe(await stage.room("new"), join_reply=b"switched")
     await stage.play()
     assert stage.got == ["welcome", "1", "switched"]
     assert stage.gone == [first]

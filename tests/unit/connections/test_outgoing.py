@@ -109,7 +109,7 @@ async def test_the_answer_to_the_other_command_is_known_when_it_is_handed_on(how
             assert not replied.is_set()
             await hall.settle()
         else:
-            alice.outgoing.opened()
+            alice.outgoing.replied()
         assert replied.is_set()
         assert not alice.outgoing.expect_reply().is_set()
 
@@ -117,7 +117,7 @@ async def test_the_answer_to_the_other_command_is_known_when_it_is_handed_on(how
 async def test_an_opening_that_nobody_waits_for_is_no_trouble() -> None:
     async with open_hall() as hall:
         alice = hall.guest("alice")
-        alice.outgoing.opened()
+        alice.outgoing.replied()
         alice.outgoing.settled()
         assert alice.end.ending is None
 

@@ -14,7 +14,7 @@ from chatroom.rooms.ring import RingBudget
 from chatroom.rooms.room import BATCHING_FACTOR, MAX_PRESENCE, MAX_TYPING, Broadcast, Room
 from chatroom.rooms.subscription import MAX_QUEUED, Member, RoomEvent, Subscription
 from chatroom.websocket.framing import text_frame
-from tests.support.hall import TELLING, NoOpening, arrive, open_hall, split_frames
+from tests.support.hall import TELLING, NoJoinReply, arrive, open_hall, split_frames
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 
@@ -44,7 +44,7 @@ class Sink:
     def answer(self, payload: bytes) -> None: ...
     def settled(self) -> None: ...
     def reply(self, payload: bytes) -> None: ...
-    def opened(self) -> None: ...
+    def replied(self) -> None: ...
     def end(self, why: Disconnect) -> None: ...
 
 
@@ -53,9 +53,9 @@ def crowd(*names: str) -> tuple[Room, list[Sink]]:
     room = Room("r", Head("e", 0), RingBudget(1 << 20))
     sinks = [Sink() for _ in names]
     for name, sink in zip(names, sinks, strict=True):
-        room.enter(Subscription(Member(name, sink), room, NoOpening()))
+        room.enter(Subscription(Member(name, sink), room, NoJoinReply()))
     for subscription in room.subscriptions:
-        subscription.opening = None
+        subscription.join_reply = None
         subscription.live = True
     return room, sinks
 
@@ -296,7 +296,7 @@ def test_what_waits_to_be_told_is_bounded() -> None:
     assert room.waiting
     assert not room.is_ready(1.0)
     guests = [
-        Subscription(Member(f"guest{number}", Sink()), room, NoOpening()) for number in range(MAX_PRESENCE)
+        Subscription(Member(f"guest{number}", Sink()), room, NoJoinReply()) for number in range(MAX_PRESENCE)
     ]
     for guest in guests[:-1]:
         room.enter(guest)

@@ -10,7 +10,7 @@ from chatroom.rooms.entries import MAX_OTHERS, Say
 from chatroom.rooms.ring import RingBudget
 from chatroom.rooms.room import Room
 from chatroom.rooms.subscription import MAX_QUEUED, RoomEvent, Subscription
-from tests.support.hall import Guest, Hall, NoOpening, arrive, broadcast_of, open_hall
+from tests.support.hall import Guest, Hall, NoJoinReply, arrive, broadcast_of, open_hall
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 
@@ -76,8 +76,8 @@ async def test_who_asks_and_leaves_in_one_batch_is_not_answered() -> None:
 
 def subscription_of(hall: Hall) -> Subscription:
     room = Room("r", Head("e", 0), RingBudget(1000))
-    subscription = Subscription(Guest(hall, "alice").member, room, NoOpening())
-    subscription.opening = None
+    subscription = Subscription(Guest(hall, "alice").member, room, NoJoinReply())
+    subscription.join_reply = None
     return subscription
 
 

@@ -41,8 +41,8 @@ class World:
         return able[index % len(able)] if able else None
 
     def is_ready(self, guest: Guest) -> bool:
-        # As the reader does: no further command until the opening frame is on its way.
-        return len(guest.member.subscriptions) == 1 and guest.member.subscriptions[0].opening is None
+        # As the reader does: no further command until the join reply is on its way.
+        return len(guest.member.subscriptions) == 1 and guest.member.subscriptions[0].join_reply is None
 
 
 async def perform(world: World, operation: tuple[Any, ...]) -> None:
