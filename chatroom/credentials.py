@@ -132,7 +132,7 @@ def _read_keys(settings: Settings) -> tuple[Key, ...]:
 READ_SECONDS = 10.0
 
 
-class Doors(Protocol):
+class ReloadTarget(Protocol):
     """Where connections come in and are known; see Acceptor."""
 
     tls: SSLContext | None
@@ -148,13 +148,13 @@ class Reload:
         self,
         settings: Settings,
         verifiers: Verifiers,
-        doors: Doors,
+        target: ReloadTarget,
         feed: "KeyFeed | None",
         notifier: Notifier = NO_MANAGER,
     ) -> None:
         self._settings = settings
         self._verifiers = verifiers
-        self._doors = doors
+        self._target = target
         self._feed = feed
         self._notifier = notifier
         self._one_at_a_time = trio.CapacityLimiter(1)
@@ -207,8 +207,8 @@ class Reload:
     def _take_over(self, credentials: Credentials) -> None:
         unbound = self._verifiers.unbound
         self._verifiers.replace(credentials.verifiers)
-        self._doors.tls = credentials.tls
-        closed = self._doors.review(self._verifiers)
+        self._target.tls = credentials.tls
+        closed = self._target.review(self._verifiers)
         if self._verifiers.unbound > unbound:
             advise_on_tokens(self._verifiers.unbound)
         log_event(

@@ -53,7 +53,7 @@ from chatroom.engines.engine import Engine
 from chatroom.engines.memory import MemoryEngine
 from chatroom.engines.sqlite.engine import SqliteEngine
 from chatroom.http.page import Page
-from chatroom.http.site import ChatSite, Enquiry, Entrance
+from chatroom.http.site import Admissions, ChatSite
 from chatroom.metrics import CONTENT_TYPE, Metrics
 from chatroom.net.listeners import (
     Address,
@@ -79,7 +79,7 @@ if TYPE_CHECKING:
     from chatroom.auth.keyfeed import KeyFeed
 
 
-class Place(Protocol):
+class Endpoint(Protocol):
     """Where people may come in: an address, or a listener on a socket that was given."""
 
     @property
@@ -101,7 +101,7 @@ def listen(settings: Settings, given: Sequence[Listener], *, secure: bool) -> li
     if not (public or hosts or settings.unix):
         raise StartError("--host none needs --unix beside it: else there is nothing to listen on")
     addresses = find_addresses(hosts)
-    check_strangers(settings, [*public, *addresses])
+    check_development_tokens(settings, [*public, *addresses])
     metrics: list[Address] = []
     if settings.metrics_port is not None and len(public) == len(given):
         metrics = find_addresses(settings.metrics_hosts or ("localhost",), "--metrics-host")
@@ -125,14 +125,14 @@ def _check_ports(settings: Settings, addresses: Iterable[Address], metrics: Iter
         raise StartError(f"--metrics-port {settings.metrics_port} is --port already: choose another one")
 
 
-def check_strangers(settings: Settings, places: Iterable[Place]) -> None:
+def check_development_tokens(settings: Settings, endpoints: Iterable[Endpoint]) -> None:
     """Everybody knows the development tokens: where others could come in by them, raises StartError."""
     if settings.insecure_dev_tokens or not settings.takes_development_tokens:
         return
-    for place in places:
-        if not place.local:
+    for endpoint in endpoints:
+        if not endpoint.local:
             raise StartError(
-                f"anyone could come in at {place.shown()} with a development token: give --tokens or "
+                f"anyone could come in at {endpoint.shown()} with a development token: give --tokens or "
                 "a --jwt-… option, or a loopback --host, or --insecure-dev-tokens if that is meant"
             )
 
@@ -186,7 +186,7 @@ RING_BYTES = 32 * 1024 * 1024
 SETTLE_SECONDS = 1.5
 """How long a stop waits for what was taken to be committed and shown."""
 ARRIVING_SECONDS = 0.05
-"""How long who has just been accepted takes to the lobby, more than enough."""
+"""More than a socket takes from being accepted to being counted as a pending handshake."""
 HAND_OVER_SECONDS = 1.0
 """How long who has come just before a stop, to a socket that others serve on, may take to say what for."""
 HALF_OPEN_SECONDS = 0.3
@@ -256,18 +256,17 @@ class Server:
             now_ms=lambda: time.time_ns() // 1_000_000,
             observe_commit=self._metrics.observe_commit,
         )
-        self._tallies = ConnectionLimits(limits)
-        door = (verifiers, self._tallies, settings.origins, trio.current_time)
-        entrance = Entrance(*door)
+        self._connection_limits = ConnectionLimits(limits)
+        admissions = Admissions(verifiers, self._connection_limits, settings.origins, trio.current_time)
         self._page = Page(
             load_page(),
             development_token=DEVELOPMENT_TOKENS[-1] if settings.takes_development_tokens else None,
         )
-        self._site = self._make_site(entrance, Enquiry(*door))
-        self._arrivals = make_poller()
-        self._reception = Acceptor(
+        self._site = self._make_site(admissions)
+        self._poller = make_poller()
+        self._acceptor = Acceptor(
             site=self._site,
-            entrance=entrance,
+            renew=admissions.renew,
             broker=self._broker,
             engine=self._engine,
             limits=limits,
@@ -276,14 +275,13 @@ class Server:
             proxy_protocol=settings.proxy_protocol,
             wall_clock=time.time,
             run=self._run,
-            arrivals=self._arrivals,
+            poller=self._poller,
         )
-        self._reload = Reload(settings, verifiers, self._reception, feed, notifier)
+        self._reload = Reload(settings, verifiers, self._acceptor, feed, notifier)
 
-    def _make_site(self, entrance: Entrance, enquiry: Enquiry) -> ChatSite:
+    def _make_site(self, admissions: Admissions) -> ChatSite:
         return ChatSite(
-            entrance=entrance,
-            enquiry=enquiry,
+            admissions=admissions,
             page=self._page.answer,
             metrics=lambda: Response(200, self._metrics.render(), CONTENT_TYPE),
             troubles=lambda: (*self._broker.troubles(), *self._engine.troubles()),
@@ -292,7 +290,7 @@ class Server:
         )
 
     def _call_back(self, site: ChatSite) -> None:
-        self._reception.keepalive.add(site)
+        self._acceptor.keepalive.add(site)
 
     async def run(self, listeners: Sequence[Listener], hangups: AsyncIterator[int], stop: Stop) -> int:
         """Serve until told to stop."""
@@ -313,8 +311,8 @@ class Server:
                     await self._stop(listeners)
                 connections.cancel_scope.cancel()
             root.cancel_scope.cancel()
-        self._site.tell_refusals()
-        self._reception.forbidden.tell()
+        self._site.log_refusals()
+        self._acceptor.forbidden.tell()
         if not self._settled:
             log_event(logging.ERROR, "not_settled")
             return 1
@@ -338,9 +336,9 @@ class Server:
     def _parts(self, hangups: AsyncIterator[int]) -> Iterator[tuple[str, Callable[[], Awaitable[None]]]]:
         """What runs beside the engine and the connections, by the names that a fault of it is logged with."""
         yield "broker", self._broker.run
-        yield "arrivals", self._arrivals.run
-        yield "keepalive", self._reception.keepalive.run
-        yield "expiry", self._reception.expiry.run
+        yield "arrivals", self._poller.run
+        yield "keepalive", self._acceptor.keepalive.run
+        yield "expiry", self._acceptor.expiry.run
         yield "reload", partial(self._reload.run, hangups)
         if self._feed is not None:
             yield "keys", self._feed.run
@@ -361,11 +359,11 @@ class Server:
             log_event(logging.CRITICAL, "part_failed", part=part, **whereabouts(error))
             self._site.draining = True
             with trio.move_on_after(CRASH_SECONDS):
-                await self._reception.end_all(BROKEN)
+                await self._acceptor.end_all(BROKEN)
             raise
 
     async def _accept(self, listener: Listener, connections: trio.Nursery) -> None:
-        """Accept sockets as long as there is room in the lobby; for ever, or until a stop hands over.
+        """Accept sockets while handshakes may be pending, until cancelled or until a stop hands over.
 
         Who comes to a given socket during the stop is not refused: the next server accepts. Of a port that
         others share, who waits here is served, and the rest goes to them.
@@ -382,7 +380,7 @@ class Server:
     async def _accept_rest(self, listener: Listener, connections: trio.Nursery) -> None:
         """Take in who waits already."""
         while True:
-            await self._reception.lobby.wait_place()
+            await self._acceptor.pending.wait_not_full()
             try:
                 sock, _ = listener.socket.accept()
             except BlockingIOError:
@@ -394,9 +392,9 @@ class Server:
 
     async def _accept_from(self, listener: Listener, connections: trio.Nursery) -> None:
         accepting = trio.socket.from_stdlib_socket(listener.socket)
-        lobby = self._reception.desk if listener.metrics else self._reception.lobby
+        pending = self._acceptor.pending_scrapes if listener.metrics else self._acceptor.pending
         while True:
-            await lobby.wait_place()
+            await pending.wait_not_full()
             try:
                 accepted, _ = await accepting.accept()
             except OSError as error:
@@ -410,7 +408,7 @@ class Server:
     def _take_in(self, sock: socket.socket, listener: Listener, connections: trio.Nursery) -> None:
         if listener.shared:
             hear(sock)
-        serve = self._reception.serve_metrics if listener.metrics else self._reception.serve
+        serve = self._acceptor.serve_metrics if listener.metrics else self._acceptor.serve
         connections.start_soon(partial(serve, sock, secure=listener.secure), name="connection")
 
     async def _stop(self, listeners: Sequence[Listener]) -> None:
@@ -423,12 +421,12 @@ class Server:
         if self._handed_over:
             await self._hand_over()
         self._site.draining = True
-        self._reception.stop_reading()
+        self._acceptor.stop_reading()
         with trio.move_on_after(SETTLE_SECONDS):
             await self._broker.wait_settled()
         self._rooms.fall_silent()
         with trio.move_on_after(self._settings.drain):
-            await self._reception.end_all(RESTARTING)
+            await self._acceptor.end_all(RESTARTING)
         self._settled = not (self._engine.durable and self._broker.uncommitted)
 
     def _unready(self) -> Iterator[Unready]:
@@ -451,14 +449,14 @@ class Server:
         """Nobody is refused who has come where others serve on: they are let in, and told like all."""
         await trio.sleep(ARRIVING_SECONDS)
         with trio.move_on_after(HAND_OVER_SECONDS):
-            await self._reception.lobby.wait_empty()
+            await self._acceptor.pending.wait_empty()
 
     def statistics(self) -> Statistics:
         """One look at everything."""
         database_bytes, wal_bytes = self._engine.sizes()
         return Statistics(
-            connections=self._tallies.statistics().connections,
-            handshakes=len(self._reception.lobby),
+            connections=self._connection_limits.statistics().connections,
+            handshakes=len(self._acceptor.pending),
             rooms=len(self._rooms),
             presences=self._rooms.presences,
             lagging_members=self._rooms.lagging,
@@ -474,6 +472,6 @@ class Server:
             keys_age=None if self._feed is None else self._feed.age,
             store=self._engine.statistics,
             unready=frozenset(self._unready()),
-            drops=dict(self._reception.drops),
+            drops=dict(self._acceptor.drops),
             refusals=dict(self._site.refusals),
         )

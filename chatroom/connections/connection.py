@@ -36,9 +36,11 @@ CATCH_UP_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Opening:
-    """How a connection begins: in which room, where the client resumes there (`since` and `epoch`), and
-    with which answer to its handshake; `early` is what it sent behind that.
+class AcceptedHandshake:
+    """The room that a connection joins, and the `answer` that accepts its handshake.
+
+    `early` are the bytes that the client sent behind its handshake. `since` and `epoch` say where the client
+    resumes, if it does.
     """
 
     room: str
@@ -54,8 +56,8 @@ class Connection:
     __slots__ = (
         "_broker",
         "_handler",
+        "_handshake",
         "_incoming",
-        "_opening",
         "_outgoing",
         "_wire",
         "authorization",
@@ -68,16 +70,16 @@ class Connection:
         transport: Transport,
         who: Who,
         identity: Identity,
-        opening: Opening,
+        handshake: AcceptedHandshake,
         services: Services,
     ) -> None:
-        self._opening: Opening | None = opening  # until it has begun
+        self._handshake: AcceptedHandshake | None = handshake  # until the connection has begun
         self.who = who
         self._broker = services.broker
         self.end = End(self._on_end)
         self._wire = Wire(transport, services.limits, on_pending=self._on_pending)
         self._outgoing = Outgoing(who.username, self._wire.outbound, self.end, services)
-        session = Session(who.username, opening.room, identity.rights, services.limits)
+        session = Session(who.username, handshake.room, identity.rights, services.limits)
         self.authorization = Authorization(identity, session, self._outgoing, self.end, services.expiry)
         self._handler = Handler(session, self._outgoing, self.authorization, who, services)
         self._incoming = Incoming(session, self._handler, self._wire, self.end, services)
@@ -91,18 +93,20 @@ class Connection:
         """Take no further command: the server stops."""
         self._handler.stop()
 
-    async def run(self, farewell: Disconnect | None = None) -> Ending:
-        """Serve until the end, close, and say why it ended. With a `farewell` that is all there is to say.
+    async def run(self, stopping: Disconnect | None = None) -> Ending:
+        """Serve until the end, close, and return why the connection ended.
 
-        What a fault of ours raises in the tasks below leaves as an exception group, after the socket and the
-        member's place have been given up.
+        With `stopping`, the server's stop has begun: the client is told this, and nothing else.
+
+        Error handling: what a fault of ours raises in the tasks below leaves as an exception group, after the
+        socket is closed and the member has left its room.
         """
         soft = False
         try:
             async with trio.open_nursery() as nursery:
                 self._begin(nursery)
-                if farewell is not None:
-                    self.end.disconnect(farewell)
+                if stopping is not None:
+                    self.end.disconnect(stopping)
                 await self._outgoing.write()
                 ending = self.end.ending
                 assert ending is not None
@@ -125,10 +129,10 @@ class Connection:
         return ending
 
     def _begin(self, nursery: trio.Nursery) -> None:
-        opening, self._opening = self._opening, None
-        assert opening is not None, "a connection is run once"
-        self._wire.outbound.put(opening.answer)
-        self._incoming.begin(nursery, opening.since, opening.epoch, opening.early)
+        handshake, self._handshake = self._handshake, None
+        assert handshake is not None, "a connection is run once"
+        self._wire.outbound.put(handshake.answer)
+        self._incoming.begin(nursery, handshake.since, handshake.epoch, handshake.early)
 
     def _on_pending(self) -> None:
         """Something is queued, or the wire is broken."""

@@ -70,9 +70,10 @@ class ForbiddenCommands:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """`pace` is that of messages, by username; `keepalive` and `expiry` call back when something is due,
-    by the clock and by the time of day; `renew` tells whom a token stands for that comes later, see
-    `Door.renew`.
+    """What all connections of a server share.
+
+    `pace` limits messages by username. `keepalive` and `expiry` call back when something is due, by the
+    clock and by the time of day. `renew` gives the identity of a later token, see `Admissions.renew`.
     """
 
     broker: Broker

@@ -2,7 +2,7 @@
 
 Rules:
 
-1. A connection is counted from `enter` until its place is left, exactly once, however often it is left.
+1. A connection is counted from `enter` until its slot is left, exactly once, however often it is left.
    What has no count has no entry: when all are gone, nothing remains.
 2. The checks are separate steps, because between them others of the handshake come. They count nothing;
    what they allow holds only until the caller lets others run.
@@ -33,7 +33,7 @@ Owner = bytes | str
 _Key = TypeVar("_Key")
 
 _RETRY = 5
-"""Seconds after which a client may ask again where nobody knows when a place becomes free."""
+"""Seconds after which a client may ask again where nobody knows when a slot becomes free."""
 
 _SWEEP = 2
 """Quiet addresses forgotten per wrong token: more than the one that it can add."""
@@ -49,28 +49,28 @@ class ConnectionCounts:
     suspects: int
 
 
-class Place:
+class Slot:
     """One connection's part in the counts. Leave it when the connection is gone, or use it as a context."""
 
-    __slots__ = ("_address", "_left", "_tallies", "_username")
+    __slots__ = ("_address", "_connection_limits", "_released", "_username")
 
-    def __init__(self, tallies: "ConnectionLimits", address: Owner | None, username: str) -> None:
-        self._tallies = tallies
+    def __init__(self, connection_limits: "ConnectionLimits", address: Owner | None, username: str) -> None:
+        self._connection_limits = connection_limits
         self._address = address
         self._username = username
-        self._left = False
+        self._released = False
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.leave()
+        self.release()
 
-    def leave(self) -> None:
-        """Give the place back. Never fails; a second time does nothing."""
-        if not self._left:
-            self._left = True
-            self._tallies._leave(self._address, self._username)
+    def release(self) -> None:
+        """Give the slot back. Never fails; a second time does nothing."""
+        if not self._released:
+            self._released = True
+            self._connection_limits._release(self._address, self._username)
 
 
 class ConnectionLimits:
@@ -117,14 +117,14 @@ class ConnectionLimits:
         if self._connections >= self._limits.connections:
             raise _refusal(503, "The server is full")
 
-    def enter(self, peer: Peer, username: str) -> Place:
+    def take_slot(self, peer: Peer, username: str) -> Slot:
         """Count a connection. The checks are the caller's, just before."""
         address = _owner(peer)
         self._connections += 1
         _add(self._usernames, username)
         if address is not None:
             _add(self._addresses, address)
-        return Place(self, address, username)
+        return Slot(self, address, username)
 
     def statistics(self) -> ConnectionCounts:
         """How much is counted now."""
@@ -132,7 +132,7 @@ class ConnectionLimits:
             self._connections, len(self._usernames), len(self._addresses), len(self._suspects)
         )
 
-    def _leave(self, address: Owner | None, username: str) -> None:
+    def _release(self, address: Owner | None, username: str) -> None:
         self._connections -= 1
         _take(self._usernames, username)
         if address is not None:

@@ -38,7 +38,7 @@ from chatroom.http.handshake import (
     canonical,
     route,
 )
-from chatroom.net.proxies import HeaderReader, Introduction, Proxies
+from chatroom.net.proxies import Proxies, ProxyHeader, ProxyHeaderReader
 from chatroom.net.transport import Transport
 
 READ_BYTES = 4096
@@ -77,8 +77,8 @@ class Site(Protocol[Admission_co]):
     def admit(self, request: Request, upgrade: Upgrade) -> Admission_co:
         """Let a WebSocket in. What is returned holds its place."""
 
-    def disbelieved(self, peer: Peer) -> None:
-        """The peer, which isn't trusted, names somebody for whom it asks; a proxy that was forgotten?"""
+    def untrusted_proxy(self, peer: Peer) -> None:
+        """The peer sends X-Forwarded-For, but isn't a trusted proxy. The operator may have forgotten it."""
 
     def refused(self, peer: Peer, status: int, request: Request | None) -> None:
         """The peer is being told `status`; `request` is None if its head couldn't be read."""
@@ -108,12 +108,12 @@ async def receive(
     *,
     secure: bool = False,
     proxies: Proxies = NO_PROXIES,
-    introduced: bool = False,
+    named_by_proxy: bool = False,
     wall_clock: Callable[[], float] = time.time,
 ) -> Admitted[Admission] | None:
     """Serve the peer until it is let in, or until the connection has ended (None).
 
-    `introduced`: the peer is whom a trusted proxy has named, see `read_introduction`.
+    `named_by_proxy`: the peer is whom a trusted proxy has named, see `read_proxy_header`.
 
     Resource handling: with an Admitted the transport, open, is the caller's again. With None it is closed;
     with an exception, cancellation included, it is aborted.
@@ -121,44 +121,46 @@ async def receive(
     Error handling: no fault of the peer or of the network raises. What `site` raises beyond Refusal does.
     """
     try:
-        return await _Visit(transport, site, limits, peer, secure, proxies, introduced, wall_clock).serve()
+        return await _HttpConnection(
+            transport, site, limits, peer, secure, proxies, named_by_proxy, wall_clock
+        ).serve()
     except BaseException:
         transport.abort()
         raise
 
 
-async def read_introduction(transport: Transport, limits: Limits) -> Introduction | None:
+async def read_proxy_header(transport: Transport, limits: Limits) -> ProxyHeader | None:
     """Whom a proxy names that begins with a header of the PROXY protocol; None if it is gone or silent.
 
     Raises Refusal if what comes is no such header. Nothing behind it is read.
     """
-    reader = HeaderReader()
+    reader = ProxyHeaderReader()
     with trio.move_on_after(limits.head_seconds) as waiting, suppress(OSError):
         while reader.wanted:
             data = await transport.receive_some(reader.wanted)
             if not data:
                 return None
             reader.feed(data)
-        return reader.introduction
+        return reader.header
     if waiting.cancelled_caught and reader.started:
         raise Refusal(408, "The header of the PROXY protocol took too long")
     return None
 
 
-async def turn_away(
+async def send_refusal(
     transport: Transport, site: Site[Admission], limits: Limits, peer: Peer, refusal: Refusal
 ) -> None:
     """Answer a peer that has no request, and close the connection."""
     try:
-        visit = _Visit(transport, site, limits, peer, False, NO_PROXIES, False, time.time)
-        await visit.turn_away(refusal)
+        connection = _HttpConnection(transport, site, limits, peer, False, NO_PROXIES, False, time.time)
+        await connection.send_refusal(refusal)
     except BaseException:
         transport.abort()
         raise
 
 
 @dataclass(frozen=True, slots=True)
-class _Visit(Generic[Admission]):
+class _HttpConnection(Generic[Admission]):
     """One connection, from its first byte to its admission or its end."""
 
     transport: Transport
@@ -167,7 +169,7 @@ class _Visit(Generic[Admission]):
     peer: Peer
     secure: bool
     proxies: Proxies
-    introduced: bool
+    named_by_proxy: bool
     wall_clock: Callable[[], float]
 
     async def serve(self) -> Admitted[Admission] | None:
@@ -185,7 +187,7 @@ class _Visit(Generic[Admission]):
                 self.transport.abort()
                 return None
             if not exchange.reusable:
-                await self._part()
+                await self._linger()
                 break
             data = scanner.trailing
             first = False
@@ -194,10 +196,10 @@ class _Visit(Generic[Admission]):
         await self._close()
         return None
 
-    async def turn_away(self, refusal: Refusal) -> None:
-        """See `turn_away`."""
+    async def send_refusal(self, refusal: Refusal) -> None:
+        """See `send_refusal`."""
         if await self._send(Exchange(), self._refuse(refusal, None)):
-            await self._part()
+            await self._linger()
         await self._close()
 
     async def _next_outcome(
@@ -236,10 +238,10 @@ class _Visit(Generic[Admission]):
         request = None
         try:
             request = exchange.read(scanner.head, self.peer, secure=self.secure)
-            named = self.introduced or self.proxies.trusts(self.peer)
+            named = self.named_by_proxy or self.proxies.trusts(self.peer)
             if not named and request.values("x-forwarded-for"):
-                self.site.disbelieved(self.peer)
-            request = self.proxies.see_through(request, introduced=self.introduced)
+                self.site.untrusted_proxy(self.peer)
+            request = self.proxies.see_through(request, named_by_proxy=self.named_by_proxy)
             upgrade = route(request, draining=self.site.draining, paths=self.site.paths)
             if upgrade is not None:
                 admission = self.site.admit(request, upgrade)
@@ -283,7 +285,7 @@ class _Visit(Generic[Admission]):
                 return False
         return not data
 
-    async def _part(self) -> None:
+    async def _linger(self) -> None:
         """Say that nothing more will be sent, and give the peer a moment to read the last answer and go."""
         with trio.move_on_after(LINGER_SECONDS), suppress(OSError):
             await self.transport.send_eof()

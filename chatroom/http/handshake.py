@@ -83,7 +83,7 @@ class Query:
     token: str | None = field(repr=False)
     _raw: Mapping[str, str] = field(repr=False)
 
-    def wish(self) -> JoinRequest:
+    def join_request(self) -> JoinRequest:
         """The names and the place to resume from. Raises Refusal 400 for what can't be one."""
         username = self._value("username")
         room = self._value("room")
@@ -229,30 +229,32 @@ class Upgrade:
 
 
 Identity = TypeVar("Identity")
-Admission_co = TypeVar("Admission_co", covariant=True)
+Outcome = TypeVar("Outcome")
 
 
-class AdmissionPolicy(Protocol[Identity, Admission_co]):
-    """The steps of `let_in` that depend on more than the request. Each refuses by raising Refusal."""
+class AdmissionPolicy(Protocol[Identity]):
+    """The steps of `admit` that depend on more than the request."""
 
     @property
     def origins(self) -> frozenset[str] | None:
-        """The browser origins let in beside the server's own; None for any."""
+        """The browser origins that are allowed beside the server's own; None for any."""
 
     def check_address(self, peer: Peer) -> None:
-        """429 if too many connections come from the peer's address."""
+        """Raises Refusal 429 if too many connections come from the peer's address."""
 
-    def identify(self, peer: Peer, token: str | None) -> Identity:
-        """Whom the token stands for. 401 if nobody, or if it is None; the same answer, in the same time.
+    def authenticate(self, peer: Peer, token: str | None) -> Identity:
+        """The identity that the token proves.
 
-        429 instead, if too many wrong ones came from the peer's address.
+        Raises Refusal 401 for a wrong or missing token, with the same answer in the same time; 429 instead if
+        too many wrong tokens came from the peer's address.
         """
 
-    def authorize(self, identity: Identity, wish: JoinRequest) -> str:
-        """The username that the connection gets. 403 without the right to that name or to the room."""
+    def authorize(self, identity: Identity, join_request: JoinRequest) -> str:
+        """The connection's username. Raises Refusal 403 without the right to that name or to the room."""
 
-    def enter(self, peer: Peer, identity: Identity, username: str, wish: JoinRequest) -> Admission_co:
-        """The place of the connection. 429 if the username has too many, 503 if the server is full."""
+
+LastStep = Callable[[Peer, Identity, str, JoinRequest], Outcome]
+"""Admits an authorized request, or answers it. Raises Refusal 429 or 503 when no slot is free."""
 
 
 def route(request: Request, *, draining: bool, paths: frozenset[str] = PATHS) -> Upgrade | None:
@@ -269,21 +271,24 @@ def route(request: Request, *, draining: bool, paths: frozenset[str] = PATHS) ->
     return _read_upgrade(request) if upgrading else None
 
 
-def let_in(
-    request: Request, upgrade: Upgrade | None, keeper: AdmissionPolicy[Identity, Admission_co]
-) -> Admission_co:
-    """Ask each step of the keeper in turn; its last answer. `upgrade` is None for HANDSHAKE_PATH.
+def admit(
+    request: Request,
+    upgrade: Upgrade | None,
+    policy: AdmissionPolicy[Identity],
+    last_step: LastStep[Identity, Outcome],
+) -> Outcome:
+    """Take the steps of `policy` in their order, then the last one; its outcome.
 
-    Raises Refusal: the second half of the order of refusals.
+    `upgrade` is None for HANDSHAKE_PATH. Raises Refusal: the second half of the order of refusals.
     """
     query = read_query(request, upgrade.subprotocols if upgrade else ())
-    if not allowed_origin(request, keeper.origins):
+    if not allowed_origin(request, policy.origins):
         raise Refusal(403, "Origin not allowed")
-    keeper.check_address(request.peer)
-    identity = keeper.identify(request.peer, query.token)
-    wish = query.wish()
-    username = keeper.authorize(identity, wish)
-    return keeper.enter(request.peer, identity, username, wish)
+    policy.check_address(request.peer)
+    identity = policy.authenticate(request.peer, query.token)
+    join_request = query.join_request()
+    username = policy.authorize(identity, join_request)
+    return last_step(request.peer, identity, username, join_request)
 
 
 def asks_upgrade(request: Request) -> bool:

@@ -1,10 +1,14 @@
-"""The site behind the front door: who is let in, and what plain HTTP is answered.
+"""The site behind the front door: admission of clients, and the answers to plain HTTP.
 
-1. A handshake and `GET /handshake` go through the same steps; they differ only in the last one, which
-   takes a place or only looks whether there is one.
-2. All refused tokens are answered alike, and looked at alike. A wrong one is counted against its sender's
-   address; a right one is let in, whatever others behind that address have tried.
+Owns the steps of admission, the answer to each path, and the log of refusals. Rules:
+
+1. A handshake and `GET /handshake` go through the same steps. Only the last step differs: a handshake takes
+   a slot, `GET /handshake` only looks whether one is free.
+2. All refused tokens get the same answer, after the same work. A wrong token is counted against its sender's
+   address. A right token is admitted, whatever others behind that address have tried.
 3. Nothing here waits.
+
+It doesn't know sockets, nor what a connection does once it is admitted.
 """
 
 import json
@@ -17,7 +21,7 @@ from dataclasses import dataclass, replace
 from typing import NoReturn
 
 from chatroom.auth.tokens import Identity, Verifier
-from chatroom.core.connectionlimits import ConnectionLimits, Place
+from chatroom.core.connectionlimits import ConnectionLimits, Slot
 from chatroom.core.errors import Refusal
 from chatroom.core.http import Peer, Request, Response
 from chatroom.core.logevents import log_event
@@ -29,109 +33,101 @@ from chatroom.http.handshake import (
     SUBPROTOCOL,
     JoinRequest,
     Upgrade,
-    let_in,
+    admit,
 )
 
 DEFAULT_USERNAME = "anonymous"
 LOGGED_REFUSALS = 10
-"""Refusals of a second with a line each in the log; of the others it has the number."""
+"""Refusals a second that get a log line each. The others are only counted."""
 SHOWN_PATH = 64
 """Characters of a path that are logged."""
 SHOWN_SEGMENTS = 6
 HIDDEN = "*"
-"""Instead of a part of a path that could be a secret."""
+"""Stands for a segment of a path that could be a secret."""
 _PLAIN_SEGMENT = re.compile(r"[A-Za-z0-9._~-]{1,16}")
 METRICS_A_SECOND = 20
-"""How often a second metrics are made anew: it takes milliseconds, and anyone may ask."""
+"""How often a second metrics are rendered: rendering takes milliseconds, and anyone may ask."""
 
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """A client that was let in: its name, by what right it is here, where it goes, and its place."""
+    """An admitted client: its slot, its name, its identity, and the room that it joins."""
 
-    place: Place
+    slot: Slot
     peer: Peer
     username: str
     identity: Identity
-    wish: JoinRequest
+    join_request: JoinRequest
     subprotocol: bool = False
 
 
-class Door:
-    """The steps of `let_in` up to the last; see AdmissionPolicy."""
+class Admissions:
+    """The steps of admission, see AdmissionPolicy; and the two last steps, `admit` and `preview`."""
 
     def __init__(
         self,
         verifier: Verifier,
-        tallies: ConnectionLimits,
+        connection_limits: ConnectionLimits,
         origins: frozenset[str] | None,
         clock: Callable[[], float],
     ) -> None:
         self._verifier = verifier
-        self.tallies = tallies
+        self.connection_limits = connection_limits
         self.origins = origins
         self._clock = clock
 
     def check_address(self, peer: Peer) -> None:
-        """429 if the address has too many connections."""
-        self.tallies.check_address(peer)
+        """Raises Refusal 429 if the address has too many connections."""
+        self.connection_limits.check_address(peer)
 
-    def identify(self, peer: Peer, token: str | None) -> Identity:
-        """Whom the token stands for, else 401, or 429 after too many wrong ones."""
+    def authenticate(self, peer: Peer, token: str | None) -> Identity:
+        """The identity that the token proves. Raises Refusal 401, or 429 after too many wrong tokens."""
         identity = self._verifier.verify(token)
         if identity is None:
-            self.tallies.wrong_token(peer, self._clock())
+            self.connection_limits.wrong_token(peer, self._clock())
             raise Refusal(401, "Unauthorized", (("WWW-Authenticate", "Bearer"),))
         return identity
 
     def renew(self, peer: Peer, username: str, token: str) -> Identity | None:
-        """Whom a token stands for that comes later, on a connection of `username`.
+        """The identity of a later token, sent on a connection of `username`.
 
-        None if the token isn't for that name, or is wrong, which counts as it does at the door.
+        None if the token isn't for that name, or is wrong. A wrong one counts as it does in a handshake.
         """
         try:
-            identity = self.identify(peer, token)
+            identity = self.authenticate(peer, token)
         except Refusal:
             return None
         return identity if self._verifier.allows(identity, username) else None
 
-    def knows(self, token: str) -> bool:
-        """Whether this is a token, without counting it if it is none."""
-        return self._verifier.verify(token) is not None
+    def is_token(self, text: str) -> bool:
+        """Whether `text` is a valid token. A wrong one isn't counted."""
+        return self._verifier.verify(text) is not None
 
-    def authorize(self, identity: Identity, wish: JoinRequest) -> str:
-        """The username; 403 without the right to it or to the room."""
-        username = wish.username or identity.username or DEFAULT_USERNAME
+    def authorize(self, identity: Identity, join_request: JoinRequest) -> str:
+        """The connection's username. Raises Refusal 403 without the right to that name or to the room."""
+        username = join_request.username or identity.username or DEFAULT_USERNAME
         if identity.username not in (None, username):
             raise Refusal(403, "This token is bound to another username")
         if not self._verifier.allows(identity, username):
             raise Refusal(403, "This username is reserved for other tokens")
-        if not identity.rights.can(wish.room, "r"):
+        if not identity.rights.can(join_request.room, "r"):
             raise Refusal(403, "No right to this room")
         return username
 
-    def check_room_for(self, username: str) -> None:
-        """429 if the username has too many connections, 503 if the server has."""
-        self.tallies.check_user(username)
-        self.tallies.check_full()
+    def admit(self, peer: Peer, identity: Identity, username: str, join_request: JoinRequest) -> Admission:
+        """The last step of a handshake: take a slot. Raises Refusal 429 or 503 if none is free."""
+        self._check_slots(username)
+        slot = self.connection_limits.take_slot(peer, username)
+        return Admission(slot, peer, username, identity, join_request)
 
+    def preview(self, peer: Peer, identity: Identity, username: str, join_request: JoinRequest) -> Response:
+        """The last step of `GET /handshake`: say who would be admitted. Raises Refusal as `admit` does."""
+        self._check_slots(username)
+        return _json({"username": username, "room": join_request.room})
 
-class Entrance(Door):
-    """The door for those who come in."""
-
-    def enter(self, peer: Peer, identity: Identity, username: str, wish: JoinRequest) -> Admission:
-        """Take a place."""
-        self.check_room_for(username)
-        return Admission(self.tallies.enter(peer, username), peer, username, identity, wish)
-
-
-class Enquiry(Door):
-    """The door for those who only ask whether they would be let in."""
-
-    def enter(self, peer: Peer, identity: Identity, username: str, wish: JoinRequest) -> Response:
-        """Say yes."""
-        self.check_room_for(username)
-        return _json({"username": username, "room": wish.room})
+    def _check_slots(self, username: str) -> None:
+        self.connection_limits.check_user(username)
+        self.connection_limits.check_full()
 
 
 def _json(value: object, status: int = 200) -> Response:
@@ -139,21 +135,19 @@ def _json(value: object, status: int = 200) -> Response:
 
 
 class ChatSite:
-    """What is behind the front door; see frontdoor.Site."""
+    """The server's answers behind the front door; see frontdoor.Site."""
 
     def __init__(
         self,
         *,
-        entrance: Entrance,
-        enquiry: Enquiry,
+        admissions: Admissions,
         page: Callable[[Request], Response],
         metrics: Callable[[], Response],
         troubles: Callable[[], tuple[str, ...]],
         clock: Callable[[], float],
         watch: Callable[["ChatSite"], None],
     ) -> None:
-        self._entrance = entrance
-        self._enquiry = enquiry
+        self._admissions = admissions
         self._page = page
         self._metrics = metrics
         self._troubles = troubles
@@ -162,19 +156,19 @@ class ChatSite:
         self._sampler = Sampler(LOGGED_REFUSALS)
         self._recent: Response | None = None
         self._made = Window(METRICS_A_SECOND, 1.0)
-        self._disbelieved = False
+        self._logged_untrusted_proxy = False
         self.refusals: Counter[int] = Counter()
         self.draining = False
         self.metrics_elsewhere = False
-        """They have a port of their own, and are not here."""
+        """Metrics have a port of their own, and this site doesn't serve them."""
 
     @property
     def paths(self) -> frozenset[str]:
-        """What may be asked for."""
+        """The paths that are served."""
         return PATHS - {METRICS_PATH} if self.metrics_elsewhere else PATHS
 
     def answer(self, request: Request) -> Response:
-        """The answer to a plain GET."""
+        """The answer to a plain GET. Raises Refusal."""
         match request.path:
             case "/":
                 return self._page(request)
@@ -186,22 +180,22 @@ class ChatSite:
                 return self._recent_metrics()
             case _:
                 assert request.path == HANDSHAKE_PATH
-                return let_in(request, None, self._enquiry)
+                return admit(request, None, self._admissions, self._admissions.preview)
 
     def admit(self, request: Request, upgrade: Upgrade) -> Admission:
-        """Let a WebSocket in."""
-        admission = let_in(request, upgrade, self._entrance)
+        """Admit a WebSocket. Raises Refusal."""
+        admission = admit(request, upgrade, self._admissions, self._admissions.admit)
         return replace(admission, subprotocol=SUBPROTOCOL in upgrade.subprotocols)
 
-    def disbelieved(self, peer: Peer) -> None:
-        """Say once that somebody may have been forgotten as a trusted proxy."""
-        if not self._disbelieved:
-            self._disbelieved = True
+    def untrusted_proxy(self, peer: Peer) -> None:
+        """Log, once, that the operator may have forgotten a trusted proxy."""
+        if not self._logged_untrusted_proxy:
+            self._logged_untrusted_proxy = True
             hint = "its X-Forwarded-For is ignored; if it is your proxy, name it by --trusted-proxy"
             log_event(logging.WARNING, "untrusted_proxy", peer=peer.address, hint=hint)
 
     def refused(self, peer: Peer, status: int, request: Request | None) -> None:
-        """Count a refusal and log it, or its number if there are too many."""
+        """Count a refusal and log it. When there are too many, only their number is logged."""
         self.refusals[status] += 1
         waiting = self._sampler.waiting
         if self._sampler.passes(status, self._clock()):
@@ -211,28 +205,28 @@ class ChatSite:
             self._watch(self)
 
     def on_timer(self, now: float) -> float:
-        """Log how many more were refused, if that is due; return after how many seconds to call again."""
+        """Log the number of further refusals, if that is due. Returns the seconds until the next call."""
         if wait := self._sampler.wait(now):
             return wait
-        self.tell_refusals()
+        self.log_refusals()
         return math.inf
 
-    def tell_refusals(self) -> None:
-        """Log the numbers of those that aren't logged yet."""
+    def log_refusals(self) -> None:
+        """Log the numbers of the refusals that have no log line yet."""
         for status, count in self._sampler.left_out().items():
             log_event(logging.INFO, "refused", status=status, count=count)
 
     def _shown(self, path: str) -> str:
-        """A path for the log: a mistaken prefix can be seen in it, but no token that has slipped into it."""
+        """A path for the log. It shows a mistaken prefix, but no token that has slipped into the path."""
         if path in PATHS:
             return path
-        segments = path[:SHOWN_PATH].split("/", SHOWN_SEGMENTS)  # the last one has the rest, with its slashes
+        segments = path[:SHOWN_PATH].split("/", SHOWN_SEGMENTS)  # the last one has the rest
         if len(path) > SHOWN_PATH:
-            segments[-1] = HIDDEN  # cut in the middle, it may be anything
+            segments[-1] = HIDDEN  # a segment that was cut may be part of a token
         return "/".join(map(self._shown_segment, segments))
 
     def _shown_segment(self, segment: str) -> str:
-        plain = not segment or (_PLAIN_SEGMENT.fullmatch(segment) and not self._entrance.knows(segment))
+        plain = not segment or (_PLAIN_SEGMENT.fullmatch(segment) and not self._admissions.is_token(segment))
         return segment if plain else HIDDEN
 
     def _recent_metrics(self) -> Response:
@@ -250,7 +244,7 @@ class ChatSite:
 
 
 class MetricsSite:
-    """What is behind a port for metrics: them, and whether the server is well."""
+    """The answers at a port for metrics: metrics, liveness and readiness."""
 
     paths = frozenset({METRICS_PATH, "/healthz", "/readyz"})
     draining = False
@@ -261,8 +255,8 @@ class MetricsSite:
         self.refused = site.refused
 
     def admit(self, request: Request, upgrade: Upgrade) -> NoReturn:
-        """Nobody: where a WebSocket may begin is none of the paths."""
+        """Never called: a handshake needs the path `/`, which isn't served here."""
         raise AssertionError(request.path)
 
-    def disbelieved(self, peer: Peer) -> None:
-        """Nobody counts here by their address."""
+    def untrusted_proxy(self, peer: Peer) -> None:
+        """Log nothing: no address is counted here."""

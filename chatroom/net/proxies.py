@@ -70,7 +70,7 @@ _BY_TLS = 0x01
 
 
 @dataclass(frozen=True, slots=True)
-class Introduction:
+class ProxyHeader:
     """Whom a header names: an address in one spelling, or None for the proxy itself.
 
     `secure` says that the client came to the proxy by TLS.
@@ -80,14 +80,14 @@ class Introduction:
     secure: bool = False
 
 
-class HeaderReader:
+class ProxyHeaderReader:
     """Reads one header from bytes that come in pieces of any size up to `wanted`."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
         self.wanted = len(SIGNATURE)
         """How many bytes are still part of the header for certain; 0 when it is complete."""
-        self.introduction = Introduction()
+        self.header = ProxyHeader()
         """What it says, when it is complete."""
 
     @property
@@ -113,7 +113,7 @@ class HeaderReader:
         if _UNFIT.search(read):
             raise _wrong("its line is malformed")
         if b"\n" in read:
-            self.introduction = _line(read)
+            self.header = _line(read)
             self.wanted = 0
         elif len(read) < len(SIGNATURE):
             self.wanted = len(SIGNATURE) - len(read)
@@ -128,7 +128,7 @@ class HeaderReader:
         size = _FIXED if len(read) < _FIXED else _FIXED + _body_bytes(read)
         self.wanted = min(size, len(SIGNATURE) if len(read) < len(SIGNATURE) else size) - len(read)
         if not self.wanted:
-            self.introduction = _binary(read)
+            self.header = _binary(read)
 
 
 def _rest_of_line(read: bytes) -> int:
@@ -145,9 +145,9 @@ def _rest_of_line(read: bytes) -> int:
     raise _wrong("its protocol is unknown")
 
 
-def _line(read: bytes) -> Introduction:
+def _line(read: bytes) -> ProxyHeader:
     if _UNKNOWN.fullmatch(read):
-        return Introduction()
+        return ProxyHeader()
     found = _LINE.fullmatch(read)
     if found is None or max(int(found[4]), int(found[5])) > 65535:
         raise _wrong("its line is malformed")
@@ -156,7 +156,7 @@ def _line(read: bytes) -> Introduction:
         source, _ = (kind(found[index].decode("ascii")) for index in (2, 3))
     except ValueError:
         raise _wrong("an address in it is malformed") from None
-    return Introduction(_spelled(source))
+    return ProxyHeader(_spelled(source))
 
 
 def _body_bytes(read: bytes) -> int:
@@ -171,10 +171,10 @@ def _body_bytes(read: bytes) -> int:
     return int(size)
 
 
-def _binary(read: bytes) -> Introduction:
+def _binary(read: bytes) -> ProxyHeader:
     command, family = read[len(SIGNATURE)], read[len(SIGNATURE) + 1]
     if command == _LOCAL:
-        return Introduction()
+        return ProxyHeader()
     start = _FIXED + _ADDRESS_BYTES[family]
     secure = False
     for kind, at, value in _extensions(read, start):
@@ -183,10 +183,10 @@ def _binary(read: bytes) -> Introduction:
         elif kind == _TLS:
             secure = _by_tls(read, at, value)
     if family == _TCP4:
-        return Introduction(_spelled(IPv4Address(read[_FIXED : _FIXED + 4])), secure)
+        return ProxyHeader(_spelled(IPv4Address(read[_FIXED : _FIXED + 4])), secure)
     if family == _TCP6:
-        return Introduction(_spelled(IPv6Address(read[_FIXED : _FIXED + 16])), secure)
-    return Introduction(None, secure)
+        return ProxyHeader(_spelled(IPv6Address(read[_FIXED : _FIXED + 16])), secure)
+    return ProxyHeader(None, secure)
 
 
 def _extensions(read: bytes, at: int) -> Iterator[tuple[int, int, bytes]]:
@@ -262,13 +262,13 @@ class Proxies:
 
     trusted: frozenset[Proxy] = frozenset()
 
-    def see_through(self, request: Request, *, introduced: bool = False) -> Request:
+    def see_through(self, request: Request, *, named_by_proxy: bool = False) -> Request:
         """The request as its client made it, if its peer is a trusted proxy; else just as it is.
 
-        `introduced`: a trusted proxy has named the peer when it opened the connection.
+        `named_by_proxy`: a trusted proxy has named the peer when it opened the connection.
         """
         if not self.trusts(request.peer):
-            return replace(request, seen_as=_seen_as(request)) if introduced else request
+            return replace(request, seen_as=_seen_as(request)) if named_by_proxy else request
         return replace(request, peer=self._client(request), seen_as=_seen_as(request))
 
     def trusts(self, peer: Peer) -> bool:

@@ -92,14 +92,14 @@ class Transport(Protocol):
 class SocketTransport:
     """A TCP or Unix connection."""
 
-    __slots__ = ("_arrivals", "_patience", "_sock")
+    __slots__ = ("_patience", "_poller", "_sock")
 
     held: Final = False
     buffered: Final = False
 
-    def __init__(self, sock: socket.socket, limits: Limits, arrivals: ReadPoller | None = None) -> None:
-        """`sock` is from now on this object's alone. It can be watched only with `arrivals`."""
-        self._arrivals = arrivals
+    def __init__(self, sock: socket.socket, limits: Limits, poller: ReadPoller | None = None) -> None:
+        """`sock` is from now on this object's alone. It can be watched only with `poller`."""
+        self._poller = poller
         self._sock = sock
         sock.setblocking(False)
         self._patience = limits.send_timeout
@@ -155,12 +155,12 @@ class SocketTransport:
             raise _closed_error() from None
 
     def watch(self, on_readable: Callable[[], None]) -> None:
-        assert self._arrivals is not None
-        self._arrivals.watch(self._sock, on_readable)
+        assert self._poller is not None
+        self._poller.watch(self._sock, on_readable)
 
     def unwatch(self) -> None:
-        if self._arrivals is not None:
-            self._arrivals.unwatch(self._sock)
+        if self._poller is not None:
+            self._poller.unwatch(self._sock)
 
     def unsent(self) -> int:
         buffer = bytearray(4)

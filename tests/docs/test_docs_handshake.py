@@ -11,8 +11,8 @@ from chatroom.core.errors import Refusal
 from chatroom.core.http import Peer, Request
 from chatroom.core.limits import Limits
 from chatroom.http import handshake
-from chatroom.http.handshake import let_in, route
-from chatroom.http.site import DEFAULT_USERNAME, Admission, Entrance
+from chatroom.http.handshake import admit, route
+from chatroom.http.site import DEFAULT_USERNAME, Admission, Admissions
 from tests.support.pages import ROOT, rows, section, words
 
 DOCUMENT = (ROOT / "docs" / "protocol.md").read_text("utf-8")
@@ -45,14 +45,17 @@ class Attempt:
     """A handshake with everything wrong, until one thing after the other is put right."""
 
     def __init__(self) -> None:
-        self.tallies = ConnectionLimits(LIMITS)
-        self.entrance = Entrance(
-            TokenTable.parse(TOKENS, "tokens"), self.tallies, frozenset({"https://chat.example"}), lambda: 0.0
-        )
+        self.connection_limits = ConnectionLimits(LIMITS)
+        verifier = TokenTable.parse(TOKENS, "tokens")
+        origins = frozenset({"https://chat.example"})
+        self.admissions = Admissions(verifier, self.connection_limits, origins, lambda: 0.0)
         self.refusal: Refusal | None = None
         self.draining = True
         self.peer = Peer("192.0.2.1")
-        self.places = [self.tallies.enter(self.peer, "alice"), self.tallies.enter(Peer("192.0.2.2"), "bob")]
+        self.slots = [
+            self.connection_limits.take_slot(self.peer, "alice"),
+            self.connection_limits.take_slot(Peer("192.0.2.2"), "bob"),
+        ]
         headers = HEADERS | {
             "upgrade": "nothing",
             "sec-websocket-version": "8",
@@ -67,7 +70,7 @@ class Attempt:
     def answer(self) -> int:
         try:
             upgrade = route(self.request, draining=self.draining)
-            admission = let_in(self.request, upgrade, self.entrance)
+            admission = admit(self.request, upgrade, self.admissions, self.admissions.admit)
         except Refusal as refusal:
             self.refusal = refusal
             return refusal.status
@@ -104,10 +107,10 @@ class Attempt:
         yield self.answer()
         self.request = replace(self.request, query="room=general&token=good")
         yield self.answer()
-        self.places[0].leave()
-        self.tallies.enter(Peer("192.0.2.4"), "carol")
+        self.slots[0].release()
+        self.connection_limits.take_slot(Peer("192.0.2.4"), "carol")
         yield self.answer()
-        self.places[1].leave()
+        self.slots[1].release()
         yield self.answer()
 
 

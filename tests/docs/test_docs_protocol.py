@@ -21,7 +21,7 @@ from chatroom.core.limits import MAX_UNANSWERED, Limits
 from chatroom.core.messages import Message, Page
 from chatroom.core.names import ROOM_MAX, USERNAME_MAX
 from chatroom.http.handshake import SUBPROTOCOL, JoinRequest
-from chatroom.http.site import Enquiry
+from chatroom.http.site import Admissions
 from chatroom.protocol import codec, events
 from chatroom.protocol.codec import decode
 from chatroom.protocol.session import TYPING_FRAMES, TYPING_GAP, TYPING_SECONDS, Session, Weight
@@ -144,9 +144,9 @@ def test_the_headings_of_events_are_events() -> None:
 
 
 def test_the_answer_to_a_question_by_http() -> None:
-    enquiry = Enquiry(TokenTable.development(), ConnectionLimits(LIMITS), None, lambda: 0.0)
+    admissions = Admissions(TokenTable.development(), ConnectionLimits(LIMITS), None, lambda: 0.0)
     identity = Identity(None, Rights.everything(), "dev", "")
-    answer = enquiry.enter(Peer("192.0.2.1"), identity, "alice", JoinRequest("alice", "general"))
+    answer = admissions.preview(Peer("192.0.2.1"), identity, "alice", JoinRequest("alice", "general"))
     assert fences(DOCUMENT, "json handshake") == [answer.body.decode().rstrip("\n")]
 
 

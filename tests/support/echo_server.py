@@ -36,7 +36,7 @@ class EchoSite:
     def admit(self, request: Request, upgrade: Upgrade) -> None:
         return None
 
-    def disbelieved(self, peer: Peer) -> None:
+    def untrusted_proxy(self, peer: Peer) -> None:
         pass
 
     def refused(self, peer: Peer, status: int, request: Request | None) -> None:
@@ -107,8 +107,8 @@ def frame_of(message: str | bytes) -> bytes:
     return b"\x82" + text_frame(message)[1:]
 
 
-async def serve(arrivals: ReadPoller, stream: trio.SocketStream) -> None:
-    transport = SocketTransport(socket.socket(fileno=stream.socket.detach()), LIMITS, arrivals)
+async def serve(poller: ReadPoller, stream: trio.SocketStream) -> None:
+    transport = SocketTransport(socket.socket(fileno=stream.socket.detach()), LIMITS, poller)
     admitted = await receive(transport, EchoSite(), LIMITS, Peer("127.0.0.1", exempt=True))
     if admitted is not None:
         await Echo(transport).run(await answer_handshake(admitted.head, None), admitted.trailing)
@@ -116,11 +116,9 @@ async def serve(arrivals: ReadPoller, stream: trio.SocketStream) -> None:
 
 async def main() -> None:
     async with trio.open_nursery() as nursery:
-        arrivals = make_poller()
-        nursery.start_soon(arrivals.run)
-        listeners = await nursery.start(
-            partial(trio.serve_tcp, partial(serve, arrivals), 0, host="127.0.0.1")
-        )
+        poller = make_poller()
+        nursery.start_soon(poller.run)
+        listeners = await nursery.start(partial(trio.serve_tcp, partial(serve, poller), 0, host="127.0.0.1"))
         print(listeners[0].socket.getsockname()[1], flush=True)
         stdin = trio.lowlevel.FdStream(0)
         while await stdin.receive_some():

@@ -10,8 +10,8 @@ import trio
 
 from chatroom.auth.rights import Rights
 from chatroom.auth.tokens import Identity
-from chatroom.connections.acceptor import LONGEST_NAP
-from chatroom.connections.connection import Connection, Opening
+from chatroom.connections.acceptor import EXPIRY_CHECK_SECONDS
+from chatroom.connections.connection import AcceptedHandshake, Connection
 from chatroom.connections.ending import Ending
 from chatroom.connections.services import ForbiddenCommands, Services, Who
 from chatroom.connections.timers import Timers
@@ -53,7 +53,7 @@ class Caller:
         rights: Rights,
         limits: Limits,
         transport: MemoryTransport,
-        opening: Opening,
+        handshake: AcceptedHandshake,
         renew: Callable[[Peer, str, str], Identity | None],
         expires: int | None,
     ) -> None:
@@ -71,7 +71,7 @@ class Caller:
         )
         who = Who(f"run-{next(house.numbers)}", username, PEER)
         identity = Identity(None, rights, "static", FIRST_KEY, expires)
-        self.connection = Connection(transport, who, identity, opening, services)
+        self.connection = Connection(transport, who, identity, handshake, services)
         self.authorization = self.connection.authorization
         self.end = self.connection.end
         self.member = self.connection.member
@@ -138,7 +138,7 @@ class House:
         self.keepalive = Timers()
         self.jump = 0.0
         self.forbidden = ForbiddenCommands(self.keepalive.add)
-        self.expiry = Timers(self.time_of_day, longest=LONGEST_NAP)
+        self.expiry = Timers(self.time_of_day, longest=EXPIRY_CHECK_SECONDS)
         self._nursery = nursery
 
     def time_of_day(self) -> float:
@@ -172,7 +172,7 @@ class House:
             rights=rights or Rights.everything(),
             limits=limits,
             transport=transport or MemoryTransport(),
-            opening=Opening(room, answer, early, since, epoch),
+            handshake=AcceptedHandshake(room, answer, early, since, epoch),
             renew=renew,
             expires=expires,
         )

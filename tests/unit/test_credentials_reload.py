@@ -28,7 +28,7 @@ Said = Callable[[], list[tuple[str, str, object]]]
 NEW = '[[token]]\ntoken = "new-secret"\n'
 
 
-class Doors:
+class Target:
     """Nobody is in but one, who came by the old token."""
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class Doors:
         return int(self.ended)
 
 
-class Desk:
+class Harness:
     """A reload of a token file and a certificate, and whose tokens count."""
 
     def __init__(self, folder: Path, *arguments: str) -> None:
@@ -55,12 +55,12 @@ class Desk:
         named = ("--tokens", str(self.tokens), "--tls-cert", str(self.certificate), "--tls-key", PEM)
         settings = read_settings(list(arguments or named), {})
         assert isinstance(settings, Settings)
-        self.doors = Doors()
+        self.target = Target()
         self.verifiers = Verifiers([TokenTable.parse(OLD, "old")])
         self.fetched: list[Key | StartError] = []
         self.feed = KeyFeed(self._fetch) if settings.jwt_jwks else None
-        self.reload = Reload(settings, self.verifiers, self.doors, self.feed)
-        self.before = self.doors.tls
+        self.reload = Reload(settings, self.verifiers, self.target, self.feed)
+        self.before = self.target.tls
 
     async def _fetch(self) -> tuple[Key, ...]:
         found = self.fetched.pop(0)
@@ -70,8 +70,8 @@ class Desk:
 
     @property
     def is_as_it_was(self) -> bool:
-        assert (self.doors.tls is self.before) == (self.known == {"old-secret"})
-        return self.doors.tls is self.before
+        assert (self.target.tls is self.before) == (self.known == {"old-secret"})
+        return self.target.tls is self.before
 
     @property
     def known(self) -> set[str]:
@@ -79,8 +79,8 @@ class Desk:
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Desk:
-    return Desk(tmp_path)
+def harness(tmp_path: Path) -> Harness:
+    return Harness(tmp_path)
 
 
 @pytest.fixture
@@ -93,69 +93,69 @@ def said(caplog: pytest.LogCaptureFixture) -> Said:
     ]
 
 
-async def test_what_the_files_say_counts_from_then_on(desk: Desk, said: Said) -> None:
-    desk.tokens.write_text(NEW)
-    await desk.reload.reload()
-    assert desk.known == {"new-secret"}
-    assert not desk.is_as_it_was
-    assert desk.doors.ended
+async def test_what_the_files_say_counts_from_then_on(harness: Harness, said: Said) -> None:
+    harness.tokens.write_text(NEW)
+    await harness.reload.reload()
+    assert harness.known == {"new-secret"}
+    assert not harness.is_as_it_was
+    assert harness.target.ended
     assert said() == [("INFO", "reloaded", {"read": "--tls-cert --tls-key --tokens", "closed": 1})]
 
 
-async def test_more_tokens_for_any_name_are_warned_of(desk: Desk, said: Said) -> None:
-    desk.tokens.write_text(OLD + NEW)
-    await desk.reload.reload()
-    await desk.reload.reload()
+async def test_more_tokens_for_any_name_are_warned_of(harness: Harness, said: Said) -> None:
+    harness.tokens.write_text(OLD + NEW)
+    await harness.reload.reload()
+    await harness.reload.reload()
     warnings = [(event, fields["count"]) for level, event, fields in said() if level == "WARNING"]
     assert warnings == [("unbound_tokens", 2)], "once, since the second reload brought no more of them"
 
 
-async def test_files_that_have_not_changed_change_nothing_for_anybody(desk: Desk, said: Said) -> None:
-    await desk.reload.reload()
-    assert desk.known == {"old-secret"}
-    assert not desk.doors.ended
+async def test_files_that_have_not_changed_change_nothing_for_anybody(harness: Harness, said: Said) -> None:
+    await harness.reload.reload()
+    assert harness.known == {"old-secret"}
+    assert not harness.target.ended
     assert said()[0][2] == {"read": "--tls-cert --tls-key --tokens", "closed": 0}
 
 
 async def test_where_no_file_is_named_there_is_nothing_to_do(tmp_path: Path, said: Said) -> None:
-    desk = Desk(tmp_path, "--db", "none")
-    desk.verifiers.replace([TokenTable.development()])
-    await desk.reload.reload()
-    assert desk.known == {"dev-token"}
-    assert not desk.doors.ended
+    harness = Harness(tmp_path, "--db", "none")
+    harness.verifiers.replace([TokenTable.development()])
+    await harness.reload.reload()
+    assert harness.known == {"dev-token"}
+    assert not harness.target.ended
     assert said() == [("INFO", "reloaded", {"read": "", "closed": 0})]
 
 
-def broken_tokens(desk: Desk) -> str:
-    desk.tokens.write_text(NEW + 'username = "a b"\n')
+def broken_tokens(harness: Harness) -> str:
+    harness.tokens.write_text(NEW + 'username = "a b"\n')
     return "token 1: username may not contain spaces"
 
 
-def no_tokens(desk: Desk) -> str:
-    desk.tokens.unlink()
+def no_tokens(harness: Harness) -> str:
+    harness.tokens.unlink()
     return "can't be read (No such file or directory)"
 
 
-def a_folder(desk: Desk) -> str:
-    desk.tokens.unlink()
-    desk.tokens.mkdir()
+def a_folder(harness: Harness) -> str:
+    harness.tokens.unlink()
+    harness.tokens.mkdir()
     return "can't be read (Is a directory)"
 
 
-def broken_certificate(desk: Desk) -> str:
-    desk.tokens.write_text(NEW)
-    desk.certificate.write_text("-----BEGIN CERTIFICATE-----\n")
-    return f"--tls-cert {desk.certificate} and --tls-key {PEM} can't be used"
+def broken_certificate(harness: Harness) -> str:
+    harness.tokens.write_text(NEW)
+    harness.certificate.write_text("-----BEGIN CERTIFICATE-----\n")
+    return f"--tls-cert {harness.certificate} and --tls-key {PEM} can't be used"
 
 
 @pytest.mark.parametrize("damage", [broken_tokens, no_tokens, a_folder, broken_certificate])
 async def test_one_broken_file_keeps_all_as_it_was_and_is_told_once(
-    damage: Callable[[Desk], str], desk: Desk, said: Said
+    damage: Callable[[Harness], str], harness: Harness, said: Said
 ) -> None:
-    reason = damage(desk)
-    await desk.reload.reload()
-    assert desk.is_as_it_was
-    assert not desk.doors.ended
+    reason = damage(harness)
+    await harness.reload.reload()
+    assert harness.is_as_it_was
+    assert not harness.target.ended
     ((level, event, fields),) = said()
     assert (level, event) == ("ERROR", "reload_failed")
     assert isinstance(fields, dict)
@@ -167,20 +167,22 @@ async def test_keys_at_an_address_are_fetched_anew_and_are_part_of_all_or_nothin
     tmp_path: Path, said: Said
 ) -> None:
     old, new = (Key("RS256", kid, 256, lambda *_: True) for kid in ("old", "new"))
-    desk = Desk(tmp_path, "--tokens", str(tmp_path / "tokens.toml"), "--jwt-jwks", "https://x.example/keys")
-    assert desk.feed is not None
-    desk.fetched = [old, StartError("no answer"), new]
-    await desk.feed.load()
+    harness = Harness(
+        tmp_path, "--tokens", str(tmp_path / "tokens.toml"), "--jwt-jwks", "https://x.example/keys"
+    )
+    assert harness.feed is not None
+    harness.fetched = [old, StartError("no answer"), new]
+    await harness.feed.load()
 
-    desk.tokens.write_text(NEW)
-    await desk.reload.reload()  # the address doesn't answer
-    assert (desk.known, desk.feed.keys) == ({"old-secret"}, (old,))
-    desk.tokens.write_text("nonsense")
-    await desk.reload.reload()  # the file is broken
-    assert (desk.known, desk.feed.keys) == ({"old-secret"}, (old,))
-    desk.tokens.write_text(NEW)
-    await desk.reload.reload()
-    assert (desk.known, desk.feed.keys) == ({"new-secret"}, (new,))
+    harness.tokens.write_text(NEW)
+    await harness.reload.reload()  # the address doesn't answer
+    assert (harness.known, harness.feed.keys) == ({"old-secret"}, (old,))
+    harness.tokens.write_text("nonsense")
+    await harness.reload.reload()  # the file is broken
+    assert (harness.known, harness.feed.keys) == ({"old-secret"}, (old,))
+    harness.tokens.write_text(NEW)
+    await harness.reload.reload()
+    assert (harness.known, harness.feed.keys) == ({"new-secret"}, (new,))
     assert [(event, fields.get("read")) for _, event, fields in said() if isinstance(fields, dict)] == [
         ("reload_failed", None),
         ("reload_failed", None),
@@ -188,13 +190,15 @@ async def test_keys_at_an_address_are_fetched_anew_and_are_part_of_all_or_nothin
     ]
 
 
-async def test_a_fault_of_ours_ends_nothing(desk: Desk, said: Said, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_fault_of_ours_ends_nothing(
+    harness: Harness, said: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*_: object) -> None:
         raise ZeroDivisionError("old-secret")
 
     monkeypatch.setattr(credentials, "read_credentials", fail)
-    await desk.reload.reload()
-    assert desk.is_as_it_was
+    await harness.reload.reload()
+    assert harness.is_as_it_was
     ((level, event, fields),) = said()
     assert (level, event) == ("ERROR", "reload_failed")
     assert "ZeroDivisionError" in str(fields)
@@ -202,33 +206,33 @@ async def test_a_fault_of_ours_ends_nothing(desk: Desk, said: Said, monkeypatch:
 
 
 async def test_a_file_that_does_not_answer_is_given_up_and_no_second_one_is_waited_for(
-    desk: Desk, said: Said, autojump_clock: trio.testing.MockClock
+    harness: Harness, said: Said, autojump_clock: trio.testing.MockClock
 ) -> None:
     """A pipe that nobody writes to, as a stand-in for a disk that hangs. The clock jumps over the wait."""
-    desk.tokens.unlink()
-    os.mkfifo(desk.tokens)
+    harness.tokens.unlink()
+    os.mkfifo(harness.tokens)
     threads = threading.active_count()
     for _ in range(3):
-        await desk.reload.reload()
-    assert desk.is_as_it_was
+        await harness.reload.reload()
+    assert harness.is_as_it_was
     assert [(level, event, fields) for level, event, fields in said()] == [
         ("ERROR", "reload_failed", {"reason": "the files could not be read within 10 seconds"})
     ] * 3
     assert threading.active_count() <= threads + 1
-    with desk.tokens.open("w") as pipe:  # the disk is back
+    with harness.tokens.open("w") as pipe:  # the disk is back
         pipe.write(NEW)
 
 
-async def test_each_hangup_is_a_reload(desk: Desk, said: Said) -> None:
+async def test_each_hangup_is_a_reload(harness: Harness, said: Said) -> None:
     with trio.open_signal_receiver(signal.SIGHUP) as hangups:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(desk.reload.run, hangups)
+            nursery.start_soon(harness.reload.run, hangups)
             for text, known in ((NEW, "new-secret"), (OLD, "old-secret")):
-                desk.tokens.write_text(text)
+                harness.tokens.write_text(text)
                 os.kill(os.getpid(), signal.SIGHUP)
                 with trio.fail_after(20):
-                    await desk.doors.reviewed.wait()
-                assert desk.known == {known}
-                desk.doors.reviewed = trio.Event()
+                    await harness.target.reviewed.wait()
+                assert harness.known == {known}
+                harness.target.reviewed = trio.Event()
             nursery.cancel_scope.cancel()
     assert [event for _, event, _ in said()] == ["reloaded", "reloaded"]

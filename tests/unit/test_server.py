@@ -321,7 +321,7 @@ async def test_a_broken_engine_ends_the_process_after_everybody_was_told(
         ("keepalive", Timers, "run"),
         ("reload", Reload, "reload"),
         ("watchdog", Notifier, "watch"),
-        ("listener", PendingHandshakes, "wait_place"),
+        ("listener", PendingHandshakes, "wait_not_full"),
         ("server", Server, "_stop"),
     ],
 )
@@ -334,7 +334,7 @@ async def test_a_fault_in_any_part_ends_the_process_after_everybody_was_told(
         """Wait, or go on, until it is time."""
         if method in ("run", "watch"):
             await dying.wait()
-        elif method == "wait_place" and not dying.is_set():
+        elif method == "wait_not_full" and not dying.is_set():
             return
         raise Fault
 
@@ -604,7 +604,7 @@ def test_the_development_tokens_count_where_they_may(
 ) -> None:
     monkeypatch.chdir(files)
     asked = settings(*arguments.split())
-    server.check_strangers(asked, listeners)
+    server.check_development_tokens(asked, listeners)
     verifier = Verifiers(read_credentials(asked, None).verifiers)
     web = keys.sign(SECRET, {"sub": "alice", "exp": int(time.time()) + 60})
     tokens = {"own": "own", "dev-token": "dev-token", "web": web, "wrong": "wrong"}
@@ -615,4 +615,4 @@ def test_development_tokens_are_refused_where_others_could_come_in() -> None:
     with pytest.raises(
         StartError, match=r"anyone could come in at http://0.0.0.0:1 with a development token"
     ):
-        server.check_strangers(settings(), [LOCAL, PUBLIC])
+        server.check_development_tokens(settings(), [LOCAL, PUBLIC])

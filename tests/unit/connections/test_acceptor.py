@@ -1,4 +1,4 @@
-"""From an accepted socket to a served connection: what ends one ends no other, and no place is lost."""
+"""From an accepted socket to a served connection: what ends one ends no other, and no slot is lost."""
 
 import logging
 import socket
@@ -24,7 +24,7 @@ from chatroom.core.statistics import Drop
 from chatroom.engines.engine import Engine
 from chatroom.engines.memory import MemoryEngine
 from chatroom.http.handshake import Upgrade
-from chatroom.http.site import Admission, ChatSite, Enquiry, Entrance
+from chatroom.http.site import Admission, Admissions, ChatSite
 from chatroom.net.listeners import load_tls
 from chatroom.net.poller import make_poller
 from chatroom.net.proxies import UNIX, Proxies
@@ -77,8 +77,8 @@ class Client:
         return read_frames(self.received.partition(b"\r\n\r\n")[2])[0]
 
 
-class Desk:
-    """A reception with everything behind it, and clients whose sockets it serves."""
+class Harness:
+    """An acceptor with everything behind it, and clients whose sockets it serves."""
 
     def __init__(
         self,
@@ -90,13 +90,11 @@ class Desk:
         tls: bool,
         verifier: Verifier,
     ) -> None:
-        self.tallies = ConnectionLimits(LIMITS)
+        self.connection_limits = ConnectionLimits(LIMITS)
         self.time_of_day = 1000.0
-        door = (verifier, self.tallies, None, trio.current_time)
-        entrance = Entrance(*door)
+        admissions = Admissions(verifier, self.connection_limits, None, trio.current_time)
         self.site = site(
-            entrance=entrance,
-            enquiry=Enquiry(*door),
+            admissions=admissions,
             page=Response(200, b"page"),
             metrics=metrics,
             troubles=lambda: (),
@@ -104,9 +102,9 @@ class Desk:
             watch=lambda _: None,
         )
         self.hall = hall
-        self.reception = Acceptor(
+        self.acceptor = Acceptor(
             site=self.site,
-            entrance=entrance,
+            renew=admissions.renew,
             broker=hall.broker,
             engine=hall.engine,
             limits=LIMITS,
@@ -114,9 +112,9 @@ class Desk:
             proxies=Proxies(frozenset({UNIX})),
             run="run",
             wall_clock=lambda: self.time_of_day,
-            arrivals=(arrivals := make_poller()),
+            poller=(poller := make_poller()),
         )
-        nursery.start_soon(arrivals.run)
+        nursery.start_soon(poller.run)
         self._secure = tls
         self._nursery = nursery
         self.served = 0
@@ -132,14 +130,14 @@ class Desk:
         return Client(trio.SocketStream(trio.socket.from_stdlib_socket(theirs)))
 
     async def _serve(self, sock: socket.socket) -> None:
-        await self.reception.serve(sock, secure=self._secure)
+        await self.acceptor.serve(sock, secure=self._secure)
         self.served += 1
         self._change.set()
         self._change = trio.Event()
 
     @property
-    def places(self) -> int:
-        return self.tallies.statistics().connections
+    def slots(self) -> int:
+        return self.connection_limits.statistics().connections
 
     async def wait_served(self, times: int) -> None:
         with trio.fail_after(20):
@@ -148,20 +146,20 @@ class Desk:
 
 
 @asynccontextmanager
-async def open_desk(
+async def open_harness(
     *,
     engine: Engine | None = None,
     site: type[ChatSite] = ChatSite,
     metrics: Callable[[], Response] = lambda: Response(200, b"metrics"),
     tls: bool = False,
     verifier: Verifier | None = None,
-) -> AsyncIterator[Desk]:
+) -> AsyncIterator[Harness]:
     async with open_hall(engine=engine) as hall, trio.open_nursery() as nursery:
         verifier = verifier or TokenTable.development()
-        desk = Desk(hall, nursery, site=site, metrics=metrics, tls=tls, verifier=verifier)
-        yield desk
+        harness = Harness(hall, nursery, site=site, metrics=metrics, tls=tls, verifier=verifier)
+        yield harness
         nursery.cancel_scope.cancel()
-        for each in desk.sockets:
+        for each in harness.sockets:
             each.close()
 
 
@@ -169,27 +167,27 @@ def failures(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
     return [record.fields for record in caplog.records if record.getMessage() == "connection_failed"]
 
 
-async def test_plain_http_is_served_and_takes_no_place() -> None:
-    async with open_desk() as desk:
-        client = desk.call()
+async def test_plain_http_is_served_and_takes_no_slot() -> None:
+    async with open_harness() as harness:
+        client = harness.call()
         await client.send(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         assert b"200" in await client.read_until(lambda data: data.endswith(b"ok\n"))
         await client.stream.aclose()
-        await desk.wait_served(1)
-        assert (desk.places, len(desk.reception.lobby)) == (0, 0)
+        await harness.wait_served(1)
+        assert (harness.slots, len(harness.acceptor.pending)) == (0, 0)
 
 
 async def test_a_client_is_let_in_talks_and_leaves(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    async with open_desk() as desk:
-        client = desk.call()
+    async with open_harness() as harness:
+        client = harness.call()
         await client.upgrade("alice")
-        assert (desk.places, len(desk.reception.lobby), len(desk.reception.keepalive)) == (1, 0, 1)
+        assert (harness.slots, len(harness.acceptor.pending), len(harness.acceptor.keepalive)) == (1, 0, 1)
         await client.send(say("hi") + masked(CLOSE, b"\x03\xe8"))
         await client.read_until(lambda _: False)
-        await desk.wait_served(1)
+        await harness.wait_served(1)
         assert client.frames[-1] == Frame(CLOSE, b"\x03\xe8")
-        assert (desk.places, len(desk.reception.keepalive), desk.reception.drops) == (0, 0, {})
+        assert (harness.slots, len(harness.acceptor.keepalive), harness.acceptor.drops) == (0, 0, {})
     (left,) = [record.fields for record in caplog.records if record.getMessage() == "LEAVE"]
     assert left == {
         "conn": "run-1",
@@ -203,14 +201,14 @@ async def test_a_client_is_let_in_talks_and_leaves(caplog: pytest.LogCaptureFixt
 
 async def test_a_connection_that_we_end_is_counted_by_its_reason(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    async with open_desk() as desk:
-        client = desk.call()
+    async with open_harness() as harness:
+        client = harness.call()
         await client.upgrade("alice")
         await client.send(masked(2, b"binary"))
         await client.read_until(lambda _: client.frames and client.frames[-1].opcode == CLOSE)
         await client.stream.aclose()
-        await desk.wait_served(1)
-        assert desk.reception.drops == {Drop.UNSUPPORTED_DATA: 1}
+        await harness.wait_served(1)
+        assert harness.acceptor.drops == {Drop.UNSUPPORTED_DATA: 1}
     (left,) = [record.fields for record in caplog.records if record.getMessage() == "LEAVE"]
     assert (left["code"], left["drop"]) == (1003, "unsupported_data")
 
@@ -222,12 +220,12 @@ async def test_an_exception_in_the_site_ends_that_connection_only(caplog: pytest
     def fail() -> Response:
         raise Fault("token-alice")
 
-    async with open_desk(metrics=fail) as desk:
-        other, client = desk.call(), desk.call()
+    async with open_harness(metrics=fail) as harness:
+        other, client = harness.call(), harness.call()
         await other.upgrade("bob")
         await client.send(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
         await client.read_to_end()
-        await desk.wait_served(1)
+        await harness.wait_served(1)
         await other.send(say("still here"))
         await other.read_until(lambda data: b"still here" in data)
     (failure,) = failures(caplog)
@@ -242,77 +240,79 @@ class FaultyEngine(MemoryEngine):
         raise Fault
 
 
-async def test_an_exception_in_a_connection_ends_it_and_gives_its_place_back(
+async def test_an_exception_in_a_connection_ends_it_and_releases_its_slot(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async with open_desk(engine=FaultyEngine(lambda: "e")) as desk:
-        other, client = desk.call(), desk.call()
+    async with open_harness(engine=FaultyEngine(lambda: "e")) as harness:
+        other, client = harness.call(), harness.call()
         await other.upgrade("bob")
         await client.upgrade("alice")
         await client.send(masked(1, b'{"event":"history"}'))
         await client.read_until(lambda data: b"internal error" in data)
         assert client.frames[-1] == Frame(CLOSE, b"\x03\xf3internal error")
         await client.send(masked(CLOSE, b"\x03\xf3"))
-        await desk.wait_served(1)
-        assert (desk.places, desk.reception.drops) == (1, {Drop.INTERNAL_ERROR: 1})
+        await harness.wait_served(1)
+        assert (harness.slots, harness.acceptor.drops) == (1, {Drop.INTERNAL_ERROR: 1})
         await other.read_until(lambda data: b'"left"' in data)
     assert [failure["exception"] for failure in failures(caplog)] == ["Fault"]
 
 
-async def test_what_fails_between_the_door_and_the_connection_gives_its_place_back(
+async def test_a_failure_between_admission_and_connection_releases_the_slot(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     class Strange(ChatSite):
         def admit(self, request: Request, upgrade: Upgrade) -> Admission:
             admission = super().admit(request, upgrade)
-            object.__setattr__(admission, "wish", None)
+            object.__setattr__(admission, "join_request", None)
             return admission
 
-    async with open_desk(site=Strange) as desk:
-        client = desk.call()
+    async with open_harness(site=Strange) as harness:
+        client = harness.call()
         await client.send(handshake("/?token=token-alice"))
         await client.read_to_end()
-        await desk.wait_served(1)
-        assert (desk.places, len(desk.reception.lobby)) == (0, 0)
+        await harness.wait_served(1)
+        assert (harness.slots, len(harness.acceptor.pending)) == (0, 0)
     assert [failure["exception"] for failure in failures(caplog)] == ["AttributeError"]
 
 
-async def test_a_cancelled_reception_leaves_nothing_behind() -> None:
-    async with open_desk() as desk:
+async def test_a_cancelled_connection_leaves_nothing_behind() -> None:
+    async with open_harness() as harness:
         async with trio.open_nursery() as nursery:
             ours, theirs = socket.socketpair()
             theirs.setblocking(False)
             client = Client(trio.SocketStream(trio.socket.from_stdlib_socket(theirs)))
-            nursery.start_soon(partial(desk.reception.serve, ours, secure=False))
+            nursery.start_soon(partial(harness.acceptor.serve, ours, secure=False))
             await client.upgrade("alice")
             nursery.cancel_scope.cancel()
-        assert (desk.places, len(desk.reception.keepalive)) == (0, 0)
+        assert (harness.slots, len(harness.acceptor.keepalive)) == (0, 0)
         assert ours.fileno() == -1
         await client.stream.aclose()
 
 
-async def test_a_visitor_whose_place_is_needed_is_dropped(autojump_clock: trio.testing.MockClock) -> None:
-    async with open_desk() as desk:
-        silent = [desk.call() for _ in range(LIMITS.unauthenticated)]
+async def test_a_pending_handshake_is_dropped_when_another_needs_its_room(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_harness() as harness:
+        silent = [harness.call() for _ in range(LIMITS.unauthenticated)]
         await trio.testing.wait_all_tasks_blocked()
-        assert len(desk.reception.lobby) == len(silent)
-        await desk.reception.lobby.wait_place()
-        await desk.wait_served(1)
-        assert len(desk.reception.lobby) == len(silent) - 1
+        assert len(harness.acceptor.pending) == len(silent)
+        await harness.acceptor.pending.wait_not_full()
+        await harness.wait_served(1)
+        assert len(harness.acceptor.pending) == len(silent) - 1
 
 
 # TLS
 
 
 async def test_a_client_may_come_by_tls() -> None:
-    async with open_desk(tls=True) as desk:
-        client = desk.call()
+    async with open_harness(tls=True) as harness:
+        client = harness.call()
         context = ssl.create_default_context(cafile=PEM)
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
         client = Client(trio.SSLStream(client.stream, context, server_hostname="localhost"))  # type: ignore[arg-type]
         await client.upgrade("alice")
-        assert desk.places == 1
+        assert harness.slots == 1
         await client.send(say("hi"))
         assert b'"text":"hi"' in await client.read_until(lambda data: b'"hi"' in data)
 
@@ -321,22 +321,22 @@ async def test_a_client_may_come_by_tls() -> None:
 async def test_who_does_not_speak_tls_is_dropped_in_time(
     hello: bytes, autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with open_desk(tls=True) as desk:
-        client = desk.call()
+    async with open_harness(tls=True) as harness:
+        client = harness.call()
         if hello:
             await client.send(hello)
-        await desk.wait_served(1)
+        await harness.wait_served(1)
         assert trio.current_time() <= LIMITS.head_seconds + 0.1
-        assert len(desk.reception.lobby) == 0
+        assert len(harness.acceptor.pending) == 0
         assert failures(caplog) == []
         await client.stream.aclose()
 
 
 async def test_a_tls_handshake_that_is_cancelled_leaves_no_socket_open() -> None:
-    async with open_desk(tls=True) as desk:
+    async with open_harness(tls=True) as harness:
         ours, theirs = socket.socketpair()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(partial(desk.reception.serve, ours, secure=True))
+            nursery.start_soon(partial(harness.acceptor.serve, ours, secure=True))
             await trio.testing.wait_all_tasks_blocked()
             nursery.cancel_scope.cancel()
         assert ours.fileno() == -1
@@ -358,51 +358,51 @@ class Issuer(Verifiers):
 
 
 async def test_a_connection_whose_token_expires_is_closed_and_looked_after_no_more() -> None:
-    async with open_desk(verifier=Issuer(971)) as desk, trio.open_nursery() as nursery:
-        nursery.start_soon(desk.reception.expiry.run)
-        client = desk.call()
+    async with open_harness(verifier=Issuer(971)) as harness, trio.open_nursery() as nursery:
+        nursery.start_soon(harness.acceptor.expiry.run)
+        client = harness.call()
         await client.upgrade("alice")
         await client.read_until(lambda data: b'"expiring","data":{"in":1}' in data)
-        assert len(desk.reception.expiry) == 1
-        desk.time_of_day += 1.5
+        assert len(harness.acceptor.expiry) == 1
+        harness.time_of_day += 1.5
         await client.read_until(lambda _: client.frames and client.frames[-1].opcode == CLOSE)
         assert client.frames[-1] == Frame(CLOSE, b"\x0f\xa1the token has expired")
         await client.stream.aclose()
-        await desk.wait_served(1)
-        assert (len(desk.reception.expiry), desk.reception.drops) == (0, {Drop.TOKEN_EXPIRED: 1})
+        await harness.wait_served(1)
+        assert (len(harness.acceptor.expiry), harness.acceptor.drops) == (0, {Drop.TOKEN_EXPIRED: 1})
         nursery.cancel_scope.cancel()
 
 
 async def test_a_right_that_is_over_before_the_welcome_gets_none() -> None:
-    async with open_desk(verifier=Issuer(969)) as desk:
-        client = desk.call()
+    async with open_harness(verifier=Issuer(969)) as harness:
+        client = harness.call()
         await client.send(handshake("/?token=token-alice"))
         await client.read_to_end()
         assert b"welcome" not in client.received
         await client.stream.aclose()
-        await desk.wait_served(1)
-        assert desk.reception.drops == {Drop.TOKEN_EXPIRED: 1}
+        await harness.wait_served(1)
+        assert harness.acceptor.drops == {Drop.TOKEN_EXPIRED: 1}
 
 
 async def test_a_client_that_leaves_is_looked_after_no_more() -> None:
-    async with open_desk(verifier=Issuer(2000)) as desk:
-        client = desk.call()
+    async with open_harness(verifier=Issuer(2000)) as harness:
+        client = harness.call()
         await client.upgrade("alice")
-        assert len(desk.reception.expiry) == 1
+        assert len(harness.acceptor.expiry) == 1
         await client.stream.aclose()
-        await desk.wait_served(1)
-        assert len(desk.reception.expiry) == 0
+        await harness.wait_served(1)
+        assert len(harness.acceptor.expiry) == 0
 
 
 async def test_a_right_without_an_end_needs_nobody_to_look_after_it() -> None:
-    async with open_desk() as desk:
-        await desk.call().upgrade("alice")
-        assert len(desk.reception.expiry) == 0
+    async with open_harness() as harness:
+        await harness.call().upgrade("alice")
+        assert len(harness.acceptor.expiry) == 0
 
 
 async def test_a_review_judges_all_and_counts_those_who_end_by_it() -> None:
-    async with open_desk(verifier=Issuer(None)) as desk:
-        clients = [desk.call() for _ in range(3)]
+    async with open_harness(verifier=Issuer(None)) as harness:
+        clients = [harness.call() for _ in range(3)]
         for client in clients:
             await client.upgrade("alice")
         judged: list[Identity] = []
@@ -412,45 +412,45 @@ async def test_a_review_judges_all_and_counts_those_who_end_by_it() -> None:
                 judged.append(identity)
                 return identity if len(judged) == 1 else None
 
-        assert desk.reception.review(Judge([])) == 2
+        assert harness.acceptor.review(Judge([])) == 2
         assert len(judged) == 3
-        assert desk.reception.review(Judge([])) == 1
-        assert desk.reception.review(Judge([])) == 0
+        assert harness.acceptor.review(Judge([])) == 1
+        assert harness.acceptor.review(Judge([])) == 0
         for client in clients:
             await client.read_until(lambda _, client=client: client.frames[-1].opcode == CLOSE)
             assert client.frames[-1] == Frame(CLOSE, b"\x11\x97the token is no longer valid")
             await client.stream.aclose()
-        await desk.wait_served(3)
-        assert desk.reception.drops == {Drop.NOT_ALLOWED: 3}
+        await harness.wait_served(3)
+        assert harness.acceptor.drops == {Drop.NOT_ALLOWED: 3}
 
 
 # The server's stop
 
 
 async def test_the_end_of_all_is_waited_for() -> None:
-    async with open_desk() as desk:
-        await desk.reception.end_all(RESTARTING)  # nobody is here: nothing to wait for
-    async with open_desk() as desk:
-        earlier = desk.call()
+    async with open_harness() as harness:
+        await harness.acceptor.end_all(RESTARTING)  # nobody is here: nothing to wait for
+    async with open_harness() as harness:
+        earlier = harness.call()
         await earlier.upgrade("earlier")
         await earlier.stream.send_eof()
-        await desk.wait_served(1)
-        clients = [desk.call() for _ in range(3)]
+        await harness.wait_served(1)
+        clients = [harness.call() for _ in range(3)]
         for number, client in enumerate(clients):
             await client.upgrade(f"user-{number}")
-        desk.reception.stop_reading()
+        harness.acceptor.stop_reading()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(desk.reception.end_all, RESTARTING)
+            nursery.start_soon(harness.acceptor.end_all, RESTARTING)
             for client in clients:
                 await client.read_until(lambda _, client=client: client.frames[-1].opcode == CLOSE)
                 assert client.frames[-1] == Frame(CLOSE, b"\x03\xf4server is restarting")
                 assert nursery.child_tasks
                 await client.send(masked(CLOSE, b"\x03\xf4"))
-        assert (desk.places, desk.reception.drops) == (0, {Drop.RESTART: 3})
+        assert (harness.slots, harness.acceptor.drops) == (0, {Drop.RESTART: 3})
 
 
 async def test_who_was_just_coming_in_when_all_were_told_does_not_stay() -> None:
-    """Between being let in at the door and being known to the reception."""
+    """Between being let in at the door and being known to the acceptor."""
 
     class Late(ChatSite):
         told: Acceptor
@@ -460,23 +460,23 @@ async def test_who_was_just_coming_in_when_all_were_told_does_not_stay() -> None
             nursery.start_soon(self.told.end_all, RESTARTING)
             return admission
 
-    async with open_desk(site=Late) as desk, trio.open_nursery() as nursery:
-        desk.site.told = desk.reception  # type: ignore[attr-defined]
-        client = desk.call()
+    async with open_harness(site=Late) as harness, trio.open_nursery() as nursery:
+        harness.site.told = harness.acceptor  # type: ignore[attr-defined]
+        client = harness.call()
         await client.send(handshake("/?token=token-alice"))
         await client.stream.send_eof()
-        await desk.wait_served(1)
-        assert (desk.places, desk.reception.drops) == (0, {Drop.RESTART: 1})
+        await harness.wait_served(1)
+        assert (harness.slots, harness.acceptor.drops) == (0, {Drop.RESTART: 1})
 
 
 async def test_who_comes_in_after_all_were_told_is_told_as_well() -> None:
-    async with open_desk() as desk:
-        await desk.reception.end_all(RESTARTING)
-        client = desk.call()
+    async with open_harness() as harness:
+        await harness.acceptor.end_all(RESTARTING)
+        client = harness.call()
         await client.send(handshake("/?token=token-alice"))
         await client.stream.send_eof()
-        await desk.wait_served(1)
-        assert (desk.places, desk.reception.drops) == (0, {Drop.RESTART: 1})
+        await harness.wait_served(1)
+        assert (harness.slots, harness.acceptor.drops) == (0, {Drop.RESTART: 1})
 
 
 # Who is at the other end

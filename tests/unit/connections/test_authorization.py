@@ -12,7 +12,7 @@ import trio.testing
 from chatroom.auth.rights import Rights
 from chatroom.auth.tokens import Identity, Verifiers
 from chatroom.auth.webtokens import LEEWAY
-from chatroom.connections.acceptor import LONGEST_NAP
+from chatroom.connections.acceptor import EXPIRY_CHECK_SECONDS
 from chatroom.core.http import Peer
 from chatroom.core.statistics import Drop
 from chatroom.engines.memory import MemoryEngine
@@ -167,7 +167,7 @@ async def test_nothing_is_told_before_the_welcome_however_long_that_takes(
         assert await watched(house, 100, expires=at(expires)) == expected
 
 
-@pytest.mark.parametrize(("jump", "closed"), [(3600, 20 + LONGEST_NAP), (-10, 50)])
+@pytest.mark.parametrize(("jump", "closed"), [(3600, 20 + EXPIRY_CHECK_SECONDS), (-10, 50)])
 async def test_a_clock_that_is_set_is_believed_at_once(jump: float, closed: float) -> None:
     async with open_house() as house:
         watch = Watch(await call(house, expires=at(10)))
@@ -179,7 +179,7 @@ async def test_a_clock_that_is_set_is_believed_at_once(jump: float, closed: floa
             ("expiring", {"in": 40}),
             ("close", EXPIRED),
         ]
-        assert watch.seen[-1][0] == pytest.approx(closed, abs=LONGEST_NAP)
+        assert watch.seen[-1][0] == pytest.approx(closed, abs=EXPIRY_CHECK_SECONDS)
 
 
 async def test_a_reader_that_takes_nothing_for_a_while_is_told_all_the_same() -> None:

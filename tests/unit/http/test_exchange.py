@@ -137,7 +137,7 @@ def test_what_is_too_large_is_told_with_what_to_do() -> None:
 
 
 @pytest.mark.parametrize("size", [1, READ_BYTES])
-def test_what_a_full_lobby_of_slow_heads_holds_is_bounded(size: int) -> None:
+def test_memory_of_the_most_pending_slow_heads_is_bounded(size: int) -> None:
     """Each holds what it has sent and not much more, however it was cut: five MiB in all at most."""
     head = (b"GET / HTTP/1.1\r\nHost: a\r\nCookie: " + b"c" * LIMITS.head_bytes)[: LIMITS.head_bytes]
     many = LIMITS.unauthenticated if size > 1 else 2  # by bytes it takes its time

@@ -21,12 +21,12 @@ from chatroom.http.frontdoor import (
     PIPELINE_PAUSE,
     SLOWEST_WRITE,
     Admitted,
-    read_introduction,
+    read_proxy_header,
     receive,
-    turn_away,
+    send_refusal,
 )
 from chatroom.http.handshake import PATHS, Upgrade
-from chatroom.net.proxies import Introduction, Proxies
+from chatroom.net.proxies import Proxies, ProxyHeader
 from tests.support.door_transport import WHOLE, Visitor
 
 PEER = Peer("192.0.2.1")
@@ -56,7 +56,7 @@ class Site:
     unbelieved: int = 0
     paths: frozenset[str] = PATHS
 
-    def disbelieved(self, peer: Peer) -> None:
+    def untrusted_proxy(self, peer: Peer) -> None:
         assert peer is PEER
         self.unbelieved += 1
 
@@ -627,8 +627,8 @@ async def test_a_proxy_introduces_its_client_and_the_request_behind_that_is_serv
 ) -> None:
     visitor = Visitor(cuts)
     await visitor.send(LINE + LAST)
-    assert await read_introduction(visitor.transport, LIMITS) == Introduction("203.0.113.5")
-    assert await receive(visitor.transport, Site(), LIMITS, PEER, introduced=True) is None
+    assert await read_proxy_header(visitor.transport, LIMITS) == ProxyHeader("203.0.113.5")
+    assert await receive(visitor.transport, Site(), LIMITS, PEER, named_by_proxy=True) is None
     assert [status for status, _, _ in answers(await visitor.receive_all())] == [200]
 
 
@@ -637,25 +637,25 @@ async def test_a_proxy_that_introduces_nobody_has_time_for_that_as_for_a_head(
 ) -> None:
     silent, gone, slow, broken = (Visitor() for _ in range(4))
     start = trio.current_time()
-    assert await read_introduction(silent.transport, LIMITS) is None
+    assert await read_proxy_header(silent.transport, LIMITS) is None
     assert trio.current_time() - start == LIMITS.head_seconds
     await gone.send(LINE[:9])
     await gone.send_eof()
-    assert await read_introduction(gone.transport, LIMITS) is None
+    assert await read_proxy_header(gone.transport, LIMITS) is None
     await broken.send(LINE[:9])
     broken.reset()
-    assert await read_introduction(broken.transport, LIMITS) is None
+    assert await read_proxy_header(broken.transport, LIMITS) is None
     await slow.send(LINE[:9])
     with pytest.raises(Refusal, match="took too long"):
-        await read_introduction(slow.transport, LIMITS)
+        await read_proxy_header(slow.transport, LIMITS)
 
 
 async def test_who_is_turned_away_is_told_why(autojump_clock: MockClock) -> None:
     visitor, site = Visitor(), Site()
     await visitor.send(GET)
     with pytest.raises(Refusal) as caught:
-        await read_introduction(visitor.transport, LIMITS)
-    await turn_away(visitor.transport, site, LIMITS, PEER, caught.value)
+        await read_proxy_header(visitor.transport, LIMITS)
+    await send_refusal(visitor.transport, site, LIMITS, PEER, caught.value)
     ((status, headers, body),) = answers(await visitor.receive_all())
     assert (status, headers["connection"]) == (400, "close")
     assert b"PROXY protocol" in body
@@ -666,7 +666,7 @@ async def test_who_is_turned_away_is_told_why(autojump_clock: MockClock) -> None
 async def test_turning_away_may_be_cancelled(autojump_clock: MockClock) -> None:
     visitor = Visitor()
     with trio.move_on_after(0):
-        await turn_away(visitor.transport, Site(), LIMITS, PEER, Refusal(400, "No"))
+        await send_refusal(visitor.transport, Site(), LIMITS, PEER, Refusal(400, "No"))
     assert visitor.transport.aborted
 
 
@@ -680,10 +680,12 @@ async def test_headers_of_who_was_introduced_are_his_own(autojump_clock: MockClo
             return super().admit(request, upgrade)
 
     named = b"Host: a\r\nX-Forwarded-For: 203.0.113.1\r\nX-Forwarded-Proto: https"
-    for introduced, seen_as in ((True, ("https://a",)), (False, ())):
+    for named_by_proxy, seen_as in ((True, ("https://a",)), (False, ())):
         visitor, site = Visitor(), Witness()
         await visitor.send(HANDSHAKE.replace(b"Host: a", named))
         proxies = Proxies(frozenset({ip_network("192.0.3.0/24")}))
-        assert await receive(visitor.transport, site, LIMITS, PEER, proxies=proxies, introduced=introduced)
+        assert await receive(
+            visitor.transport, site, LIMITS, PEER, proxies=proxies, named_by_proxy=named_by_proxy
+        )
         assert seen.pop() == (PEER, seen_as)
-        assert site.unbelieved == (not introduced)
+        assert site.unbelieved == (not named_by_proxy)

@@ -16,10 +16,10 @@ from chatroom.http.handshake import (
     PATHS,
     JoinRequest,
     Upgrade,
+    admit,
     allowed_origin,
     asks_upgrade,
     canonical,
-    let_in,
     normal_origin,
     route,
 )
@@ -290,7 +290,7 @@ def test_draining_comes_before_the_path_and_the_path_before_the_form() -> None:
 # The order of what comes after the form
 
 
-class Keeper:
+class Policy:
     """Refuses at the steps named in `faults`, and notes what it was asked."""
 
     def __init__(self, *faults: str) -> None:
@@ -306,49 +306,54 @@ class Keeper:
     def check_address(self, peer: Peer) -> None:
         self._step("address", 429, peer)
 
-    def identify(self, peer: Peer, token: str | None) -> str:
+    def authenticate(self, peer: Peer, token: str | None) -> str:
         self._step("token", 401, peer, token)
         return "identity"
 
-    def authorize(self, identity: str, wish: JoinRequest) -> str:
-        self._step("rights", 403, identity, wish)
+    def authorize(self, identity: str, join_request: JoinRequest) -> str:
+        self._step("rights", 403, identity, join_request)
         return "alice"
 
-    def enter(
-        self, peer: Peer, identity: str, username: str, wish: JoinRequest
+    def last_step(
+        self, peer: Peer, identity: str, username: str, join_request: JoinRequest
     ) -> tuple[str, str, JoinRequest]:
-        self._step("place", 503, peer, identity, username)
-        return identity, username, wish
+        self._step("slot", 503, peer, identity, username)
+        return identity, username, join_request
 
 
-def refusal_of(asked: Request, keeper: Keeper) -> str:
+def refusal_of(asked: Request, policy: Policy) -> str:
     with pytest.raises(Refusal) as caught:
-        let_in(asked, Upgrade(KEY), keeper)
+        admit(asked, Upgrade(KEY), policy, policy.last_step)
     return caught.value.text
 
 
-def test_who_is_let_in_gets_the_last_answer_of_the_keeper() -> None:
-    keeper = Keeper()
+def test_who_is_let_in_gets_the_last_answer_of_the_policy() -> None:
+    policy = Policy()
     asked = request(HANDSHAKE, query="token=T&room=ops")
-    wish = JoinRequest(None, "ops")
-    assert let_in(asked, Upgrade(KEY), keeper) == ("identity", "alice", wish)
-    assert keeper.asked == [
+    join_request = JoinRequest(None, "ops")
+    assert admit(asked, Upgrade(KEY), policy, policy.last_step) == ("identity", "alice", join_request)
+    assert policy.asked == [
         ("address", PEER),
         ("token", PEER, "T"),
-        ("rights", "identity", wish),
-        ("place", PEER, "identity", "alice"),
+        ("rights", "identity", join_request),
+        ("slot", PEER, "identity", "alice"),
     ]
 
 
 def test_a_token_among_the_subprotocols_counts_for_an_upgrade_only() -> None:
-    keeper = Keeper()
-    let_in(request(), Upgrade(KEY, ("chatroom.v1", "bearer.T")), keeper)
-    assert keeper.asked[1] == ("token", PEER, "T")
-    let_in(request(handshake({"sec-websocket-protocol": "chatroom.v1, bearer.T"})), None, keeper)
-    assert keeper.asked[5] == ("token", PEER, None)
+    policy = Policy()
+    admit(request(), Upgrade(KEY, ("chatroom.v1", "bearer.T")), policy, policy.last_step)
+    assert policy.asked[1] == ("token", PEER, "T")
+    admit(
+        request(handshake({"sec-websocket-protocol": "chatroom.v1, bearer.T"})),
+        None,
+        policy,
+        policy.last_step,
+    )
+    assert policy.asked[5] == ("token", PEER, None)
 
 
-ORDER = ["twice", "origin", "address", "token", "names", "rights", "place"]
+ORDER = ["twice", "origin", "address", "token", "names", "rights", "slot"]
 TEXTS = {
     "twice": "Parameter room given twice",
     "origin": "Origin not allowed",
@@ -358,14 +363,14 @@ TEXTS = {
 
 @pytest.mark.parametrize("faults", [pair for n in (1, 2) for pair in combinations(ORDER, n)] + [tuple(ORDER)])
 def test_the_first_fault_in_the_order_is_the_one_told(faults: tuple[str, ...]) -> None:
-    keeper = Keeper(*faults)
-    keeper.origins = frozenset()
+    policy = Policy(*faults)
+    policy.origins = frozenset()
     query = "&".join(
         ["room=a", *(["room=b"] if "twice" in faults else []), *(["since=1"] if "names" in faults else [])]
     )
     headers = [("host", "a"), *([("origin", "https://evil.example")] if "origin" in faults else [])]
     first = next(step for step in ORDER if step in faults)
-    assert refusal_of(request(headers, query=query), keeper) == TEXTS.get(first, first)
+    assert refusal_of(request(headers, query=query), policy) == TEXTS.get(first, first)
 
 
 # Origin

@@ -23,10 +23,10 @@ def refusal_of_query(text: str, authorization: str | None = None, subprotocols: 
     return caught.value.text
 
 
-def refusal_of_wish(text: str) -> str:
+def refusal_of_join_request(text: str) -> str:
     asked = query(text)
     with pytest.raises(Refusal) as caught:
-        asked.wish()
+        asked.join_request()
     assert caught.value.status == 400
     return caught.value.text
 
@@ -48,28 +48,28 @@ def test_a_token_comes_in_a_header_that_no_proxy_claims() -> None:
 def test_what_is_empty_counts_as_left_out(text: str) -> None:
     asked = query(text)
     assert asked.token is None
-    assert asked.wish() == JoinRequest(None, "general")
+    assert asked.join_request() == JoinRequest(None, "general")
 
 
 def test_all_parameters_are_read() -> None:
     asked = query("token=T&username=al%69ce&room=ops&since=42&epoch=k3f9")
     assert asked.token == "T"
-    assert asked.wish() == JoinRequest("alice", "ops", 42, "k3f9")
+    assert asked.join_request() == JoinRequest("alice", "ops", 42, "k3f9")
 
 
 def test_names_are_percent_encoded_utf_8_and_a_plus_is_a_plus() -> None:
-    assert query("username=a+b&room=%C3%A9t%c3%a9").wish() == JoinRequest("a+b", "été")
+    assert query("username=a+b&room=%C3%A9t%c3%a9").join_request() == JoinRequest("a+b", "été")
 
 
 def test_a_parameter_is_known_by_its_decoded_name() -> None:
-    assert query("%72oom=ops").wish().room == "ops"
+    assert query("%72oom=ops").join_request().room == "ops"
     assert refusal_of_query("%72oom=ops&room=ops") == "Parameter room given twice"
 
 
 @pytest.mark.parametrize("text", ["x=1&x=2", "%zz=1", "%ff=1", "x=%zz", "x=%ff", "Room=a&ROOM=b", "a;b"])
 def test_unknown_parameters_are_ignored_whatever_they_hold(text: str) -> None:
-    assert query(text).wish() == JoinRequest(None, "general")
-    assert query(f"{text}&room=ops&token=T").wish().room == "ops"
+    assert query(text).join_request() == JoinRequest(None, "general")
+    assert query(f"{text}&room=ops&token=T").join_request().room == "ops"
 
 
 @pytest.mark.parametrize("name", ["token", "username", "room", "since", "epoch"])
@@ -79,23 +79,23 @@ def test_a_parameter_given_twice_is_refused_even_with_the_same_value(name: str) 
 
 
 def test_an_empty_parameter_is_not_a_second_one() -> None:
-    assert query("room=&room=ops").wish().room == "ops"
+    assert query("room=&room=ops").join_request().room == "ops"
 
 
 @pytest.mark.parametrize("value", ["%", "%4", "%zz", "%ff", "%c3", "%C0%80", "%ED%A0%80", "%f4%90%80%80"])
 @pytest.mark.parametrize("name", ["username", "room", "since", "epoch"])
 def test_what_is_no_percent_encoded_utf_8_is_refused_only_when_asked_for(name: str, value: str) -> None:
-    assert refusal_of_wish(f"{name}={value}") == f"Parameter {name} is not percent-encoded UTF-8"
+    assert refusal_of_join_request(f"{name}={value}") == f"Parameter {name} is not percent-encoded UTF-8"
 
 
 @pytest.mark.parametrize("text", ["username=a%20b", "room=%00", "username=" + "a" * 33, "room=%E2%80%8Bops"])
 def test_a_bad_name_is_refused(text: str) -> None:
-    assert refusal_of_wish(text).startswith("Bad name: ")
+    assert refusal_of_join_request(text).startswith("Bad name: ")
 
 
 @pytest.mark.parametrize("since", ["-1", "+1", "1.0", "1e3", "0x1", "%201", "1%0A", "%D9%A1", "1_0", "x"])
 def test_since_must_be_a_non_negative_integer(since: str) -> None:
-    assert refusal_of_wish(f"since={since}&epoch=e") == "since must be a non-negative integer"
+    assert refusal_of_join_request(f"since={since}&epoch=e") == "since must be a non-negative integer"
 
 
 @pytest.mark.parametrize(
@@ -112,13 +112,13 @@ def test_since_must_be_a_non_negative_integer(since: str) -> None:
 )
 def test_since_is_bounded_however_long_it_is(since: str, expected: int) -> None:
     assert HIGHEST_ID == 2**63 - 1
-    assert query(f"since={since}&epoch=e").wish() == JoinRequest(None, "general", expected, "e")
+    assert query(f"since={since}&epoch=e").join_request() == JoinRequest(None, "general", expected, "e")
 
 
 def test_since_needs_an_epoch_and_an_epoch_alone_is_ignored() -> None:
-    assert refusal_of_wish("since=1") == "since needs an epoch"
-    assert refusal_of_wish("since=1&epoch=") == "since needs an epoch"
-    assert query("epoch=e").wish() == JoinRequest(None, "general")
+    assert refusal_of_join_request("since=1") == "since needs an epoch"
+    assert refusal_of_join_request("since=1&epoch=") == "since needs an epoch"
+    assert query("epoch=e").join_request() == JoinRequest(None, "general")
 
 
 def test_a_token_is_taken_from_each_of_three_places() -> None:
@@ -207,9 +207,9 @@ def test_any_text_comes_through_percent_encoding(key: str, value: str) -> None:
     if key in {"token", "username", "room", "since", "epoch"}:
         return
     if value:
-        assert query(raw).wish().epoch == value
+        assert query(raw).join_request().epoch == value
     else:
-        assert refusal_of_wish(raw) == "since needs an epoch"
+        assert refusal_of_join_request(raw) == "since needs an epoch"
 
 
 @given(st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E, exclude_characters="#"), max_size=80))
@@ -217,6 +217,6 @@ def test_any_query_is_read_or_refused_with_400(text: str) -> None:
     for prefix in ("", "token=", "username=", "room=%", "since=1&epoch="):
         try:
             asked = query(prefix + text)
-            asked.wish()
+            asked.join_request()
         except Refusal as refusal:
             assert refusal.status == 400  # noqa: PT017 - it may as well be read

@@ -11,13 +11,13 @@ import pytest
 
 from chatroom.auth.rights import Rights
 from chatroom.auth.tokens import Identity, TokenTable
-from chatroom.core.connectionlimits import ConnectionLimits, Place
+from chatroom.core.connectionlimits import ConnectionLimits, Slot
 from chatroom.core.errors import Refusal
 from chatroom.core.http import Peer, Request, Response
 from chatroom.core.limits import Limits
 from chatroom.core.names import clean_username
 from chatroom.http.handshake import route
-from chatroom.http.site import LOGGED_REFUSALS, METRICS_A_SECOND, Admission, ChatSite, Enquiry, Entrance
+from chatroom.http.site import LOGGED_REFUSALS, METRICS_A_SECOND, Admission, Admissions, ChatSite
 
 PEER = Peer("192.0.2.1")
 LOCAL = Peer("127.0.0.1", exempt=True)
@@ -42,7 +42,7 @@ UPGRADE = (
 
 
 @dataclass
-class Desk:
+class Harness:
     """A site with everything real but the clock."""
 
     limits: Limits = field(default_factory=Limits)
@@ -54,12 +54,11 @@ class Desk:
     watched: list[ChatSite] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.tallies = ConnectionLimits(self.limits)
-        door = (TokenTable.parse(self.tokens, "tokens"), self.tallies, self.origins, lambda: self.now)
-        self.entrance = Entrance(*door)
+        self.connection_limits = ConnectionLimits(self.limits)
+        verifier = TokenTable.parse(self.tokens, "tokens")
+        self.admissions = Admissions(verifier, self.connection_limits, self.origins, lambda: self.now)
         self.site = ChatSite(
-            entrance=self.entrance,
-            enquiry=Enquiry(*door),
+            admissions=self.admissions,
             page=lambda request: PAGE,
             metrics=self._make_metrics,
             troubles=lambda: self.troubles,
@@ -76,7 +75,7 @@ class Desk:
         assert route(request, draining=self.site.draining) is None
         return self.site.answer(request)
 
-    def enter(self, request: Request) -> Admission:
+    def admit(self, request: Request) -> Admission:
         """A handshake, as the front door passes it on."""
         upgrade = route(request, draining=self.site.draining)
         assert upgrade is not None
@@ -95,7 +94,7 @@ def handshake(query: str, *headers: tuple[str, str], peer: Peer = PEER) -> Reque
 def both(query: str, *headers: tuple[str, str], peer: Peer = PEER) -> list[tuple[str, Request]]:
     """The handshake, and the question whether it would be let in."""
     return [
-        ("enter", handshake(query, *headers, peer=peer)),
+        ("admit", handshake(query, *headers, peer=peer)),
         ("ask", get(f"/handshake?{query}", *headers, peer=peer)),
     ]
 
@@ -122,19 +121,19 @@ def refusal(act: Callable[[], object]) -> Refusal:
 def test_who_comes_in_gets_the_name_it_asks_for_or_that_of_its_token(
     query: str, username: str, room: str
 ) -> None:
-    desk = Desk()
-    admission = desk.enter(handshake(query))
-    assert (admission.username, admission.wish.room, admission.peer) == (username, room, PEER)
+    harness = Harness()
+    admission = harness.admit(handshake(query))
+    assert (admission.username, admission.join_request.room, admission.peer) == (username, room, PEER)
     assert not admission.subprotocol
-    assert json.loads(desk.ask(get(f"/handshake?{query}")).body) == {"username": username, "room": room}
+    assert json.loads(harness.ask(get(f"/handshake?{query}")).body) == {"username": username, "room": room}
 
 
 def test_an_admission_carries_rights_and_where_to_resume() -> None:
-    admission = Desk().enter(handshake("token=alices&since=42&epoch=e1"))
-    assert (admission.wish.since, admission.wish.epoch) == (42, "e1")
+    admission = Harness().admit(handshake("token=alices&since=42&epoch=e1"))
+    assert (admission.join_request.since, admission.join_request.epoch) == (42, "e1")
     assert admission.identity.rights.can("ops-1", "r")
     assert not admission.identity.rights.can("ops-1", "w")
-    assert Desk().enter(handshake("token=free")).identity.rights == Rights.everything()
+    assert Harness().admit(handshake("token=free")).identity.rights == Rights.everything()
 
 
 @pytest.mark.parametrize(
@@ -143,18 +142,18 @@ def test_an_admission_carries_rights_and_where_to_resume() -> None:
 )
 def test_the_subprotocol_is_told_to_the_connection(offer: str, answered: bool) -> None:
     query = "" if "bearer" in offer else "token=free"
-    admission = Desk().enter(handshake(query, ("sec-websocket-protocol", offer)))
+    admission = Harness().admit(handshake(query, ("sec-websocket-protocol", offer)))
     assert admission.subprotocol == answered
 
 
-def test_a_place_is_taken_by_who_comes_in_and_not_by_who_only_asks() -> None:
-    desk = Desk()
-    desk.ask(get("/handshake?token=free"))
-    assert desk.tallies.statistics().connections == 0
-    admission = desk.enter(handshake("token=free"))
-    assert desk.tallies.statistics().connections == 1
-    admission.place.leave()
-    assert desk.tallies.statistics().connections == 0
+def test_a_slot_is_taken_by_a_handshake_and_not_by_a_preview() -> None:
+    harness = Harness()
+    harness.ask(get("/handshake?token=free"))
+    assert harness.connection_limits.statistics().connections == 0
+    admission = harness.admit(handshake("token=free"))
+    assert harness.connection_limits.statistics().connections == 1
+    admission.slot.release()
+    assert harness.connection_limits.statistics().connections == 0
 
 
 # A name that is bound
@@ -177,10 +176,10 @@ username = "\uff21\uff22"
 @pytest.mark.parametrize("token", ["composed", "decomposed"])
 @pytest.mark.parametrize("asked", ["Zo\u00eb", "Zoe\u0308", "\uff3ao\u00eb"])
 def test_a_bound_name_is_the_same_however_it_is_spelled(token: str, asked: str) -> None:
-    desk = Desk(tokens=ACCENTED)
+    harness = Harness(tokens=ACCENTED)
     query = urlencode({"token": token, "username": asked})
-    assert desk.enter(handshake(query)).username == "Zo\u00eb"
-    assert json.loads(desk.ask(get(f"/handshake?{query}")).body)["username"] == "Zo\u00eb"
+    assert harness.admit(handshake(query)).username == "Zo\u00eb"
+    assert json.loads(harness.ask(get(f"/handshake?{query}")).body)["username"] == "Zo\u00eb"
 
 
 @pytest.mark.parametrize(
@@ -196,9 +195,9 @@ def test_a_bound_name_is_the_same_however_it_is_spelled(token: str, asked: str) 
     ],
 )
 def test_nobody_speaks_under_another_name_than_their_tokens(token: str, asked: str) -> None:
-    desk = Desk(tokens=TOKENS + ACCENTED)
+    harness = Harness(tokens=TOKENS + ACCENTED)
     for act, request in both(urlencode({"token": token, "username": asked})):
-        found = refusal(lambda act=act, request=request: getattr(desk, act)(request))
+        found = refusal(lambda act=act, request=request: getattr(harness, act)(request))
         assert (found.status, found.text) == (403, "This token is bound to another username")
 
 
@@ -207,33 +206,33 @@ RESERVED = "This username is reserved for other tokens"
 
 @pytest.mark.parametrize("asked", ["alice", "Zo\u00eb", "Zoe\u0308", "\uff21\uff22"])
 def test_a_name_that_a_token_is_bound_to_is_for_nobody_else(asked: str) -> None:
-    desk = Desk(tokens=TOKENS + ACCENTED)
+    harness = Harness(tokens=TOKENS + ACCENTED)
     for act, request in both(urlencode({"token": "free", "username": asked})):
-        found = refusal(lambda act=act, request=request: getattr(desk, act)(request))
+        found = refusal(lambda act=act, request=request: getattr(harness, act)(request))
         assert (found.status, found.text) == (403, RESERVED)
     name = clean_username(asked)
-    assert desk.entrance.renew(PEER, name, "free") is None
-    assert desk.enter(handshake("token=free&username=Alice")).username == "Alice"
+    assert harness.admissions.renew(PEER, name, "free") is None
+    assert harness.admit(handshake("token=free&username=Alice")).username == "Alice"
 
 
 def test_the_name_of_those_without_one_may_be_reserved() -> None:
-    desk = Desk(tokens=TOKENS + '[[token]]\ntoken = "x"\nusername = "anonymous"\n')
-    assert refusal(lambda: desk.enter(handshake("token=free"))).text == RESERVED
-    assert desk.enter(handshake("token=free&username=bob")).username == "bob"
-    assert desk.enter(handshake("token=x")).username == "anonymous"
+    harness = Harness(tokens=TOKENS + '[[token]]\ntoken = "x"\nusername = "anonymous"\n')
+    assert refusal(lambda: harness.admit(handshake("token=free"))).text == RESERVED
+    assert harness.admit(handshake("token=free&username=bob")).username == "bob"
+    assert harness.admit(handshake("token=x")).username == "anonymous"
 
 
 def test_several_tokens_may_be_bound_to_one_name() -> None:
     """So that one can be replaced by the other, without a cut."""
-    desk = Desk(tokens=TOKENS + '[[token]]\ntoken = "new"\nusername = "alice"\n')
+    harness = Harness(tokens=TOKENS + '[[token]]\ntoken = "new"\nusername = "alice"\n')
     for token in ("alices", "new"):
-        assert desk.enter(handshake(f"token={token}")).username == "alice"
-    assert desk.entrance.renew(PEER, "alice", "new") is not None
+        assert harness.admit(handshake(f"token={token}")).username == "alice"
+    assert harness.admissions.renew(PEER, "alice", "new") is not None
 
 
 def test_a_bound_name_in_other_widths_is_the_ordinary_one() -> None:
-    assert Desk(tokens=ACCENTED).enter(handshake("token=wide&username=AB")).username == "AB"
-    assert Desk(tokens=ACCENTED).enter(handshake("token=wide")).username == "AB"
+    assert Harness(tokens=ACCENTED).admit(handshake("token=wide&username=AB")).username == "AB"
+    assert Harness(tokens=ACCENTED).admit(handshake("token=wide")).username == "AB"
 
 
 # Who is refused, and why first
@@ -261,15 +260,15 @@ REFUSED: list[tuple[str, str, tuple[tuple[str, str], ...], int]] = [
 def test_a_handshake_and_the_question_about_it_are_refused_alike(
     query: str, headers: tuple[tuple[str, str], ...], status: int
 ) -> None:
-    desk = Desk(origins=frozenset({"https://good.example"}))
+    harness = Harness(origins=frozenset({"https://good.example"}))
     found = [
-        refusal(lambda act=act, request=request: getattr(desk, act)(request))
+        refusal(lambda act=act, request=request: getattr(harness, act)(request))
         for act, request in both(query, *headers)
     ]
     assert [each.status for each in found] == [status, status]
     assert found[0].text == found[1].text
     assert "\n" not in found[0].text
-    assert desk.tallies.statistics().connections == 0
+    assert harness.connection_limits.statistics().connections == 0
 
 
 def test_all_refused_tokens_are_answered_in_the_same_words() -> None:
@@ -277,14 +276,17 @@ def test_all_refused_tokens_are_answered_in_the_same_words() -> None:
         (found.text, found.headers)
         for query in ("", "token=wrong", "token=%ff", "token=%zz", "token=a%20b", "token=" + "x" * 4000)
         for act, request in both(query)
-        for found in [refusal(lambda act=act, request=request: getattr(Desk(), act)(request))]
+        for found in [refusal(lambda act=act, request=request: getattr(Harness(), act)(request))]
     }
     assert said == {("Unauthorized", (("WWW-Authenticate", "Bearer"),))}
 
 
-def crowded(desk: Desk) -> list[Place]:
-    """Fill the desk for PEER's address, for bob and for everybody."""
-    return [desk.tallies.enter(PEER, "bob"), desk.tallies.enter(LOCAL, "bob")]
+def crowded(harness: Harness) -> list[Slot]:
+    """Fill the harness for PEER's address, for bob and for everybody."""
+    return [
+        harness.connection_limits.take_slot(PEER, "bob"),
+        harness.connection_limits.take_slot(LOCAL, "bob"),
+    ]
 
 
 FULL = Limits(connections=2, per_user=2, per_address=1)
@@ -303,7 +305,7 @@ STAGES: list[tuple[str, int]] = [
 ]
 
 
-@pytest.mark.parametrize("act", ["enter", "ask"])
+@pytest.mark.parametrize("act", ["admit", "ask"])
 @pytest.mark.parametrize(("stage", "status"), STAGES)
 def test_where_several_reasons_apply_the_first_one_is_told(act: str, stage: str, status: int) -> None:
     reached = [name for name, _ in STAGES].index(stage)
@@ -311,9 +313,9 @@ def test_where_several_reasons_apply_the_first_one_is_told(act: str, stage: str,
     def mended(name: str) -> bool:
         return [each for each, _ in STAGES].index(name) < reached
 
-    desk = Desk(limits=FULL, origins=frozenset({"https://good.example"}))
-    crowded(desk)
-    desk.site.draining = not mended("draining")
+    harness = Harness(limits=FULL, origins=frozenset({"https://good.example"}))
+    crowded(harness)
+    harness.site.draining = not mended("draining")
     token = "alices" if mended("token") else "wrong"
     username = "username=bob" if mended("names") else "username=a%20b"
     room = "room=secret" if not mended("rights") else "room=general"
@@ -325,18 +327,18 @@ def test_where_several_reasons_apply_the_first_one_is_told(act: str, stage: str,
     headers = () if mended("origin") else (ORIGIN,)
     peer = LOCAL if mended("address") else PEER
     request = dict(both(query, *headers, peer=peer))[act]
-    found = refusal(lambda: getattr(desk, act)(request))
+    found = refusal(lambda: getattr(harness, act)(request))
     assert found.status == status
     retry = dict(found.headers).get("Retry-After")
     assert (retry is not None) == (status in {429, 503})
 
 
-def test_a_place_that_was_given_back_can_be_had() -> None:
-    desk = Desk(limits=replace(FULL, per_address=9, per_user=9))
-    places = crowded(desk)
-    assert refusal(lambda: desk.enter(handshake("token=free"))).status == 503
-    places[0].leave()
-    desk.enter(handshake("token=free"))
+def test_a_released_slot_can_be_taken() -> None:
+    harness = Harness(limits=replace(FULL, per_address=9, per_user=9))
+    slots = crowded(harness)
+    assert refusal(lambda: harness.admit(handshake("token=free"))).status == 503
+    slots[0].release()
+    harness.admit(handshake("token=free"))
 
 
 class CountingVerifier:
@@ -354,13 +356,12 @@ class CountingVerifier:
         return self._table.allows(identity, username)
 
 
-@pytest.mark.parametrize("act", ["enter", "ask"])
+@pytest.mark.parametrize("act", ["admit", "ask"])
 def test_each_handshake_asks_the_verifier_once_whatever_is_wrong(act: str) -> None:
     """So the time until a 401 doesn't say what is wrong; past the count it is the same, with 429."""
-    desk = Desk(limits=Limits(wrong_tokens=6))
+    harness = Harness(limits=Limits(wrong_tokens=6))
     verifier = CountingVerifier()
-    door = (verifier, desk.tallies, None, lambda: desk.now)
-    desk.site._entrance, desk.site._enquiry = Entrance(*door), Enquiry(*door)
+    harness.site._admissions = Admissions(verifier, harness.connection_limits, None, lambda: harness.now)
     for query, headers in (
         ("", ()),
         ("token=wrong", ()),
@@ -370,34 +371,36 @@ def test_each_handshake_asks_the_verifier_once_whatever_is_wrong(act: str) -> No
         ("token=" + "x" * 4000, ()),
     ):
         request = dict(both(query, *headers))[act]
-        assert refusal(lambda request=request: getattr(desk, act)(request)).status == 401
+        assert refusal(lambda request=request: getattr(harness, act)(request)).status == 401
     assert len(verifier.asked) == 6
     for query in ("token=wrong", "", "token=%ff"):
         request = dict(both(query))[act]
-        found = refusal(lambda request=request: getattr(desk, act)(request))
+        found = refusal(lambda request=request: getattr(harness, act)(request))
         assert (found.status, found.headers) == (429, (("Retry-After", "60"),)), "all of them were counted"
-    getattr(desk, act)(dict(both("token=free"))[act])
+    getattr(harness, act)(dict(both("token=free"))[act])
     assert len(verifier.asked) == 10
 
 
 def test_a_right_token_is_let_in_whatever_its_neighbours_have_tried() -> None:
     """A shared address, or a web page that has its visitors' browsers try wrong tokens, shuts nobody out."""
-    desk = Desk(limits=Limits(wrong_tokens=3))
+    harness = Harness(limits=Limits(wrong_tokens=3))
     told = [
-        refusal(lambda act=act, request=request: getattr(desk, act)(request)).status
+        refusal(lambda act=act, request=request: getattr(harness, act)(request)).status
         for act, request in both("token=wrong") * 3
     ]
     assert told == [401, 401, 401, 429, 429, 429]
-    assert desk.enter(handshake("token=free")).username == "anonymous"
-    assert desk.ask(get("/handshake?token=alices")).status == 200
-    assert refusal(lambda: desk.enter(handshake("token=wrong", peer=Peer("192.0.2.2")))).status == 401
-    desk.now += 61
-    assert refusal(lambda: desk.enter(handshake("token=wrong"))).status == 401
+    assert harness.admit(handshake("token=free")).username == "anonymous"
+    assert harness.ask(get("/handshake?token=alices")).status == 200
+    assert refusal(lambda: harness.admit(handshake("token=wrong", peer=Peer("192.0.2.2")))).status == 401
+    harness.now += 61
+    assert refusal(lambda: harness.admit(handshake("token=wrong"))).status == 401
 
 
 def test_past_the_count_of_wrong_tokens_the_order_of_refusals_is_the_same() -> None:
-    desk = Desk(limits=Limits(wrong_tokens=1, per_address=1), origins=frozenset({"https://good.example"}))
-    assert refusal(lambda: desk.enter(handshake(""))).status == 401
+    harness = Harness(
+        limits=Limits(wrong_tokens=1, per_address=1), origins=frozenset({"https://good.example"})
+    )
+    assert refusal(lambda: harness.admit(handshake(""))).status == 401
     for query, headers, status in (
         ("token=wrong&username=a%20b", (), 429),  # before the names
         ("token=wrong", (ORIGIN,), 403),
@@ -406,35 +409,35 @@ def test_past_the_count_of_wrong_tokens_the_order_of_refusals_is_the_same() -> N
         ("token=alices&room=secret", (), 403),
     ):
         request = handshake(query, *headers)
-        assert refusal(lambda request=request: desk.enter(request)).status == status
-    desk.enter(handshake("token=free"))
-    found = refusal(lambda: desk.enter(handshake("token=free")))
+        assert refusal(lambda request=request: harness.admit(request)).status == status
+    harness.admit(handshake("token=free"))
+    found = refusal(lambda: harness.admit(handshake("token=free")))
     assert (found.status, found.text) == (429, "Too many connections from your address")
 
 
 def test_a_token_that_comes_later_is_counted_and_let_in_in_the_same_way() -> None:
-    desk = Desk(limits=Limits(wrong_tokens=3))
-    admission = desk.enter(handshake("token=free"))
-    renewed = desk.entrance.renew(admission.peer, "alice", "alices")
+    harness = Harness(limits=Limits(wrong_tokens=3))
+    admission = harness.admit(handshake("token=free"))
+    renewed = harness.admissions.renew(admission.peer, "alice", "alices")
     assert renewed is not None
     assert renewed.username == "alice"
-    assert desk.entrance.renew(admission.peer, "carol", "alices") is None
+    assert harness.admissions.renew(admission.peer, "carol", "alices") is None
     for _ in range(4):
-        assert desk.entrance.renew(admission.peer, "alice", "wrong") is None
-    assert refusal(lambda: desk.enter(handshake("token=wrong"))).status == 429
-    assert desk.entrance.renew(admission.peer, "alice", "alices") is not None
-    assert desk.entrance.renew(LOCAL, "alice", "alices") is not None
+        assert harness.admissions.renew(admission.peer, "alice", "wrong") is None
+    assert refusal(lambda: harness.admit(handshake("token=wrong"))).status == 429
+    assert harness.admissions.renew(admission.peer, "alice", "alices") is not None
+    assert harness.admissions.renew(LOCAL, "alice", "alices") is not None
 
 
 # Plain HTTP
 
 
 def test_paths_have_their_answers() -> None:
-    desk = Desk()
-    assert desk.ask(get("/")) is PAGE
-    assert desk.ask(get("/healthz")) == Response(200, b"ok\n")
-    assert desk.ask(get("/metrics")) is METRICS
-    ready = desk.ask(get("/readyz"))
+    harness = Harness()
+    assert harness.ask(get("/")) is PAGE
+    assert harness.ask(get("/healthz")) == Response(200, b"ok\n")
+    assert harness.ask(get("/metrics")) is METRICS
+    ready = harness.ask(get("/readyz"))
     assert (ready.status, json.loads(ready.body), ready.content_type) == (
         200,
         {"ready": True},
@@ -453,12 +456,12 @@ def test_paths_have_their_answers() -> None:
 def test_a_server_that_is_not_ready_says_why_and_goes_on_answering(
     draining: bool, troubles: tuple[str, ...], reasons: list[str]
 ) -> None:
-    desk = Desk(troubles=troubles)
-    desk.site.draining = draining
-    ready = desk.ask(get("/readyz"))
+    harness = Harness(troubles=troubles)
+    harness.site.draining = draining
+    ready = harness.ask(get("/readyz"))
     assert (ready.status, json.loads(ready.body)) == (503, {"ready": False, "reasons": reasons})
-    assert desk.ask(get("/healthz")).status == 200
-    assert desk.ask(get("/")) is PAGE
+    assert harness.ask(get("/healthz")).status == 200
+    assert harness.ask(get("/")) is PAGE
 
 
 @pytest.mark.parametrize(
@@ -466,12 +469,12 @@ def test_a_server_that_is_not_ready_says_why_and_goes_on_answering(
     [("GET", "/nowhere", 404), ("POST", "/", 405), ("DELETE", "/metrics", 405), ("OPTIONS", "/x", 404)],
 )
 def test_anything_else_is_refused_before_the_site_sees_it(method: str, path: str, status: int) -> None:
-    assert refusal(lambda: Desk().ask(get(path, method=method))).status == status
+    assert refusal(lambda: Harness().ask(get(path, method=method))).status == status
 
 
 @pytest.mark.parametrize("path", ["/", "/healthz", "/readyz", "/metrics", "/handshake?token=free"])
 def test_head_is_answered_as_get_is(path: str) -> None:
-    assert Desk().ask(get(path, method="HEAD")) == Desk().ask(get(path))
+    assert Harness().ask(get(path, method="HEAD")) == Harness().ask(get(path))
 
 
 # Refusals are counted, and logged a few times a second
@@ -487,33 +490,33 @@ def logged(caplog: pytest.LogCaptureFixture) -> Logged:
 
 
 def test_refusals_in_one_moment_are_logged_each(logged: Logged) -> None:
-    desk = Desk()
+    harness = Harness()
     for status in (401, 401, 404, 408, 429):
-        desk.site.refused(PEER, status, None if status == 408 else get("/?token=s3cret"))
+        harness.site.refused(PEER, status, None if status == 408 else get("/?token=s3cret"))
     assert [fields["status"] for fields in logged()] == [401, 401, 404, 408, 429]
     assert logged()[0] == {"peer": "192.0.2.1", "status": 401, "path": "/", "count": 1}
     assert logged()[3] == {"peer": "192.0.2.1", "status": 408, "path": None, "count": 1}
-    assert desk.site.refusals == {401: 2, 404: 1, 408: 1, 429: 1}
-    assert desk.watched == []
+    assert harness.site.refusals == {401: 2, 404: 1, 408: 1, 429: 1}
+    assert harness.watched == []
     assert "s3cret" not in str(logged())
 
 
 def test_of_too_many_refusals_the_number_is_logged_within_a_second(logged: Logged) -> None:
-    desk = Desk()
+    harness = Harness()
     for number in range(100):
-        desk.site.refused(PEER, 401 if number % 2 else 404, get("/"))
+        harness.site.refused(PEER, 401 if number % 2 else 404, get("/"))
     assert len(logged()) == LOGGED_REFUSALS
-    assert desk.watched == [desk.site], "asked once to be called back"
-    assert desk.site.on_timer(desk.now + 0.4) == pytest.approx(0.6)
-    assert desk.site.on_timer(desk.now + 1) == math.inf
+    assert harness.watched == [harness.site], "asked once to be called back"
+    assert harness.site.on_timer(harness.now + 0.4) == pytest.approx(0.6)
+    assert harness.site.on_timer(harness.now + 1) == math.inf
     assert logged()[LOGGED_REFUSALS:] == [{"status": 404, "count": 45}, {"status": 401, "count": 45}]
-    desk.site.refused(PEER, 401, None)
+    harness.site.refused(PEER, 401, None)
     assert len(logged()) == LOGGED_REFUSALS + 2, "that second isn't over by its own clock"
-    desk.now += 1
-    desk.site.refused(PEER, 401, None)
-    desk.site.tell_refusals()
+    harness.now += 1
+    harness.site.refused(PEER, 401, None)
+    harness.site.log_refusals()
     assert sum(int(str(fields["count"])) for fields in logged()) == 102
-    assert desk.site.on_timer(desk.now) == math.inf
+    assert harness.site.on_timer(harness.now) == math.inf
 
 
 @pytest.mark.parametrize(
@@ -541,17 +544,17 @@ def test_of_too_many_refusals_the_number_is_logged_within_a_second(logged: Logge
 def test_a_path_is_logged_so_that_a_mistaken_prefix_can_be_seen_and_no_token(
     logged: Logged, path: str, shown: str
 ) -> None:
-    Desk().site.refused(PEER, 404, get(path + "?token=s3cret"))
+    Harness().site.refused(PEER, 404, get(path + "?token=s3cret"))
     (fields,) = logged()
     assert fields["path"] == shown
     assert len(shown) <= 64
 
 
 def test_metrics_are_made_anew_a_few_times_a_second_at_most() -> None:
-    desk = Desk()
+    harness = Harness()
     for _ in range(3 * METRICS_A_SECOND):
-        assert desk.ask(get("/metrics")) == METRICS
-    assert desk.metrics_made == METRICS_A_SECOND
-    desk.now += 1.0
-    desk.ask(get("/metrics"))
-    assert desk.metrics_made == METRICS_A_SECOND + 1
+        assert harness.ask(get("/metrics")) == METRICS
+    assert harness.metrics_made == METRICS_A_SECOND
+    harness.now += 1.0
+    harness.ask(get("/metrics"))
+    assert harness.metrics_made == METRICS_A_SECOND + 1

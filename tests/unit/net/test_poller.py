@@ -36,10 +36,10 @@ def pairs() -> Iterator[Callable[[], Pair]]:
 @asynccontextmanager
 async def at_work(kind: Kind) -> AsyncIterator[EpollPoller | TaskPoller]:
     async with trio.open_nursery() as nursery:
-        arrivals = kind()
-        nursery.start_soon(arrivals.run)
+        poller = kind()
+        nursery.start_soon(poller.run)
         with trio.fail_after(10):
-            yield arrivals
+            yield poller
         nursery.cancel_scope.cancel()
 
 
@@ -55,20 +55,20 @@ async def test_what_comes_is_read_until_the_socket_is_watched_no_more(
 ) -> None:
     ours, peers = pairs()
     got: list[bytes] = []
-    async with at_work(kind) as arrivals:
+    async with at_work(kind) as poller:
 
         def read() -> None:
             got.append(ours.recv(100))
             if got[-1] == b"last":
-                arrivals.unwatch(ours)
+                poller.unwatch(ours)
 
-        arrivals.watch(ours, read)
+        poller.watch(ours, read)
         for data in (b"one", b"two", b"last"):
-            assert len(arrivals) == 1
+            assert len(poller) == 1
             peers.send(data)
             while got[-1:] != [data]:
                 await trio.lowlevel.checkpoint()
-        assert len(arrivals) == 0
+        assert len(poller) == 0
         peers.send(b"unheard")
         await moment()
         assert got == [b"one", b"two", b"last"]
@@ -79,14 +79,14 @@ async def test_what_comes_is_read_until_the_socket_is_watched_no_more(
 async def test_what_is_left_unread_is_called_for_again(kind: Kind, pairs: Callable[[], Pair]) -> None:
     ours, peers = pairs()
     got = b""
-    async with at_work(kind) as arrivals:
+    async with at_work(kind) as poller:
 
         def read() -> None:
             nonlocal got
             got += ours.recv(2)
 
         peers.send(b"before it was watched")
-        arrivals.watch(ours, read)
+        poller.watch(ours, read)
         while got != b"before it was watched":
             await trio.lowlevel.checkpoint()
 
@@ -96,18 +96,18 @@ async def test_a_socket_can_be_watched_again(kind: Kind, pairs: Callable[[], Pai
     ours, peers = pairs()
     called: list[int] = []
 
-    async with at_work(kind) as arrivals:
+    async with at_work(kind) as poller:
         for number in range(3):
 
             def read(number: int = number) -> None:
                 called.append(number)
-                arrivals.unwatch(ours)
+                poller.unwatch(ours)
 
             peers.send(b"x")
-            arrivals.watch(ours, read)
+            poller.watch(ours, read)
             while len(called) <= number:
                 await trio.lowlevel.checkpoint()
-            arrivals.unwatch(ours)  # once more is no trouble
+            poller.unwatch(ours)  # once more is no trouble
         await moment()
         assert called == [0, 1, 2]
 
@@ -116,14 +116,14 @@ async def test_a_socket_can_be_watched_again(kind: Kind, pairs: Callable[[], Pai
 async def test_the_end_of_a_stream_is_something_that_comes(kind: Kind, pairs: Callable[[], Pair]) -> None:
     ours, peers = pairs()
     ended = trio.Event()
-    async with at_work(kind) as arrivals:
+    async with at_work(kind) as poller:
 
         def read() -> None:
             assert ours.recv(1) == b""
-            arrivals.unwatch(ours)
+            poller.unwatch(ours)
             ended.set()
 
-        arrivals.watch(ours, read)
+        poller.watch(ours, read)
         await moment()
         peers.close()
         await ended.wait()
@@ -133,17 +133,17 @@ async def test_the_end_of_a_stream_is_something_that_comes(kind: Kind, pairs: Ca
 async def test_one_that_is_served_may_end_the_watch_of_another(kind: Kind, pairs: Callable[[], Pair]) -> None:
     both = [pairs(), pairs()]
     served: list[int] = []
-    async with at_work(kind) as arrivals:
+    async with at_work(kind) as poller:
 
         def read(number: int) -> None:
             served.append(number)
             for ours, _ in both:
-                arrivals.unwatch(ours)
+                poller.unwatch(ours)
 
         for number, (ours, peers) in enumerate(both):
-            arrivals.watch(ours, lambda number=number: read(number))  # type: ignore[misc]
+            poller.watch(ours, lambda number=number: read(number))  # type: ignore[misc]
             peers.send(b"x")
-        while len(arrivals):
+        while len(poller):
             await trio.lowlevel.checkpoint()
         await moment()
     assert len(served) == 1
@@ -154,18 +154,18 @@ async def test_a_socket_that_is_closed_leaves_nothing_to_the_next_of_its_number(
     kind: Kind, pairs: Callable[[], Pair]
 ) -> None:
     called: list[str] = []
-    async with at_work(kind) as arrivals:
+    async with at_work(kind) as poller:
         ours, theirs = socket.socketpair()
         number = ours.fileno()
-        arrivals.watch(ours, lambda: called.append("ours"))
+        poller.watch(ours, lambda: called.append("ours"))
         await moment()
         trio.lowlevel.notify_closing(ours)
-        arrivals.unwatch(ours)
+        poller.unwatch(ours)
         ours.close()
         theirs.close()
         stranger, peers = pairs()
         assert stranger.fileno() == number
-        arrivals.watch(stranger, lambda: called.append(stranger.recv(1).decode()))
+        poller.watch(stranger, lambda: called.append(stranger.recv(1).decode()))
         await moment()
         peers.send(b"x")
         await moment()
@@ -176,13 +176,13 @@ async def test_a_socket_that_is_closed_leaves_nothing_to_the_next_of_its_number(
 async def test_when_it_is_over_sockets_can_still_be_let_go(kind: Kind, pairs: Callable[[], Pair]) -> None:
     ours, _ = pairs()
     async with trio.open_nursery() as nursery:
-        arrivals = kind()
-        nursery.start_soon(arrivals.run)
-        arrivals.watch(ours, lambda: None)
+        poller = kind()
+        nursery.start_soon(poller.run)
+        poller.watch(ours, lambda: None)
         await wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
-    arrivals.unwatch(ours)
-    assert len(arrivals) == 0
+    poller.unwatch(ours)
+    assert len(poller) == 0
 
 
 def test_linux_has_epoll() -> None:

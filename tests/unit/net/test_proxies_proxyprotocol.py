@@ -12,8 +12,8 @@ from chatroom.net.proxies import (
     MOST_BYTES,
     MOST_LINE,
     SIGNATURE,
-    HeaderReader,
-    Introduction,
+    ProxyHeader,
+    ProxyHeaderReader,
     crc32c,
     read_address,
 )
@@ -23,12 +23,12 @@ BEHIND = b"\x16\x03\x01PROXY GET / HTTP/1.1\r\n\r\n" * 20
 INCOMPLETE = "incomplete"
 
 
-def read(data: bytes, size: int = MOST_BYTES) -> tuple[Introduction, int] | int | str:
+def read(data: bytes, size: int = MOST_BYTES) -> tuple[ProxyHeader, int] | int | str:
     """What a reader makes of `data` in pieces of at most `size`, and how many bytes of it it has taken.
 
     The status of its refusal, or that the header isn't complete yet.
     """
-    reader = HeaderReader()
+    reader = ProxyHeaderReader()
     taken = 0
     while reader.wanted:
         piece = data[taken : taken + min(size, reader.wanted)]
@@ -40,7 +40,7 @@ def read(data: bytes, size: int = MOST_BYTES) -> tuple[Introduction, int] | int 
         except Refusal as refusal:
             assert taken <= MOST_BYTES
             return refusal.status
-    return reader.introduction, taken
+    return reader.header, taken
 
 
 def extension(kind: int, value: bytes) -> bytes:
@@ -67,36 +67,36 @@ def checked(family: int, body: bytes) -> bytes:
     return bare[:-4] + crc32c(bare).to_bytes(4, "big")
 
 
-NOBODY = Introduction()
-CLIENT = Introduction("203.0.113.5")
+NOBODY = ProxyHeader()
+CLIENT = ProxyHeader("203.0.113.5")
 FOUR, SIX = addresses("203.0.113.5"), addresses("2001:db8::5")
 
-SOUND: dict[str, tuple[bytes, Introduction]] = {
+SOUND: dict[str, tuple[bytes, ProxyHeader]] = {
     "TCP4": (LINE, CLIENT),
-    "TCP6": (b"PROXY TCP6 2001:DB8:0::5 ::1 1 65535\r\n", Introduction("2001:db8::5")),
+    "TCP6": (b"PROXY TCP6 2001:DB8:0::5 ::1 1 65535\r\n", ProxyHeader("2001:db8::5")),
     "TCP6 of an IPv4 address": (b"PROXY TCP6 ::ffff:203.0.113.5 ::1 0 0\r\n", CLIENT),
-    "the shortest TCP4": (b"PROXY TCP4 1.1.1.1 1.1.1.1 0 0\r\n", Introduction("1.1.1.1")),
-    "the shortest TCP6": (b"PROXY TCP6 :: :: 0 0\r\n", Introduction("::")),
+    "the shortest TCP4": (b"PROXY TCP4 1.1.1.1 1.1.1.1 0 0\r\n", ProxyHeader("1.1.1.1")),
+    "the shortest TCP6": (b"PROXY TCP6 :: :: 0 0\r\n", ProxyHeader("::")),
     "the longest": (
         b"PROXY TCP6 " + b" ".join([b"ffff:" * 7 + b"ffff"] * 2 + [b"65535"] * 2) + b"\r\n",
-        Introduction("ffff:" * 7 + "ffff"),
+        ProxyHeader("ffff:" * 7 + "ffff"),
     ),
-    "loopback": (b"PROXY TCP4 127.0.0.1 127.0.0.1 1 2\r\n", Introduction("127.0.0.1")),
+    "loopback": (b"PROXY TCP4 127.0.0.1 127.0.0.1 1 2\r\n", ProxyHeader("127.0.0.1")),
     "UNKNOWN": (b"PROXY UNKNOWN\r\n", NOBODY),
     "UNKNOWN and what is ignored": (b"PROXY UNKNOWN " + b"x" * 91 + b"\r\n", NOBODY),
     "UNKNOWN with addresses": (LINE.replace(b"TCP4", b"UNKNOWN"), NOBODY),
     "binary TCP4": (binary(0x11, FOUR), CLIENT),
-    "binary TCP6": (binary(0x21, SIX), Introduction("2001:db8::5")),
+    "binary TCP6": (binary(0x21, SIX), ProxyHeader("2001:db8::5")),
     "binary TCP6 of an IPv4 address": (binary(0x21, addresses("::ffff:203.0.113.5")), CLIENT),
     "LOCAL": (binary(0, command=0x20), NOBODY),
     "LOCAL with anything": (binary(0x77, b"\x01\xff\xff", command=0x20), NOBODY),
     "unspecified": (binary(0), NOBODY),
     "Unix": (binary(0x31, b"/run/x".ljust(216, b"\0")), NOBODY),
     "extensions": (binary(0x11, FOUR + extension(1, b"h2") + extension(0xEA, b"\x01vpce")), CLIENT),
-    "by TLS": (binary(0x11, FOUR + tls(1, extension(0x21, b"TLSv1.3"))), Introduction("203.0.113.5", True)),
+    "by TLS": (binary(0x11, FOUR + tls(1, extension(0x21, b"TLSv1.3"))), ProxyHeader("203.0.113.5", True)),
     "not by TLS": (binary(0x11, FOUR + tls(0x06)), CLIENT),
-    "by TLS, nobody named": (binary(0, tls(0x01)), Introduction(None, True)),
-    "checksum": (checked(0x11, FOUR + tls(0x07)), Introduction("203.0.113.5", True)),
+    "by TLS, nobody named": (binary(0, tls(0x01)), ProxyHeader(None, True)),
+    "checksum": (checked(0x11, FOUR + tls(0x07)), ProxyHeader("203.0.113.5", True)),
     "the longest binary": (binary(0x11, FOUR + extension(4, bytes(MOST_BYTES - 16 - 12 - 3))), CLIENT),
 }  # fmt: skip
 
@@ -104,7 +104,7 @@ SOUND: dict[str, tuple[bytes, Introduction]] = {
 @pytest.mark.parametrize("size", [1, 2, 7, MOST_BYTES])
 @pytest.mark.parametrize(("header", "said"), SOUND.values(), ids=SOUND)
 def test_a_header_is_read_however_it_is_cut_and_nothing_behind_it(
-    header: bytes, said: Introduction, size: int
+    header: bytes, said: ProxyHeader, size: int
 ) -> None:
     assert read(header + BEHIND, size) == (said, len(header))
     assert read(header, size) == (said, len(header))
@@ -186,7 +186,7 @@ def test_it_is_refused_at_the_first_byte_that_shows_it(start: bytes) -> None:
 
 
 def test_a_refusal_says_what_was_expected_and_nothing_of_what_came() -> None:
-    reader = HeaderReader()
+    reader = ProxyHeaderReader()
     with pytest.raises(
         Refusal, match="A header of the PROXY protocol must come first, and it is missing"
     ) as caught:
@@ -205,17 +205,17 @@ EXTENSIONS = st.lists(st.builds(extension, KINDS, st.binary(max_size=40)), max_s
 
 
 @st.composite
-def lines(draw: st.DrawFn) -> tuple[bytes, Introduction]:
+def lines(draw: st.DrawFn) -> tuple[bytes, ProxyHeader]:
     kind = draw(st.sampled_from([IPv4Address, IPv6Address]))
     source, other = (draw(st.ip_addresses(v=4 if kind is IPv4Address else 6)) for _ in range(2))
     family = b"TCP4" if kind is IPv4Address else b"TCP6"
     fields = [str(each).encode() for each in (source, other, draw(PORTS), draw(PORTS))]
     said = read_address(str(source))
-    return b" ".join([b"PROXY", family, *fields]) + b"\r\n", Introduction(str(said))
+    return b" ".join([b"PROXY", family, *fields]) + b"\r\n", ProxyHeader(str(said))
 
 
 @st.composite
-def binaries(draw: st.DrawFn) -> tuple[bytes, Introduction]:
+def binaries(draw: st.DrawFn) -> tuple[bytes, ProxyHeader]:
     source = draw(st.ip_addresses())
     body = addresses(str(source), draw(PORTS)) + draw(EXTENSIONS)
     secure = draw(st.booleans())
@@ -223,12 +223,12 @@ def binaries(draw: st.DrawFn) -> tuple[bytes, Introduction]:
         body += tls(0x01)
     family = 0x11 if source.version == 4 else 0x21
     header = checked(family, body) if draw(st.booleans()) else binary(family, body)
-    return header, Introduction(str(read_address(str(source))), secure)
+    return header, ProxyHeader(str(read_address(str(source))), secure)
 
 
 @given(lines() | binaries(), st.binary(max_size=50), st.integers(1, 40))
 def test_every_header_is_read_to_its_last_byte_and_no_further(
-    header_and_said: tuple[bytes, Introduction], behind: bytes, size: int
+    header_and_said: tuple[bytes, ProxyHeader], behind: bytes, size: int
 ) -> None:
     header, said = header_and_said
     assert read(header + behind, size) == (said, len(header))
@@ -238,7 +238,7 @@ def test_every_header_is_read_to_its_last_byte_and_no_further(
 
 @given(lines() | binaries(), st.data())
 def test_a_byte_that_was_changed_proves_nothing_and_breaks_nothing(
-    header_and_said: tuple[bytes, Introduction], data: st.DataObject
+    header_and_said: tuple[bytes, ProxyHeader], data: st.DataObject
 ) -> None:
     header = bytearray(header_and_said[0])
     header[data.draw(st.integers(0, len(header) - 1))] = data.draw(st.integers(0, 255))

@@ -54,17 +54,17 @@ PAIRS = {"tcp": tcp_pair, "unix": unix_pair}
 @asynccontextmanager
 async def watching() -> AsyncIterator[ReadPoller]:
     async with trio.open_nursery() as nursery:
-        arrivals = make_poller()
-        nursery.start_soon(arrivals.run)
-        yield arrivals
+        poller = make_poller()
+        nursery.start_soon(poller.run)
+        yield poller
         nursery.cancel_scope.cancel()
 
 
 @asynccontextmanager
 async def plain(kind: str = "tcp") -> AsyncIterator[tuple[SocketTransport, trio.SocketStream]]:
     stream, client = await PAIRS[kind]()
-    async with watching() as arrivals:
-        transport = SocketTransport(detached(stream), LIMITS, arrivals)
+    async with watching() as poller:
+        transport = SocketTransport(detached(stream), LIMITS, poller)
         try:
             yield transport, client
         finally:
@@ -79,8 +79,8 @@ async def tls(below: str = "tcp") -> AsyncIterator[tuple[TlsTransport, "trio.SSL
     context.load_cert_chain(PEM)
     trusting = ssl.create_default_context(cafile=PEM)
     client = trio.SSLStream(raw, trusting, server_hostname="localhost", https_compatible=True)
-    async with watching() as arrivals:
-        transport = TlsTransport(SocketTransport(detached(stream), LIMITS, arrivals), context)
+    async with watching() as poller:
+        transport = TlsTransport(SocketTransport(detached(stream), LIMITS, poller), context)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(client.do_handshake)
