@@ -75,7 +75,7 @@ class ServerProcess:
         command: Sequence[str] | None = None,
         env: Mapping[str, str] | None = None,
         cwd: Path | str | None = None,
-        timeout: float = 30,
+        timeout: float = 60,
         pass_fds: Sequence[int] = (),
     ) -> None:
         """`command` replaces the interpreter and the file, `env` the whole environment.
