@@ -2,6 +2,7 @@
 # Builds chat.pyz and proves it: style, types, every test, branch coverage. What it needs it installs here.
 #
 #   ./test.sh                               everything, as CI does
+#   ./test.sh --quick                       style, types and the unit tests, with fewer examples
 #   ./test.sh tests/pyz/test_pyz.py -k home     only these tests: all arguments go to pytest
 #
 # Python 3.11 or newer is needed. Chromium, Firefox and WebKitGTK (for the page), Node.js (for wscat and axe), nginx, Caddy, HAProxy, Apache, hitch,
@@ -10,6 +11,7 @@
 set -eu
 cd "$(dirname "$0")"
 . bundle/find-python.sh
+unset PYTHONDONTWRITEBYTECODE # else each worker compiles all tests anew, in every run
 
 say() { echo "test.sh: $*"; }
 
@@ -23,12 +25,23 @@ optional() { # optional WHAT IS MISSING
 
 installed() { command -v "$1" >/dev/null 2>&1; }
 
+found() { installed "$1" || [ -x "/usr/sbin/$1" ]; }
+
 debian() { # debian PACKAGE...: true if they are there afterwards
     [ "$(id -u)" = 0 ] && installed apt-get || return 1
     say "installing $* by apt-get"
     export DEBIAN_FRONTEND=noninteractive
     { apt-get update -qq && apt-get install -qq -y --no-install-recommends "$@"; } >.build/apt.log 2>&1 ||
         { cat .build/apt.log >&2 && return 1; }
+}
+
+node_tool() { # node_tool NAME FILE: what tests/NAME locks, into .build/NAME; FILE of it must be there then
+    cmp -s "tests/$1/package-lock.json" ".build/$1/made-from" && [ -e ".build/$1/$2" ] && return 0
+    say "installing $1"
+    rm -rf ".build/$1" && mkdir ".build/$1"
+    cp "tests/$1/package.json" "tests/$1/package-lock.json" ".build/$1"
+    npm ci --prefix ".build/$1" --ignore-scripts --no-audit --no-fund --silent &&
+        cp "tests/$1/package-lock.json" ".build/$1/made-from"
 }
 
 mkdir -p .build
@@ -45,63 +58,58 @@ if ! .venv/bin/python -c '' 2>/dev/null || [ "$lock" != "$(cat .venv/made-from 2
     echo "$lock" >.venv/made-from
 fi
 
-# A browser, and the terminal client
+install() { # install: what the tests need beside the tools
+    # A browser, and the terminal client
 
-CHROMIUM=${CHROMIUM:-$(command -v chromium || command -v chromium-browser || command -v google-chrome || true)}
-if [ -z "$CHROMIUM" ]; then
-    debian chromium && CHROMIUM=$(command -v chromium) || optional "Chromium"
-fi
-export CHROMIUM
+    CHROMIUM=${CHROMIUM:-$(command -v chromium || command -v chromium-browser || command -v google-chrome || true)}
+    if [ -z "$CHROMIUM" ]; then
+        debian chromium && CHROMIUM=$(command -v chromium) || optional "Chromium"
+    fi
+    export CHROMIUM
 
-if ! installed npm; then
-    debian nodejs npm || true
-fi
-export WSCAT="$PWD/.build/wscat/node_modules/.bin/wscat"
+    if ! installed npm; then
+        debian nodejs npm || true
+    fi
+    export WSCAT="$PWD/.build/wscat/node_modules/.bin/wscat"
 
-node_tool() { # node_tool NAME FILE: what tests/NAME locks, into .build/NAME; FILE of it must be there then
-    cmp -s "tests/$1/package-lock.json" ".build/$1/made-from" && [ -e ".build/$1/$2" ] && return 0
-    say "installing $1"
-    rm -rf ".build/$1" && mkdir ".build/$1"
-    cp "tests/$1/package.json" "tests/$1/package-lock.json" ".build/$1"
-    npm ci --prefix ".build/$1" --ignore-scripts --no-audit --no-fund --silent &&
-        cp "tests/$1/package-lock.json" ".build/$1/made-from"
+    if installed npm; then
+        node_tool wscat node_modules/.bin/wscat || optional "wscat"
+        node_tool axe node_modules/axe-core/axe.min.js || optional "axe"
+    else
+        optional "npm (for wscat and axe)"
+    fi
+
+    # Two more browsers (docs/browsers.md) and a screen that nobody sees; proxies to stand behind (docs/security.md,
+    # docs/operations.md), Redis as a store (Valkey comes with the test tools; Debian's package of Sentinel has no program that this one lacks), and what
+    # judges the unit files (docs/chatroom.service) and the rules of alerts (docs/operations.md)
+
+    wanted="firefox-esr:firefox-esr WebKitWebDriver:webkit2gtk-driver Xvfb:xvfb nginx:nginx caddy:caddy haproxy:haproxy apache2:apache2-bin hitch:hitch stunnel4:stunnel4 redis-server:redis-server systemd-analyze:systemd promtool:prometheus"
+    packages=
+    for pair in $wanted; do
+        found "${pair%:*}" || packages="$packages ${pair#*:}"
+    done
+    [ -z "$packages" ] || debian $packages || true
+    for pair in $wanted; do
+        found "${pair%:*}" || optional "${pair%:*}"
+    done
+
+    # A clock that is set wrong (tests/support/clock.py)
+
+    installed faketime || debian faketime || optional "faketime"
+
+    # A C compiler, for a disk that fails when told to (tests/support/disk.c)
+
+    installed cc || debian gcc libc6-dev || optional "a C compiler"
 }
 
-if installed npm; then
-    node_tool wscat node_modules/.bin/wscat || optional "wscat"
-    node_tool axe node_modules/axe-core/axe.min.js || optional "axe"
+quick=
+if [ "${1:-}" = --quick ]; then
+    quick=true
+    shift
 else
-    optional "npm (for wscat and axe)"
-fi
-
-# Two more browsers (docs/browsers.md) and a screen that nobody sees; proxies to stand behind (docs/security.md,
-# docs/operations.md), Redis as a store (Valkey comes with the test tools; Debian's package of Sentinel has no program that this one lacks), and what
-# judges the unit files (docs/chatroom.service) and the rules of alerts (docs/operations.md)
-
-found() { installed "$1" || [ -x "/usr/sbin/$1" ]; }
-
-wanted="firefox-esr:firefox-esr WebKitWebDriver:webkit2gtk-driver Xvfb:xvfb nginx:nginx caddy:caddy haproxy:haproxy apache2:apache2-bin hitch:hitch stunnel4:stunnel4 redis-server:redis-server systemd-analyze:systemd promtool:prometheus"
-packages=
-for pair in $wanted; do
-    found "${pair%:*}" || packages="$packages ${pair#*:}"
-done
-[ -z "$packages" ] || debian $packages || true
-for pair in $wanted; do
-    found "${pair%:*}" || optional "${pair%:*}"
-done
-
-# A clock that is set wrong (tests/support/clock.py)
-
-installed faketime || debian faketime || optional "faketime"
-
-# A C compiler, for a disk that fails when told to (tests/support/disk.c)
-
-installed cc || debian gcc libc6-dev || optional "a C compiler"
-
-./build.sh
-
-if [ $# -gt 0 ]; then
-    exec .venv/bin/python -m pytest "$@"
+    install
+    ./build.sh
+    [ $# = 0 ] || exec .venv/bin/python -m pytest "$@"
 fi
 
 status=0
@@ -114,8 +122,13 @@ check() { # check WHAT COMMAND...: all of them run, so that one failure doesn't 
 check style .venv/bin/ruff check --quiet .
 check format .venv/bin/ruff format --quiet --check .
 check types .venv/bin/mypy --no-error-summary
-.venv/bin/coverage erase
-check tests .venv/bin/coverage run -m pytest -n 2 --dist loadfile --max-worker-restart 0
-check coverage .venv/bin/coverage report
+if [ -n "$quick" ]; then
+    check tests .venv/bin/python -m pytest -q -n 2 --dist loadfile --hypothesis-profile quick tests/unit "$@"
+else
+    .venv/bin/coverage erase
+    # More workers than cores, since many tests wait; conftest.py says in which order the files come.
+    check tests .venv/bin/coverage run -m pytest -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
+    check coverage .venv/bin/coverage report
+fi
 [ $status = 0 ] && say "all passed"
 exit $status

@@ -30,6 +30,7 @@ pytest.register_assert_rewrite("tests.support.engine_contract")  # so that a fai
 # no failure, so single examples have no deadline.
 settings.register_profile("chatroom", deadline=None, derandomize=True)
 settings.load_profile("chatroom")
+settings.register_profile("quick", settings.get_profile("chatroom"), max_examples=20)  # for ./test.sh --quick
 
 
 LONG = (
