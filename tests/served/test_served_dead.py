@@ -69,7 +69,7 @@ FULL = "full"
 INTERVAL, TIMEOUT = 1, 1
 
 
-class Hall:
+class ServerHarness:
     """A server, by TLS or without, and what is seen of it from outside."""
 
     def __init__(self, server: Served, *, secure: bool) -> None:
@@ -143,25 +143,25 @@ class Hall:
 
 
 @contextmanager
-def hall(*options: str, secure: bool, env: dict[str, str] | None = None) -> Iterator[Hall]:
+def harness(*options: str, secure: bool, env: dict[str, str] | None = None) -> Iterator[ServerHarness]:
     by_tls = ("--tls-cert", str(CERTIFICATE), "--tls-key", str(CERTIFICATE)) if secure else ()
     keepalive = ("--ping-interval", f"{INTERVAL}s", "--ping-timeout", f"{TIMEOUT}s", "--log-level", "warning")
     with Served(*keepalive, *by_tls, *options, env=env) as server:
-        yield Hall(server, secure=secure)
+        yield ServerHarness(server, secure=secure)
         check_clean(server)
         assert server.stop() == 0
         check_stderr(server.stderr)
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["plain", "tls"])
-def house(request: pytest.FixtureRequest, pyz: Path) -> Iterator[Hall]:
-    with hall("--db", "none", "--max-per-ip", "1000", secure=request.param) as house:
+def house(request: pytest.FixtureRequest, pyz: Path) -> Iterator[ServerHarness]:
+    with harness("--db", "none", "--max-per-ip", "1000", secure=request.param) as house:
         house.fill()
         yield house
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_a_reset_wherever_a_connection_waits_leaves_nothing(house: Hall, moment: str) -> None:
+def test_a_reset_wherever_a_connection_waits_leaves_nothing(house: ServerHarness, moment: str) -> None:
     house.gauges()
     before = house.descriptors()
     clients = []
@@ -182,7 +182,7 @@ def test_a_reset_wherever_a_connection_waits_leaves_nothing(house: Hall, moment:
 def test_a_reset_while_the_disk_hangs_leaves_no_connection(pyz: Path, tmp_path: Path, secure: bool) -> None:
     """Their tasks wait for the broker, and nothing is read or written; their names go when it goes on."""
     disk = Disk(tmp_path)
-    with hall("--rate", "0", secure=secure, env=disk.environment) as house:
+    with harness("--rate", "0", secure=secure, env=disk.environment) as house:
         first = house.client("first", "message and close", 1, "later")  # so that all files are open
         first.read_closing()
         first.close()

@@ -20,7 +20,7 @@ from chatroom.core.limits import Limits
 from chatroom.core.pace import BucketStore
 from chatroom.websocket.upgrade import answer_handshake
 from tests.support.client_frames import CLOSE, HANDSHAKE, TEXT, Frame, masked, read_frames
-from tests.support.hall import Hall, open_hall
+from tests.support.harness import BrokerHarness, open_broker
 from tests.support.memory_transport import MemoryTransport
 
 LIMITS = Limits(message_rate=0)
@@ -57,11 +57,11 @@ class Caller:
         renew: Callable[[Peer, str, str], Identity | None],
         expires: int | None,
     ) -> None:
-        hall = house.hall
+        harness = house.harness
         self.transport = transport
         services = Services(
-            broker=hall.broker,
-            engine=hall.engine,
+            broker=harness.broker,
+            engine=harness.engine,
             limits=limits,
             pace=house.pace,
             keepalive=house.keepalive,
@@ -129,10 +129,10 @@ class Caller:
 
 
 class House:
-    """A hall, and whole connections to it."""
+    """A harness, and whole connections to it."""
 
-    def __init__(self, hall: Hall, nursery: trio.Nursery, pace: tuple[float, int]) -> None:
-        self.hall = hall
+    def __init__(self, harness: BrokerHarness, nursery: trio.Nursery, pace: tuple[float, int]) -> None:
+        self.harness = harness
         self.pace = BucketStore(*pace)
         self.numbers = count(1)
         self.keepalive = Timers()
@@ -182,15 +182,15 @@ class House:
 
     def names_in(self, room: str) -> list[str]:
         """Who is in a room, as the broker sees it."""
-        found = self.hall.rooms.get(room)
+        found = self.harness.rooms.get(room)
         return [] if found is None else list(found.roster.names)
 
 
 @asynccontextmanager
 async def open_house(*, pace: tuple[float, int] = (0, 1), **options: Any) -> AsyncIterator[House]:
     """A house at work."""
-    async with open_hall(**options) as hall, trio.open_nursery() as nursery:
-        house = House(hall, nursery, pace)
+    async with open_broker(**options) as harness, trio.open_nursery() as nursery:
+        house = House(harness, nursery, pace)
         nursery.start_soon(house.keepalive.run)
         nursery.start_soon(house.expiry.run)
         yield house

@@ -29,7 +29,7 @@ from chatroom.net.listeners import load_tls
 from chatroom.net.poller import make_poller
 from chatroom.net.proxies import UNIX, Proxies
 from tests.support.client_frames import CLOSE, Frame, masked, read_frames
-from tests.support.hall import Hall, open_hall
+from tests.support.harness import BrokerHarness, open_broker
 from tests.support.line import say
 from tests.support.process import ROOT
 from tests.support.raw import handshake
@@ -82,7 +82,7 @@ class Harness:
 
     def __init__(
         self,
-        hall: Hall,
+        broker_harness: BrokerHarness,
         nursery: trio.Nursery,
         *,
         site: type[ChatSite],
@@ -101,12 +101,12 @@ class Harness:
             clock=trio.current_time,
             watch=lambda _: None,
         )
-        self.hall = hall
+        self.broker_harness = broker_harness
         self.acceptor = Acceptor(
             site=self.site,
             renew=admissions.renew,
-            broker=hall.broker,
-            engine=hall.engine,
+            broker=broker_harness.broker,
+            engine=broker_harness.engine,
             limits=LIMITS,
             tls=load_tls(PEM, PEM) if tls else None,
             proxies=Proxies(frozenset({UNIX})),
@@ -154,9 +154,9 @@ async def open_harness(
     tls: bool = False,
     verifier: Verifier | None = None,
 ) -> AsyncIterator[Harness]:
-    async with open_hall(engine=engine) as hall, trio.open_nursery() as nursery:
+    async with open_broker(engine=engine) as broker_harness, trio.open_nursery() as nursery:
         verifier = verifier or TokenTable.development()
-        harness = Harness(hall, nursery, site=site, metrics=metrics, tls=tls, verifier=verifier)
+        harness = Harness(broker_harness, nursery, site=site, metrics=metrics, tls=tls, verifier=verifier)
         yield harness
         nursery.cancel_scope.cancel()
         for each in harness.sockets:

@@ -18,7 +18,7 @@ from chatroom.rooms.subscription import Member, RoomEvent, Subscription
 from chatroom.websocket.framing import Pieces, text_frame
 from chatroom.websocket.outbound import Outbound
 from tests.support.engines import append, open_room
-from tests.support.hall import broadcast_of, split_frames
+from tests.support.harness import broadcast_of, split_frames
 from tests.support.memory_transport import MemoryTransport
 
 PLENTY = 1 << 30

@@ -118,7 +118,7 @@ async def test_a_handshake_that_breaks_off_is_no_fault_of_ours() -> None:
         await idle(1)
         assert (alice.error, alice.over_at is not None) == (None, True)
         assert alice.ending is not None
-        assert len(house.hall.rooms) == 0
+        assert len(house.harness.rooms) == 0
 
 
 # The client ends it
@@ -153,7 +153,7 @@ async def test_what_comes_behind_a_close_frame_is_ignored() -> None:
         await alice.send(say("one"), closing(1000), say("two"), masked(PING))
         assert alice.ending == CLIENT_LEFT
         await tell(house, "still here")
-        assert house.hall.rooms.messages == 2
+        assert house.harness.rooms.messages == 2
 
 
 async def test_the_end_of_the_stream_is_a_client_that_left() -> None:
@@ -377,7 +377,7 @@ async def test_only_a_restart_waits_for_no_close_frame_to_arrive(why: Disconnect
 
 async def test_who_cancels_does_not_wait_until_a_close_frame_has_arrived() -> None:
     async with open_house() as house, trio.open_nursery() as nursery:
-        other = House(house.hall, nursery, (0, 1))
+        other = House(house.harness, nursery, (0, 1))
         alice = await other.call("alice")
         alice.transport.unconfirmed = 5000
         start = trio.current_time()
@@ -609,9 +609,9 @@ async def test_the_pace_is_shared_by_all_connections_of_a_name() -> None:
         alices = [await house.call("alice", limits=limits) for _ in range(3)]
         for alice in alices:
             await alice.send(say("hi"))
-        assert house.hall.rooms.messages == 2
+        assert house.harness.rooms.messages == 2
         await idle(1.1)
-        assert house.hall.rooms.messages == 3
+        assert house.harness.rooms.messages == 3
 
 
 async def test_other_commands_have_a_pace_of_their_own() -> None:
@@ -740,7 +740,7 @@ async def test_a_cancelled_connection_leaves_no_departure_undone() -> None:
     async with open_house() as house:
         bob = await house.call("bob")
         async with trio.open_nursery() as nursery:
-            other = House(house.hall, nursery, (0, 1))
+            other = House(house.harness, nursery, (0, 1))
             alice = await other.call("alice")
             assert house.names_in("r") == ["alice", "bob"]
             nursery.cancel_scope.cancel()

@@ -14,7 +14,7 @@ from chatroom.core.limits import MAX_UNANSWERED
 from chatroom.core.messages import Message
 from chatroom.core.statistics import Drop
 from chatroom.engines.memory import MemoryEngine
-from tests.support.hall import Guest, Hall, open_hall
+from tests.support.harness import BrokerHarness, FakeMember, open_broker
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 
@@ -26,30 +26,30 @@ PONG = b'{"event":"pong"}'
 
 
 async def test_answers_come_out_in_their_order_as_frames() -> None:
-    async with open_hall() as hall:
-        alice = hall.guest("alice")
+    async with open_broker() as harness:
+        alice = harness.fake_member("alice")
         alice.outgoing.answer(b"1")
         alice.outgoing.reply(b"2")
         alice.outgoing.answer(b"3")
-        await hall.settle()
+        await harness.settle()
         assert alice.transport.taken == b"\x81\x011\x81\x012\x81\x013"
 
 
 async def test_to_be_woken_often_is_to_be_woken_once_until_it_has_been_heard() -> None:
-    async with open_hall() as hall:
-        alice = hall.guest("alice")
+    async with open_broker() as harness:
+        alice = harness.fake_member("alice")
         for _ in range(2):
             for _ in range(CAPACITY + 1):
                 alice.outgoing.wake()
             alice.outgoing.answer(b"1")
-            await hall.settle()
+            await harness.settle()
         assert alice.end.ending is None
         assert alice.transport.taken == b"\x81\x011" * 2
 
 
 async def test_the_channel_has_place_for_all_that_can_be_under_way() -> None:
-    async with open_hall() as hall:
-        alice = Guest(hall, "alice")
+    async with open_broker() as harness:
+        alice = FakeMember(harness, "alice")
         for _ in range(MAX_UNANSWERED):
             alice.outgoing.answer(b"x")
         alice.outgoing.reply(b"x")
@@ -58,8 +58,8 @@ async def test_the_channel_has_place_for_all_that_can_be_under_way() -> None:
 
 
 async def test_past_that_the_connection_ends_and_the_broker_does_not() -> None:
-    async with open_hall() as hall:
-        alice = Guest(hall, "alice")
+    async with open_broker() as harness:
+        alice = FakeMember(harness, "alice")
         for _ in range(CAPACITY):
             alice.outgoing.answer(b"x")
         assert alice.end.ending is None
@@ -68,10 +68,10 @@ async def test_past_that_the_connection_ends_and_the_broker_does_not() -> None:
 
 
 async def test_a_further_message_waits_until_fewer_are_under_way() -> None:
-    async with open_hall() as hall:
-        alice = hall.guest("alice", room=0)
+    async with open_broker() as harness:
+        alice = harness.fake_member("alice", room=0)
         alice.outbound.put(b"\x81\x01-")
-        await hall.settle()  # the writer waits for room, so that answers wait in the channel
+        await harness.settle()  # the writer waits for room, so that answers wait in the channel
         out, member = alice.outgoing, alice.member
         await out.wait_room()
         member.outstanding = MAX_UNANSWERED - 1
@@ -98,16 +98,16 @@ async def test_a_further_message_waits_until_fewer_are_under_way() -> None:
 
 @pytest.mark.parametrize("how", ["reply", "opened"])
 async def test_the_answer_to_the_other_command_is_known_when_it_is_handed_on(how: str) -> None:
-    async with open_hall() as hall:
-        alice = hall.guest("alice")
+    async with open_broker() as harness:
+        alice = harness.fake_member("alice")
         replied = alice.outgoing.expect_reply()
         alice.outgoing.answer(b"of a message")
-        await hall.settle()
+        await harness.settle()
         assert not replied.is_set()
         if how == "reply":
             alice.outgoing.reply(b"of the command")
             assert not replied.is_set()
-            await hall.settle()
+            await harness.settle()
         else:
             alice.outgoing.replied()
         assert replied.is_set()
@@ -115,16 +115,16 @@ async def test_the_answer_to_the_other_command_is_known_when_it_is_handed_on(how
 
 
 async def test_an_opening_that_nobody_waits_for_is_no_trouble() -> None:
-    async with open_hall() as hall:
-        alice = hall.guest("alice")
+    async with open_broker() as harness:
+        alice = harness.fake_member("alice")
         alice.outgoing.replied()
         alice.outgoing.settled()
         assert alice.end.ending is None
 
 
 async def test_the_broker_may_ask_for_the_end() -> None:
-    async with open_hall() as hall:
-        alice = hall.guest("alice")
+    async with open_broker() as harness:
+        alice = harness.fake_member("alice")
         alice.outgoing.end(Disconnect(CloseCode.INTERNAL_ERROR, "no log"))
         assert alice.end.ending is not None
         assert alice.end.ending.disconnect is not None
@@ -133,9 +133,9 @@ async def test_the_broker_may_ask_for_the_end() -> None:
 
 @pytest.mark.parametrize("before", ["nothing", "an answer", "a queue", "an end"])
 async def test_an_answer_goes_out_at_once_if_nothing_stands_before_it(before: str) -> None:
-    async with open_hall() as hall:
-        alice = hall.guest("alice", room=0 if before == "a queue" else 1 << 20)
-        await hall.settle()
+    async with open_broker() as harness:
+        alice = harness.fake_member("alice", room=0 if before == "a queue" else 1 << 20)
+        await harness.settle()
         match before:
             case "an answer":
                 alice.outgoing.answer(b"1")
@@ -150,32 +150,32 @@ async def test_an_answer_goes_out_at_once_if_nothing_stands_before_it(before: st
 # The writer
 
 
-async def behind(hall: Hall, *texts: str, room: int = 0) -> Guest:
-    """A guest who has been let in, then reads nothing while another one speaks."""
-    alice, bob = hall.guest("alice"), hall.guest("bob")
-    for guest in (alice, bob):
-        await guest.enter("r")
-        await hall.settle()
+async def behind(harness: BrokerHarness, *texts: str, room: int = 0) -> FakeMember:
+    """A fake member who has been let in, then reads nothing while another one speaks."""
+    alice, bob = harness.fake_member("alice"), harness.fake_member("bob")
+    for fake in (alice, bob):
+        await fake.enter("r")
+        await harness.settle()
     alice.transport.room = room
     for text in texts:
         await bob.say(text)
-    await hall.settle()
+    await harness.settle()
     return alice
 
 
 async def test_answers_go_before_what_the_room_has_to_tell() -> None:
-    async with open_hall() as hall:
-        alice = await behind(hall, "one", "two", "three", room=5)  # `one` is under way
+    async with open_broker() as harness:
+        alice = await behind(harness, "one", "two", "three", room=5)  # `one` is under way
         alice.outgoing.reply(PONG)
         alice.transport.give_room(1 << 30)
-        await hall.settle()
+        await harness.settle()
         assert [each["event"] for each in alice.events[2:]] == ["message", "pong", "message", "message"]
 
 
 async def test_a_peer_that_takes_nothing_ends_the_connection_without_a_word() -> None:
-    async with open_hall() as hall:
+    async with open_broker() as harness:
         start = trio.current_time()
-        alice = await behind(hall, "one")
+        alice = await behind(harness, "one")
         await trio.sleep(alice.transport.patience + 1)
         assert alice.end.ending == Ending(drop=Drop.STALLED, hard=True)
         assert trio.current_time() - start < 2 * alice.transport.patience
@@ -183,10 +183,10 @@ async def test_a_peer_that_takes_nothing_ends_the_connection_without_a_word() ->
 
 async def test_a_cursor_behind_what_is_kept_ends_the_connection() -> None:
     engine = MemoryEngine(lambda: "e", per_room=2)
-    async with open_hall(engine=engine, ring_bytes=0) as hall:
-        alice = await behind(hall, *"123456")
+    async with open_broker(engine=engine, ring_bytes=0) as harness:
+        alice = await behind(harness, *"123456")
         alice.transport.give_room(1 << 30)
-        await hall.settle()
+        await harness.settle()
         assert alice.end.ending is not None
         assert alice.end.ending.drop == Drop.TOO_FAR_BEHIND
 
@@ -204,8 +204,8 @@ async def test_who_reads_a_log_that_can_not_be_read_for_a_while_waits_and_has_an
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     engine = BlindEngine(lambda: "e")
-    async with open_hall(engine=engine, ring_bytes=0) as hall:
-        alice = await behind(hall, "one", "two")
+    async with open_broker(engine=engine, ring_bytes=0) as harness:
+        alice = await behind(harness, "one", "two")
         alice.transport.give_room(1 << 30)
         await trio.sleep(100)
         assert alice.end.ending is None
@@ -221,8 +221,8 @@ async def test_who_reads_a_log_that_can_not_be_read_for_a_while_waits_and_has_an
 async def test_a_command_does_not_wait_for_a_log_that_can_not_be_read(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    async with open_hall(engine=BlindEngine(lambda: "e"), ring_bytes=0) as hall:
-        alice = await behind(hall, "one", "two")
+    async with open_broker(engine=BlindEngine(lambda: "e"), ring_bytes=0) as harness:
+        alice = await behind(harness, "one", "two")
         alice.transport.give_room(1 << 30)
         await trio.sleep(2)
         alice.outgoing.expect_reply()
@@ -244,8 +244,8 @@ class StuckEngine(MemoryEngine):
 async def test_the_time_of_a_first_look_at_the_log_counts_for_a_command_that_waits_for_it(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    async with open_hall(engine=StuckEngine(lambda: "e"), ring_bytes=0) as hall:
-        alice = await behind(hall, "one", "two")
+    async with open_broker(engine=StuckEngine(lambda: "e"), ring_bytes=0) as harness:
+        alice = await behind(harness, "one", "two")
         alice.outgoing.expect_reply()
         alice.transport.give_room(1 << 30)
         await trio.sleep(10.5)
@@ -254,10 +254,10 @@ async def test_the_time_of_a_first_look_at_the_log_counts_for_a_command_that_wai
 
 
 async def test_on_a_broken_connection_answers_are_taken_so_that_what_was_read_is_carried_out() -> None:
-    async with open_hall() as hall:
-        alice = await behind(hall, "one")
+    async with open_broker() as harness:
+        alice = await behind(harness, "one")
         alice.transport.fail()
-        await hall.settle()
+        await harness.settle()
         for _ in range(100):
             replied = alice.outgoing.expect_reply()
             alice.outgoing.answer(b"1")
@@ -269,18 +269,18 @@ async def test_on_a_broken_connection_answers_are_taken_so_that_what_was_read_is
 
 @pytest.mark.parametrize(("state", "seconds"), [("idle", 0), ("writing", 2), ("reading", 0)])
 async def test_an_end_interrupts_whatever_is_waited_for(state: str, seconds: float) -> None:
-    async with open_hall(engine=SlowEngine(lambda: "e"), ring_bytes=0) as hall:
-        bob = hall.guest("bob")
+    async with open_broker(engine=SlowEngine(lambda: "e"), ring_bytes=0) as harness:
+        bob = harness.fake_member("bob")
         await bob.enter("r")
-        await hall.settle()
+        await harness.settle()
         await bob.say("hello")
-        await hall.settle()
-        alice = Guest(hall, "alice", 0 if state == "writing" else 1 << 30)
+        await harness.settle()
+        alice = FakeMember(harness, "alice", 0 if state == "writing" else 1 << 30)
         alice.patience = 2
         await alice.enter("r" if state == "reading" else "idle")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(alice.outgoing.write)
-            await hall.settle()
+            await harness.settle()
             start = trio.current_time()
             alice.end.disconnect(STOP)
         assert trio.current_time() - start == pytest.approx(seconds)
@@ -293,10 +293,10 @@ class SlowEngine(MemoryEngine):
 
 
 async def test_a_writer_that_was_told_to_end_before_it_began_writes_nothing() -> None:
-    async with open_hall() as hall:
-        alice = Guest(hall, "alice")
+    async with open_broker() as harness:
+        alice = FakeMember(harness, "alice")
         alice.end.disconnect(STOP)
         await alice.enter("r")
-        await hall.settle()
+        await harness.settle()
         await alice.outgoing.write()
         assert alice.events == []

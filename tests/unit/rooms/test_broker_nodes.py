@@ -17,7 +17,7 @@ from chatroom.engines.memory import MemoryEngine
 from chatroom.rooms.broker import MAX_HINT_WEIGHT
 from chatroom.rooms.rooms import MANY_CHANGES
 from tests.support.engines import Answered, Committed, append
-from tests.support.hall import Guest, Hall
+from tests.support.harness import BrokerHarness, FakeMember
 from tests.support.nodes import Node, SharedStore
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
@@ -36,16 +36,16 @@ class Cluster:
     def __init__(self, nursery: trio.Nursery, store: SharedStore) -> None:
         self.nursery = nursery
         self.store = store
-        self.halls: list[Hall] = []
+        self.harnesses: list[BrokerHarness] = []
 
-    async def add(self, kind: type[Node] = Node, **options: Any) -> Hall:
+    async def add(self, kind: type[Node] = Node, **options: Any) -> BrokerHarness:
         """A node more, at work."""
         node = self.store.node(kind)
-        hall = Hall(self.nursery, engine=node, **options)
-        await self.nursery.start(node.serve, hall.broker)
-        self.nursery.start_soon(hall.broker.run)
-        self.halls.append(hall)
-        return hall
+        harness = BrokerHarness(self.nursery, engine=node, **options)
+        await self.nursery.start(node.serve, harness.broker)
+        self.nursery.start_soon(harness.broker.run)
+        self.harnesses.append(harness)
+        return harness
 
 
 @asynccontextmanager
@@ -61,20 +61,20 @@ async def open_cluster(
 
 
 async def come(
-    hall: Hall, name: str, room: str = "r", since: int | None = None, epoch: str | None = None
-) -> Guest:
-    guest = hall.guest(name)
-    await guest.enter(room, since, epoch)
+    harness: BrokerHarness, name: str, room: str = "r", since: int | None = None, epoch: str | None = None
+) -> FakeMember:
+    fake = harness.fake_member(name)
+    await fake.enter(room, since, epoch)
     await trio.sleep(3)
-    return guest
+    return fake
 
 
-def texts(guest: Guest) -> list[str]:
-    return [each["data"]["text"] for each in guest.named("message")]
+def texts(fake: FakeMember) -> list[str]:
+    return [each["data"]["text"] for each in fake.named("message")]
 
 
-def told(guest: Guest) -> list[str]:
-    return [each["event"] for each in guest.events]
+def told(fake: FakeMember) -> list[str]:
+    return [each["event"] for each in fake.events]
 
 
 def dense(ids: list[int]) -> bool:
@@ -86,56 +86,56 @@ def dense(ids: list[int]) -> bool:
 
 async def test_what_is_said_on_one_node_is_shown_on_all_in_one_order() -> None:
     async with open_cluster(3, hostile=False) as cluster:
-        guests = [await come(hall, f"guest{number}") for number, hall in enumerate(cluster.halls)]
+        fakes = [await come(harness, f"guest{number}") for number, harness in enumerate(cluster.harnesses)]
         for number in range(30):
-            await guests[number % 3].say(f"{number}", f"c{number}")
+            await fakes[number % 3].say(f"{number}", f"c{number}")
         await trio.sleep(2)
-        assert all(guest.ids == list(range(1, 31)) for guest in guests)
-        assert texts(guests[0]) == texts(guests[1]) == texts(guests[2])
+        assert all(fake.ids == list(range(1, 31)) for fake in fakes)
+        assert texts(fakes[0]) == texts(fakes[1]) == texts(fakes[2])
 
 
 @pytest.mark.parametrize("seed", range(25))
 async def test_whatever_the_feed_does_nothing_is_lost_doubled_or_out_of_order(seed: int) -> None:
     async with open_cluster(3, seed=seed) as cluster:
         chance = random.Random(seed)
-        guests: list[Guest] = []
-        posted: dict[Guest, list[str]] = defaultdict(list)
-        asked: dict[Guest, int] = {}
+        fakes: list[FakeMember] = []
+        posted: dict[FakeMember, list[str]] = defaultdict(list)
+        asked: dict[FakeMember, int] = {}
         said: dict[str, set[str]] = defaultdict(set)
         for number in range(150):
             what = chance.random()
             # As handlers do: nothing more while a switch is under way.
-            able = [guest for guest in guests if len(stays(guest)) == asked[guest]]
+            able = [fake for fake in fakes if len(stays(fake)) == asked[fake]]
             if what < 0.15 or not able:
-                guest = chance.choice(cluster.halls).guest(f"name{chance.randrange(6)}")
-                guests.append(guest)
-                asked[guest] = 1
-                await guest.enter(chance.choice("ab"))
+                fake = chance.choice(cluster.harnesses).fake_member(f"name{chance.randrange(6)}")
+                fakes.append(fake)
+                asked[fake] = 1
+                await fake.enter(chance.choice("ab"))
             elif what < 0.8:
-                guest = chance.choice(able)
-                text = f"{guest.username} {number}"
-                said[current(guest)].add(text)
-                posted[guest].append(f"c{number}")
-                await guest.say(text, f"c{number}")
+                fake = chance.choice(able)
+                text = f"{fake.username} {number}"
+                said[current(fake)].add(text)
+                posted[fake].append(f"c{number}")
+                await fake.say(text, f"c{number}")
             elif what < 0.9:
-                guest = chance.choice(able)
-                asked[guest] += 1
-                await guest.switch("b" if current(guest) == "a" else "a")
-            elif len(guests) > 2:
-                guests.remove(guest := chance.choice(able))
-                guest.leave()
+                fake = chance.choice(able)
+                asked[fake] += 1
+                await fake.switch("b" if current(fake) == "a" else "a")
+            elif len(fakes) > 2:
+                fakes.remove(fake := chance.choice(able))
+                fake.leave()
             await trio.sleep(chance.random() / 2)
         await trio.sleep(10)
-        await check_all(cluster, guests, said)
-        for guest in guests:
-            check_answers(guest, posted[guest])
+        await check_all(cluster, fakes, said)
+        for fake in fakes:
+            check_answers(fake, posted[fake])
 
 
-def check_answers(guest: Guest, cids: list[str]) -> None:
+def check_answers(fake: FakeMember, cids: list[str]) -> None:
     """Each has one answer; the message itself may come behind the word that nobody knows of it."""
     answers: dict[str, list[str]] = defaultdict(list)
-    for each in guest.events:
-        own = each["event"] != "message" or each["data"]["username"] == guest.username
+    for each in fake.events:
+        own = each["event"] != "message" or each["data"]["username"] == fake.username
         if own and (cid := each.get("cid")) is not None:
             answers[cid].append(each["event"])
     for cid in cids:
@@ -143,27 +143,27 @@ def check_answers(guest: Guest, cids: list[str]) -> None:
         assert set(answers[cid][1:]) <= {"message"}  # it comes again where a room is entered again
 
 
-def current(guest: Guest) -> str:
-    assert guest.member.current is not None
-    return guest.member.current.room.name
+def current(fake: FakeMember) -> str:
+    assert fake.member.current is not None
+    return fake.member.current.room.name
 
 
-async def check_all(cluster: Cluster, guests: list[Guest], said: dict[str, set[str]]) -> None:
+async def check_all(cluster: Cluster, fakes: list[FakeMember], said: dict[str, set[str]]) -> None:
     logs = {room: await whole(cluster.store, room) for room in "ab"}
     for room, log in logs.items():
         assert {message.text for message in log} >= said[room]
         assert len({message.text for message in log}) == len(log)
-    for guest in guests:
-        assert not guest.member.outstanding
-        for room, messages, _ in stays(guest):
+    for fake in fakes:
+        assert not fake.member.outstanding
+        for room, messages, _ in stays(fake):
             assert dense([each["id"] for each in messages])
             told = [each["data"]["text"] for each in messages]
             assert told == [logs[room][each["id"] - 1].text for each in messages]
-        room, messages, members = stays(guest)[-1]
-        assert room == current(guest)
+        room, messages, members = stays(fake)[-1]
+        assert room == current(fake)
         assert [each["id"] for each in messages[-1:]] in ([len(logs[room])], [])
         present = {name for name, nodes in cluster.store.present[room].items() if nodes}
-        assert members | {guest.username} == present
+        assert members | {fake.username} == present
 
 
 async def whole(store: SharedStore, room: str) -> list[Message]:
@@ -175,10 +175,10 @@ async def whole(store: SharedStore, room: str) -> list[Message]:
     return found
 
 
-def stays(guest: Guest) -> list[tuple[str, list[dict[str, Any]], set[str]]]:
-    """For each stay in a room its name, the messages, and who is there by what the guest was told."""
+def stays(fake: FakeMember) -> list[tuple[str, list[dict[str, Any]], set[str]]]:
+    """For each stay in a room its name, the messages, and who is there by what the fake member was told."""
     found: list[tuple[str, list[dict[str, Any]], set[str]]] = []
-    for event in guest.events:
+    for event in fake.events:
         match event["event"]:
             case "welcome" | "switched":
                 room = event.get("room") or event["data"]["room"]
@@ -197,7 +197,7 @@ def stays(guest: Guest) -> list[tuple[str, list[dict[str, Any]], set[str]]]:
 
 async def test_a_node_that_hears_nothing_heals_by_its_own_appends_and_by_asking_the_log() -> None:
     async with open_cluster() as cluster:
-        one, two = cluster.halls
+        one, two = cluster.harnesses
         cluster.store.nodes[1].deaf = True
         alice, bob = await come(one, "alice"), await come(two, "bob")
         for number in range(5):
@@ -213,8 +213,8 @@ async def test_a_node_that_hears_nothing_heals_by_its_own_appends_and_by_asking_
 
 async def test_of_what_a_node_can_not_take_in_time_only_the_number_is_kept_and_the_log_is_read() -> None:
     async with open_cluster(1, hostile=False) as cluster:
-        hall = cluster.halls[0]
-        alice = await come(hall, "alice")
+        harness = cluster.harnesses[0]
+        alice = await come(harness, "alice")
         await trio.sleep(0.2)  # nobody looks at the heads now
         log = cluster.store.log("r")
         await append(
@@ -222,7 +222,7 @@ async def test_of_what_a_node_can_not_take_in_time_only_the_number_is_kept_and_t
         )
         epoch = alice.events[0]["epoch"]
         for number in range(1, MAX_HINT_WEIGHT + 201):
-            hall.broker.arrived("r", epoch, [Message(number, 1, "bob", "pushed", None)])
+            harness.broker.arrived("r", epoch, [Message(number, 1, "bob", "pushed", None)])
         await trio.sleep(0.5)
         assert texts(alice) == ["pushed"] * MAX_HINT_WEIGHT + ["read"] * 200
 
@@ -243,21 +243,23 @@ class Late(Node):
 
 
 @asynccontextmanager
-async def behind_others(kind: type[Late] = Late) -> AsyncIterator[tuple[Hall, Late, Guest, Guest]]:
+async def behind_others(
+    kind: type[Late] = Late,
+) -> AsyncIterator[tuple[BrokerHarness, Late, FakeMember, FakeMember]]:
     """A node on which bob has said something that is stored behind another node's message."""
     async with trio.open_nursery() as nursery:
         store = SharedStore(memory(), random.Random(1), hostile=False)
         node = kind(store)
         store.nodes.append(node)
-        hall = Hall(nursery, engine=node)
-        await nursery.start(node.serve, hall.broker)
-        nursery.start_soon(hall.broker.run)
-        alice, bob = await come(hall, "alice"), await come(hall, "bob")
+        harness = BrokerHarness(nursery, engine=node)
+        await nursery.start(node.serve, harness.broker)
+        nursery.start_soon(harness.broker.run)
+        alice, bob = await come(harness, "alice"), await come(harness, "bob")
         await append(store.engine, [Draft(store.log("r"), "carol", "elsewhere", None, 1)])
         await bob.say("bob's", "c1")
         await trio.testing.wait_all_tasks_blocked()
         assert alice.ids == bob.ids == []
-        yield hall, node, alice, bob
+        yield harness, node, alice, bob
         nursery.cancel_scope.cancel()
 
 
@@ -358,12 +360,12 @@ class Counting(Node):
 
 async def test_what_was_told_and_is_not_in_the_log_is_not_looked_for_for_ever() -> None:
     async with open_cluster(hostile=False, node=Counting) as cluster:
-        hall, node = cluster.halls[0], cluster.store.nodes[0]
+        harness, node = cluster.harnesses[0], cluster.store.nodes[0]
         assert isinstance(node, Counting)
-        alice = await come(hall, "alice")
+        alice = await come(harness, "alice")
         epoch = alice.events[0]["epoch"]
-        hall.broker.ahead("r", epoch, 3)
-        hall.broker.arrived("r", epoch, [Message(2, 1, "carol", "taken back", None)])
+        harness.broker.ahead("r", epoch, 3)
+        harness.broker.arrived("r", epoch, [Message(2, 1, "carol", "taken back", None)])
         await trio.sleep(5)
         assert node.reads < 10
         for text in ("one", "two", "three"):
@@ -377,7 +379,7 @@ async def test_what_was_told_and_is_not_in_the_log_is_not_looked_for_for_ever() 
 
 async def test_who_comes_from_another_node_is_resumed_though_this_one_is_behind() -> None:
     async with open_cluster() as cluster:
-        one, two = cluster.halls
+        one, two = cluster.harnesses
         cluster.store.nodes[1].deaf = True
         alice, _ = await come(one, "alice"), await come(two, "stays")
         for number in range(5):
@@ -392,11 +394,11 @@ async def test_who_comes_from_another_node_is_resumed_though_this_one_is_behind(
 
 async def test_a_since_that_the_log_has_not_reached_is_not_waited_for() -> None:
     async with open_cluster(hostile=False) as cluster:
-        alice = await come(cluster.halls[0], "alice")
-        guest = cluster.halls[0].guest("bob")
-        await guest.enter("r", 1000, alice.events[0]["epoch"])
+        alice = await come(cluster.harnesses[0], "alice")
+        fake = cluster.harnesses[0].fake_member("bob")
+        await fake.enter("r", 1000, alice.events[0]["epoch"])
         await trio.sleep(0.2)
-        assert guest.events[0]["recovered"] is False
+        assert fake.events[0]["recovered"] is False
 
 
 class Far(Node):
@@ -416,12 +418,12 @@ class Far(Node):
 
 async def test_who_comes_while_a_room_is_being_opened_is_resumed_though_its_head_was_read_before() -> None:
     async with open_cluster(1, hostile=False) as cluster:
-        alice = await come(cluster.halls[0], "alice")
+        alice = await come(cluster.harnesses[0], "alice")
         cluster.store.nodes.append(node := Far(cluster.store))
-        far = Hall(cluster.nursery, engine=node)
+        far = BrokerHarness(cluster.nursery, engine=node)
         await cluster.nursery.start(node.serve, far.broker)
         cluster.nursery.start_soon(far.broker.run)
-        first, again = far.guest("first"), far.guest("alice")
+        first, again = far.fake_member("first"), far.fake_member("alice")
         await first.enter("r")
         await trio.sleep(1)
         await alice.say("said meanwhile")
@@ -440,18 +442,18 @@ async def test_who_comes_while_a_room_is_being_opened_is_resumed_though_its_head
 
 async def test_when_a_rooms_log_is_replaced_its_members_are_told_and_come_back_to_the_new_one() -> None:
     async with open_cluster(hostile=False) as cluster:
-        one, two = cluster.halls
+        one, two = cluster.harnesses
         alice, bob = await come(one, "alice"), await come(two, "bob")
         await alice.say("lost")
         await trio.sleep(1)
         epoch = alice.events[0]["epoch"]
         cluster.store.replace("r")
         await trio.sleep(2)
-        for guest in (alice, bob):
-            assert guest.end.ending is not None
-            assert guest.end.ending.disconnect is not None
-            assert guest.end.ending.disconnect.code == CloseCode.RESTART
-            guest.leave()
+        for fake in (alice, bob):
+            assert fake.end.ending is not None
+            assert fake.end.ending.disconnect is not None
+            assert fake.end.ending.disconnect.code == CloseCode.RESTART
+            fake.leave()
         await trio.sleep(1)
         again = await come(two, "alice", since=1, epoch=epoch)
         assert again.events[0]["recovered"] is False
@@ -463,12 +465,12 @@ async def test_when_a_rooms_log_is_replaced_its_members_are_told_and_come_back_t
 
 async def test_what_somebody_says_who_is_being_ended_is_shown_to_those_in_the_new_log() -> None:
     async with open_cluster(1, hostile=False) as cluster:
-        hall = cluster.halls[0]
-        alice = await come(hall, "alice")
+        harness = cluster.harnesses[0]
+        alice = await come(harness, "alice")
         cluster.store.replace("r")
         await trio.sleep(2)
         assert alice.end.ending is not None
-        bob = await come(hall, "bob")
+        bob = await come(harness, "bob")
         cluster.store.nodes[0].deaf = True
         await trio.sleep(0.2)  # nobody looks at the heads now
         await alice.say("late", "c")
@@ -478,10 +480,10 @@ async def test_what_somebody_says_who_is_being_ended_is_shown_to_those_in_the_ne
 
 async def test_news_of_an_old_log_do_not_end_those_in_the_new_one() -> None:
     async with open_cluster(hostile=False) as cluster:
-        hall = cluster.halls[0]
-        alice = await come(hall, "alice")
-        hall.broker.arrived("r", "an old epoch", [Message(1, 1, "x", "old", None)])
-        hall.broker.ahead("r", "an old epoch", 99)
+        harness = cluster.harnesses[0]
+        alice = await come(harness, "alice")
+        harness.broker.arrived("r", "an old epoch", [Message(1, 1, "x", "old", None)])
+        harness.broker.ahead("r", "an old epoch", 99)
         await trio.sleep(3)
         await alice.say("new")
         await trio.sleep(1)
@@ -499,10 +501,10 @@ class Slow(Late):
 
 
 async def test_news_of_another_log_that_come_while_the_old_one_is_read_are_not_forgotten() -> None:
-    async with behind_others(Slow) as (hall, node, alice, _):
+    async with behind_others(Slow) as (harness, node, alice, _):
         node._store.replace("r")
         head = await node._store.head("r")
-        hall.broker.ahead("r", head.epoch, head.last_id)
+        harness.broker.ahead("r", head.epoch, head.last_id)
         node.deaf = True
         await trio.testing.wait_all_tasks_blocked()
         node.reads.set()
@@ -515,18 +517,18 @@ async def test_news_of_another_log_that_come_while_the_old_one_is_read_are_not_f
 @pytest.mark.parametrize("seed", range(5))
 async def test_a_log_that_is_replaced_under_traffic_leaves_nobody_between_two(seed: int) -> None:
     async with open_cluster(seed=seed) as cluster:
-        guests = [await come(hall, f"g{number}") for number, hall in enumerate(cluster.halls * 2)]
+        fakes = [await come(harness, f"g{number}") for number, harness in enumerate(cluster.harnesses * 2)]
         for number in range(40):
             if number == 20:
                 cluster.store.replace("r")
-            for guest in guests:
-                if guest.end.ending is None and guest.member.current is not None:
-                    await guest.say(f"{guest.username} {number}")
+            for fake in fakes:
+                if fake.end.ending is None and fake.member.current is not None:
+                    await fake.say(f"{fake.username} {number}")
             await trio.sleep(0.1)
         await trio.sleep(5)
-        for guest in guests:
-            assert guest.end.ending is not None
-            assert dense(guest.ids)
+        for fake in fakes:
+            assert fake.end.ending is not None
+            assert dense(fake.ids)
 
 
 # Presence
@@ -534,7 +536,7 @@ async def test_a_log_that_is_replaced_under_traffic_leaves_nobody_between_two(se
 
 async def test_who_is_there_is_the_same_on_all_nodes_and_is_told_once() -> None:
     async with open_cluster(3, hostile=False) as cluster:
-        one, two, three = cluster.halls
+        one, two, three = cluster.harnesses
         watcher = await come(three, "watcher")
         alice, again = await come(one, "alice"), await come(two, "alice")
         assert watcher.events[0]["data"]["members"] == []
@@ -551,7 +553,7 @@ async def test_who_is_there_is_the_same_on_all_nodes_and_is_told_once() -> None:
 
 async def test_nobody_hears_of_their_own_coming_and_the_asker_is_on_the_list() -> None:
     async with open_cluster(hostile=False) as cluster:
-        alice = await come(cluster.halls[0], "alice")
+        alice = await come(cluster.harnesses[0], "alice")
         await alice.request_members("m1")
         await trio.sleep(2)
         assert alice.named("joined") == []
@@ -560,9 +562,11 @@ async def test_nobody_hears_of_their_own_coming_and_the_asker_is_on_the_list() -
 
 async def test_very_many_changes_at_once_are_told_as_one_list() -> None:
     async with open_cluster(hostile=False) as cluster:
-        hall = cluster.halls[0]
-        alice = await come(hall, "alice")
-        hall.broker.roster("r", {f"name{number}": 1 for number in range(MANY_CHANGES + 1)} | {"alice": 0}, 0)
+        harness = cluster.harnesses[0]
+        alice = await come(harness, "alice")
+        harness.broker.roster(
+            "r", {f"name{number}": 1 for number in range(MANY_CHANGES + 1)} | {"alice": 0}, 0
+        )
         await trio.sleep(1)
         assert told(alice) == ["welcome", "members"]
         assert len(alice.named("members")[0]["data"]["members"]) == MANY_CHANGES + 2
@@ -570,7 +574,7 @@ async def test_very_many_changes_at_once_are_told_as_one_list() -> None:
 
 async def test_typing_is_shown_on_other_nodes() -> None:
     async with open_cluster(hostile=False) as cluster:
-        one, two = cluster.halls
+        one, two = cluster.harnesses
         alice, bob = await come(one, "alice"), await come(two, "bob")
         await alice.type(True)
         await trio.sleep(1)
@@ -581,7 +585,7 @@ async def test_typing_is_shown_on_other_nodes() -> None:
 async def test_last_words_come_before_left_on_every_node() -> None:
     for seed in range(10):
         async with open_cluster(seed=seed) as cluster:
-            one, two = cluster.halls
+            one, two = cluster.harnesses
             alice, bob = await come(one, "alice"), await come(two, "bob")
             await alice.say("last words")
             alice.leave()
@@ -591,7 +595,7 @@ async def test_last_words_come_before_left_on_every_node() -> None:
 
 async def test_a_stopping_node_tells_nothing_of_who_leaves() -> None:
     async with open_cluster(hostile=False) as cluster:
-        one, two = cluster.halls
+        one, two = cluster.harnesses
         alice, bob = await come(one, "alice"), await come(two, "bob")
         one.rooms.fall_silent()
         alice.leave()
@@ -603,7 +607,7 @@ async def test_a_stopping_node_tells_nothing_of_who_leaves() -> None:
 async def test_nobody_is_told_of_their_own_leaving_who_is_back() -> None:
     for seed in range(10):
         async with open_cluster(seed=seed) as cluster:
-            one, two = cluster.halls
+            one, two = cluster.harnesses
             _, bob, alice = await come(one, "carol"), await come(two, "bob"), await come(one, "alice")
             alice.leave()
             await trio.sleep(0.001)

@@ -14,7 +14,7 @@ from chatroom.rooms.ring import RingBudget
 from chatroom.rooms.room import BATCHING_FACTOR, MAX_PRESENCE, MAX_TYPING, Broadcast, Room
 from chatroom.rooms.subscription import MAX_QUEUED, Member, RoomEvent, Subscription
 from chatroom.websocket.framing import text_frame
-from tests.support.hall import TELLING, NoJoinReply, arrive, open_hall, split_frames
+from tests.support.harness import TELLING, NoJoinReply, arrive, open_broker, split_frames
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 
@@ -220,11 +220,11 @@ async def test_many_rooms_are_no_way_round_it() -> None:
 
 async def test_who_catches_up_while_a_fan_out_gives_way_gets_everything_in_its_place() -> None:
     """The broadcast's messages are in the log already; what belongs before them has not come to it yet."""
-    async with open_hall(give_way=1) as hall:
-        first, talker, slow = await arrive(hall, "first", "talker", "slow")
+    async with open_broker(give_way=1) as harness:
+        first, talker, slow = await arrive(harness, "first", "talker", "slow")
         slow.transport.room = 0
         await talker.say("one")
-        await hall.settle()
+        await harness.settle()
         assert not slow.member.current.live
 
         def most() -> int:  # of what the first one's socket takes: asked when the fan-out comes to it
@@ -233,11 +233,11 @@ async def test_who_catches_up_while_a_fan_out_gives_way_gets_everything_in_its_p
 
         first.transport.most = most
         await first.type(True)
-        await hall.guest("late").enter("r")
+        await harness.fake_member("late").enter("r")
         await talker.say("two")
         await talker.type(True)
         await talker.say("three")
-        await hall.settle()
+        await harness.settle()
         told = [each["event"] for each in slow.events[1:]]
         assert told == ["message", "typing", "joined", "message", "typing", "message"]
         assert slow.ids == [1, 2, 3]
@@ -247,38 +247,38 @@ async def test_who_catches_up_while_a_fan_out_gives_way_gets_everything_in_its_p
 
 
 async def test_presence_alone_takes_a_tenth_of_the_time_whatever_telling_costs() -> None:
-    async with open_hall() as hall:
-        await arrive(hall, *[f"member{number}" for number in range(50)])
-        room = hall.rooms.get("r")
-        begun, broadcasts, hall.offers = trio.current_time(), room.number, 0
+    async with open_broker() as harness:
+        await arrive(harness, *[f"member{number}" for number in range(50)])
+        room = harness.rooms.get("r")
+        begun, broadcasts, harness.offers = trio.current_time(), room.number, 0
         while trio.current_time() < begun + 0.3:
-            guest = hall.guest("guest")
-            await guest.enter("r")
+            fake = harness.fake_member("guest")
+            await fake.enter("r")
             await trio.sleep(0.0001)
-            guest.leave()
+            fake.leave()
             await trio.sleep(0.0001)
         took = trio.current_time() - begun
         assert room.number > broadcasts + 10
         assert (
-            hall.offers * TELLING <= took / BATCHING_FACTOR + 60 * TELLING
+            harness.offers * TELLING <= took / BATCHING_FACTOR + 60 * TELLING
         )  # while it tells, no time passes here
 
 
 async def test_who_asks_for_members_gets_presence_told_no_sooner() -> None:
     async def broadcasts(*, asking: bool) -> int:
-        async with open_hall() as hall:
-            members = await arrive(hall, *[f"member{number}" for number in range(50)])
-            room = hall.rooms.get("r")
+        async with open_broker() as harness:
+            members = await arrive(harness, *[f"member{number}" for number in range(50)])
+            room = harness.rooms.get("r")
             begun = room.number
             for number in range(100):
-                await hall.guest(f"guest{number}").enter("r")
+                await harness.fake_member(f"guest{number}").enter("r")
                 if asking:
                     replied = members[0].outgoing.expect_reply()
                     await members[0].request_members(f"m{number}")
                     await replied.wait()
                 await trio.sleep(0.0002)
             told = room.number - begun
-            await hall.settle()
+            await harness.settle()
             if asking:
                 answers = [each["data"]["members"] for each in members[0].named("members")]
                 assert [len(names) for names in answers] == list(range(51, 151))
@@ -295,14 +295,14 @@ def test_what_waits_to_be_told_is_bounded() -> None:
         room.tell_typing(f"member{number}", True)
     assert room.waiting
     assert not room.is_ready(1.0)
-    guests = [
+    fakes = [
         Subscription(Member(f"guest{number}", Sink()), room, NoJoinReply()) for number in range(MAX_PRESENCE)
     ]
-    for guest in guests[:-1]:
-        room.enter(guest)
-        room.tell_joined(guest.member.username)
+    for fake in fakes[:-1]:
+        room.enter(fake)
+        room.tell_joined(fake.member.username)
         assert not room.is_ready(1.0)
-    room.enter(guests[-1])
-    room.tell_joined(guests[-1].member.username)
+    room.enter(fakes[-1])
+    room.tell_joined(fakes[-1].member.username)
     assert room.is_ready(1.0)
     assert len(room.pop_broadcast().frames) == MAX_TYPING + MAX_PRESENCE

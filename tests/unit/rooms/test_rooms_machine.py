@@ -1,4 +1,4 @@
-"""Arbitrary traffic in a few rooms, against a small model: what each guest got must be what it was owed."""
+"""Arbitrary traffic in a few rooms, against a small model: each fake member got what it was owed."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chatroom.rooms.fanout import FEW
-from tests.support.hall import Guest, Hall, open_hall
+from tests.support.harness import BrokerHarness, FakeMember, open_broker
 
 NAMES = ("ann", "bob", "cid")
 ROOMS = ("a", "b")
@@ -29,69 +29,69 @@ operations = st.one_of(
 
 @dataclass
 class World:
-    """The guests that are there, and those that have gone."""
+    """The fake members that are there, and those that have gone."""
 
-    hall: Hall
-    guests: list[Guest] = field(default_factory=list)
+    harness: BrokerHarness
+    fakes: list[FakeMember] = field(default_factory=list)
     switching: set[int] = field(default_factory=set)
 
-    def pick(self, index: int) -> Guest | None:
-        """A guest that has been let in and has no switch under way."""
-        able = [guest for guest in self.guests if guest.member.current is not None and self.is_ready(guest)]
+    def pick(self, index: int) -> FakeMember | None:
+        """A fake member that has been let in and has no switch under way."""
+        able = [fake for fake in self.fakes if fake.member.current is not None and self.is_ready(fake)]
         return able[index % len(able)] if able else None
 
-    def is_ready(self, guest: Guest) -> bool:
+    def is_ready(self, fake: FakeMember) -> bool:
         # As the reader does: no further command until the join reply is on its way.
-        return len(guest.member.subscriptions) == 1 and guest.member.subscriptions[0].join_reply is None
+        return len(fake.member.subscriptions) == 1 and fake.member.subscriptions[0].join_reply is None
 
 
 async def perform(world: World, operation: tuple[Any, ...]) -> None:
-    hall = world.hall
+    harness = world.harness
     match operation:
         case ("join", name, room, size):
-            guest = hall.guest(name, size)
-            world.guests.append(guest)
-            await guest.enter(room)
+            fake = harness.fake_member(name, size)
+            world.fakes.append(fake)
+            await fake.enter(room)
         case ("join_tls", name, room, size):
-            guest = hall.guest(name, size, tls=True)
-            world.guests.append(guest)
-            await guest.enter(room)
+            fake = harness.fake_member(name, size, tls=True)
+            world.fakes.append(fake)
+            await fake.enter(room)
         case ("resume", name, room, since):
-            guest = hall.guest(name)
-            world.guests.append(guest)
-            await guest.enter(room, since, "epoch1")
+            fake = harness.fake_member(name)
+            world.fakes.append(fake)
+            await fake.enter(room, since, "epoch1")
         case ("say", index, times):
             for number in range(times):
-                if (guest := world.pick(index)) is not None:
-                    await guest.say(f"text {number}")
+                if (fake := world.pick(index)) is not None:
+                    await fake.say(f"text {number}")
         case ("type", index):
-            if (guest := world.pick(index)) is not None:
-                await guest.type(True)
+            if (fake := world.pick(index)) is not None:
+                await fake.type(True)
         case ("switch", index, room):
-            guest = world.pick(index)
-            if guest is not None and guest.member.current.room.name != room and not guest.member.outstanding:
-                await guest.switch(room)
-                await hall.settle()
+            fake = world.pick(index)
+            if fake is not None and fake.member.current.room.name != room and not fake.member.outstanding:
+                await fake.switch(room)
+                await harness.settle()
         case ("leave", index):
-            if (guest := world.pick(index)) is not None:
-                world.guests.remove(guest)
-                guest.leave()
+            if (fake := world.pick(index)) is not None:
+                world.fakes.remove(fake)
+                fake.leave()
         case ("room", index, size):
-            if world.guests:
-                world.guests[index % len(world.guests)].transport.give_room(size)
+            if world.fakes:
+                world.fakes[index % len(world.fakes)].transport.give_room(size)
         case _:
-            await hall.settle()
+            await harness.settle()
 
 
-def check_guest(guest: Guest, heads: dict[str, int], rosters: dict[str, list[str]]) -> None:
+def check_fake(fake: FakeMember, heads: dict[str, int], rosters: dict[str, list[str]]) -> None:
     """What came is its subscriptions in order: each without a gap, and the last one up to the head."""
     room, last, seen, replay = "", 0, set[str](), 0
-    for event in guest.events:
+    for event in fake.events:
         match event["event"]:
             case "welcome" | "switched":
                 room = event["room"] if event["event"] == "welcome" else event["data"]["room"]
                 others = event["data"]["members"] if event["event"] == "welcome" else event["members"]
-                seen = {*others, guest.username}
+                seen = {*others, fake.username}
                 replay = event["replay"]
                 last = event["last_id"] - replay
             case "message":
@@ -110,29 +110,29 @@ def check_guest(guest: Guest, heads: dict[str, int], rosters: dict[str, list[str
             case "members":
                 seen = set(event["data"]["members"])
             case "typing":
-                assert event["data"]["username"] != guest.username
+                assert event["data"]["username"] != fake.username
             case other:
                 raise AssertionError(other)
     assert replay == 0
     assert last == heads[room]
     assert sorted(seen) == rosters[room]
-    assert guest.member.subscriptions[0].live
+    assert fake.member.subscriptions[0].live
 
 
 async def run(script: list[tuple[Any, ...]], ring_bytes: int, give_way: int, few: int) -> None:
-    async with open_hall(ring_bytes=ring_bytes, give_way=give_way, few=few, history=5) as hall:
-        world = World(hall)
+    async with open_broker(ring_bytes=ring_bytes, give_way=give_way, few=few, history=5) as harness:
+        world = World(harness)
         for operation in script:
             await perform(world, operation)
-        for guest in world.guests:
-            guest.transport.give_room(1 << 30)
-        await hall.settle()
-        rooms = {name: hall.rooms.get(name) for name in ROOMS}
+        for fake in world.fakes:
+            fake.transport.give_room(1 << 30)
+        await harness.settle()
+        rooms = {name: harness.rooms.get(name) for name in ROOMS}
         heads = {name: room.head for name, room in rooms.items() if room is not None}
-        rosters = {name: sorted({guest.username for guest in world.guests
-                                 if guest.member.current.room.name == name}) for name in ROOMS}  # fmt: skip
-        for guest in world.guests:
-            check_guest(guest, heads, rosters)
+        rosters = {name: sorted({fake.username for fake in world.fakes
+                                 if fake.member.current.room.name == name}) for name in ROOMS}  # fmt: skip
+        for fake in world.fakes:
+            check_fake(fake, heads, rosters)
         for name, room in rooms.items():
             assert (room is not None) == bool(rosters[name]), "rooms live as long as somebody is in them"
             if room is not None:
@@ -146,7 +146,7 @@ async def run(script: list[tuple[Any, ...]], ring_bytes: int, give_way: int, few
     st.sampled_from([1, 2, 256]),
     st.sampled_from([0, FEW]),
 )
-def test_whatever_happens_every_guest_gets_what_it_is_owed(
+def test_whatever_happens_every_member_gets_what_it_is_owed(
     script: list[tuple[Any, ...]], ring_bytes: int, give_way: int, few: int
 ) -> None:
     trio.run(run, script, ring_bytes, give_way, few, clock=trio.testing.MockClock(autojump_threshold=0))

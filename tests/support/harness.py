@@ -1,4 +1,4 @@
-"""A broker at work in memory, and guests whose sockets the test opens and shuts at will."""
+"""A broker at work in memory, and fake members whose sockets the test opens and shuts at will."""
 
 import json
 import math
@@ -30,7 +30,7 @@ from tests.support.memory_transport import MemoryTransport
 
 PLENTY = 1 << 40
 TELLING = 12e-6
-"""Seconds that an offer takes, by the clock of a hall's fan-out."""
+"""Seconds that an offer takes, by the clock of a harness's fan-out."""
 
 
 def split_frames(data: bytes) -> tuple[list[bytes], bytes]:
@@ -72,22 +72,24 @@ class NoJoinReply:
         return (b"",)
 
 
-class Guest:
+class FakeMember:
     """A member with a real way out, on a connection in memory."""
 
-    def __init__(self, hall: "Hall", username: str, room: int = PLENTY, *, tls: bool = False) -> None:
-        self.hall = hall
+    def __init__(
+        self, harness: "BrokerHarness", username: str, room: int = PLENTY, *, tls: bool = False
+    ) -> None:
+        self.harness = harness
         self.username = username
         self.transport = MemoryTransport(room=room, tls=tls)
         self.end = End(self._on_end)
         self.outbound = Outbound(self.transport, self._on_pending)
-        self.outgoing = Outgoing(username, self.outbound, self.end, hall.services)
+        self.outgoing = Outgoing(username, self.outbound, self.end, harness.services)
         self.outgoing.offer = self._offer
         self.member = self.outgoing.member
         self.patience: float | None = None
 
     def _offer(self, data: bytes, ends: Sequence[int]) -> int:
-        self.hall.offers += 1
+        self.harness.offers += 1
         return self.outbound.offer(data, ends)
 
     def _on_pending(self) -> None:
@@ -99,7 +101,7 @@ class Guest:
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        """Every event that has reached the guest whole."""
+        """Every event that has reached the fake member whole."""
         return [json.loads(payload) for payload in split_frames(bytes(self.transport.taken))[0]]
 
     def named(self, event: str) -> list[dict[str, Any]]:
@@ -112,25 +114,25 @@ class Guest:
         return [each["id"] for each in self.named("message")]
 
     async def enter(self, room: str, since: int | None = None, epoch: str | None = None) -> None:
-        await self.hall.broker.submit(Enter(self.member, room, since, epoch))
+        await self.harness.broker.submit(Enter(self.member, room, since, epoch))
 
     async def switch(
         self, room: str, since: int | None = None, epoch: str | None = None, cid: str | None = None
     ) -> None:
-        await self.hall.broker.submit(Enter(self.member, room, since, epoch, cid, switch=True))
+        await self.harness.broker.submit(Enter(self.member, room, since, epoch, cid, switch=True))
 
     async def say(self, text: str, cid: str | None = None) -> None:
         self.member.outstanding += 1
-        await self.hall.broker.submit(Say(self.member, text, cid))
+        await self.harness.broker.submit(Say(self.member, text, cid))
 
     async def type(self, active: bool, cid: str | None = None) -> None:
-        await self.hall.broker.submit(Type(self.member, active, cid))
+        await self.harness.broker.submit(Type(self.member, active, cid))
 
     async def request_members(self, cid: str) -> None:
-        await self.hall.broker.submit(MembersRequest(self.member, cid))
+        await self.harness.broker.submit(MembersRequest(self.member, cid))
 
     def leave(self) -> None:
-        self.hall.broker.depart(self.member)
+        self.harness.broker.depart(self.member)
 
     async def write(self) -> None:
         try:
@@ -140,8 +142,8 @@ class Guest:
             self.leave()
 
 
-class Hall:
-    """An engine, rooms and a broker; and a nursery of the test's for the guests' writers."""
+class BrokerHarness:
+    """An engine, rooms and a broker; and a nursery of the test's for the fake members' writers."""
 
     def __init__(
         self,
@@ -177,11 +179,11 @@ class Hall:
         )
         self._nursery = nursery
 
-    def guest(self, username: str, room: int = PLENTY, *, tls: bool = False) -> Guest:
-        """A new guest, whose writer runs; it has not entered any room."""
-        guest = Guest(self, username, room, tls=tls)
-        self._nursery.start_soon(guest.write)
-        return guest
+    def fake_member(self, username: str, room: int = PLENTY, *, tls: bool = False) -> FakeMember:
+        """A new fake member, whose writer runs; it has not entered any room."""
+        fake = FakeMember(self, username, room, tls=tls)
+        self._nursery.start_soon(fake.write)
+        return fake
 
     async def settle(self) -> None:
         """Wait until nothing moves any more, and nothing waits for its time. Needs a clock that jumps."""
@@ -191,20 +193,20 @@ class Hall:
             await trio.testing.wait_all_tasks_blocked()
 
 
-async def arrive(hall: Hall, *names: str, room: str = "r") -> list[Guest]:
-    """Guests who come one after the other, each when nothing moves any more."""
-    guests = [hall.guest(name) for name in names]
-    for guest in guests:
-        await guest.enter(room)
-        await hall.settle()
-    return guests
+async def arrive(harness: BrokerHarness, *names: str, room: str = "r") -> list[FakeMember]:
+    """Fake members who come one after the other, each when nothing moves any more."""
+    fakes = [harness.fake_member(name) for name in names]
+    for fake in fakes:
+        await fake.enter(room)
+        await harness.settle()
+    return fakes
 
 
 @asynccontextmanager
-async def open_hall(**options: Any) -> AsyncIterator[Hall]:
-    """A hall with its broker running."""
+async def open_broker(**options: Any) -> AsyncIterator[BrokerHarness]:
+    """A harness with its broker running."""
     async with trio.open_nursery() as nursery:
-        hall = Hall(nursery, **options)
-        nursery.start_soon(hall.broker.run)
-        yield hall
+        harness = BrokerHarness(nursery, **options)
+        nursery.start_soon(harness.broker.run)
+        yield harness
         nursery.cancel_scope.cancel()
