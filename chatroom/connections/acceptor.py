@@ -31,7 +31,7 @@ from chatroom.core.errors import Disconnect, Refusal
 from chatroom.core.http import Peer
 from chatroom.core.limits import Limits
 from chatroom.core.logevents import log_event, whereabouts
-from chatroom.core.pace import BucketStore
+from chatroom.core.pace import RateLimiters
 from chatroom.core.statistics import Drop
 from chatroom.engines.engine import Engine
 from chatroom.http.frontdoor import Admitted, read_proxy_header, receive, send_refusal
@@ -199,7 +199,7 @@ class Acceptor:
             broker=broker,
             engine=engine,
             limits=limits,
-            pace=BucketStore(limits.message_rate, limits.message_burst),
+            pace=RateLimiters(limits.message_rate, limits.message_burst),
             keepalive=self.keepalive,
             expiry=self.expiry,
             renew=renew,

@@ -20,7 +20,7 @@ from chatroom.connections.ending import BROKEN, CLIENT_LEFT, End, Ending
 from chatroom.connections.handler import Handler
 from chatroom.connections.services import Services
 from chatroom.core.errors import CommandError, Disconnect, Forbidden
-from chatroom.core.pace import Bucket
+from chatroom.core.pace import RateLimiter
 from chatroom.core.statistics import Drop
 from chatroom.protocol import events
 from chatroom.protocol.codec import Post
@@ -58,7 +58,7 @@ class Incoming:
         self._wire = wire
         self._end = end
         self._services = services
-        self._commands: Bucket | None = None
+        self._commands: RateLimiter | None = None
         self._nursery: trio.Nursery
         self._busy = True  # a task works, which has to get by before anything else is done
         self._texts: list[str] = []  # a few at most; a deque takes half a kilobyte even when empty
@@ -235,7 +235,7 @@ class Incoming:
             wait = self._services.pace.reserve(self._session.username, now)
         else:
             if self._commands is None:
-                self._commands = Bucket(limits.command_rate, int(limits.command_rate))
+                self._commands = RateLimiter(limits.command_rate, int(limits.command_rate))
             wait = self._commands.reserve(now)
             if weight := Weight.of_frame(characters):
                 self._commands.charge(weight, now)

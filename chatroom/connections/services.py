@@ -18,7 +18,7 @@ from chatroom.connections.timers import Timers
 from chatroom.core.http import Peer
 from chatroom.core.limits import Limits
 from chatroom.core.logevents import log_event
-from chatroom.core.pace import BucketStore, Sampler
+from chatroom.core.pace import RateLimiters, Sampler
 from chatroom.engines.engine import Engine
 from chatroom.rooms.broker import Broker
 
@@ -79,7 +79,7 @@ class Services:
     broker: Broker
     engine: Engine
     limits: Limits
-    pace: BucketStore
+    pace: RateLimiters
     keepalive: Timers
     expiry: Timers
     renew: Callable[[Peer, str, str], Identity | None]

@@ -121,9 +121,9 @@ class ConnectionLimits:
         """Count a connection. The checks are the caller's, just before."""
         address = _owner(peer)
         self._connections += 1
-        _add(self._usernames, username)
+        _increment(self._usernames, username)
         if address is not None:
-            _add(self._addresses, address)
+            _increment(self._addresses, address)
         return Slot(self, address, username)
 
     def statistics(self) -> ConnectionCounts:
@@ -134,9 +134,9 @@ class ConnectionLimits:
 
     def _release(self, address: Owner | None, username: str) -> None:
         self._connections -= 1
-        _take(self._usernames, username)
+        _decrement(self._usernames, username)
         if address is not None:
-            _take(self._addresses, address)
+            _decrement(self._addresses, address)
 
     def _forget_suspects(self, now: float) -> None:
         for _ in range(_SWEEP):
@@ -161,11 +161,11 @@ def _owner(peer: Peer) -> Owner | None:
     return address.packed[:8]
 
 
-def _add(counts: dict[_Key, int], key: _Key) -> None:
+def _increment(counts: dict[_Key, int], key: _Key) -> None:
     counts[key] = counts.get(key, 0) + 1
 
 
-def _take(counts: dict[_Key, int], key: _Key) -> None:
+def _decrement(counts: dict[_Key, int], key: _Key) -> None:
     if counts[key] == 1:
         del counts[key]
     else:

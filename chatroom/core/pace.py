@@ -1,16 +1,18 @@
-"""Pace and floods: how long to wait for the next one, and how many there were lately.
+"""Pace: how long the next command waits, and how many of a kind there were lately.
 
 Rules:
 
-1. A `Bucket` delays and never refuses: `reserve` always takes a place and says how long until its turn. Who
-   asks again before that waits longer, so a sender is held to its rate whatever it does.
-2. What has been found to weigh more than it was taken for is charged afterwards: the next one waits for it.
-3. A bucket that is full again holds no information; it may be forgotten and made anew.
-4. A `Window` counts what happened in the last so many seconds, never more of it than it must to tell.
-5. A `BucketStore` remembers only buckets that aren't full, give or take: each use also looks at two others
-   and forgets those that are, so names once seen don't stay, and no use ever pays for many.
-6. A `Sampler` lets a few of a second through and counts the others, so that whoever tells of what it let
-   through, and then of the counts, tells of everything, and of no more than a few a second.
+1. A `RateLimiter` delays and never refuses: `reserve` always takes a place and says how long until its turn.
+   A caller that reserves again before that turn waits longer, so a sender is held to its rate whatever it
+   does.
+2. If a command turns out to weigh more than 1, `charge` adds the rest afterwards: the next command waits for
+   it.
+3. A rate limiter that is idle again holds no information. It may be forgotten and made again.
+4. A `Window` counts what happened in the last so many seconds. It keeps no more times than it needs for that.
+5. `RateLimiters` remembers only rate limiters that aren't idle, give or take a few: each use also looks at
+   two others and forgets those that are idle. So names once seen don't stay, and no use pays for many.
+6. A `Sampler` lets a few of each second through and counts the others. A caller that logs what passed, and
+   later the counts, accounts for everything in a few lines a second.
 
 Time is the caller's, in seconds of any monotonic clock. Nothing here sleeps or knows what it counts.
 """
@@ -23,41 +25,42 @@ _NOISE = 1e-6
 """Waits shorter than this are rounding of the clock's own numbers."""
 
 _SWEEP = 2
-"""Buckets looked at per use: more than the one that a use can add."""
+"""Rate limiters looked at per use: more than the one that a use can add."""
 
 
-class Bucket:
-    """`rate` per second on the average, `burst` of them at once after a rest; a rate of 0 never waits.
+class RateLimiter:
+    """`rate` per second on the average, `burst` of them at once after a rest. A rate of 0 never waits.
 
-    It keeps one number: when the bucket will be full again, if nothing more is taken (GCRA's theoretical
-    arrival time). A place may be taken `burst - 1` intervals ahead of that.
+    It keeps one number: when the rate limiter will be idle again, if nothing more is reserved (the
+    theoretical arrival time of GCRA, the generic cell rate algorithm). A place may be taken `burst - 1`
+    intervals ahead of that.
     """
 
-    __slots__ = ("_ahead", "_full_at", "_interval")
+    __slots__ = ("_ahead", "_idle_at", "_interval")
 
     def __init__(self, rate: float, burst: int) -> None:
         if not rate >= 0 or burst < 1:
-            raise ValueError("a bucket needs a rate of 0 or more and a burst of 1 or more")
+            raise ValueError("a rate limiter needs a rate of 0 or more and a burst of 1 or more")
         self._interval = 1 / rate if rate else 0.0
         self._ahead = (burst - 1) * self._interval
-        self._full_at = float("-inf")
+        self._idle_at = float("-inf")
 
     def reserve(self, now: float) -> float:
-        """Take the next place and return the seconds until it comes: 0.0 if that is now."""
+        """Take the next place and return the seconds until its turn: 0.0 if that is now."""
         if not self._interval:
             return 0.0
-        full_at = max(self._full_at, now)
-        self._full_at = full_at + self._interval
-        wait = full_at - self._ahead - now
+        idle_at = max(self._idle_at, now)
+        self._idle_at = idle_at + self._interval
+        wait = idle_at - self._ahead - now
         return wait if wait > _NOISE else 0.0
 
     def charge(self, weight: float, now: float) -> None:
-        """The last place taken weighs so much more than 1."""
-        self._full_at = max(self._full_at, now) + weight * self._interval
+        """The last place taken weighs `weight` more than 1."""
+        self._idle_at = max(self._idle_at, now) + weight * self._interval
 
     def idle(self, now: float) -> bool:
-        """Whether the bucket is full again, as good as a new one."""
-        return self._full_at <= now
+        """Whether the rate limiter is as good as a new one."""
+        return self._idle_at <= now
 
 
 class Window:
@@ -71,7 +74,7 @@ class Window:
         self._times: list[float] = []  # not a deque: idle connections have one each, 600 bytes when empty
 
     def add(self, now: float) -> bool:
-        """Count one; True if it is over the limit."""
+        """Count one; return whether it is over the limit."""
         self._forget(now)
         self._times.append(now)
         if len(self._times) <= self._limit:
@@ -104,7 +107,7 @@ class Window:
 
 
 class Sampler:
-    """The first `most` of a second pass, whatever their key; the others are counted by key."""
+    """The first `most` of each second pass, whatever their key. The others are counted by key."""
 
     __slots__ = ("_due", "_left_out", "_most", "_passed", "_until")
 
@@ -116,7 +119,7 @@ class Sampler:
         self._due = math.inf
 
     def passes(self, key: Hashable, now: float) -> bool:
-        """Count one; whether it is among the first of its second."""
+        """Count one; return whether it is among the first of its second."""
         if now >= self._until:
             self._until = now + 1.0
             self._passed = 0
@@ -145,33 +148,33 @@ class Sampler:
         return counts
 
 
-class BucketStore:
-    """A bucket per key (a username), all of the same rate and burst."""
+class RateLimiters:
+    """One rate limiter for each key (a username), all of the same rate and burst."""
 
-    __slots__ = ("_buckets", "_burst", "_rate")
+    __slots__ = ("_burst", "_limiters", "_rate")
 
     def __init__(self, rate: float, burst: int) -> None:
         self._rate = rate
         self._burst = burst
-        self._buckets: OrderedDict[str, Bucket] = OrderedDict()
+        self._limiters: OrderedDict[str, RateLimiter] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._buckets)
+        return len(self._limiters)
 
     def reserve(self, key: str, now: float) -> float:
-        """`Bucket.reserve` on the bucket of `key`."""
+        """`RateLimiter.reserve` on the rate limiter of `key`."""
         if not self._rate:
             return 0.0
-        bucket = self._buckets.get(key)
-        if bucket is None:
-            bucket = self._buckets[key] = Bucket(self._rate, self._burst)
-        wait = bucket.reserve(now)
+        limiter = self._limiters.get(key)
+        if limiter is None:
+            limiter = self._limiters[key] = RateLimiter(self._rate, self._burst)
+        wait = limiter.reserve(now)
         self._sweep(now)
         return wait
 
     def _sweep(self, now: float) -> None:
-        """Look at the two keys longest unseen: forget full buckets, and send the others to the far end."""
-        for _ in range(min(_SWEEP, len(self._buckets))):
-            key, bucket = self._buckets.popitem(last=False)
-            if not bucket.idle(now):
-                self._buckets[key] = bucket
+        """Look at the two keys longest unseen: forget those that are idle, and move the others to the end."""
+        for _ in range(min(_SWEEP, len(self._limiters))):
+            key, limiter = self._limiters.popitem(last=False)
+            if not limiter.idle(now):
+                self._limiters[key] = limiter

@@ -15,7 +15,7 @@ from chatroom.connections.services import ForbiddenCommands, Services
 from chatroom.connections.timers import Timers
 from chatroom.core.errors import Disconnect
 from chatroom.core.limits import Limits
-from chatroom.core.pace import BucketStore
+from chatroom.core.pace import RateLimiters
 from chatroom.engines.engine import Engine
 from chatroom.engines.memory import MemoryEngine
 from chatroom.rooms.broker import Broker
@@ -171,7 +171,7 @@ class BrokerHarness:
             broker=self.broker,
             engine=self.engine,
             limits=Limits(),
-            pace=BucketStore(0, 1),
+            pace=RateLimiters(0, 1),
             keepalive=Timers(),
             expiry=Timers(),
             renew=lambda *_: None,

@@ -17,7 +17,7 @@ from chatroom.connections.services import ForbiddenCommands, Services, Who
 from chatroom.connections.timers import Timers
 from chatroom.core.http import Peer
 from chatroom.core.limits import Limits
-from chatroom.core.pace import BucketStore
+from chatroom.core.pace import RateLimiters
 from chatroom.websocket.upgrade import answer_handshake
 from tests.support.client_frames import CLOSE, HANDSHAKE, TEXT, Frame, masked, read_frames
 from tests.support.harness import BrokerHarness, open_broker
@@ -133,7 +133,7 @@ class House:
 
     def __init__(self, harness: BrokerHarness, nursery: trio.Nursery, pace: tuple[float, int]) -> None:
         self.harness = harness
-        self.pace = BucketStore(*pace)
+        self.pace = RateLimiters(*pace)
         self.numbers = count(1)
         self.keepalive = Timers()
         self.jump = 0.0

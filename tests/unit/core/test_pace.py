@@ -1,4 +1,4 @@
-"""Buckets delay exactly, windows count exactly, and a store of buckets doesn't remember whom it once saw."""
+"""Rate limiters delay exactly, windows count exactly, and names once seen are forgotten."""
 
 import itertools
 import math
@@ -7,80 +7,80 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chatroom.core.pace import Bucket, BucketStore, Sampler, Window
+from chatroom.core.pace import RateLimiter, RateLimiters, Sampler, Window
 
 TIMES = st.lists(st.floats(0, 30, allow_nan=False), max_size=60).map(sorted)
 
 
 @pytest.mark.parametrize("start", [0.0, -5.0, 123.456, 1e6, 1e9])
 def test_a_burst_passes_at_once_and_the_rest_at_the_rate(start: float) -> None:
-    bucket = Bucket(5, 20)
-    assert [bucket.reserve(start) for _ in range(20)] == [0.0] * 20
-    waits = [bucket.reserve(start) for _ in range(10)]
+    limiter = RateLimiter(5, 20)
+    assert [limiter.reserve(start) for _ in range(20)] == [0.0] * 20
+    waits = [limiter.reserve(start) for _ in range(10)]
     assert waits == pytest.approx([0.2 * n for n in range(1, 11)], abs=1e-5)
 
 
 def test_after_waiting_as_told_the_next_waits_one_interval() -> None:
-    bucket = Bucket(5, 1)
+    limiter = RateLimiter(5, 1)
     now = 100.0
-    assert bucket.reserve(now) == 0.0
+    assert limiter.reserve(now) == 0.0
     for _ in range(1000):
-        wait = bucket.reserve(now)
+        wait = limiter.reserve(now)
         assert wait == pytest.approx(0.2)
         now += wait
 
 
 def test_asking_again_before_the_time_waits_longer() -> None:
-    bucket = Bucket(1, 1)
-    assert [bucket.reserve(0) for _ in range(4)] == [0.0, 1.0, 2.0, 3.0]
+    limiter = RateLimiter(1, 1)
+    assert [limiter.reserve(0) for _ in range(4)] == [0.0, 1.0, 2.0, 3.0]
 
 
 def test_it_fills_up_again_but_not_beyond_the_burst() -> None:
-    bucket = Bucket(10, 3)
+    limiter = RateLimiter(10, 3)
     for _ in range(3):
-        bucket.reserve(0)
-    assert bucket.reserve(0.1) == 0.0
-    assert bucket.reserve(0.1) == pytest.approx(0.1)
-    assert [bucket.reserve(1000) for _ in range(4)] == pytest.approx([0, 0, 0, 0.1])
+        limiter.reserve(0)
+    assert limiter.reserve(0.1) == 0.0
+    assert limiter.reserve(0.1) == pytest.approx(0.1)
+    assert [limiter.reserve(1000) for _ in range(4)] == pytest.approx([0, 0, 0, 0.1])
 
 
 def test_a_clock_that_steps_back_gives_nothing_away() -> None:
-    bucket = Bucket(1, 1)
-    bucket.reserve(100)
-    assert bucket.reserve(50) == pytest.approx(51)
+    limiter = RateLimiter(1, 1)
+    limiter.reserve(100)
+    assert limiter.reserve(50) == pytest.approx(51)
 
 
 def test_what_weighs_more_than_it_was_taken_for_is_waited_for_by_the_next() -> None:
-    bucket = Bucket(10, 10)
-    assert bucket.reserve(0) == 0.0
-    bucket.charge(14, 0)
-    assert bucket.reserve(0) == pytest.approx(0.6)
-    bucket.charge(0.5, 100)
-    assert [bucket.reserve(100) for _ in range(11)] == pytest.approx([0.0] * 9 + [0.05, 0.15])
+    limiter = RateLimiter(10, 10)
+    assert limiter.reserve(0) == 0.0
+    limiter.charge(14, 0)
+    assert limiter.reserve(0) == pytest.approx(0.6)
+    limiter.charge(0.5, 100)
+    assert [limiter.reserve(100) for _ in range(11)] == pytest.approx([0.0] * 9 + [0.05, 0.15])
 
 
 def test_idle_means_as_good_as_new() -> None:
-    bucket = Bucket(5, 20)
-    assert bucket.idle(0)
-    bucket.reserve(0)
-    assert not bucket.idle(0.19)
-    assert bucket.idle(0.2)
+    limiter = RateLimiter(5, 20)
+    assert limiter.idle(0)
+    limiter.reserve(0)
+    assert not limiter.idle(0.19)
+    assert limiter.idle(0.2)
     for _ in range(20):
-        bucket.reserve(1)
-    assert not bucket.idle(4.9)
-    assert bucket.idle(5.0001)
+        limiter.reserve(1)
+    assert not limiter.idle(4.9)
+    assert limiter.idle(5.0001)
 
 
 def test_rate_zero_never_waits() -> None:
-    bucket = Bucket(0, 1)
-    assert {bucket.reserve(0) for _ in range(1000)} == {0.0}
-    assert bucket.idle(0)
+    limiter = RateLimiter(0, 1)
+    assert {limiter.reserve(0) for _ in range(1000)} == {0.0}
+    assert limiter.idle(0)
 
 
 @pytest.mark.parametrize(("rate", "burst"), [(-1, 1), (math.nan, 1), (1, 0), (0, 0)])
 def test_senseless_buckets_are_refused(rate: float, burst: int) -> None:
-    with pytest.raises(ValueError, match="a bucket needs"):
-        Bucket(rate, burst)
+    with pytest.raises(ValueError, match="a rate limiter needs"):
+        RateLimiter(rate, burst)
 
 
 @settings(deadline=None)
@@ -88,8 +88,8 @@ def test_senseless_buckets_are_refused(rate: float, burst: int) -> None:
 def test_no_stretch_of_time_gets_more_than_burst_and_rate(
     times: list[float], rate: float, burst: int
 ) -> None:
-    bucket = Bucket(rate, burst)
-    turns = [now + bucket.reserve(now) for now in times]
+    limiter = RateLimiter(rate, burst)
+    turns = [now + limiter.reserve(now) for now in times]
     assert all(later - turn > -1e-5 for turn, later in itertools.pairwise(turns))
     for first in range(len(turns)):
         for last in range(first, len(turns)):
@@ -99,11 +99,11 @@ def test_no_stretch_of_time_gets_more_than_burst_and_rate(
 @settings(deadline=None)
 @given(TIMES, st.sampled_from([0.5, 1, 5]), st.integers(1, 5))
 def test_waits_are_those_of_a_plain_token_bucket(times: list[float], rate: float, burst: int) -> None:
-    bucket, tokens, before = Bucket(rate, burst), float(burst), 0.0
+    limiter, tokens, before = RateLimiter(rate, burst), float(burst), 0.0
     for now in times:
         tokens = min(burst, tokens + (now - before) * rate) - 1
         before = now
-        assert bucket.reserve(now) == pytest.approx(max(0.0, -tokens / rate), abs=1e-4)
+        assert limiter.reserve(now) == pytest.approx(max(0.0, -tokens / rate), abs=1e-4)
 
 
 def test_a_window_says_when_one_is_over_the_limit() -> None:
@@ -166,7 +166,7 @@ def test_a_window_counts_what_a_full_list_would(times: list[float], limit: int, 
 
 
 def test_a_store_keeps_users_apart() -> None:
-    store = BucketStore(1, 1)
+    store = RateLimiters(1, 1)
     assert store.reserve("alice", 0) == 0.0
     assert store.reserve("alice", 0) == 1.0
     assert store.reserve("bob", 0) == 0.0
@@ -175,7 +175,7 @@ def test_a_store_keeps_users_apart() -> None:
 
 
 def test_a_store_forgets_only_what_is_full() -> None:
-    store = BucketStore(1, 1)
+    store = RateLimiters(1, 1)
     for _ in range(100):
         store.reserve("flooder", 0)
     for number in range(1, 50):
@@ -184,7 +184,7 @@ def test_a_store_forgets_only_what_is_full() -> None:
 
 
 def test_a_million_names_once_seen_do_not_stay() -> None:
-    store, rate = BucketStore(5, 20), 5
+    store, rate = RateLimiters(5, 20), 5
     most = 0
     for number in range(100_000):
         store.reserve(f"user{number}", number / 1000)
@@ -196,7 +196,7 @@ def test_a_million_names_once_seen_do_not_stay() -> None:
 
 
 def test_a_store_without_a_rate_remembers_nobody() -> None:
-    store = BucketStore(0, 20)
+    store = RateLimiters(0, 20)
     assert store.reserve("alice", 0) == 0.0
     assert len(store) == 0
 
@@ -204,7 +204,7 @@ def test_a_store_without_a_rate_remembers_nobody() -> None:
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("abcdefgh"), st.floats(0, 2)), max_size=80))
 def test_forgetting_changes_no_answer(steps: list[tuple[str, float]]) -> None:
-    store, kept, now = BucketStore(2, 3), {key: Bucket(2, 3) for key in "abcdefgh"}, 0.0
+    store, kept, now = RateLimiters(2, 3), {key: RateLimiter(2, 3) for key in "abcdefgh"}, 0.0
     for key, pause in steps:
         now += pause
         assert store.reserve(key, now) == pytest.approx(kept[key].reserve(now), abs=1e-5)
