@@ -121,7 +121,7 @@ class Client:
         """The message that it is at."""
         return f"{self.username}.{self.number}"
 
-    def take(self) -> Iterator[News]:
+    def receive(self) -> Iterator[News]:
         """What has come."""
         data = self.sock.recv(1 << 18)
         if not data:
@@ -169,7 +169,7 @@ class Crew:
         welcome = False
         while not welcome:
             wire.wait_readable(sock)
-            for news in client.take():
+            for news in client.receive():
                 welcome = welcome or news.welcome
                 if news.answer:
                     client.send(news.answer)
@@ -187,7 +187,7 @@ class Crew:
     def receive(self, client: Client) -> None:
         """Take what has come for a client."""
         now = time.monotonic()
-        for news in client.take():
+        for news in client.receive():
             if client is self.listener:
                 if news.shown:
                     self._show(news.shown, now)

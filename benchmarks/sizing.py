@@ -47,7 +47,7 @@ class Client:
     frames: int = 0
     received: bytearray = field(default_factory=bytearray)
 
-    def take(self) -> bytes:
+    def receive(self) -> bytes:
         """All that has come."""
         pieces: list[bytes] = []
         while True:
@@ -82,7 +82,7 @@ def enter(port: int, numbers: range, size: int, tls: ssl.SSLContext | None) -> l
         for client in clients:
             while b'"event":"welcome"' not in client.received:
                 wire.wait_readable(client.sock)
-                client.received += client.take()
+                client.received += client.receive()
             client.received.clear()
         entered += clients
     return entered
@@ -96,7 +96,7 @@ def fall_silent(clients: list[Client]) -> None:
             epoll.register(fd, select.EPOLLIN)
         while ready := epoll.poll(SETTLE):
             for fd, _ in ready:
-                by_fd[fd].take()
+                by_fd[fd].receive()
 
 
 def talk(server: Server, clients: list[Client], size: int, rate: float, seconds: float) -> tuple[int, int]:
@@ -120,7 +120,7 @@ def talk(server: Server, clients: list[Client], size: int, rate: float, seconds:
             if now - looked > 0.5:
                 looked, most = now, max(most, server.rss())
             for fd, _ in epoll.poll(max(0.0, begin + sent / rate - now) if sent < total else 0.1):
-                count = by_fd[fd].take().count(wire.TEXT)
+                count = by_fd[fd].receive().count(wire.TEXT)
                 by_fd[fd].frames += count
                 received += count
     for number, client in enumerate(clients):
@@ -149,14 +149,14 @@ def measure_disk(args: argparse.Namespace, length: int) -> float:
         for messages in (0, count):
             with running(system) as server:
                 (client,) = enter(server.port, range(1), 1, None)
-                client.take()
+                client.receive()
                 say_all(client, messages, length)
             sizes.append(database.stat().st_size)
         return (sizes[1] - sizes[0]) / count
 
 
 def say_all(client: Client, count: int, length: int) -> None:
-    """Say texts with a `cid` each, 20 under way at a time."""
+    """MemberDraft texts with a `cid` each, 20 under way at a time."""
     answered = sent = 0
     while answered < count:
         while sent < count and sent - answered < 20:
@@ -168,7 +168,7 @@ def say_all(client: Client, count: int, length: int) -> None:
             client.sock.setblocking(False)
             sent += 1
         wire.wait_readable(client.sock)
-        client.received += client.take()
+        client.received += client.receive()
         answered = client.received.count(ECHO)
 
 

@@ -49,7 +49,7 @@ class Member(WSListener):  # type: ignore[misc]
             transport.send_close(frame.get_close_code(), frame.get_close_message())
             transport.disconnect()
         elif frame.msg_type == WSMsgType.TEXT:
-            error = self._room.take(self._username, frame.get_payload_as_utf8_text())
+            error = self._room.handle(self._username, frame.get_payload_as_utf8_text())
             if error is not None:
                 transport.send(WSMsgType.TEXT, error.encode())
 

@@ -56,7 +56,7 @@ class Room:
         username = self.members.pop(connection)
         self._announce("left", username)
 
-    def take(self, username: str, raw: str | bytes) -> str | None:
+    def handle(self, username: str, raw: str | bytes) -> str | None:
         """Carry out one command; return the error that answers it, if any."""
         try:
             command = json.loads(raw)

@@ -32,7 +32,7 @@ async def handle(connection: ServerConnection) -> None:
     try:
         await connection.send(welcome)
         async for raw in connection:
-            if (error := room.take(username, raw)) is not None:
+            if (error := room.handle(username, raw)) is not None:
                 await connection.send(error)
     finally:
         room.leave(connection)

@@ -19,7 +19,7 @@ from chatroom.core.logevents import log_event
 from chatroom.protocol import events
 from chatroom.protocol.codec import Authenticate, ListMembers, Post, ReadHistory, SwitchRoom, Typing
 from chatroom.protocol.session import Decision, Reply, Session, Weight
-from chatroom.rooms.entries import Enter, MembersRequest, Say, Type
+from chatroom.rooms.entries import Enter, MemberDraft, MembersRequest, TypingUpdate
 from chatroom.rooms.subscription import Subscription
 from chatroom.websocket.framing import text_frame
 
@@ -81,7 +81,7 @@ class Handler:
         if self._outgoing.crowded:
             return False
         member.outstanding += 1
-        if not self._broker.submit_nowait(Say(member, post.text, post.cid)):
+        if not self._broker.submit_nowait(MemberDraft(member, post.text, post.cid)):
             member.outstanding -= 1
             return False
         return True
@@ -94,9 +94,9 @@ class Handler:
             case Reply(payload):
                 await self._reply(payload)
             case Typing(active, None):
-                await self._broker.submit(Type(self._member, active, None))
+                await self._broker.submit(TypingUpdate(self._member, active, None))
             case Typing(active, cid):
-                await self._command(Type(self._member, active, cid))
+                await self._command(TypingUpdate(self._member, active, cid))
             case ListMembers(cid):
                 return await self._list_members(cid)
             case SwitchRoom():
@@ -116,12 +116,12 @@ class Handler:
             return
         self._member.outstanding += 1
         try:
-            await self._broker.submit(Say(self._member, post.text, post.cid))
+            await self._broker.submit(MemberDraft(self._member, post.text, post.cid))
         except trio.Cancelled:
             self._member.outstanding -= 1
             raise
 
-    async def _command(self, entry: Enter | Type | MembersRequest) -> None:
+    async def _command(self, entry: Enter | TypingUpdate | MembersRequest) -> None:
         replied = self._outgoing.expect_reply()
         await self._broker.submit(entry)
         await replied.wait()

@@ -32,7 +32,7 @@ import trio
 from chatroom.core.errors import CommandError, ErrorCode
 from chatroom.core.messages import Conflict, Duplicate, Failed, Message, Outcome, Unknown
 from chatroom.protocol import events
-from chatroom.rooms.entries import Barrier, Entry, Release, Say
+from chatroom.rooms.entries import Barrier, Entry, MemberDraft, Release
 from chatroom.rooms.room import Room
 from chatroom.rooms.subscription import Member
 
@@ -114,19 +114,19 @@ class Acknowledgements:
         self.unshown = 0
         self.reached: list[trio.Event] = []
 
-    def settle(self, say: Say, room: Room, outcome: Outcome) -> None:
-        """The outcome of `say`, which hasn't been shown, is known."""
+    def settle(self, draft: MemberDraft, room: Room, outcome: Outcome) -> None:
+        """The outcome of `draft`, which hasn't been shown, is known."""
         if isinstance(outcome, Message) and room.replaced:
             outcome = Unknown()
         match outcome:
             case Message():
-                self._wait_until_shown(say, room, outcome.id, None)
+                self._wait_until_shown(draft, room, outcome.id, None)
             case Duplicate(message_id) if room.head < message_id and not room.replaced:
-                self._wait_until_shown(say, room, message_id, self._answer(say, outcome))
-            case Unknown() if (brought := self._id_of(say, room)) is not None:
-                self._wait_until_shown(say, room, brought, None)
+                self._wait_until_shown(draft, room, message_id, self._answer(draft, outcome))
+            case Unknown() if (brought := self._id_of(draft, room)) is not None:
+                self._wait_until_shown(draft, room, brought, None)
             case _:
-                self._settle(say.member, self._answer(say, outcome))
+                self._settle(draft.member, self._answer(draft, outcome))
 
     def begin_commit(self) -> None:
         """An append is under way."""
@@ -136,9 +136,9 @@ class Acknowledgements:
         """All its outcomes are known and settled."""
         self._brought = None
 
-    def _id_of(self, say: Say, room: Room) -> int | None:
+    def _id_of(self, draft: MemberDraft, room: Room) -> int | None:
         """The id of what the feed has brought, if it has been shown or will be."""
-        message_id = (self._brought or {}).get((room, say.username, say.cid))
+        message_id = (self._brought or {}).get((room, draft.username, draft.cid))
         return None if message_id is None or (room.replaced and message_id > room.head) else message_id
 
     def brought(self, room: Room, message: Message) -> None:
@@ -153,19 +153,21 @@ class Acknowledgements:
             member.sink.answer(answer)
         member.sink.settled()
 
-    def _wait_until_shown(self, say: Say, room: Room, message_id: int, answer: bytes | None) -> None:
+    def _wait_until_shown(
+        self, draft: MemberDraft, room: Room, message_id: int, answer: bytes | None
+    ) -> None:
         """Rule 1: it is stored, and waits for those before it."""
-        say.member.unshown += 1
+        draft.member.unshown += 1
         self.unshown += 1
         deadline = trio.current_time() + DEFER_SECONDS
-        self._actions.put(room, message_id, deadline, partial(self._end_wait, say, message_id, answer))
+        self._actions.put(room, message_id, deadline, partial(self._end_wait, draft, message_id, answer))
 
-    def _end_wait(self, say: Say, message_id: int, answer: bytes | None, shown: bool) -> None:
-        member = say.member
+    def _end_wait(self, draft: MemberDraft, message_id: int, answer: bytes | None, shown: bool) -> None:
+        member = draft.member
         member.unshown -= 1
         self.unshown -= 1
         if not shown:
-            answer = self._answer(say, Unknown())
+            answer = self._answer(draft, Unknown())
         elif answer is None and member.current is not None:
             member.current.last_posted = message_id
         self._settle(member, answer)
@@ -187,16 +189,18 @@ class Acknowledgements:
         self._deferred_entries.setdefault(member, []).append(entry)
         return True
 
-    def _answer(self, say: Say, outcome: Duplicate | Conflict | Failed | Unknown) -> bytes:
+    def _answer(self, draft: MemberDraft, outcome: Duplicate | Conflict | Failed | Unknown) -> bytes:
         match outcome:
             case Duplicate(message_id):
-                return events.duplicate(message_id, say.cid)
+                return events.duplicate(message_id, draft.cid)
             case Conflict():
-                error = CommandError(ErrorCode.CID_CONFLICT, "This cid stands for another text", cid=say.cid)
+                error = CommandError(
+                    ErrorCode.CID_CONFLICT, "This cid stands for another text", cid=draft.cid
+                )
             case Failed():
-                error = CommandError(ErrorCode.INTERNAL, "Not stored", cid=say.cid)
+                error = CommandError(ErrorCode.INTERNAL, "Not stored", cid=draft.cid)
             case Unknown():
-                return self._unavailable("Not known to be stored", say.cid)
+                return self._unavailable("Not known to be stored", draft.cid)
             case _:
                 assert_never(outcome)
         return events.error(error)

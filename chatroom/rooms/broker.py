@@ -30,7 +30,17 @@ from chatroom.core.errors import CloseCode, Disconnect, Replaced, Unavailable, r
 from chatroom.core.logevents import log_event, whereabouts
 from chatroom.core.messages import Change, Head, Message, Outcome
 from chatroom.engines.engine import Engine
-from chatroom.rooms.entries import MAX_DRAFTS, MAX_OTHERS, Barrier, Batch, Enter, Entry, Leave, Release, Say
+from chatroom.rooms.entries import (
+    MAX_DRAFTS,
+    MAX_OTHERS,
+    Barrier,
+    Batch,
+    Enter,
+    Entry,
+    Leave,
+    MemberDraft,
+    Release,
+)
 from chatroom.rooms.fanout import Fanout
 from chatroom.rooms.readon import READ_LIMIT, ReadOn, read_on
 from chatroom.rooms.room import Room
@@ -340,7 +350,7 @@ class Broker:
                 break
             self._received += 1
             entry = self._commands.receive_nowait()
-            if isinstance(entry, Say):
+            if isinstance(entry, MemberDraft):
                 entry.ts = now_ms = now_ms or self._now_ms()
                 batch.add(entry)
             elif isinstance(entry, Enter):
@@ -450,9 +460,9 @@ class Broker:
 
     def _apply_batch(self, batch: Batch, outcomes: list[Outcome]) -> None:
         rooms = self.rooms
-        results = iter(outcomes)  # one for each Say, in their order
+        results = iter(outcomes)  # one for each draft, in their order
         for entry in batch.entries:
-            if isinstance(entry, Say):
+            if isinstance(entry, MemberDraft):
                 rooms.settle(entry, next(results))
             else:
                 rooms.apply(entry)

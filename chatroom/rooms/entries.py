@@ -21,7 +21,7 @@ MAX_OTHERS = 100
 """Other commands: each of those who come in has something to do as soon as the batch has taken effect."""
 
 
-class Say(Draft):
+class MemberDraft(Draft):
     """Post a message in the member's room. It is the draft that the engine stores; the broker dates it."""
 
     __slots__ = ("member",)
@@ -54,7 +54,7 @@ class Enter:
 
 
 @dataclass(slots=True)
-class Type:
+class TypingUpdate:
     """Tell the others about typing."""
 
     member: Member
@@ -92,7 +92,7 @@ class Barrier:
     member: Member | None = None
 
 
-Entry = Say | Enter | Type | MembersRequest | Leave | Release | Barrier
+Entry = MemberDraft | Enter | TypingUpdate | MembersRequest | Leave | Release | Barrier
 
 
 class Batch:
@@ -109,7 +109,7 @@ class Batch:
     def add(self, entry: Entry) -> None:
         """One entry more."""
         self.entries.append(entry)
-        if isinstance(entry, Say):
+        if isinstance(entry, MemberDraft):
             self.drafts.append(entry)
             self._characters += len(entry.text)
             self.full = len(self.drafts) >= MAX_DRAFTS or self._characters >= MAX_CHARACTERS

@@ -243,7 +243,7 @@ class Room:
                 self._known_pending = {}
             self._known_pending[subscription] = len(self._pending.ephemera)
 
-    def store(self, message: Message) -> None:
+    def show(self, message: Message) -> None:
         """Show a stored message to everybody."""
         assert message.id == self.head + 1, "ids are dense"
         frame = text_frame(events.message(self.name, message))

@@ -32,7 +32,16 @@ from chatroom.core.messages import Change, Duplicate, Head, Message, Outcome
 from chatroom.engines.engine import Engine
 from chatroom.protocol import events
 from chatroom.rooms.acknowledgements import DEFER_SECONDS, Acknowledgements, DeferredActions
-from chatroom.rooms.entries import Barrier, Enter, Entry, Leave, MembersRequest, Release, Say, Type
+from chatroom.rooms.entries import (
+    Barrier,
+    Enter,
+    Entry,
+    Leave,
+    MemberDraft,
+    MembersRequest,
+    Release,
+    TypingUpdate,
+)
 from chatroom.rooms.ring import RingBudget
 from chatroom.rooms.room import Broadcast, Room, WelcomeOrSwitched
 from chatroom.rooms.subscription import Member, Subscription
@@ -143,7 +152,7 @@ class Rooms:
         match entry:
             case Enter():
                 self._enter(entry)
-            case Type(member, active, cid):
+            case TypingUpdate(member, active, cid):
                 if member.current is not None and not member.gone:
                     self._type(member.current.room, member.username, active)
                     if cid is not None:
@@ -157,18 +166,18 @@ class Rooms:
                 self._release(subscription)
             case Barrier(reached):
                 self.acknowledgements.reached.append(reached)
-            case Say():
+            case MemberDraft():
                 pass  # the broker's own: see `settle`
             case _:
                 assert_never(entry)
 
-    def settle(self, say: Say, outcome: Outcome) -> None:
+    def settle(self, draft: MemberDraft, outcome: Outcome) -> None:
         """A posted message has got its outcome."""
-        member = say.member
+        member = draft.member
         assert member.current is not None
         room = member.current.room
         if isinstance(outcome, Message):
-            self._store(room, outcome)
+            self._receive(room, outcome)
             if room.head >= outcome.id and not room.replaced:
                 member.current.last_posted = outcome.id
                 member.outstanding -= 1
@@ -176,7 +185,7 @@ class Rooms:
                 return
         elif isinstance(outcome, Duplicate):
             self._expect(room, outcome.id)
-        self.acknowledgements.settle(say, room, outcome)
+        self.acknowledgements.settle(draft, room, outcome)
 
     def fall_silent(self) -> None:
         """The server stops: there is no presence from here on, and who is here stays for the other nodes."""
@@ -189,7 +198,7 @@ class Rooms:
         room = self._rooms.get(name)
         if room is not None and self._is_of(room, epoch):
             for message in messages:
-                self._store(room, message)
+                self._receive(room, message)
                 self.acknowledgements.brought(room, message)
 
     def expect(self, name: str, epoch: str, last_id: int) -> None:
@@ -285,18 +294,18 @@ class Rooms:
             if not messages:
                 room.sequence.give_up(tip)
             for message in messages:
-                self._store(room, message)
+                self._receive(room, message)
                 self.acknowledgements.brought(room, message)
             if room.behind:
                 self.behind[room] = None
 
-    def _store(self, room: Room, message: Message) -> None:
+    def _receive(self, room: Room, message: Message) -> None:
         if room.replaced:
             if (now := self._rooms.get(room.name)) is not None:  # it was stored in the log that there is now
                 self._expect(now, message.id)
             return
         for each in room.sequence.receive(message):
-            room.store(each)
+            room.show(each)
             self._touched[room] = None
             self.messages += 1
             if self._deferred.rooms:

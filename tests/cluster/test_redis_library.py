@@ -64,7 +64,7 @@ class Listener:
         self.pubsub.subscribe(ROOM.channel)
         assert self.pubsub.get_message(timeout=2)["type"] == "subscribe"
 
-    def take(self) -> list[tuple[list[str], Any]]:
+    def read(self) -> list[tuple[list[str], Any]]:
         found = []
         while (message := self.pubsub.get_message(timeout=0.05)) is not None:
             head, _, body = message["data"].decode().partition("\n")
@@ -91,7 +91,7 @@ def test_ids_go_up_one_by_one_and_what_is_stored_is_told(store: Any, listener: L
     opened(store)
     status, first, outcomes, ts, between, refused = append(store, draft("a"), draft("é\0\u2028😀", "c1"))
     assert (status, first, outcomes, between, refused) == ("ok", 1, [1, 2], {}, False)
-    assert listener.take() == [
+    assert listener.read() == [
         (["m", "n1", "e1", "1", "2"], [[ts, "ann", "a"], [ts, "ann", "é\0\u2028😀", "c1"]])
     ]
     assert append(store, draft("b"), known=2)[2] == [3]
@@ -106,15 +106,15 @@ def test_a_cid_is_known_within_a_batch_and_later(store: Any, listener: Listener)
     batch = [draft("a", "c"), draft("a", "c"), draft("b", "c"), draft("a", "c", "bob"), draft("z")]
     assert append(store, *batch)[2] == [1, -1, 0, 2, 3]
     assert append(store, *batch, known=3)[2] == [-1, -1, 0, -2, 4]
-    assert [head for head, _ in listener.take()] == [["m", "n1", "e1", "1", "3"], ["m", "n1", "e1", "4", "4"]]
+    assert [head for head, _ in listener.read()] == [["m", "n1", "e1", "1", "3"], ["m", "n1", "e1", "4", "4"]]
 
 
 def test_nothing_new_is_nothing_told(store: Any, listener: Listener) -> None:
     opened(store)
     append(store, draft("a", "c"))
-    listener.take()
+    listener.read()
     assert append(store, draft("a", "c"), draft("b", "c"), known=1)[2] == [-1, 0]
-    assert listener.take() == []
+    assert listener.read() == []
 
 
 def test_what_a_node_has_not_shown_comes_with_the_outcomes(store: Any) -> None:
@@ -326,7 +326,7 @@ def test_presence_is_the_union_of_nodes_and_each_change_has_a_version(store: Any
     call(store, library.attend(ROOM, n2, 1, ["ann"], []))
     call(store, library.attend(ROOM, n1, 2, ["bob"], ["ann", "zoe"]))
     call(store, library.attend(ROOM, n2, 2, [], ["ann"]))
-    assert listener.take() == [
+    assert listener.read() == [
         (["p", "n1", "e1", "1", "0"], [[["ann", 1], ["bob", 1]], {}]),
         (["p", "n2", "e1", "2", "0"], [[["ann", 2]], {}]),
         (["p", "n1", "e1", "3", "0"], [{}, [["ann", 1]]]),

@@ -149,7 +149,7 @@ class Talker:
 
     async def _say(self, socket: WebSocketConnection, cid: str) -> None:
         room, text = self.pending[cid]
-        self.crowd.checker.take(Said(room, Content(self.username, cid, text)))
+        self.crowd.checker.apply(Said(room, Content(self.username, cid, text)))
         await socket.send_message(json.dumps({"event": "message", "data": {"text": text}, "cid": cid}))
 
     async def _switch(self, socket: WebSocketConnection, room: str) -> None:
@@ -189,7 +189,7 @@ class Talker:
         if not same and place.since is not None:
             assert frame["recovered"] is False
         self._log = f"{self.room}@{frame['epoch']}"
-        self.crowd.checker.take(
+        self.crowd.checker.apply(
             Entered(
                 self._subscription,
                 self._log,
@@ -207,7 +207,7 @@ class Talker:
         data = frame["data"]
         content = Content(data["username"], frame.get("cid", ""), data["text"])
         log = f"{frame['room']}@{self._places[frame['room']].epoch}"
-        self.crowd.checker.take(Saw(self._subscription, log, frame["id"], content))
+        self.crowd.checker.apply(Saw(self._subscription, log, frame["id"], content))
         self._places[frame["room"]].since = frame["id"]
         if content.username == self.username and content.cid in self.pending:
             self._settle(content.cid, frame["id"])
@@ -216,7 +216,7 @@ class Talker:
         if cid in self.pending:
             room, _ = self.pending.pop(cid)
             log = f"{room}@{self._places[room].epoch}"
-            self.crowd.checker.take(Told(log, self.username, cid, number))
+            self.crowd.checker.apply(Told(log, self.username, cid, number))
             self.crowd.settled += number is not None
 
 

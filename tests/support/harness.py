@@ -19,7 +19,7 @@ from chatroom.core.pace import RateLimiters
 from chatroom.engines.engine import Engine
 from chatroom.engines.memory import MemoryEngine
 from chatroom.rooms.broker import Broker
-from chatroom.rooms.entries import Enter, MembersRequest, Say, Type
+from chatroom.rooms.entries import Enter, MemberDraft, MembersRequest, TypingUpdate
 from chatroom.rooms.fanout import FEW, GIVE_WAY, Fanout
 from chatroom.rooms.room import Broadcast
 from chatroom.rooms.rooms import Rooms
@@ -123,10 +123,10 @@ class FakeMember:
 
     async def say(self, text: str, cid: str | None = None) -> None:
         self.member.outstanding += 1
-        await self.harness.broker.submit(Say(self.member, text, cid))
+        await self.harness.broker.submit(MemberDraft(self.member, text, cid))
 
     async def type(self, active: bool, cid: str | None = None) -> None:
-        await self.harness.broker.submit(Type(self.member, active, cid))
+        await self.harness.broker.submit(TypingUpdate(self.member, active, cid))
 
     async def request_members(self, cid: str) -> None:
         await self.harness.broker.submit(MembersRequest(self.member, cid))

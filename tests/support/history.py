@@ -97,7 +97,7 @@ class Checker:
     _ids: dict[tuple[str, str, str], int] = field(default_factory=dict)
     _contents: dict[tuple[str, int], Content] = field(default_factory=dict)
 
-    def take(self, record: Record) -> None:
+    def apply(self, record: Record) -> None:
         """One more thing that happened."""
         match record:
             case Said(room, content):

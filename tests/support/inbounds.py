@@ -20,12 +20,12 @@ class Control:
     payload: bytes = b""
 
 
-Item = str | bytes | Control
+Received = str | bytes | Control
 
 
-def handed_out(inbound: Inbound) -> list[Item]:
+def handed_out(inbound: Inbound) -> list[Received]:
     """Everything there is to take, in order: pings are found before the message that `next` goes on to."""
-    items: list[Item] = []
+    items: list[Received] = []
     while True:
         message = inbound.next()
         if inbound.pings is not None:
@@ -44,9 +44,9 @@ def handed_out(inbound: Inbound) -> list[Item]:
     return items
 
 
-def feed(inbound: Inbound, pieces: Iterable[bytes], now: float = 0.0) -> list[Item]:
+def feed(inbound: Inbound, pieces: Iterable[bytes], now: float = 0.0) -> list[Received]:
     """What comes out while the pieces arrive."""
-    items: list[Item] = []
+    items: list[Received] = []
     for piece in pieces:
         inbound.feed(piece, now)
         items += handed_out(inbound)

@@ -195,7 +195,7 @@ class Raw:
         self.socket.close()
 
     def half_close(self) -> None:
-        """Say that nothing more will be sent, if anybody still hears it."""
+        """MemberDraft that nothing more will be sent, if anybody still hears it."""
         with contextlib.suppress(OSError):
             self.socket.shutdown(socket.SHUT_WR)
 

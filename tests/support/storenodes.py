@@ -77,7 +77,7 @@ class Shown:
     def names(self) -> set[str]:
         return set(self.others)
 
-    def take(self, messages: Sequence[Message]) -> None:
+    def receive(self, messages: Sequence[Message]) -> None:
         for message in messages:
             for shown in self.order.receive(message):
                 self.messages.append(shown)
@@ -120,7 +120,7 @@ class Node:
         outcomes = await append(self.engine, drafts)
         for draft, outcome in zip(drafts, outcomes, strict=True):
             if isinstance(outcome, Message) and draft.room in self.rooms:
-                self.rooms[draft.room].take([outcome])
+                self.rooms[draft.room].receive([outcome])
                 self._look(draft.room)
         return outcomes
 
@@ -142,7 +142,7 @@ class Node:
     def arrived(self, room: str, epoch: str, messages: Sequence[Message]) -> None:
         self.arrivals += [message.text for message in messages]
         if (shown := self.rooms.get(room)) is not None and shown.epoch == epoch:
-            shown.take(messages)
+            shown.receive(messages)
             self._look(room)
 
     def ahead(self, room: str, epoch: str, last_id: int) -> None:
@@ -194,7 +194,7 @@ class Node:
             after, upto = gap
             shown.reads += 1
             try:
-                shown.take(await self.engine.read(shown.name, shown.epoch, after, upto, limit=200))
+                shown.receive(await self.engine.read(shown.name, shown.epoch, after, upto, limit=200))
             except EngineError:
                 await trio.sleep(0.05)
         self._reading.discard(shown.name)

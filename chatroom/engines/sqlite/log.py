@@ -104,22 +104,22 @@ class Log:
     def append(self, drafts: Sequence[Draft]) -> list[Outcome]:
         """Store the drafts in one transaction; an exception is the store's, no draft's."""
         before = {room: self.extent(room) for room in {draft.room for draft in drafts}}
-        draught = _TransactionState(before.copy())
+        state = _TransactionState(before.copy())
         try:
             with transaction(self.connection):
-                outcomes = self._write(drafts, draught)
+                outcomes = self._write(drafts, state)
         except Exception as error:
             if is_of_the_store(error):
                 raise
-            draught = _TransactionState(before.copy())
+            state = _TransactionState(before.copy())
             with transaction(self.connection):
-                outcomes = [self._write_alone(draft, draught) for draft in drafts]
-        self._remember({room: extent for room, extent in draught.extents.items() if extent.key is not None})
+                outcomes = [self._write_alone(draft, state) for draft in drafts]
+        self._remember({room: extent for room, extent in state.extents.items() if extent.key is not None})
         return outcomes
 
-    def _write_alone(self, draft: Draft, draught: _TransactionState) -> Outcome:
+    def _write_alone(self, draft: Draft, state: _TransactionState) -> Outcome:
         """Store one draft, or find it guilty and leave no trace of it."""
-        trial = draught.copy()
+        trial = state.copy()
         self.connection.execute("SAVEPOINT draft")
         try:
             (outcome,) = self._write([draft], trial)
@@ -129,21 +129,21 @@ class Log:
             self.connection.execute("ROLLBACK TO draft")
             outcome = Failed()
         else:
-            draught.extents = trial.extents
+            state.extents = trial.extents
         self.connection.execute("RELEASE draft")
         return outcome
 
-    def _write(self, drafts: Sequence[Draft], draught: _TransactionState) -> list[Outcome]:
+    def _write(self, drafts: Sequence[Draft], state: _TransactionState) -> list[Outcome]:
         outcomes: list[Outcome] = []
         rows: list[tuple[object, ...]] = []
-        stored = self._look_up(drafts, draught)
+        stored = self._look_up(drafts, state)
         for draft in drafts:
             mark = (draft.room, draft.username, draft.cid)
             if draft.cid is not None and (first := stored.get(mark)) is not None:
                 number, text = first
                 outcomes.append(Duplicate(number) if text == draft.text else Conflict())
                 continue
-            extent = self._advance(draft.room, draught)
+            extent = self._advance(draft.room, state)
             message = Message(extent.last, draft.ts, draft.username, draft.text, draft.cid)
             rows.append((extent.key, message.id, message.ts, message.username, message.text, message.cid))
             outcomes.append(message)
@@ -152,24 +152,24 @@ class Log:
         self.connection.executemany(INSERT_MESSAGE, rows)
         return outcomes
 
-    def _advance(self, room: str, draught: _TransactionState) -> Extent:
+    def _advance(self, room: str, state: _TransactionState) -> Extent:
         """Take the room's next id."""
-        extent = draught.extents[room]
+        extent = state.extents[room]
         key = extent.key
         if key is None:
             key = self.connection.execute("INSERT INTO room (name, trimmed) VALUES (?, 0)", (room,)).lastrowid
         advanced = replace(extent, key=key, last=extent.last + 1)
-        draught.extents[room] = advanced
+        state.extents[room] = advanced
         return advanced
 
     def _look_up(
-        self, drafts: Sequence[Draft], draught: _TransactionState
+        self, drafts: Sequence[Draft], state: _TransactionState
     ) -> dict[tuple[str, str, str | None], tuple[int, str]]:
         """Id and text of the stored messages that have the `cid` of one of the drafts."""
         rooms: dict[int, str] = {}
         wanted: list[tuple[object, ...]] = []
         for draft in drafts:
-            if draft.cid is not None and (key := draught.extents[draft.room].key) is not None:
+            if draft.cid is not None and (key := state.extents[draft.room].key) is not None:
                 rooms[key] = draft.room
                 wanted.append((key, draft.username, draft.cid))
         found = {}
@@ -182,7 +182,7 @@ class Log:
                 found[rooms[key], username, cid] = (number, text)
         return found
 
-    def take_back(self, room: str, last: int) -> None:
+    def truncate(self, room: str, last: int) -> None:
         """Remove what is there beyond `last`: a commit that failed, which nobody was told of."""
         key = self.extent(room).key
         if key is not None:

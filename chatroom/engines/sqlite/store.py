@@ -156,7 +156,7 @@ class Store:
             return False
         try:
             if self._doubtful is not None:
-                self._look_up_anew(self._doubtful)
+                self._look_up_again(self._doubtful)
             self._probe()
         except (sqlite3.Error, OSError, MemoryError, Unavailable) as error:
             self.trouble = _words(error)
@@ -168,7 +168,7 @@ class Store:
         self.trouble = None
         return True
 
-    def _look_up_anew(self, told: dict[str, int]) -> None:
+    def _look_up_again(self, told: dict[str, int]) -> None:
         """Rule 2."""
         if self._log is not None:
             old, self._log = self._log, None
@@ -183,7 +183,7 @@ class Store:
             log = Log(connection)
             self._settle(connection)
             for room, last in told.items():
-                log.take_back(room, last)
+                log.truncate(room, last)
         except BaseException:
             connection.close()
             raise

@@ -152,7 +152,7 @@ class Worker:
 
     def _next_job(self) -> Job | None:
         """The next job; None if a chore is due first, or if it is time to stop."""
-        if (job := self._take()) is not None or self._stopping:
+        if (job := self._pop_job()) is not None or self._stopping:
             return job
         due = math.inf if self._chores is None else self._chores.due
         try:
@@ -160,9 +160,9 @@ class Worker:
         except Empty:
             return None
         self._signalled = False  # before the look: what is handed in after it signals again
-        return self._take()
+        return self._pop_job()
 
-    def _take(self) -> Job | None:
+    def _pop_job(self) -> Job | None:
         for jobs in (self._urgent, self._usual):
             if jobs:
                 with suppress(KeyError):  # the last one has just been given up

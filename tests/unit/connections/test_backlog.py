@@ -104,7 +104,7 @@ class Stage:
             number = room.head + 1
             (outcome,) = await append(self.engine, [Draft(room.name, "bob", str(number), None, number)])
             assert isinstance(outcome, Message)
-            room.store(outcome)
+            room.show(outcome)
         room.pop_broadcast()
 
     def subscribe(self, room: Room, cursor: int = 0, join_reply: bytes = b"welcome") -> Subscription:
@@ -188,7 +188,7 @@ async def test_a_piece_is_of_bounded_size_whatever_it_comes_from(tls: bool) -> N
         )
         for outcome in outcomes:
             assert isinstance(outcome, Message)
-            room.store(outcome)
+            room.show(outcome)
         room.pop_broadcast()
         subscription = stage.subscribe(room)
         stage.backlog.step()
@@ -217,7 +217,7 @@ async def long_texts(stage: Stage, count: int = 120, text: str = "x" * 4000) -> 
     room = await stage.room()
     for outcome in await append(stage.engine, [Draft("r", "bob", text, None, 1) for _ in range(count)]):
         assert isinstance(outcome, Message)
-        room.store(outcome)
+        room.show(outcome)
     room.pop_broadcast()
     room.ring.clear()
     return room

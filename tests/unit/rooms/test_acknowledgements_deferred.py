@@ -21,7 +21,7 @@ class Stage:
 
     def show(self, last_id: int) -> None:
         while self.room.head < last_id:
-            self.room.store(Message(self.room.head + 1, 1, "alice", "hi", None))
+            self.room.show(Message(self.room.head + 1, 1, "alice", "hi", None))
             self.deferred.shown(self.room)
 
 

@@ -13,7 +13,7 @@ from chatroom.core.messages import Draft, Failed, Message, Outcome, Unknown
 from chatroom.engines.engine import Feed
 from chatroom.engines.memory import MemoryEngine
 from chatroom.rooms.broker import AT_ONCE, INBOX
-from chatroom.rooms.entries import MAX_DRAFTS, MAX_OTHERS, Say, Type
+from chatroom.rooms.entries import MAX_DRAFTS, MAX_OTHERS, MemberDraft, TypingUpdate
 from tests.support.engines import Answered, Committed, HeldEngine
 from tests.support.harness import BrokerHarness, FakeMember, arrive, open_broker
 
@@ -590,7 +590,7 @@ async def test_what_comes_from_the_engine_is_looked_at_before_commands_that_fill
         await alice.say("hi")
         pump(harness)
         for _ in range(2):  # a batch is full that can't be handed on, and then the inbox
-            while harness.broker.submit_nowait(Type(bob.member, True, None)):
+            while harness.broker.submit_nowait(TypingUpdate(bob.member, True, None)):
                 pass
             pump(harness)
         assert len(alice.events) == 2
@@ -716,13 +716,13 @@ async def test_a_departure_behind_a_message_that_found_place_by_another_ones_wai
     async with trio.open_nursery() as nursery:
         harness = BrokerHarness(nursery, engine=engine)
         alice, bob, carol = await pumped(harness, "alice", "bob", "carol")
-        while harness.broker.submit_nowait(Type(alice.member, True, None)):
+        while harness.broker.submit_nowait(TypingUpdate(alice.member, True, None)):
             pass
         nursery.start_soon(alice.type, True)
         await trio.testing.wait_all_tasks_blocked()
         harness.broker.pump()  # what alice waits to hand in has its place now, which her task has yet to hear
         bob.member.outstanding += 1
-        assert harness.broker.submit_nowait(Say(bob.member, "bye", None))
+        assert harness.broker.submit_nowait(MemberDraft(bob.member, "bye", None))
         bob.leave()
         pump(harness)
         await trio.testing.wait_all_tasks_blocked()

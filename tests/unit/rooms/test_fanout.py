@@ -66,7 +66,7 @@ def live(room: Room) -> list[bool]:
 
 def store(room: Room, times: int = 1, text: str = "hi") -> None:
     for _ in range(times):
-        room.store(Message(room.head + 1, 1, "bob", text, None))
+        room.show(Message(room.head + 1, 1, "bob", text, None))
 
 
 def tell(fanout: Fanout, room: Room, broadcast: Broadcast) -> int:

@@ -6,7 +6,7 @@ import pytest
 import trio
 
 from chatroom.core.messages import Head
-from chatroom.rooms.entries import MAX_OTHERS, Say
+from chatroom.rooms.entries import MAX_OTHERS, MemberDraft
 from chatroom.rooms.ring import RingBudget
 from chatroom.rooms.room import Room
 from chatroom.rooms.subscription import MAX_QUEUED, RoomEvent, Subscription
@@ -45,7 +45,7 @@ async def test_an_entry_or_an_outcome_without_a_case_is_a_fault() -> None:
         with pytest.raises(AssertionError):
             harness.rooms.apply(object())  # type: ignore[arg-type]
         with pytest.raises(AssertionError):
-            harness.rooms.settle(Say(alice.member, "hi", None), object())  # type: ignore[arg-type]
+            harness.rooms.settle(MemberDraft(alice.member, "hi", None), object())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("settled", [True, False])

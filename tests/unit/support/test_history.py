@@ -45,7 +45,7 @@ def clean() -> Story:
 def judge(records: list[Record], log: Log) -> list[str]:
     checker = Checker()
     for record in records:
-        checker.take(record)
+        checker.apply(record)
     return checker.judge(log)
 
 
@@ -57,9 +57,9 @@ def test_a_history_is_judged_as_often_as_wanted() -> None:
     records, log = clean()
     checker = Checker()
     for record in records:
-        checker.take(record)
+        checker.apply(record)
     assert checker.judge(log) == []
-    checker.take(Saw(4, "r", 4, BOB))
+    checker.apply(Saw(4, "r", 4, BOB))
     assert len(checker.judge(log)) == 1
     assert len(checker.judge(log)) == 1, "what was found stays found"
 

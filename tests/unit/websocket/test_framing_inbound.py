@@ -10,13 +10,13 @@ from chatroom.core.errors import CloseCode
 from chatroom.core.limits import Limits
 from chatroom.websocket.framing import Inbound
 from tests.support.client_frames import BINARY, CLOSE, PING, PONG, TEXT, head, masked
-from tests.support.inbounds import Control, Item, feed, handed_out, held
+from tests.support.inbounds import Control, Received, feed, handed_out, held
 
 LIMITS = Limits(frame_bytes=1000, frame_fragments=4, control_rate=5)
 CONTINUATION = 0
 BOTH = pytest.mark.parametrize("pieces", ["whole", "byte by byte"])
 
-FINE: dict[str, tuple[bytes, list[Item]]] = {
+FINE: dict[str, tuple[bytes, list[Received]]] = {
     "text": (masked(TEXT, b"hello"), ["hello"]),
     "text of any script": (masked(TEXT, "hé€😀".encode()), ["hé€😀"]),
     "empty text": (masked(TEXT), [""]),
@@ -64,7 +64,7 @@ TOO_BIG = "message of more than 1000 bytes"
 TOO_MANY = "message in more than 4 fragments"
 NO_BINARY = "binary messages are not understood, send text"
 FLOOD = "more than 5 control frames a second"
-FAULTS: dict[str, tuple[bytes, CloseCode, str, list[Item]]] = {
+FAULTS: dict[str, tuple[bytes, CloseCode, str, list[Received]]] = {
     "too large": (masked(TEXT, b"x" * 1001), CloseCode.TOO_BIG, TOO_BIG, []),
     "too large in fragments": (
         masked(TEXT, b"x" * 600, fin=False) + masked(CONTINUATION, b"x" * 401),

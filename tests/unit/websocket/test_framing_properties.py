@@ -10,7 +10,7 @@ from chatroom.core.errors import CloseCode
 from chatroom.core.limits import Limits
 from chatroom.websocket.framing import Inbound
 from tests.support.client_frames import BINARY, CLOSE, PING, PONG, TEXT, masked
-from tests.support.inbounds import CONTINUATION, Control, Item, feed, frames, handed_out, held, split
+from tests.support.inbounds import CONTINUATION, Control, Received, feed, frames, handed_out, held, split
 
 LIMITS = Limits(frame_bytes=1000, frame_fragments=4, control_rate=5)
 LOOSE = Limits(frame_bytes=1 << 63, frame_fragments=1 << 63, control_rate=0)
@@ -39,11 +39,11 @@ def conversations() -> st.SearchStrategy[bytes]:
     return st.lists(st.one_of(message(), controls), max_size=6).map(b"".join)
 
 
-def parsed(data: bytes) -> tuple[list[Item], str]:
+def parsed(data: bytes) -> tuple[list[Received], str]:
     """What an independent parser makes of it up to a close frame, and what it finds fault with."""
     server = FrameProtocol(client=False, extensions=[])
     server.receive_bytes(data)
-    items: list[Item] = []
+    items: list[Received] = []
     message: str | bytes | None = None
     try:
         for frame in server.received_frames():
