@@ -19,7 +19,13 @@ from chatroom.config.settings import Settings, read_settings
 from chatroom.core.errors import StartError
 from chatroom.core.logevents import frames, log_event, logger, whereabouts
 from chatroom.logs import logging_to
-from chatroom.system.stdio import complain, fill_standard_descriptors, release_signals, say, take_signals
+from chatroom.system.stdio import (
+    catch_signals,
+    fill_standard_descriptors,
+    print_error,
+    print_out,
+    unblock_signals,
+)
 
 STANDARD_ERROR = 2
 
@@ -36,19 +42,19 @@ def main(
     try:
         command, options = _command(sys.argv[1:] if argv is None else argv)
         if command != "serve":
-            release_signals()
+            unblock_signals()
             _run_command(command, options, environ)
             return 0
         asked = read_settings(options, environ)
         if isinstance(asked, str):
-            release_signals()
-            say(asked)
+            unblock_signals()
+            print_out(asked)
             return 0
-        asked_to_stop = take_signals()
+        asked_to_stop = catch_signals()
         with logging_to(STANDARD_ERROR, asked.log_level, asked.log_format):
             return _serve(asked, run or partial(_run, asked_to_stop=asked_to_stop))
     except StartError as error:
-        complain(str(error))
+        print_error(str(error))
         return 2
     except KeyboardInterrupt:
         return 1

@@ -25,7 +25,7 @@ from chatroom.core.logevents import logger
 from chatroom.core.messages import Message, RoomLog
 from chatroom.core.stores import StoreAddress
 from chatroom.engines.sqlite.backup import SourceDatabase, back_up, new_database
-from chatroom.system.stdio import complain, say, stopping_between_steps
+from chatroom.system.stdio import print_error, print_out, stopping_between_steps
 
 if TYPE_CHECKING:
     from chatroom.engines.redis.copying import Stand, StoreRooms
@@ -43,11 +43,11 @@ def run_backup(arguments: Sequence[str], environ: Mapping[str, str]) -> None:
     """Copy what is asked for, and say so. Raises StartError."""
     asked = read_backup(arguments, environ)
     if isinstance(asked, str):
-        say(asked)
+        print_out(asked)
     else:
         with stopping_between_steps() as check:
             back_up(asked.db, asked.to, check)
-        say(f"Copied {asked.db} to {asked.to}, and found the copy whole\n")
+        print_out(f"Copied {asked.db} to {asked.to}, and found the copy whole\n")
 
 
 def read_backup(arguments: Sequence[str], environ: Mapping[str, str]) -> BackupSettings | str:
@@ -108,7 +108,7 @@ def run_copy(arguments: Sequence[str], environ: Mapping[str, str]) -> None:
     """Copy what is asked for, and say so. Raises StartError."""
     asked = read_copy(arguments, environ)
     if isinstance(asked, str):
-        say(asked)
+        print_out(asked)
         return
     from chatroom.engines.redis.copying import StoreRooms  # noqa: PLC0415  (slow to import)
 
@@ -127,13 +127,13 @@ def run_copy(arguments: Sequence[str], environ: Mapping[str, str]) -> None:
                 copied = _bring_out(store, asked.db)
                 places = f"{address.shown} to {asked.db}"
     except KeyboardInterrupt:
-        complain(f"interrupted: {again}")
+        print_error(f"interrupted: {again}")
         raise
     rooms, messages = _counted(copied.rooms, "room"), _counted(copied.messages, "message")
     said = f"Copied {rooms} with {messages} from {places}"
     if copied.there:
         said += f"; {_counted(copied.there, 'message')} of them had been there already"
-    say(said + "\n")
+    print_out(said + "\n")
 
 
 def read_copy(arguments: Sequence[str], environ: Mapping[str, str]) -> CopySettings | str:

@@ -42,7 +42,7 @@ import trio
 from chatroom.auth.tokens import Verifiers
 from chatroom.core.errors import StartError
 from chatroom.core.logevents import log_event, own_fault
-from chatroom.process import advise_on_tokens
+from chatroom.process import warn_of_unbound_tokens
 from chatroom.system.systemd import NO_MANAGER, Notifier
 
 if TYPE_CHECKING:
@@ -210,7 +210,7 @@ class Reload:
         self._target.tls = credentials.tls
         closed = self._target.review(self._verifiers)
         if self._verifiers.unbound > unbound:
-            advise_on_tokens(self._verifiers.unbound)
+            warn_of_unbound_tokens(self._verifiers.unbound)
         log_event(
             logging.INFO, "reloaded", read=" ".join(names_of_credentials(self._settings)), closed=closed
         )

@@ -176,12 +176,12 @@ def json_line(record: logging.LogRecord) -> str:
 def text_line(record: logging.LogRecord) -> str:
     """A record for a person: time, level, event, `name=value`…; a traceback follows behind bars."""
     fields = dict(_fields(record))
-    trace = fields.pop("traceback", None)
+    traceback = fields.pop("traceback", None)
     words = [_time(record), f"{_level(record):<7}", escape(_event(record))]
     words += [f"{escape(name)}={_word(_simple(name, value))}" for name, value in fields.items()]
     lines = [" ".join(words)]
-    if trace is not None:
-        lines += [f"  | {escape(line)}" for line in cut(str(trace), TRACEBACK_CHARS).splitlines()]
+    if traceback is not None:
+        lines += [f"  | {escape(line)}" for line in cut(str(traceback), TRACEBACK_CHARS).splitlines()]
     return "\n".join(lines) + "\n"
 
 

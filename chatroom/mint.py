@@ -16,7 +16,7 @@ from chatroom.config import parsers
 from chatroom.config.options import OPTIONS, Option, Parser, add_option, unknown, value_of
 from chatroom.core.errors import StartError
 from chatroom.core.names import clean_username
-from chatroom.system.stdio import say
+from chatroom.system.stdio import print_out
 
 
 def _room(text: str) -> tuple[str, str]:
@@ -56,8 +56,8 @@ def run(arguments: Sequence[str], environ: Mapping[str, str]) -> None:
     """Print the token that is asked for. Raises StartError."""
     asked = read_mint(arguments, environ)
     if isinstance(asked, str):
-        say(asked)
-    elif not say(f"{mint(asked, int(time.time()))}\n"):
+        print_out(asked)
+    elif not print_out(f"{mint(asked, int(time.time()))}\n"):
         raise StartError("the token can't be written: see where standard output goes")
 
 

@@ -91,7 +91,7 @@ SPARE_DESCRIPTORS = 200
 """Beside those of the connections: listeners, files, and sockets that haven't been let in yet."""
 
 
-def advise(settings: Settings, unbound: int) -> None:
+def check_startup(settings: Settings, unbound: int) -> None:
     """Make room for the descriptors that the connections need, and warn of what won't work as asked.
 
     `unbound` tokens let their holders take any name; the development tokens are among them.
@@ -100,7 +100,7 @@ def advise(settings: Settings, unbound: int) -> None:
         hint = "anyone who can connect is let in under any name; see --tokens"
         log_event(logging.WARNING, "development_tokens", hint=hint)
     else:
-        advise_on_tokens(unbound)
+        warn_of_unbound_tokens(unbound)
     if settings.unknown_variables:
         log_event(logging.WARNING, "unknown_variables", names=" ".join(settings.unknown_variables))
     wanted = settings.limits.connections + SPARE_DESCRIPTORS
@@ -109,7 +109,7 @@ def advise(settings: Settings, unbound: int) -> None:
         log_event(logging.WARNING, "few_descriptors", limit=limit, wanted=wanted)
 
 
-def advise_on_tokens(unbound: int) -> None:
+def warn_of_unbound_tokens(unbound: int) -> None:
     """Warn of `unbound` tokens, if there are any."""
     if unbound:
         hint = "who holds one may take any name that no token is bound to, so a name is only a name"

@@ -58,21 +58,21 @@ from chatroom.metrics import CONTENT_TYPE, Metrics
 from chatroom.net.listeners import (
     Address,
     Listener,
-    Wanted,
-    drop_newcomers,
+    ListenPlan,
+    drop_new_connections,
     find_addresses,
     given_listener,
-    hear,
     open_listeners,
+    stop_dropping,
 )
 from chatroom.net.poller import make_poller
 from chatroom.net.proxies import Proxies
-from chatroom.process import Stop, advise, stopping, tune_collector
+from chatroom.process import Stop, check_startup, stopping, tune_collector
 from chatroom.rooms.broker import Broker
 from chatroom.rooms.fanout import Fanout
 from chatroom.rooms.rooms import Rooms
 from chatroom.system.files import load_page
-from chatroom.system.stdio import say
+from chatroom.system.stdio import print_out
 from chatroom.system.systemd import NO_MANAGER, Notifier, given_sockets
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def listen(settings: Settings, given: Sequence[Listener], *, secure: bool) -> li
     if settings.metrics_port is not None and len(public) == len(given):
         metrics = find_addresses(settings.metrics_hosts or ("localhost",), "--metrics-host")
         _check_ports(settings, addresses, metrics)
-    wanted = Wanted(
+    plan = ListenPlan(
         addresses,
         settings.port,
         settings.unix,
@@ -115,7 +115,7 @@ def listen(settings: Settings, given: Sequence[Listener], *, secure: bool) -> li
         settings.metrics_port or 0,
         shared=settings.reuse_port,
     )
-    return [*given, *open_listeners(wanted, secure=secure)]
+    return [*given, *open_listeners(plan, secure=secure)]
 
 
 def _check_ports(settings: Settings, addresses: Iterable[Address], metrics: Iterable[Address]) -> None:
@@ -298,7 +298,7 @@ class Server:
         self._site.metrics_elsewhere = any(listener.metrics for listener in listeners)
         async with trio.open_nursery() as root:
             await root.start(self._serve_engine)
-            for part, run in self._parts(hangups):
+            for part, run in self._background_tasks(hangups):
                 root.start_soon(self._keep, part, run, name=run)
             async with trio.open_nursery() as connections:
                 for listener in listeners:
@@ -321,19 +321,23 @@ class Server:
 
     def _announce(self, listeners: Sequence[Listener]) -> None:
         for listener in listeners:
-            say(f"Metrics on {listener.name}\n" if listener.metrics else f"Listening on {listener.name}\n")
+            print_out(
+                f"Metrics on {listener.name}\n" if listener.metrics else f"Listening on {listener.name}\n"
+            )
         names = " ".join(each.name for each in listeners)
         self._notifier.ready(f"Listening on {names}")
         store = self._settings.redis and self._settings.redis.shown
         log_event(logging.INFO, "start", version=__version__, run=self._run, listeners=names, store=store)
-        advise(self._settings, self._unbound)
+        check_startup(self._settings, self._unbound)
         self._metrics.render()  # loads what it needs, while there are descriptors to open files with
 
     async def _serve_engine(self, task_status: trio.TaskStatus[None]) -> None:
         async with self._fatal("engine"):
             await self._engine.serve(self._broker, task_status=task_status)
 
-    def _parts(self, hangups: AsyncIterator[int]) -> Iterator[tuple[str, Callable[[], Awaitable[None]]]]:
+    def _background_tasks(
+        self, hangups: AsyncIterator[int]
+    ) -> Iterator[tuple[str, Callable[[], Awaitable[None]]]]:
         """What runs beside the engine and the connections, by the names that a fault of it is logged with."""
         yield "broker", self._broker.run
         yield "arrivals", self._poller.run
@@ -407,7 +411,7 @@ class Server:
 
     def _take_in(self, sock: socket.socket, listener: Listener, connections: trio.Nursery) -> None:
         if listener.shared:
-            hear(sock)
+            stop_dropping(sock)
         serve = self._acceptor.serve_metrics if listener.metrics else self._acceptor.serve
         connections.start_soon(partial(serve, sock, secure=listener.secure), name="connection")
 
@@ -441,7 +445,7 @@ class Server:
         """From here on who comes to a port that others share comes to them; who is half in gets in."""
         shared = [listener for listener in listeners if listener.shared]
         for listener in shared:
-            drop_newcomers(listener.socket)
+            drop_new_connections(listener.socket)
         if shared:
             await trio.sleep(HALF_OPEN_SECONDS)
 

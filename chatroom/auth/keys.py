@@ -29,7 +29,7 @@ from typing import Any
 from chatroom.auth.webtokens import MAX_KID, Key, read_object
 from chatroom.core.errors import StartError
 from chatroom.system.files import read_file
-from chatroom.system.stdio import unheard
+from chatroom.system.stdio import stderr_muted
 
 _OLDEST = (3, 4)
 """The release of cryptography from which PyJWT works with it, by its own `crypto` extra."""
@@ -61,7 +61,7 @@ def require_cryptography() -> None:
 def _fault_of_cryptography() -> str | None:
     """What is wrong with the package, if anything."""
     try:
-        with unheard():  # a panic tells its story by itself, in a hundred lines
+        with stderr_muted():  # a panic tells its story by itself, in a hundred lines
             version = str(importlib.import_module("cryptography").__version__)
             importlib.import_module("cryptography.hazmat.primitives.asymmetric.ed25519")
             importlib.import_module("cryptography.hazmat.primitives.serialization")

@@ -56,7 +56,7 @@ _JSON = decoder()
 
 
 @dataclass(frozen=True, slots=True)
-class Signed:
+class SignedToken:
     """What was signed, supposedly, by which algorithm and with which key."""
 
     algorithm: str
@@ -66,7 +66,7 @@ class Signed:
     signature: bytes
 
 
-def take_apart(token: str) -> Signed:
+def parse_compact(token: str) -> SignedToken:
     """The parts of `token`; ValueError if it has another form."""
     match = _COMPACT.fullmatch(token) if len(token) <= MAX_TOKEN else None
     if match is None:
@@ -80,7 +80,7 @@ def take_apart(token: str) -> Signed:
     if "kid" in header and not (isinstance(kid, str) and len(kid) <= MAX_KID):
         raise ValueError("kid: not a string, or too long")
     signed = f"{match[1]}.{match[2]}".encode("ascii")
-    return Signed(algorithm, kid, _decode(match[2]), signed, _decode(match[3]))
+    return SignedToken(algorithm, kid, _decode(match[2]), signed, _decode(match[3]))
 
 
 def read_object(source: bytes) -> dict[str, Any]:
@@ -262,10 +262,10 @@ class WebTokens:
         """No name is reserved here: an issuer's names are known only when they come."""
         return identity.username in (None, username)
 
-    def _match(self, token: str) -> tuple[Signed | None, Key | None]:
+    def _match(self, token: str) -> tuple[SignedToken | None, Key | None]:
         """The parts of a token, and the key that may prove it."""
         try:
-            signed = take_apart(token)
+            signed = parse_compact(token)
         except ValueError:
             return None, None
         key = _choose(self._source.keys, signed.kid, signed.algorithm)

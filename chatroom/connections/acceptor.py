@@ -24,7 +24,7 @@ import trio
 from chatroom.auth.tokens import Identity, Verifier
 from chatroom.connections.connection import AcceptedHandshake, Connection
 from chatroom.connections.ending import Ending
-from chatroom.connections.services import ForbiddenCommands, Services, Who
+from chatroom.connections.services import ClientInfo, ForbiddenCommands, Services
 from chatroom.connections.timers import Timers
 from chatroom.core.connectionlimits import Slot
 from chatroom.core.errors import Disconnect, Refusal
@@ -268,12 +268,12 @@ class Acceptor:
         """The connection of an admitted client. Nothing of it runs yet."""
         admission = admitted.admission
         answer = await answer_handshake(admitted.head, SUBPROTOCOL if admission.subprotocol else None)
-        who = Who(f"{self._run}-{next(self._numbers)}", admission.username, admission.peer)
+        client = ClientInfo(f"{self._run}-{next(self._numbers)}", admission.username, admission.peer)
         join_request = admission.join_request
         handshake = AcceptedHandshake(
             join_request.room, answer, admitted.trailing, join_request.since, join_request.epoch
         )
-        connection = Connection(transport, who, admission.identity, handshake, self._services)
+        connection = Connection(transport, client, admission.identity, handshake, self._services)
         return RegisteredConnection(self, connection, admission.slot)
 
     async def _read_proxy_header(
@@ -334,8 +334,8 @@ class Acceptor:
             self.drops[ending.drop] += 1
         code = None if ending.disconnect is None else int(ending.disconnect.code)
         room = registered.connection.authorization.room
-        who = registered.connection.who
-        log_event(logging.INFO, "LEAVE", **who.fields(), room=room, code=code, drop=ending.drop)
+        client = registered.connection.client
+        log_event(logging.INFO, "LEAVE", **client.fields(), room=room, code=code, drop=ending.drop)
 
     def review(self, verifier: Verifier) -> int:
         """Check the rights of all connections again, see Authorization. Returns how many end by that."""

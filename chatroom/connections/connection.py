@@ -20,7 +20,7 @@ from chatroom.connections.ending import FAULT, End, Ending
 from chatroom.connections.handler import Handler
 from chatroom.connections.incoming import Incoming
 from chatroom.connections.outgoing import Outgoing
-from chatroom.connections.services import Services, Who
+from chatroom.connections.services import ClientInfo, Services
 from chatroom.core.errors import CloseCode, Disconnect, Unavailable
 from chatroom.net.transport import Stalled, Transport
 from chatroom.protocol.session import Session
@@ -61,27 +61,27 @@ class Connection:
         "_outgoing",
         "_wire",
         "authorization",
+        "client",
         "end",
-        "who",
     )
 
     def __init__(
         self,
         transport: Transport,
-        who: Who,
+        client: ClientInfo,
         identity: Identity,
         handshake: AcceptedHandshake,
         services: Services,
     ) -> None:
         self._handshake: AcceptedHandshake | None = handshake  # until the connection has begun
-        self.who = who
+        self.client = client
         self._broker = services.broker
         self.end = End(self._on_end)
         self._wire = Wire(transport, services.limits, on_pending=self._on_pending)
-        self._outgoing = Outgoing(who.username, self._wire.outbound, self.end, services)
-        session = Session(who.username, handshake.room, identity.rights, services.limits)
+        self._outgoing = Outgoing(client.username, self._wire.outbound, self.end, services)
+        session = Session(client.username, handshake.room, identity.rights, services.limits)
         self.authorization = Authorization(identity, session, self._outgoing, self.end, services.expiry)
-        self._handler = Handler(session, self._outgoing, self.authorization, who, services)
+        self._handler = Handler(session, self._outgoing, self.authorization, client, services)
         self._incoming = Incoming(session, self._handler, self._wire, self.end, services)
 
     @property

@@ -13,7 +13,7 @@ import trio
 
 from chatroom.connections.authorization import Authorization
 from chatroom.connections.outgoing import Outgoing
-from chatroom.connections.services import Services, Who
+from chatroom.connections.services import ClientInfo, Services
 from chatroom.core.errors import CommandError, ErrorCode, Replaced, Unavailable
 from chatroom.core.logevents import log_event
 from chatroom.protocol import events
@@ -30,11 +30,11 @@ class Handler:
     __slots__ = (
         "_authorization",
         "_broker",
+        "_client",
         "_member",
         "_outgoing",
         "_services",
         "_session",
-        "_who",
         "stopped",
     )
 
@@ -43,14 +43,14 @@ class Handler:
         session: Session,
         outgoing: Outgoing,
         authorization: Authorization,
-        who: Who,
+        client: ClientInfo,
         services: Services,
     ) -> None:
         self._session = session
         self._outgoing = outgoing
         self._member = outgoing.member
         self._authorization = authorization
-        self._who = who
+        self._client = client
         self._services = services
         self._broker = services.broker
         self.stopped = False
@@ -60,11 +60,11 @@ class Handler:
         await self._command(Enter(self._member, self._session.room, since, epoch))
         self._authorization.welcome()
         label = self._authorization.identity.label
-        log_event(logging.INFO, "JOIN", **self._who.fields(), room=self._session.room, label=label)
+        log_event(logging.INFO, "JOIN", **self._client.fields(), room=self._session.room, label=label)
 
     def note_forbidden(self, command: str, room: str) -> None:
         """Log that the client has no right to this."""
-        self._services.forbidden.note(self._who, command, room)
+        self._services.forbidden.note(self._client, command, room)
 
     def stop(self) -> None:
         """Take no further command; one that has been handed on is not taken back."""
@@ -150,7 +150,7 @@ class Handler:
         )
 
     def _note_room(self, room: str) -> None:
-        log_event(logging.INFO, "SWITCH", **self._who.fields(), room=room, left=self._session.room)
+        log_event(logging.INFO, "SWITCH", **self._client.fields(), room=room, left=self._session.room)
         self._session.enter_room(room)
         self._authorization.check_room()  # rights may have been taken anew while the switch was under way
 
@@ -189,7 +189,7 @@ class Handler:
         return events.history(room.name, page, query.cid, forward=forward), len(page.messages)
 
     async def _authenticate(self, token: str, cid: str | None) -> None:
-        identity = self._services.renew(self._who.peer, self._session.username, token)
+        identity = self._services.renew(self._client.peer, self._session.username, token)
         if identity is None:
             self.note_forbidden("auth", self._session.room)
             error = CommandError(ErrorCode.FORBIDDEN, "Not a token for this name", cid=cid)
@@ -197,7 +197,7 @@ class Handler:
             return
         if identity.key != self._authorization.identity.key:  # the same one again is no news
             log_event(
-                logging.INFO, "auth", **self._who.fields(), label=identity.label, expires=identity.expires
+                logging.INFO, "auth", **self._client.fields(), label=identity.label, expires=identity.expires
             )
         self._authorization.renew(identity)
         replied = self._outgoing.expect_reply()

@@ -25,7 +25,7 @@ from chatroom.core.statistics import Drop
 from chatroom.protocol import events
 from chatroom.protocol.codec import Post
 from chatroom.protocol.session import Decision, Reply, Session, Weight
-from chatroom.websocket.keepalive import Silent
+from chatroom.websocket.keepalive import KeepaliveTimeout
 from chatroom.websocket.wire import Wire
 
 MESSAGE_QUEUE = 16
@@ -84,7 +84,7 @@ class Incoming:
         """Look after the peer's signs of life; return after how many seconds to call again."""
         try:
             return self._wire.on_timer(now)
-        except Silent:
+        except KeepaliveTimeout:
             self._end.ask(Ending(drop=Drop.SILENT, hard=True))
         except Disconnect as why:
             self._end.disconnect(why)

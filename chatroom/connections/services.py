@@ -23,7 +23,7 @@ from chatroom.engines.engine import Engine
 from chatroom.rooms.broker import Broker
 
 
-class Who(NamedTuple):
+class ClientInfo(NamedTuple):
     """Whose connection it is."""
 
     conn: str
@@ -47,11 +47,11 @@ class ForbiddenCommands:
         self._sampler = Sampler()
         self._watch = watch
 
-    def note(self, who: Who, command: str, room: str) -> None:
+    def note(self, client: ClientInfo, command: str, room: str) -> None:
         """Tell of a command of `who`, now or in a sum with others, within a second."""
         waiting = self._sampler.waiting
         if self._sampler.passes(command, trio.current_time()):
-            log_event(logging.INFO, "forbidden", **who.fields(), command=command, room=room, count=1)
+            log_event(logging.INFO, "forbidden", **client.fields(), command=command, room=room, count=1)
         elif not waiting:
             self._watch(self)
 

@@ -25,7 +25,7 @@ class Request:
 
     Header names are lower case, values are stripped Latin-1 text; `path` and `query` are the raw,
     still percent-encoded ASCII parts of the target; `secure` says that the connection is one by TLS.
-    `seen_as` are the server's own origins as a trusted proxy names them, empty where none does.
+    `public_origins` are the server's own origins as a trusted proxy names them, empty where none does.
     """
 
     method: str
@@ -35,7 +35,7 @@ class Request:
     http_version: str
     peer: Peer
     secure: bool = False
-    seen_as: tuple[str, ...] = ()
+    public_origins: tuple[str, ...] = ()
 
     def values(self, name: str) -> list[str]:
         """All values of the header `name` (lower case), in the order they came."""

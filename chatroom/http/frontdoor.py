@@ -241,7 +241,7 @@ class _HttpConnection(Generic[Admission]):
             named = self.named_by_proxy or self.proxies.trusts(self.peer)
             if not named and request.values("x-forwarded-for"):
                 self.site.untrusted_proxy(self.peer)
-            request = self.proxies.see_through(request, named_by_proxy=self.named_by_proxy)
+            request = self.proxies.resolve_client(request, named_by_proxy=self.named_by_proxy)
             upgrade = route(request, draining=self.site.draining, paths=self.site.paths)
             if upgrade is not None:
                 admission = self.site.admit(request, upgrade)

@@ -305,7 +305,7 @@ def allowed_origin(request: Request, origins: frozenset[str] | None) -> bool:
     if origin is None:
         return False
     scheme = "https" if request.secure else "http"
-    own = request.seen_as or [f"{scheme}://{host}" for host in request.values("host")]
+    own = request.public_origins or [f"{scheme}://{host}" for host in request.values("host")]
     return origin in {normal_origin(each) for each in (*own, *origins)}
 
 

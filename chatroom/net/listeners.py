@@ -47,12 +47,12 @@ def share_port(sock: socket.socket) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
 
 
-def drop_newcomers(sock: socket.socket) -> None:
+def drop_new_connections(sock: socket.socket) -> None:
     """Rule 2, for a listening TCP socket."""
     _set_least_ttl(sock, _MOST)
 
 
-def hear(sock: socket.socket) -> None:
+def stop_dropping(sock: socket.socket) -> None:
     """Rule 3, for a socket that was accepted."""
     _set_least_ttl(sock, 0)
 
@@ -121,7 +121,7 @@ class Listener:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class ListenPlan:
     """What is to be opened: these addresses on this port, this Unix socket, and a port for metrics.
 
     `shared`: other processes may listen at these addresses and this port, too.
@@ -136,14 +136,14 @@ class Wanted:
     shared: bool = False
 
 
-def open_listeners(wanted: Wanted, *, secure: bool) -> list[Listener]:
+def open_listeners(plan: ListenPlan, *, secure: bool) -> list[Listener]:
     """Open them all, IPv4 first, those for metrics last, or none. Raises StartError."""
     opened: list[Listener] = []
     try:
-        opened.extend(_open_tcp(wanted.addresses, wanted.port, "--port", secure=secure, shared=wanted.shared))
-        if wanted.unix is not None:
-            opened.append(_open_unix(wanted.unix, wanted.unix_mode))
-        opened.extend(_open_tcp(wanted.metrics, wanted.metrics_port, "--metrics-port", metrics=True))
+        opened.extend(_open_tcp(plan.addresses, plan.port, "--port", secure=secure, shared=plan.shared))
+        if plan.unix is not None:
+            opened.append(_open_unix(plan.unix, plan.unix_mode))
+        opened.extend(_open_tcp(plan.metrics, plan.metrics_port, "--metrics-port", metrics=True))
     except BaseException:
         for listener in opened:
             listener.close()

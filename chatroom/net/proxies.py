@@ -262,14 +262,14 @@ class Proxies:
 
     trusted: frozenset[Proxy] = frozenset()
 
-    def see_through(self, request: Request, *, named_by_proxy: bool = False) -> Request:
+    def resolve_client(self, request: Request, *, named_by_proxy: bool = False) -> Request:
         """The request as its client made it, if its peer is a trusted proxy; else just as it is.
 
         `named_by_proxy`: a trusted proxy has named the peer when it opened the connection.
         """
         if not self.trusts(request.peer):
-            return replace(request, seen_as=_seen_as(request)) if named_by_proxy else request
-        return replace(request, peer=self._client(request), seen_as=_seen_as(request))
+            return replace(request, public_origins=_public_origins(request)) if named_by_proxy else request
+        return replace(request, peer=self._client(request), public_origins=_public_origins(request))
 
     def trusts(self, peer: Peer) -> bool:
         """The peer is a trusted proxy."""
@@ -313,7 +313,7 @@ def read_address(text: str) -> IPv4Address | IPv6Address | None:
     return address
 
 
-def _seen_as(request: Request) -> tuple[str, ...]:
+def _public_origins(request: Request) -> tuple[str, ...]:
     """Rule 5: the origins that the proxies name, as far as they do; the connection and Host say the rest."""
     named = {_SCHEMES.get(each.lower()) for each in _members(request, "x-forwarded-proto")[-HOPS:]}
     schemes = named - {None} or {"https" if request.secure else "http"}

@@ -20,7 +20,7 @@ SECOND_SIGNAL_SECONDS = 0.5
 _COMPLAINT_CHARS = 1000
 
 
-def take_signals(numbers: Collection[signal.Signals] = STOPS) -> Callable[[], bool]:
+def catch_signals(numbers: Collection[signal.Signals] = STOPS) -> Callable[[], bool]:
     """From here on no signal ends the process by itself, but a second one; whether a stop has been asked for.
 
     SIGHUP means nothing before there is something to reload, where it isn't among the `numbers`.
@@ -36,11 +36,11 @@ def take_signals(numbers: Collection[signal.Signals] = STOPS) -> Callable[[], bo
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     for number in numbers:
         signal.signal(number, remember)
-    release_signals()
+    unblock_signals()
     return lambda: bool(first)
 
 
-def release_signals() -> None:
+def unblock_signals() -> None:
     """Let those come that have been blocked from the first line on."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (*STOPS, signal.SIGHUP))
 
@@ -54,7 +54,7 @@ def stopping_between_steps() -> Iterator[Callable[[], None]]:
     the lock is never given back, and the clean-up waits for it until it is killed.
     """
     before = {number: signal.getsignal(number) for number in (*STOPS, signal.SIGHUP)}
-    asked = take_signals([number for number, handler in before.items() if handler is not signal.SIG_IGN])
+    asked = catch_signals([number for number, handler in before.items() if handler is not signal.SIG_IGN])
 
     def check() -> None:
         if asked():
@@ -80,7 +80,7 @@ def fill_standard_descriptors() -> None:
                 os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
 
 
-def say(text: str) -> bool:
+def print_out(text: str) -> bool:
     """Print `text` on standard output, at once; whether that worked.
 
     A reader that has gone (`| head -1`) is no error.
@@ -97,7 +97,7 @@ def say(text: str) -> bool:
 
 
 @contextmanager
-def unheard() -> Iterator[None]:
+def stderr_muted() -> Iterator[None]:
     """What is written to standard error meanwhile, by whatever code in the process, is lost."""
     kept = os.dup(2)
     try:
@@ -118,7 +118,7 @@ def _forget_stdout() -> None:
         os.close(null)
 
 
-def complain(text: str) -> None:
+def print_error(text: str) -> None:
     """Print `text` on standard error as one line that names the program."""
     if sys.stderr is not None:
         with suppress(OSError, ValueError):

@@ -132,12 +132,12 @@ class Inbound:
         "_binary",
         "_closing",
         "_data",
+        "_fragment_count",
         "_fragments",
         "_ignoring",
         "_judged",
         "_limits",
         "_paid_until",
-        "_parts",
         "_size",
         "_skip",
         "_text",
@@ -156,9 +156,9 @@ class Inbound:
         self._at = 0  # where in it the next frame begins
         self._arrived = 0.0  # when the last of it came
         self._judged = False  # the header there has been counted
-        self._parts: list[bytes] | None = None  # of a message that is not finished
+        self._fragments: list[bytes] | None = None  # of a message that is not finished
         self._text = True  # and whether it is text
-        self._fragments = 0
+        self._fragment_count = 0
         self._size = 0
         self._paid_until = 0.0
         self._ignoring = False  # nothing is handed out any more
@@ -183,7 +183,7 @@ class Inbound:
     def ignore(self) -> None:
         """Hand out nothing more, and only look for the client's close."""
         self._ignoring = True
-        self._parts = None
+        self._fragments = None
         self._follow()
 
     def feed(self, data: bytes, now: float) -> None:
@@ -235,7 +235,7 @@ class Inbound:
     def _whole_text(self) -> str | None:
         """The next message, if the next frame is all of it and has come without a fault (rule 5)."""
         data, at = self._data, self._at
-        if len(data) - at < _SHORT_HEADER or data[at] != _WHOLE_TEXT or self._parts is not None:
+        if len(data) - at < _SHORT_HEADER or data[at] != _WHOLE_TEXT or self._fragments is not None:
             return None
         told = data[at + 1] - _MASKED
         if 0 <= told < 126:
@@ -301,19 +301,19 @@ class Inbound:
 
     def _count_fragment(self, opcode: int, length: int) -> None:
         begins = opcode != CONTINUATION
-        if begins == (self._parts is not None):
+        if begins == (self._fragments is not None):
             self._lose()
             return
         if begins:
-            self._fragments = self._size = 0
-        self._fragments += 1
+            self._fragment_count = self._size = 0
+        self._fragment_count += 1
         self._size += length
         limits = self._limits
         if opcode == BINARY and not self._binary:
             self._refuse(CloseCode.UNSUPPORTED_DATA, "binary messages are not understood, send text")
         elif self._size > limits.frame_bytes:
             self._refuse(CloseCode.TOO_BIG, f"message of more than {limits.frame_bytes} bytes")
-        elif self._fragments > limits.frame_fragments:
+        elif self._fragment_count > limits.frame_fragments:
             self._refuse(CloseCode.POLICY, f"message in more than {limits.frame_fragments} fragments")
 
     def _note_control(self, opcode: int, payload: bytes) -> None:
@@ -324,7 +324,7 @@ class Inbound:
             self.pings.append(payload)
         elif opcode == CLOSE:
             self.closed = True
-            self._parts = None
+            self._fragments = None
             if (fault := _fault_of_close(payload)) is None:
                 self.close_reply = close_reply_frame(payload)
             else:
@@ -335,13 +335,13 @@ class Inbound:
         if opcode := first & 0x0F:
             self._text = opcode == TEXT
         if not first & FIN:
-            if self._parts is None:
-                self._parts = []
-            self._parts.append(payload)
+            if self._fragments is None:
+                self._fragments = []
+            self._fragments.append(payload)
             return None
-        if self._parts is not None:
-            payload = b"".join((*self._parts, payload))
-            self._parts = None
+        if self._fragments is not None:
+            payload = b"".join((*self._fragments, payload))
+            self._fragments = None
         if not self._text:
             return payload
         try:
@@ -355,7 +355,7 @@ class Inbound:
         rest = self._at < len(self._data) and not self.closed
         if not rest:
             self._data, self._at = b"", 0
-        if self._parts is None:
+        if self._fragments is None:
             self.since = self._arrived if rest else None
 
     def _follow(self) -> None:

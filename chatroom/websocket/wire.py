@@ -1,15 +1,14 @@
-"""Wire: one connection's bytes, the only thing that touches its socket once the handshake has been
-answered.
+"""Wire: the bytes of one connection in both directions. Only it touches the socket after the handshake.
 
-Owns: the two halves, `inbound` and `outbound`; the clocks that run while the peer is listened to; the
-last steps of a connection.
+Owns the two halves, `inbound` and `outbound`; the clocks that run while the socket is read; and the last
+steps of a connection. Rules:
 
-1. The failure of one direction is that of both.
-2. The clock of an unfinished message runs only while the socket is watched. So does the keepalive's as
-   far as an answer has to be read; else it is enough that what we sent has reached the peer's system.
-3. The socket ends in `finish`.
+1. When one direction fails, both have failed.
+2. The clock of an unfinished message runs only while the socket is watched. While it is watched, a ping needs
+   a sign of life from the peer. While it isn't, it is enough that the peer's system has confirmed our bytes.
+3. The socket is closed in `finish`, and nowhere else.
 
-Does not know: messages, rooms, who the peer is.
+It doesn't know messages, rooms or users.
 """
 
 from collections.abc import Callable
@@ -19,7 +18,7 @@ import trio
 from chatroom.core.limits import Limits
 from chatroom.net.transport import Transport
 from chatroom.websocket.framing import Inbound
-from chatroom.websocket.keepalive import Pulse
+from chatroom.websocket.keepalive import Keepalive
 from chatroom.websocket.outbound import Outbound
 
 MOST = 64 * 1024
@@ -32,14 +31,23 @@ _LOOKS = 25  # and how often to look when it has closed
 class Wire:
     """Both directions of one connection.
 
-    `on_pending` is called whenever `outbound.flush` is wanted, also when the connection broke or was
-    shut. It is called in the middle of things: it may set an event, but neither wait nor raise.
+    `on_pending` is called whenever `outbound.flush` has something to do, also when the connection has broken
+    or was shut. It may set an event, but must neither wait nor raise.
 
-    `paced`: set it to read in small pieces. `ended`: nothing more will be read, for the peer has ended
-    its half, or the connection is broken.
+    `paced`: set it to read in small pieces. `ended`: nothing more will be read, because the peer has closed
+    its half, or because the connection is broken.
     """
 
-    __slots__ = ("_deaf_since", "_limits", "_pulse", "_transport", "ended", "inbound", "outbound", "paced")
+    __slots__ = (
+        "_deaf_since",
+        "_keepalive",
+        "_limits",
+        "_transport",
+        "ended",
+        "inbound",
+        "outbound",
+        "paced",
+    )
 
     def __init__(
         self, transport: Transport, limits: Limits, *, on_pending: Callable[[], None], binary: bool = False
@@ -49,7 +57,7 @@ class Wire:
         self.inbound = Inbound(limits, binary=binary)
         self.outbound = Outbound(transport, on_pending)
         self._deaf_since: float | None = trio.current_time()  # since when the socket isn't watched
-        self._pulse = Pulse(limits, self._deaf_since)
+        self._keepalive = Keepalive(limits, self._deaf_since)
         self.ended = False
         self.paced = False
 
@@ -60,23 +68,23 @@ class Wire:
         if self._deaf_since is not None:
             now = trio.current_time()
             self.inbound.pause(now - self._deaf_since)
-            self._pulse.listen(now)
+            self._keepalive.on_reading(now)
             self._deaf_since = None
             self._transport.watch(on_readable)
 
     def unwatch(self) -> None:
-        """Leave what comes unread."""
+        """Read no more for now."""
         if self._deaf_since is None:
             self._deaf_since = trio.current_time()
             self._transport.unwatch()
 
     @property
     def readable(self) -> bool:
-        """The socket is watched, and `read` has more, although nothing more need come for that."""
+        """The socket is watched, and `read` has more bytes even if no more arrive."""
         return self._deaf_since is None and self._transport.buffered
 
     def read(self) -> None:
-        """Read once, for `inbound` or to find the end."""
+        """Read once, and hand the bytes to `inbound`."""
         try:
             data = self._transport.receive_nowait(_PACED if self.paced else MOST)
         except OSError:
@@ -87,19 +95,19 @@ class Wire:
             self.take(data)
 
     def take(self, data: bytes) -> None:
-        """This has come; empty at the end."""
+        """Hand `data` to `inbound`. Empty data is the end of the stream."""
         if data:
             now = trio.current_time()
-            self._pulse.hear(now)
+            self._keepalive.on_bytes(now)
             self.inbound.feed(data, now)
         else:
             self.ended = True
 
     def on_timer(self, now: float) -> float:
-        """Do what is due at `now`; return after how many seconds to call again.
+        """Send a ping if one is due at `now`. Returns the seconds until the next call.
 
-        Sends a ping when it is due. Raises Silent when the peer hasn't answered one in time, Disconnect
-        when a message isn't finished in time.
+        Raises KeepaliveTimeout when the peer hasn't answered a ping in time, and Disconnect when a message
+        isn't finished in time.
         """
         wait = self._keep_alive(now)
         inbound = self.inbound
@@ -114,26 +122,26 @@ class Wire:
         raise inbound.fault
 
     def _keep_alive(self, now: float) -> float:
-        pulse, outbound = self._pulse, self.outbound
-        if outbound.pending:  # flush watches the peer
+        keepalive, outbound = self._keepalive, self.outbound
+        if outbound.pending:  # flush has a timeout of its own
             outbound.remind()
-            pulse.hear(now)
+            keepalive.on_bytes(now)
             return self._limits.ping_interval
         if outbound.moved or (self._deaf_since is not None and self._transport.confirmed()):
             outbound.moved = False
-            pulse.beat()
-        if wait := pulse.wait(now):
+            keepalive.on_progress()
+        if wait := keepalive.wait(now):
             return wait
         outbound.ping()
-        pulse.ping(now)
-        return pulse.wait(now)
+        keepalive.on_ping(now)
+        return keepalive.wait(now)
 
     # The end
 
     async def linger(self) -> None:
         """Send what is left, then read and discard until the peer has closed. The caller sets the deadline.
 
-        To be called when nobody else uses the wire any more. Raises Stalled as flush does.
+        No other task may use the wire from then on. Raises Stalled as `outbound.flush` does.
         """
         self.unwatch()
         await self.outbound.flush()
@@ -146,9 +154,9 @@ class Wire:
             await trio.sleep(_LOOK)
 
     async def hand_over(self) -> None:
-        """Read on like that until what the socket has taken has reached a peer that hasn't closed.
+        """Read and discard until the peer has confirmed all bytes, or has closed; for `send_timeout` at most.
 
-        It has `send_timeout` for that. A reset would take back a close frame behind much that it has to read.
+        A reset would take back a close frame that stands behind many unread bytes.
         """
         with trio.move_on_after(self._limits.send_timeout):
             while not (self._is_over or self.outbound.pending) and self._transport.unsent():
@@ -157,7 +165,7 @@ class Wire:
 
     @property
     def _is_over(self) -> bool:
-        """Nothing more of the peer's matters."""
+        """Nothing more that the peer sends matters."""
         return self.outbound.broken or self.ended or self.inbound.closed
 
     async def _discard(self) -> None:
@@ -167,9 +175,9 @@ class Wire:
             self.outbound.hang_up()
 
     async def finish(self, *, hard: bool = False) -> None:
-        """Close the socket: in order if all that was sent has reached the peer; else a reset, as if `hard`.
+        """Close the socket: in order if the peer has confirmed all bytes, otherwise or if `hard` by a reset.
 
-        Without the reset, a FIN behind bytes that the peer does not read would stay in the kernel.
+        Without the reset, a FIN behind bytes that the peer doesn't read would stay in the kernel.
         """
         self.unwatch()
         outbound = self.outbound

@@ -162,7 +162,7 @@ def code_events() -> dict[str, tuple[str, set[str]]]:
 
 def spread(expression: str) -> set[str]:
     """The fields that `**` adds: those that tell a connection, or those of `whereabouts`."""
-    if re.search(r"\b_?who\b", expression):
+    if re.search(r"client\.fields\(\)", expression):
         return {"conn", "peer", "username"}
     assert re.search(r"\b(whereabouts|fields)\b", expression), expression
     return {"exception", "location"}

@@ -13,7 +13,7 @@ from chatroom.auth.tokens import Identity
 from chatroom.connections.acceptor import EXPIRY_CHECK_SECONDS
 from chatroom.connections.connection import AcceptedHandshake, Connection
 from chatroom.connections.ending import Ending
-from chatroom.connections.services import ForbiddenCommands, Services, Who
+from chatroom.connections.services import ClientInfo, ForbiddenCommands, Services
 from chatroom.connections.timers import Timers
 from chatroom.core.http import Peer
 from chatroom.core.limits import Limits
@@ -69,9 +69,9 @@ class Caller:
             renew=renew,
             forbidden=house.forbidden,
         )
-        who = Who(f"run-{next(house.numbers)}", username, PEER)
+        client = ClientInfo(f"run-{next(house.numbers)}", username, PEER)
         identity = Identity(None, rights, "static", FIRST_KEY, expires)
-        self.connection = Connection(transport, who, identity, handshake, services)
+        self.connection = Connection(transport, client, identity, handshake, services)
         self.authorization = self.connection.authorization
         self.end = self.connection.end
         self.member = self.connection.member

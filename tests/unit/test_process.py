@@ -12,7 +12,7 @@ import trio.lowlevel
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from chatroom.process import Stop, stopping
-from chatroom.system.stdio import SECOND_SIGNAL_SECONDS, take_signals
+from chatroom.system.stdio import SECOND_SIGNAL_SECONDS, catch_signals
 from tests.support.process import ROOT
 
 
@@ -96,11 +96,11 @@ async def test_a_stop_that_was_asked_for_before_is_not_forgotten(
 BLOCKED = """
 import os
 from signal import *
-from chatroom.system.stdio import take_signals
+from chatroom.system.stdio import catch_signals
 pthread_sigmask(SIG_BLOCK, (SIGTERM, SIGHUP))
 for number in {before}:
     os.kill(os.getpid(), number)
-asked = take_signals()
+asked = catch_signals()
 print(asked())
 for number in (SIGHUP, SIGTERM, SIGINT):
     os.kill(os.getpid(), number)
@@ -123,7 +123,7 @@ def test_a_second_one_counts_before_anything_serves(
 ) -> None:
     now = [100.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
-    take_signals()
+    catch_signals()
     strike()
     now[0] += SECOND_SIGNAL_SECONDS
     with pytest.raises(Ended):

@@ -19,7 +19,7 @@ from chatroom.auth.keys import (
     secret_key,
     sign,
 )
-from chatroom.auth.webtokens import take_apart
+from chatroom.auth.webtokens import parse_compact
 from chatroom.core.errors import StartError
 from tests.support.process import ROOT, clean_environment
 from tests.support.signing import (
@@ -60,7 +60,7 @@ def mistake(read: Any, *arguments: Any) -> str:
 
 
 def proves(key: Any, signer: Any) -> bool:
-    signed = take_apart(token(None, signer))
+    signed = parse_compact(token(None, signer))
     return bool(key.check(signed.signed, signed.signature))
 
 
@@ -116,7 +116,7 @@ def test_what_may_be_public_is_no_secret(file: Path, what: str) -> None:
 
 def test_what_is_signed_is_proven(file: Path) -> None:
     file.write_bytes(SECRET)
-    signed = take_apart(sign(SECRET, {"sub": "alice"}))
+    signed = parse_compact(sign(SECRET, {"sub": "alice"}))
     assert (signed.algorithm, signed.payload) == ("HS256", b'{"sub":"alice"}')
     assert secret_key(str(file)).check(signed.signed, signed.signature)
 

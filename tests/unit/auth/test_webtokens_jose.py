@@ -1,11 +1,11 @@
-"""Signed tokens are taken apart, or they have another form."""
+"""SignedToken tokens are taken apart, or they have another form."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from chatroom.auth import webtokens
-from chatroom.auth.webtokens import MAX_KID, MAX_TOKEN, Signed, read_object, take_apart
+from chatroom.auth.webtokens import MAX_KID, MAX_TOKEN, SignedToken, parse_compact, read_object
 from tests.support.signing import as_json, b64
 
 HEADER = {"alg": "HS256", "typ": "JWT"}
@@ -18,14 +18,14 @@ def compact(header: object, payload: bytes = b"{}", signature: bytes = b"\0" * 3
 def test_the_parts() -> None:
     token = compact({**HEADER, "kid": "a"}, b'{"sub":"alice"}')
     signed = token.rpartition(".")[0].encode()
-    assert take_apart(token) == Signed("HS256", "a", b'{"sub":"alice"}', signed, b"\0" * 32)
+    assert parse_compact(token) == SignedToken("HS256", "a", b'{"sub":"alice"}', signed, b"\0" * 32)
 
 
 @pytest.mark.parametrize(
     "more", [{"jku": "https://x.example"}, {"jwk": {"kty": "oct"}}, {"x5u": "x"}, {"cty": 1}]
 )
 def test_what_else_is_in_a_header_is_never_looked_at(more: dict[str, object]) -> None:
-    assert take_apart(compact(HEADER | more)).algorithm == "HS256"
+    assert parse_compact(compact(HEADER | more)).algorithm == "HS256"
 
 
 GOOD = compact(HEADER)
@@ -82,14 +82,14 @@ HEAD, BODY, SIGNATURE = GOOD.split(".")
 )
 def test_another_form_is_a_value_error_without_the_token(token: str) -> None:
     with pytest.raises(ValueError, match=r".") as refusal:
-        take_apart(token)
+        parse_compact(token)
     assert len(token) < 20 or token[:20] not in str(refusal.value)
 
 
 @given(st.text() | st.from_regex(r"[A-Za-z0-9_=+/-]*(\.[A-Za-z0-9_-]*){0,3}", fullmatch=True))
 def test_whatever_comes_is_taken_apart_or_a_value_error(token: str) -> None:
     try:
-        take_apart(token)
+        parse_compact(token)
     except ValueError:
         return
 
@@ -98,7 +98,7 @@ def test_whatever_comes_is_taken_apart_or_a_value_error(token: str) -> None:
 def test_whatever_is_in_the_parts(data: bytes) -> None:
     for parts in ((data, b"{}", b"s"), (as_json(HEADER), data, b"s"), (as_json(HEADER), b"{}", data)):
         try:
-            signed = take_apart(".".join(b64(part) for part in parts))
+            signed = parse_compact(".".join(b64(part) for part in parts))
             read_object(signed.payload)
         except ValueError:
             continue

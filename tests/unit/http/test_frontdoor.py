@@ -27,7 +27,7 @@ from chatroom.http.frontdoor import (
 )
 from chatroom.http.handshake import PATHS, Upgrade
 from chatroom.net.proxies import Proxies, ProxyHeader
-from tests.support.door_transport import WHOLE, Visitor
+from tests.support.http_transport import WHOLE, HttpClient
 
 PEER = Peer("192.0.2.1")
 LIMITS = Limits()
@@ -80,20 +80,20 @@ def answers(raw: bytes, methods: Sequence[str] = ()) -> list[tuple[int, dict[str
     """The answers in `raw`, which must hold whole ones and nothing else."""
     found = []
     while raw:
-        client = h11.Connection(h11.CLIENT)
+        parser = h11.Connection(h11.CLIENT)
         method = methods[len(found)] if len(found) < len(methods) else "GET"
-        client.send(h11.Request(method=method, target="/", headers=[("Host", "a")]))
-        client.send(h11.EndOfMessage())
-        client.receive_data(raw)
-        head = client.next_event()
+        parser.send(h11.Request(method=method, target="/", headers=[("Host", "a")]))
+        parser.send(h11.EndOfMessage())
+        parser.receive_data(raw)
+        head = parser.next_event()
         assert isinstance(head, h11.Response)
         body = b""
-        while isinstance(event := client.next_event(), h11.Data):
+        while isinstance(event := parser.next_event(), h11.Data):
             body += bytes(event.data)
         assert isinstance(event, h11.EndOfMessage)
         headers = {name.decode(): value.decode() for name, value in head.headers}
         found.append((head.status_code, headers, body))
-        raw = client.trailing_data[0]
+        raw = parser.trailing_data[0]
     return found
 
 
@@ -101,18 +101,18 @@ async def visit(
     *pieces: bytes, site: Site | None = None, methods: Sequence[str] = (), limits: Limits = LIMITS
 ) -> list[tuple[int, dict[str, str], bytes]]:
     """Send the pieces, half a second apart, and nothing more; the answers up to the end of the connection."""
-    visitor = Visitor()
+    client = HttpClient()
 
     async def send() -> None:
         for number, piece in enumerate(pieces):
             await trio.sleep(0.5 if number else 0)
-            await visitor.send(piece)
+            await client.send(piece)
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(send)
-        assert await receive(visitor.transport, site or Site(), limits, PEER) is None
-    assert visitor.transport.closed or visitor.transport.aborted
-    return answers(await visitor.receive_all(), methods)
+        assert await receive(client.transport, site or Site(), limits, PEER) is None
+    assert client.transport.closed or client.transport.aborted
+    return answers(await client.receive_all(), methods)
 
 
 # Plain HTTP
@@ -131,11 +131,11 @@ async def test_a_request_is_answered_and_an_idle_connection_closed_silently(
 
 
 async def test_the_date_is_the_one_of_the_clock(autojump_clock: MockClock) -> None:
-    visitor = Visitor()
-    await visitor.send(LAST)
-    await visitor.send_eof()
-    await receive(visitor.transport, Site(), LIMITS, PEER, wall_clock=lambda: 784111777.0)
-    assert answers(await visitor.receive_all())[0][1]["date"] == "Sun, 06 Nov 1994 08:49:37 GMT"
+    client = HttpClient()
+    await client.send(LAST)
+    await client.send_eof()
+    await receive(client.transport, Site(), LIMITS, PEER, wall_clock=lambda: 784111777.0)
+    assert answers(await client.receive_all())[0][1]["date"] == "Sun, 06 Nov 1994 08:49:37 GMT"
 
 
 async def test_a_connection_serves_one_request_after_another(autojump_clock: MockClock) -> None:
@@ -200,16 +200,16 @@ async def test_an_offer_to_upgrade_to_something_else_is_ignored(autojump_clock: 
 
 async def test_a_large_answer_goes_out_in_pieces_and_a_small_one_in_one(autojump_clock: MockClock) -> None:
     site = Site(body=b"x" * 300_000)
-    visitor = Visitor([1, 7, 4096, 100_000])
-    await visitor.send(LAST)
-    await visitor.send_eof()
-    assert await receive(visitor.transport, site, LIMITS, PEER) is None
-    assert answers(await visitor.receive_all())[0][2] == site.body
-    visitor = Visitor()
-    await visitor.send(LAST)
-    await visitor.send_eof()
-    await receive(visitor.transport, Site(), LIMITS, PEER)
-    assert visitor.transport.sends == 1
+    client = HttpClient([1, 7, 4096, 100_000])
+    await client.send(LAST)
+    await client.send_eof()
+    assert await receive(client.transport, site, LIMITS, PEER) is None
+    assert answers(await client.receive_all())[0][2] == site.body
+    client = HttpClient()
+    await client.send(LAST)
+    await client.send_eof()
+    await receive(client.transport, Site(), LIMITS, PEER)
+    assert client.transport.sends == 1
 
 
 # Refusals
@@ -304,13 +304,13 @@ async def test_pages_of_any_origin_may_read_what_a_handshake_would_answer(autoju
 
 @pytest.mark.parametrize("cuts", [WHOLE, [1], [3, 1, 50]])
 async def test_who_is_let_in_keeps_the_transport(cuts: Sequence[int], autojump_clock: MockClock) -> None:
-    visitor = Visitor(cuts)
-    await visitor.send(HANDSHAKE)
-    admitted = await receive(visitor.transport, Site(), LIMITS, PEER)
+    client = HttpClient(cuts)
+    await client.send(HANDSHAKE)
+    admitted = await receive(client.transport, Site(), LIMITS, PEER)
     assert admitted == Admitted("token=T", Upgrade(KEY, ("chatroom.v1",)), CANONICAL, b"")
-    assert not visitor.transport.closed
-    assert not visitor.transport.aborted
-    assert visitor.transport.sends == 0
+    assert not client.transport.closed
+    assert not client.transport.aborted
+    assert client.transport.sends == 0
 
 
 @pytest.mark.parametrize("cuts", [WHOLE, [1], [len(HANDSHAKE) + 3]])
@@ -318,25 +318,25 @@ async def test_frames_glued_to_the_handshake_are_not_lost(
     cuts: Sequence[int], autojump_clock: MockClock
 ) -> None:
     frames = bytes(range(256)) * 20
-    visitor = Visitor(cuts)
-    await visitor.send(HANDSHAKE + frames)
-    admitted = await receive(visitor.transport, Site(), LIMITS, PEER)
+    client = HttpClient(cuts)
+    await client.send(HANDSHAKE + frames)
+    admitted = await receive(client.transport, Site(), LIMITS, PEER)
     assert admitted is not None
-    await visitor.send_eof()
+    await client.send_eof()
     rest = b""
-    while piece := await visitor.transport.receive_some(4096):
+    while piece := await client.transport.receive_some(4096):
         rest += piece
     assert admitted.trailing + rest == frames
 
 
 async def test_a_connection_that_served_requests_may_still_be_let_in(autojump_clock: MockClock) -> None:
     site = Site()
-    visitor = Visitor()
-    await visitor.send(GET + GET + HANDSHAKE + b"frames")
-    admitted = await receive(visitor.transport, site, LIMITS, PEER)
+    client = HttpClient()
+    await client.send(GET + GET + HANDSHAKE + b"frames")
+    admitted = await receive(client.transport, site, LIMITS, PEER)
     assert admitted is not None
     assert (admitted.head, admitted.trailing) == (CANONICAL, b"frames")
-    assert len(answers(await visitor.receive())) == 2
+    assert len(answers(await client.receive())) == 2
 
 
 @pytest.mark.parametrize("secure", [False, True])
@@ -348,10 +348,10 @@ async def test_the_site_learns_who_came_and_how(secure: bool, autojump_clock: Mo
             seen.append((request.peer, request.secure))
             return super().admit(request, upgrade)
 
-    visitor = Visitor()
-    await visitor.send(HANDSHAKE)
+    client = HttpClient()
+    await client.send(HANDSHAKE)
     options = {"secure": True} if secure else {}
-    assert await receive(visitor.transport, Witness(), LIMITS, PEER, **options) is not None
+    assert await receive(client.transport, Witness(), LIMITS, PEER, **options) is not None
     assert seen == [(PEER, secure)]
 
 
@@ -370,13 +370,13 @@ async def test_each_request_of_a_trusted_proxy_is_for_the_client_that_it_names(
             seen.append(f"{status} {peer.address}")
 
     async def request(*lines: bytes) -> None:
-        await visitor.send(b"\r\n".join([*lines, b"Host: a", b"", b""]))
+        await client.send(b"\r\n".join([*lines, b"Host: a", b"", b""]))
         await trio.sleep(1)
 
-    visitor = Visitor()
+    client = HttpClient()
     async with trio.open_nursery() as nursery:
         trusted = Proxies(frozenset({ip_network("192.0.2.0/24")}))
-        nursery.start_soon(partial(receive, visitor.transport, Witness(), LIMITS, PEER, proxies=trusted))
+        nursery.start_soon(partial(receive, client.transport, Witness(), LIMITS, PEER, proxies=trusted))
         await request(b"GET / HTTP/1.1", b"X-Forwarded-For: 203.0.113.1")
         await request(b"GET / HTTP/1.1", b"X-Forwarded-For: 127.0.0.1, 2001:db8::2")
         await request(b"GET / HTTP/1.1")
@@ -389,16 +389,16 @@ async def test_each_request_of_a_trusted_proxy_is_for_the_client_that_it_names(
 async def test_the_site_learns_of_proxies_that_are_not_trusted(
     trusted: list[str], unbelieved: int, autojump_clock: MockClock
 ) -> None:
-    visitor, site = Visitor(), Site()
-    await visitor.send(LAST.replace(b"Host: a", b"Host: a\r\nX-Forwarded-For: 203.0.113.1"))
+    client, site = HttpClient(), Site()
+    await client.send(LAST.replace(b"Host: a", b"Host: a\r\nX-Forwarded-For: 203.0.113.1"))
     proxies = Proxies(frozenset(map(ip_network, trusted)))
-    assert await receive(visitor.transport, site, LIMITS, PEER, proxies=proxies) is None
+    assert await receive(client.transport, site, LIMITS, PEER, proxies=proxies) is None
     assert site.unbelieved == unbelieved
 
 
 async def test_an_admission_is_not_lost_to_a_cancellation(autojump_clock: MockClock) -> None:
-    visitor = Visitor()
-    await visitor.send(HANDSHAKE)
+    client = HttpClient()
+    await client.send(HANDSHAKE)
     with trio.CancelScope() as scope:
 
         class Canceller(Site):
@@ -406,7 +406,7 @@ async def test_an_admission_is_not_lost_to_a_cancellation(autojump_clock: MockCl
                 scope.cancel()
                 return super().admit(request, upgrade)
 
-        assert await receive(visitor.transport, Canceller(), LIMITS, PEER) is not None
+        assert await receive(client.transport, Canceller(), LIMITS, PEER) is not None
 
 
 # Deadlines
@@ -445,45 +445,45 @@ async def test_the_time_for_another_head_runs_from_its_first_byte(autojump_clock
 async def test_who_leaves_before_the_head_is_whole_gets_nothing(autojump_clock: MockClock) -> None:
     site = Site()
     for head in (b"", GET[:10], GET + GET[:10]):
-        visitor = Visitor()
-        await visitor.send(head)
-        await visitor.send_eof()
+        client = HttpClient()
+        await client.send(head)
+        await client.send_eof()
         start = trio.current_time()
-        assert await receive(visitor.transport, site, LIMITS, PEER) is None
+        assert await receive(client.transport, site, LIMITS, PEER) is None
         assert trio.current_time() - start <= PIPELINE_PAUSE
-        assert visitor.transport.closed
-        assert len(answers(await visitor.receive_all())) == head.count(GET)
+        assert client.transport.closed
+        assert len(answers(await client.receive_all())) == head.count(GET)
     assert site.refusals == []
 
 
 @pytest.mark.parametrize("head", [b"", GET[:10], GET, b"BLAH\r\n\r\n", HANDSHAKE.replace(b"13", b"12")])
 async def test_a_reset_raises_nothing(head: bytes, autojump_clock: MockClock) -> None:
-    visitor = Visitor()
-    await visitor.send(head)
-    visitor.reset()
-    assert await receive(visitor.transport, Site(), LIMITS, PEER) is None
-    assert visitor.transport.closed or visitor.transport.aborted
+    client = HttpClient()
+    await client.send(head)
+    client.reset()
+    assert await receive(client.transport, Site(), LIMITS, PEER) is None
+    assert client.transport.closed or client.transport.aborted
 
 
 async def test_who_takes_no_answer_is_dropped_at_the_send_timeout(autojump_clock: MockClock) -> None:
-    visitor = Visitor()
-    visitor.transport.pace = 1000.0
-    await visitor.send(GET)
+    client = HttpClient()
+    client.transport.pace = 1000.0
+    await client.send(GET)
     start = trio.current_time()
-    assert await receive(visitor.transport, Site(), LIMITS, PEER) is None
+    assert await receive(client.transport, Site(), LIMITS, PEER) is None
     assert trio.current_time() - start == pytest.approx(LIMITS.send_timeout)
-    assert visitor.transport.aborted
+    assert client.transport.aborted
 
 
 async def test_a_large_answer_has_more_time_but_not_for_ever(autojump_clock: MockClock) -> None:
     body = b"x" * (2 * SLOWEST_WRITE)
     for size, taken in ((SLOWEST_WRITE // 4, True), (SLOWEST_WRITE // 16, False)):
-        visitor = Visitor([size])
-        visitor.transport.pace = 0.3 * LIMITS.send_timeout
-        await visitor.send(LAST)
+        client = HttpClient([size])
+        client.transport.pace = 0.3 * LIMITS.send_timeout
+        await client.send(LAST)
         start = trio.current_time()
-        assert await receive(visitor.transport, Site(body=body), LIMITS, PEER) is None
-        assert visitor.transport.closed is taken
+        assert await receive(client.transport, Site(body=body), LIMITS, PEER) is None
+        assert client.transport.closed is taken
         assert trio.current_time() - start <= 3 * LIMITS.send_timeout + LINGER_SECONDS
 
 
@@ -491,61 +491,61 @@ async def test_a_large_answer_has_more_time_but_not_for_ever(autojump_clock: Moc
 
 
 async def test_after_the_last_answer_the_server_says_so_and_waits_a_moment(autojump_clock: MockClock) -> None:
-    visitor = Visitor()
-    await visitor.send(LAST)
+    client = HttpClient()
+    await client.send(LAST)
     left = []
 
     async def leave() -> None:
-        await visitor.receive_all()  # the end has come, though the server still reads
-        assert not visitor.transport.closed
+        await client.receive_all()  # the end has come, though the server still reads
+        assert not client.transport.closed
         await trio.sleep(LINGER_SECONDS / 2)
         left.append(trio.current_time())
-        await visitor.send_eof()
+        await client.send_eof()
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(leave)
-        await receive(visitor.transport, Site(), LIMITS, PEER)
+        await receive(client.transport, Site(), LIMITS, PEER)
         assert left == [trio.current_time()]
 
 
 async def test_the_moment_ends_by_time_and_by_bytes(autojump_clock: MockClock) -> None:
-    visitor = Visitor()
-    await visitor.send(LAST)
+    client = HttpClient()
+    await client.send(LAST)
     start = trio.current_time()
-    await receive(visitor.transport, Site(), LIMITS, PEER)
+    await receive(client.transport, Site(), LIMITS, PEER)
     assert trio.current_time() - start == pytest.approx(LINGER_SECONDS)
-    visitor = Visitor()
-    await visitor.send(LAST + b"x" * (LINGER_BYTES + 10_000))
+    client = HttpClient()
+    await client.send(LAST + b"x" * (LINGER_BYTES + 10_000))
     start = trio.current_time()
-    await receive(visitor.transport, Site(), LIMITS, PEER)
+    await receive(client.transport, Site(), LIMITS, PEER)
     assert trio.current_time() == start
-    assert visitor.transport.closed
+    assert client.transport.closed
 
 
 async def test_a_close_that_hangs_becomes_a_drop(autojump_clock: MockClock) -> None:
-    visitor = Visitor()
-    visitor.transport.close_hangs = True
-    await visitor.send_eof()
-    assert await receive(visitor.transport, Site(), LIMITS, PEER) is None
-    assert visitor.transport.aborted
+    client = HttpClient()
+    client.transport.close_hangs = True
+    await client.send_eof()
+    assert await receive(client.transport, Site(), LIMITS, PEER) is None
+    assert client.transport.aborted
 
 
 @pytest.mark.parametrize("head", [GET, HANDSHAKE])
 async def test_what_the_site_does_not_declare_goes_up(head: bytes, autojump_clock: MockClock) -> None:
-    visitor = Visitor()
-    await visitor.send(head)
+    client = HttpClient()
+    await client.send(head)
     with pytest.raises(OSError, match="the site's own"):
-        await receive(visitor.transport, Site(refusal=OSError("the site's own")), LIMITS, PEER)
-    assert visitor.transport.aborted
+        await receive(client.transport, Site(refusal=OSError("the site's own")), LIMITS, PEER)
+    assert client.transport.aborted
 
 
 async def test_a_cancelled_visit_is_dropped(autojump_clock: MockClock) -> None:
-    visitor = Visitor()
-    await visitor.send(GET)
+    client = HttpClient()
+    await client.send(GET)
     with trio.move_on_after(1) as scope:
-        await receive(visitor.transport, Site(), LIMITS, PEER)
+        await receive(client.transport, Site(), LIMITS, PEER)
     assert scope.cancelled_caught
-    assert visitor.transport.aborted
+    assert client.transport.aborted
 
 
 # Anything at all
@@ -573,22 +573,22 @@ STATUSES = {200, 204, 400, 404, 405, 408, 414, 426, 431, 503, 505}
 
 
 def outcome(data: bytes, cuts: Sequence[int], *, leaves: bool, draining: bool) -> tuple[bytes, object]:
-    """What the visitor was told, but for the date, and what came of the visit."""
+    """What the client was told, but for the date, and what came of the visit."""
 
     async def run() -> tuple[bytes, object]:
-        visitor = Visitor(cuts)
-        await visitor.send(data)
+        client = HttpClient(cuts)
+        await client.send(data)
         if leaves:
-            await visitor.send_eof()
+            await client.send_eof()
         site = Site(draining=draining)
-        admitted = await receive(visitor.transport, site, LIMITS, PEER, wall_clock=lambda: 0.0)
-        assert (visitor.transport.closed or visitor.transport.aborted) is (admitted is None)
+        admitted = await receive(client.transport, site, LIMITS, PEER, wall_clock=lambda: 0.0)
+        assert (client.transport.closed or client.transport.aborted) is (admitted is None)
         assert site.admitted == (admitted is not None)
         if admitted is None:
-            return await visitor.receive_all(), None
+            return await client.receive_all(), None
         assert (admitted.head + admitted.trailing).startswith(b"GET / HTTP/1.1\r\nHost: localhost\r\n")
-        await visitor.transport.aclose()
-        return await visitor.receive_all(), (admitted.admission, admitted.upgrade, admitted.head)
+        await client.transport.aclose()
+        return await client.receive_all(), (admitted.admission, admitted.upgrade, admitted.head)
 
     return trio.run(run, clock=MockClock(autojump_threshold=0))
 
@@ -625,17 +625,17 @@ LINE = b"PROXY TCP4 203.0.113.5 192.0.2.1 5 6\r\n"
 async def test_a_proxy_introduces_its_client_and_the_request_behind_that_is_served(
     cuts: Sequence[int], autojump_clock: MockClock
 ) -> None:
-    visitor = Visitor(cuts)
-    await visitor.send(LINE + LAST)
-    assert await read_proxy_header(visitor.transport, LIMITS) == ProxyHeader("203.0.113.5")
-    assert await receive(visitor.transport, Site(), LIMITS, PEER, named_by_proxy=True) is None
-    assert [status for status, _, _ in answers(await visitor.receive_all())] == [200]
+    client = HttpClient(cuts)
+    await client.send(LINE + LAST)
+    assert await read_proxy_header(client.transport, LIMITS) == ProxyHeader("203.0.113.5")
+    assert await receive(client.transport, Site(), LIMITS, PEER, named_by_proxy=True) is None
+    assert [status for status, _, _ in answers(await client.receive_all())] == [200]
 
 
 async def test_a_proxy_that_introduces_nobody_has_time_for_that_as_for_a_head(
     autojump_clock: MockClock,
 ) -> None:
-    silent, gone, slow, broken = (Visitor() for _ in range(4))
+    silent, gone, slow, broken = (HttpClient() for _ in range(4))
     start = trio.current_time()
     assert await read_proxy_header(silent.transport, LIMITS) is None
     assert trio.current_time() - start == LIMITS.head_seconds
@@ -651,23 +651,23 @@ async def test_a_proxy_that_introduces_nobody_has_time_for_that_as_for_a_head(
 
 
 async def test_who_is_turned_away_is_told_why(autojump_clock: MockClock) -> None:
-    visitor, site = Visitor(), Site()
-    await visitor.send(GET)
+    client, site = HttpClient(), Site()
+    await client.send(GET)
     with pytest.raises(Refusal) as caught:
-        await read_proxy_header(visitor.transport, LIMITS)
-    await send_refusal(visitor.transport, site, LIMITS, PEER, caught.value)
-    ((status, headers, body),) = answers(await visitor.receive_all())
+        await read_proxy_header(client.transport, LIMITS)
+    await send_refusal(client.transport, site, LIMITS, PEER, caught.value)
+    ((status, headers, body),) = answers(await client.receive_all())
     assert (status, headers["connection"]) == (400, "close")
     assert b"PROXY protocol" in body
     assert site.refusals == [(400, None)]
-    assert visitor.transport.closed
+    assert client.transport.closed
 
 
 async def test_turning_away_may_be_cancelled(autojump_clock: MockClock) -> None:
-    visitor = Visitor()
+    client = HttpClient()
     with trio.move_on_after(0):
-        await send_refusal(visitor.transport, Site(), LIMITS, PEER, Refusal(400, "No"))
-    assert visitor.transport.aborted
+        await send_refusal(client.transport, Site(), LIMITS, PEER, Refusal(400, "No"))
+    assert client.transport.aborted
 
 
 async def test_headers_of_who_was_introduced_are_his_own(autojump_clock: MockClock) -> None:
@@ -676,16 +676,16 @@ async def test_headers_of_who_was_introduced_are_his_own(autojump_clock: MockClo
 
     class Witness(Site):
         def admit(self, request: Request, upgrade: Upgrade) -> str:
-            seen.append((request.peer, request.seen_as))
+            seen.append((request.peer, request.public_origins))
             return super().admit(request, upgrade)
 
     named = b"Host: a\r\nX-Forwarded-For: 203.0.113.1\r\nX-Forwarded-Proto: https"
-    for named_by_proxy, seen_as in ((True, ("https://a",)), (False, ())):
-        visitor, site = Visitor(), Witness()
-        await visitor.send(HANDSHAKE.replace(b"Host: a", named))
+    for named_by_proxy, public_origins in ((True, ("https://a",)), (False, ())):
+        client, site = HttpClient(), Witness()
+        await client.send(HANDSHAKE.replace(b"Host: a", named))
         proxies = Proxies(frozenset({ip_network("192.0.3.0/24")}))
         assert await receive(
-            visitor.transport, site, LIMITS, PEER, proxies=proxies, named_by_proxy=named_by_proxy
+            client.transport, site, LIMITS, PEER, proxies=proxies, named_by_proxy=named_by_proxy
         )
-        assert seen.pop() == (PEER, seen_as)
+        assert seen.pop() == (PEER, public_origins)
         assert site.unbelieved == (not named_by_proxy)

@@ -17,7 +17,7 @@ from chatroom.net import listeners
 from chatroom.net.listeners import (
     Address,
     Listener,
-    Wanted,
+    ListenPlan,
     find_addresses,
     given_listener,
     load_tls,
@@ -32,7 +32,7 @@ PEM = str(ROOT / "tests" / "support" / "localhost.pem")
 def opened(
     hosts: Sequence[str] = ("127.0.0.1",), port: int = 0, unix: str | None = None, *, secure: bool = False
 ) -> Iterator[list[Listener]]:
-    found = open_listeners(Wanted(find_addresses(hosts), port, unix), secure=secure)
+    found = open_listeners(ListenPlan(find_addresses(hosts), port, unix), secure=secure)
     with ExitStack() as stack:
         for listener in found:
             stack.callback(listener.close)
@@ -41,7 +41,7 @@ def opened(
 
 def refused(hosts: Sequence[str], port: int, unix: str | None, *, secure: bool) -> str:
     with pytest.raises(StartError) as caught:
-        open_listeners(Wanted(find_addresses(hosts), port, unix), secure=secure)
+        open_listeners(ListenPlan(find_addresses(hosts), port, unix), secure=secure)
     message = str(caught.value)
     assert "\n" not in message
     return message
@@ -288,10 +288,10 @@ def test_a_given_socket_may_be_for_metrics() -> None:
 
 def test_metrics_may_have_a_port_of_their_own() -> None:
     local = find_addresses(["127.0.0.1"])
-    chat, metrics = open_listeners(Wanted(local, 0, None, 0o666, local, 0), secure=True)
+    chat, metrics = open_listeners(ListenPlan(local, 0, None, 0o666, local, 0), secure=True)
     assert (chat.metrics, chat.secure, metrics.metrics, metrics.secure) == (False, True, True, False)
     with pytest.raises(StartError, match="in use: stop what runs there, or choose another --metrics-port"):
-        open_listeners(Wanted((), 0, None, 0o666, local, port_of(metrics)), secure=False)
+        open_listeners(ListenPlan((), 0, None, 0o666, local, port_of(metrics)), secure=False)
     for listener in (chat, metrics):
         listener.close()
 
@@ -304,7 +304,7 @@ def test_the_mode_of_a_unix_socket_is_what_is_asked_for_whatever_the_umask(mode:
     path = str(tmp_path / "sock")
     before = os.umask(0o077)
     try:
-        (listener,) = open_listeners(Wanted(unix=path, unix_mode=mode), secure=False)
+        (listener,) = open_listeners(ListenPlan(unix=path, unix_mode=mode), secure=False)
     finally:
         os.umask(before)
     assert stat.S_IMODE(os.stat(path).st_mode) == mode
@@ -385,9 +385,9 @@ def test_what_was_opened_before_is_closed_again(tmp_path: Path) -> None:
 
 def test_the_file_of_another_server_is_left_to_it(tmp_path: Path) -> None:
     path = str(tmp_path / "sock")
-    (first,) = open_listeners(Wanted(unix=path), secure=False)
+    (first,) = open_listeners(ListenPlan(unix=path), secure=False)
     os.unlink(path)
-    (second,) = open_listeners(Wanted(unix=path), secure=False)
+    (second,) = open_listeners(ListenPlan(unix=path), secure=False)
     first.close()
     assert os.path.lexists(path)
     second.close()

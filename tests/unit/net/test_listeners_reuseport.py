@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from chatroom.net.listeners import RESEND_SECONDS, drop_newcomers, hear, share_port
+from chatroom.net.listeners import RESEND_SECONDS, drop_new_connections, share_port, stop_dropping
 
 
 @contextmanager
@@ -30,7 +30,7 @@ def empty(sock: socket.socket, greeting: bytes) -> int:
         except BlockingIOError:
             return count
         with visitor:
-            hear(visitor)
+            stop_dropping(visitor)
             visitor.sendall(greeting)
         count += 1
 
@@ -70,7 +70,7 @@ def test_who_comes_while_one_of_two_leaves_is_served_by_the_other() -> None:
         for _ in range(5):
             with listening(port) as leaves:
                 serve(0.2, leaves)
-                drop_newcomers(leaves)
+                drop_new_connections(leaves)
                 serve(0.1, leaves)
                 empty(leaves, b"leaves")
                 time.sleep(0.1)  # so long nobody comes who would be reset now
@@ -89,16 +89,16 @@ def test_who_leaves_lets_nobody_new_come(family: socket.AddressFamily, host: str
             pytest.skip("this machine has no ::1")
         sock.listen()
         with socket.create_connection(sock.getsockname()[:2], timeout=20):
-            drop_newcomers(sock)
+            drop_new_connections(sock)
         with pytest.raises(TimeoutError):
             socket.create_connection(sock.getsockname()[:2], timeout=0.3)
 
 
 def test_what_is_accepted_by_who_leaves_works_both_ways() -> None:
     with listening() as sock, socket.create_connection(sock.getsockname()) as client:
-        drop_newcomers(sock)
+        drop_new_connections(sock)
         server, _ = sock.accept()
-        hear(server)
+        stop_dropping(server)
         with server:
             client.sendall(b"there")
             assert server.recv(10) == b"there"
@@ -110,7 +110,7 @@ def test_what_is_accepted_by_who_leaves_works_both_ways() -> None:
 def test_a_socket_that_takes_no_least_ttl_is_left_as_it_is() -> None:
     with socket.socket() as sock:
         sock.close()
-        drop_newcomers(sock)
+        drop_new_connections(sock)
 
 
 def test_nobody_shares_the_port_of_one_that_does_not() -> None:

@@ -27,7 +27,7 @@ def request(peer: Peer, *headers: tuple[str, str], secure: bool = False) -> Requ
 
 
 def client(*lines: str, peer: Peer = LOOPBACK, believed: Proxies = NEAR) -> Peer:
-    return believed.see_through(request(peer, *(("x-forwarded-for", line) for line in lines))).peer
+    return believed.resolve_client(request(peer, *(("x-forwarded-for", line) for line in lines))).peer
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_nobody_else_is_believed_in_anything(believed: Proxies, peer: Peer) -> N
         ("x-forwarded-proto", "https"),
         ("x-forwarded-host", "chat.example"),
     )
-    assert believed.see_through(asked) is asked
+    assert believed.resolve_client(asked) is asked
 
 
 @pytest.mark.parametrize(
@@ -148,8 +148,8 @@ def test_a_proxy_is_known_by_its_address_or_as_unix(trusted: str, peer: Peer) ->
 
 def test_another_header_for_the_same_is_ignored() -> None:
     asked = request(LOOPBACK, ("forwarded", "for=203.0.113.5"), ("x-real-ip", "203.0.113.5"))
-    seen = NEAR.see_through(asked)
-    assert (seen.peer, seen.seen_as) == (LOOPBACK, ("http://upstream:3000",))
+    seen = NEAR.resolve_client(asked)
+    assert (seen.peer, seen.public_origins) == (LOOPBACK, ("http://upstream:3000",))
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,9 @@ def test_every_scheme_that_a_proxy_names_may_be_the_one_that_is_seen(
     said: list[str], secure: bool, schemes: list[str]
 ) -> None:
     asked = request(LOOPBACK, *(("x-forwarded-proto", text) for text in said), secure=secure)
-    assert NEAR.see_through(asked).seen_as == tuple(f"{scheme}://upstream:3000" for scheme in schemes)
+    assert NEAR.resolve_client(asked).public_origins == tuple(
+        f"{scheme}://upstream:3000" for scheme in schemes
+    )
 
 
 @pytest.mark.parametrize(
@@ -194,7 +196,7 @@ def test_every_scheme_that_a_proxy_names_may_be_the_one_that_is_seen(
 )
 def test_every_host_that_a_proxy_names_may_be_the_one_that_is_seen(said: list[str], hosts: list[str]) -> None:
     asked = request(LOOPBACK, *(("x-forwarded-host", text) for text in said))
-    assert NEAR.see_through(asked).seen_as == tuple(f"http://{host}" for host in hosts)
+    assert NEAR.resolve_client(asked).public_origins == tuple(f"http://{host}" for host in hosts)
 
 
 def test_of_long_lists_only_so_much_is_read() -> None:
@@ -203,7 +205,7 @@ def test_of_long_lists_only_so_much_is_read() -> None:
         ("x-forwarded-proto", ", ".join(["https"] + ["http"] * HOPS)),
         ("x-forwarded-host", ", ".join(f"h{number}" for number in range(HOPS + 9))),
     )
-    assert len(NEAR.see_through(asked).seen_as) == HOPS
+    assert len(NEAR.resolve_client(asked).public_origins) == HOPS
 
 
 @pytest.mark.parametrize(
@@ -246,17 +248,17 @@ def test_the_servers_own_origin_is_the_one_that_the_client_sees(
     headers: tuple[tuple[str, str], ...], origin: str, own: bool
 ) -> None:
     asked = Request("GET", "/", "", (*headers, ("origin", origin)), "1.1", LOOPBACK)
-    assert allowed_origin(NEAR.see_through(asked), frozenset()) is own
+    assert allowed_origin(NEAR.resolve_client(asked), frozenset()) is own
     if "https" in origin:
-        assert not allowed_origin(proxies().see_through(asked), frozenset())
+        assert not allowed_origin(proxies().resolve_client(asked), frozenset())
 
 
 @pytest.mark.parametrize("hosts", [["upstream:3000", "other"], ["a/b"], ["", ""], []])
 def test_what_a_proxy_says_hides_no_fault_of_the_head(hosts: list[str]) -> None:
     headers = (*(("host", host) for host in hosts), ("x-forwarded-host", "chat.example"))
     asked = Request("GET", "/", "", headers, "1.1", LOOPBACK)
-    assert NEAR.see_through(asked).values("host") == hosts
-    assert NEAR.see_through(asked).seen_as == ("http://chat.example",)
+    assert NEAR.resolve_client(asked).values("host") == hosts
+    assert NEAR.resolve_client(asked).public_origins == ("http://chat.example",)
 
 
 WORDS = st.sampled_from(

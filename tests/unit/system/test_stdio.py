@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from chatroom.system.stdio import complain, say, unheard
+from chatroom.system.stdio import print_error, print_out, stderr_muted
 
 
 def python(code: str, redirect: str = "") -> subprocess.CompletedProcess[bytes]:
@@ -18,12 +18,12 @@ def python(code: str, redirect: str = "") -> subprocess.CompletedProcess[bytes]:
 
 
 def test_say(capsys: pytest.CaptureFixture[str]) -> None:
-    say("hello\n")
+    print_out("hello\n")
     assert capsys.readouterr() == ("hello\n", "")
 
 
 def test_complain_is_one_line_that_names_the_program(capsys: pytest.CaptureFixture[str]) -> None:
-    complain("a\nb\x1b" + "x" * 5000)
+    print_error("a\nb\x1b" + "x" * 5000)
     err = capsys.readouterr().err
     assert err.startswith("chatroom: a\\u000ab\\u001bxxx")
     assert err.count("\n") == 1
@@ -33,20 +33,20 @@ def test_complain_is_one_line_that_names_the_program(capsys: pytest.CaptureFixtu
 def test_streams_that_python_does_not_have(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", None)
     monkeypatch.setattr(sys, "stderr", None)
-    say("x")
-    complain("x")
+    print_out("x")
+    print_error("x")
 
 
 @pytest.mark.parametrize("redirect", [">/dev/full", ">&-"])
 def test_an_output_that_fails_is_no_error_not_even_at_the_end(redirect: str) -> None:
-    done = python("from chatroom.system.stdio import say; say('x'); say('y')", redirect)
+    done = python("from chatroom.system.stdio import print_out; print_out('x'); print_out('y')", redirect)
     assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_a_reader_that_has_gone_is_no_error() -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    code = "from chatroom.system.stdio import say; say('x'); say('y')"
+    code = "from chatroom.system.stdio import print_out; print_out('x'); print_out('y')"
     done = subprocess.run(
         [sys.executable, "-c", code], stdout=writer, stderr=subprocess.PIPE, check=False, timeout=60
     )
@@ -56,7 +56,9 @@ def test_a_reader_that_has_gone_is_no_error() -> None:
 
 @pytest.mark.parametrize("redirect", ["2>/dev/full", "2>&-"])
 def test_an_error_output_that_fails_is_no_error(redirect: str) -> None:
-    done = python("from chatroom.system.stdio import complain, say; complain('x'); say('y')", redirect)
+    done = python(
+        "from chatroom.system.stdio import print_error, print_out; print_error('x'); print_out('y')", redirect
+    )
     assert (done.returncode, done.stdout) == (0, b"y")
 
 
@@ -80,7 +82,7 @@ def test_open_descriptors_are_left_alone() -> None:
 def test_what_is_written_unheard_is_lost_and_what_comes_after_is_not(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    with unheard():
+    with stderr_muted():
         os.write(2, b"a long story")
     os.write(2, b"what matters")
     assert capfd.readouterr() == ("", "what matters")

@@ -16,7 +16,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from chatroom.core.errors import CloseCode, Disconnect
 from chatroom.net.transport import SocketTransport, Stalled
 from chatroom.websocket.framing import ping_frame, text_frame
-from chatroom.websocket.keepalive import Silent
+from chatroom.websocket.keepalive import KeepaliveTimeout
 from chatroom.websocket.wire import Wire
 from tests.support.client_frames import BINARY, CLOSE, PING, PONG, TEXT, masked
 from tests.support.wires import CONTINUATION, LIMITS, Peer
@@ -154,7 +154,7 @@ class Timed:
         while True:
             try:
                 wait = self.wire.on_timer(trio.current_time())
-            except Silent:
+            except KeepaliveTimeout:
                 self.silent_at = self.now
                 return
             except Disconnect as fault:
@@ -583,5 +583,5 @@ async def test_after_the_end_it_holds_nobody_who_holds_it() -> None:
 
 async def test_a_wire_has_no_dictionaries() -> None:
     wire = Peer().wire()
-    for part in (wire, wire.inbound, wire.outbound, wire._pulse):
+    for part in (wire, wire.inbound, wire.outbound, wire._keepalive):
         assert not hasattr(part, "__dict__")

@@ -1,4 +1,4 @@
-"""A transport over memory streams, as the front door sees one, and the visitor at its other end."""
+"""A transport over memory streams, as the front door sees one, and the client at its other end."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -11,7 +11,7 @@ Cuts = Sequence[int]
 WHOLE: Cuts = (1 << 20,)
 
 
-class DoorTransport:
+class StreamTransport:
     """The server's end. It hands out, and takes, as many bytes at a time as `cuts` says, over and over."""
 
     held = False
@@ -71,13 +71,13 @@ class DoorTransport:
         await self._outgoing.aclose()
 
 
-class Visitor:
+class HttpClient:
     """The client's end."""
 
     def __init__(self, cuts: Cuts = WHOLE) -> None:
         self._outgoing, incoming = memory_stream_one_way_pair()
         outgoing, self._incoming = memory_stream_one_way_pair()
-        self.transport = DoorTransport(incoming, outgoing, cuts)
+        self.transport = StreamTransport(incoming, outgoing, cuts)
 
     async def send(self, data: bytes) -> None:
         """Send; it is lost if the server has closed, as in a network."""

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.client import Chat, target
-from tests.support.introducers import haproxy, hitch, stunnel
 from tests.support.proxies import CERTIFICATE, PAGE, Proxy, executable, free_port, running
+from tests.support.proxyprotocol import haproxy, hitch, stunnel
 from tests.support.raw import Answer, Raw, exchange, handshake, head
 from tests.support.scene import Served, await_true, check_clean, refused_start
 
