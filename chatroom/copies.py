@@ -1,12 +1,15 @@
 """The commands `backup` and `copy`: a database to a file, into a store of several nodes, or out of one.
 
-The command `copy`: a database into a store of several nodes, or a store into a new database.
+Owns the options of both commands, the order of their steps, and what they print. Rules:
 
-1. What is named first is copied to what is named second.
-2. Ids, epochs, times and cids stay, so clients resume as if nothing had happened.
-3. Nothing is overwritten. What was copied already is recognized, so an interrupted copy may be run again.
+1. `backup DB TO` copies a database to a new file, also while a server uses the database.
+2. `copy` copies from what is named first to what is named second: a database that no server uses into a
+   store, or a store that no node uses into a new database.
+3. Ids, epochs, times and cids stay the same, so clients resume as if nothing had happened.
+4. Nothing is overwritten. A copy into a store recognizes what it has copied already, so that an interrupted
+   copy may be run again.
 
-The command `backup`: its options, and what it does with them.
+It doesn't know how a file or a store holds messages; see `engines.sqlite.backup` and `engines.redis.copying`.
 """
 
 import logging
@@ -18,7 +21,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from chatroom.config.options import OPTIONS, Parser, add_option, unknown, value_of
+from chatroom.config.options import OPTIONS, Parser, values_of
 from chatroom.config.settings import NO_DATABASE, STORE_OPTIONS, check_store_options, complete_address
 from chatroom.core.errors import StartError
 from chatroom.core.logevents import logger
@@ -30,45 +33,48 @@ from chatroom.system.stdio import print_error, print_out, stopping_between_steps
 if TYPE_CHECKING:
     from chatroom.engines.redis.copying import Stand, StoreRooms
 
+PIECE, PIECE_BYTES = 500, 256 * 1024
+"""Messages that are moved at a time, and about how many bytes of text."""
+_PROGRESS_SECONDS = 0.1
+_DATABASE_OPTIONS = tuple(option for option in OPTIONS if option.target == "db")
+_COPY_OPTIONS = (*_DATABASE_OPTIONS, *STORE_OPTIONS)
+_COPY_USAGE = "./chat.pyz copy --db chat.db --redis URL, or back: ./chat.pyz copy --redis URL --db new.db"
+
+# Backup
+
 
 @dataclass(frozen=True, slots=True)
 class BackupSettings:
-    """What is to be copied where."""
+    """The database, and the file that becomes its copy."""
 
     db: str
     to: str
 
 
 def run_backup(arguments: Sequence[str], environ: Mapping[str, str]) -> None:
-    """Copy what is asked for, and say so. Raises StartError."""
+    """Copy the database, and print that it is done. Raises StartError."""
     asked = read_backup(arguments, environ)
     if isinstance(asked, str):
         print_out(asked)
-    else:
-        with stopping_between_steps() as check:
-            back_up(asked.db, asked.to, check)
-        print_out(f"Copied {asked.db} to {asked.to}, and found the copy whole\n")
+        return
+    with stopping_between_steps() as check:
+        back_up(asked.db, asked.to, check)
+    print_out(f"Copied {asked.db} to {asked.to}, and found the copy whole\n")
 
 
 def read_backup(arguments: Sequence[str], environ: Mapping[str, str]) -> BackupSettings | str:
-    """Read the options of `backup`, as `read_settings` does those of `serve`."""
-    (option,) = [option for option in OPTIONS if option.target == "db"]
+    """Read the options of `backup`, or return its help text; see `read_settings`. Raises StartError."""
     parser = Parser(
+        _DATABASE_OPTIONS,
         prog="chatroom backup",
         usage="./chat.pyz backup [--db PATH] TO",
         description="Copies the database, also while the server runs, to a file that must not exist yet.",
-        add_help=False,
-        allow_abbrev=False,
     )
     parser.add_argument("to", nargs="?", metavar="TO", help="the copy")
-    add_option(parser, option)
-    parser.add_argument("--help", "-h", action="store_true", help="print this text and exit")
-    given, rest = parser.parse_known_args(arguments)
-    if given.help:
-        return parser.format_help()
-    if rest:
-        raise StartError(unknown(rest[0], [option]))
-    database = value_of(option, given.db, environ)
+    given = parser.read(arguments)
+    if isinstance(given, str):
+        return given
+    database = values_of(_DATABASE_OPTIONS, given, environ)["db"]
     if database == NO_DATABASE:
         raise StartError("with --db none there is nothing to copy: give the server's database by --db")
     if not given.to:
@@ -76,16 +82,12 @@ def read_backup(arguments: Sequence[str], environ: Mapping[str, str]) -> BackupS
     return BackupSettings(database, given.to)
 
 
-PIECE, PIECE_BYTES = 500, 256 * 1024
-"""Messages that are moved at a time, and about how much text."""
-_PAUSE = 0.1
-_OPTIONS = (*(option for option in OPTIONS if option.target == "db"), *STORE_OPTIONS)
-_USAGE = "./chat.pyz copy --db chat.db --redis URL, or back: ./chat.pyz copy --redis URL --db new.db"
+# Copy
 
 
 @dataclass(frozen=True, slots=True)
 class CopySettings:
-    """What is to be copied where; the address has no password yet that is in a file."""
+    """The database and the store, and which of the two is copied. A password in a file isn't read yet."""
 
     db: str
     redis: StoreAddress
@@ -97,7 +99,7 @@ class CopySettings:
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """How much there was to copy, and how much of it had been there already."""
+    """The rooms and messages of the copy, and how many of the messages had been `there` already."""
 
     rooms: int
     messages: int
@@ -105,7 +107,7 @@ class Copied:
 
 
 def run_copy(arguments: Sequence[str], environ: Mapping[str, str]) -> None:
-    """Copy what is asked for, and say so. Raises StartError."""
+    """Copy all rooms, and print how many. Raises StartError."""
     asked = read_copy(arguments, environ)
     if isinstance(asked, str):
         print_out(asked)
@@ -130,34 +132,28 @@ def run_copy(arguments: Sequence[str], environ: Mapping[str, str]) -> None:
         print_error(f"interrupted: {again}")
         raise
     rooms, messages = _counted(copied.rooms, "room"), _counted(copied.messages, "message")
-    said = f"Copied {rooms} with {messages} from {places}"
+    done = f"Copied {rooms} with {messages} from {places}"
     if copied.there:
-        said += f"; {_counted(copied.there, 'message')} of them had been there already"
-    print_out(said + "\n")
+        done += f"; {_counted(copied.there, 'message')} of them had been there already"
+    print_out(done + "\n")
 
 
 def read_copy(arguments: Sequence[str], environ: Mapping[str, str]) -> CopySettings | str:
-    """Read the options of `copy`, as `read_settings` does those of `serve`."""
+    """Read the options of `copy`, or return its help text; see `read_settings`. Raises StartError."""
     parser = Parser(
+        _COPY_OPTIONS,
         prog="chatroom copy",
         usage="./chat.pyz copy --db PATH --redis URL [options]\n"
         "       ./chat.pyz copy --redis URL --db PATH [options]",
         description="Copies all rooms of a database that no server uses into a store of several nodes, or "
         "all rooms of a store that no node uses into a new database: from what is named first to the other.",
-        add_help=False,
-        allow_abbrev=False,
     )
-    for option in _OPTIONS:
-        add_option(parser, option)
-    parser.add_argument("--help", "-h", action="store_true", help="print this text and exit")
-    given, rest = parser.parse_known_args(arguments)
-    if given.help:
-        return parser.format_help()
-    if rest:
-        raise StartError(unknown(rest[0], _OPTIONS))
+    given = parser.read(arguments)
+    if isinstance(given, str):
+        return given
     if not (given.db and given.redis):
-        raise StartError(f"copy needs --db and --redis, in the order from and to: {_USAGE}")
-    values = {option.target: value_of(option, getattr(given, option.target), environ) for option in _OPTIONS}
+        raise StartError(f"copy needs --db and --redis, in the order from and to: {_COPY_USAGE}")
+    values = values_of(_COPY_OPTIONS, given, environ)
     if values["db"] == NO_DATABASE:
         raise StartError("--db none is no database: give the file that is to be copied, or made")
     check_store_options(values, ())
@@ -167,7 +163,7 @@ def read_copy(arguments: Sequence[str], environ: Mapping[str, str]) -> CopySetti
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Nothing is logged: the one line at the end says everything."""
+    """Log nothing: the line at the end says everything."""
     level = logger.level
     logger.setLevel(logging.CRITICAL + 1)
     try:
@@ -198,7 +194,7 @@ def _bring_in(name: str, store: "StoreRooms") -> Copied:
 
 
 def _begin(source: SourceDatabase, log: RoomLog, stand: "Stand") -> int | None:
-    """The id behind which the copy of a room goes on; None if it is whole. Raises StartError."""
+    """The id behind which the copy of a room goes on; None if the copy is complete. Raises StartError."""
     there = stand.log
     match stand.condition:
         case "free":
@@ -219,7 +215,7 @@ def _begin(source: SourceDatabase, log: RoomLog, stand: "Stand") -> int | None:
 
 
 def _same(source: SourceDatabase, stand: "Stand") -> bool:
-    """Whether the newest message that is there is ours."""
+    """Whether the newest message in the store is the source's message of that id."""
     there = stand.log
     if there.messages == 0:
         return stand.newest is None
@@ -269,7 +265,7 @@ def _check_no_nodes(store: "StoreRooms") -> None:
 
 
 def _logs(store: "StoreRooms") -> list[RoomLog]:
-    """The rooms in which anything was ever said. Raises StartError."""
+    """The rooms that have ever had a message. Raises StartError."""
     found = []
     for stand in store.stands(store.rooms()):
         if stand.condition == "copying":
@@ -286,7 +282,7 @@ def _logs(store: "StoreRooms") -> list[RoomLog]:
 
 @contextmanager
 def _progress(everything: int, done: int = 0) -> Iterator[Callable[[int], None]]:
-    """Shows how far it is, on a terminal."""
+    """Show on a terminal how many messages are copied. The function that it yields counts them."""
     terminal = sys.stderr is not None and sys.stderr.isatty()
     shown_at = 0.0
 
@@ -294,7 +290,7 @@ def _progress(everything: int, done: int = 0) -> Iterator[Callable[[int], None]]
         nonlocal done, shown_at
         done += count
         now = time.monotonic()
-        if terminal and now - shown_at >= _PAUSE:
+        if terminal and now - shown_at >= _PROGRESS_SECONDS:
             shown_at = now
             sys.stderr.write(f"\rCopied {done:,} of {everything:,} messages")
             sys.stderr.flush()

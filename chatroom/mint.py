@@ -1,8 +1,13 @@
-"""The command `token`: makes a JSON Web Token that a server with the same secret lets in.
+"""The command `token`: makes a JSON Web Token that a server with the same secret accepts.
 
-1. What the server would refuse isn't made: names, rights and the lifetime are held to its rules.
+Owns the options of the command, and the claims of the token. Rules:
+
+1. It never makes a token that the server would refuse. Names, rights and the lifetime follow the server's
+   rules.
 2. Only secrets sign. Where a server has public keys, somebody else holds the private ones.
-3. The key options may come from the environment, as the server's do; what the token says may not.
+3. The key options may come from the environment, as the server's do. The claims may not.
+
+It doesn't know how a token is signed; see `auth.keys`.
 """
 
 import time
@@ -13,14 +18,14 @@ from typing import Any
 from chatroom.auth.rights import Rights
 from chatroom.auth.webtokens import MAX_TOKEN, MOST_AHEAD
 from chatroom.config import parsers
-from chatroom.config.options import OPTIONS, Option, Parser, add_option, unknown, value_of
+from chatroom.config.options import OPTIONS, Option, Parser, values_of
 from chatroom.core.errors import StartError
 from chatroom.core.names import clean_username
 from chatroom.system.stdio import print_out
 
 
 def _room(text: str) -> tuple[str, str]:
-    """A room, or a glob of rooms, and its rights, as the server reads them from a token."""
+    """A room, or a glob of rooms, and its rights, read as the server reads them from a token."""
     name, separator, rights = text.rpartition(":")
     if not separator:
         raise ValueError(f"{text!r} names no rights: write it like general:rw, with r, w or rw")
@@ -42,7 +47,7 @@ _SHARED = tuple(
 
 @dataclass(frozen=True, slots=True)
 class MintSettings:
-    """What the token is to say, and what it is signed with."""
+    """The claims of the token, and the secret that signs it."""
 
     sub: str
     rooms: tuple[tuple[str, str], ...] | None
@@ -53,7 +58,7 @@ class MintSettings:
 
 
 def run(arguments: Sequence[str], environ: Mapping[str, str]) -> None:
-    """Print the token that is asked for. Raises StartError."""
+    """Print the token that the arguments ask for. Raises StartError."""
     asked = read_mint(arguments, environ)
     if isinstance(asked, str):
         print_out(asked)
@@ -62,25 +67,17 @@ def run(arguments: Sequence[str], environ: Mapping[str, str]) -> None:
 
 
 def read_mint(arguments: Sequence[str], environ: Mapping[str, str]) -> MintSettings | str:
-    """Read the options of `token`, as `read_settings` does those of `serve`."""
+    """Read the options of `token`, or return its help text; see `read_settings`. Raises StartError."""
     parser = Parser(
+        (*TOKEN_OPTIONS, *_SHARED),
         prog="chatroom token",
         usage="./chat.pyz token --sub NAME [--room ROOM:RIGHTS]… [--ttl 1h] --jwt-secret-file FILE",
         description="Prints a JSON Web Token, signed with HS256.",
-        add_help=False,
-        allow_abbrev=False,
     )
-    for option in (*TOKEN_OPTIONS, *_SHARED):
-        add_option(parser, option)
-    parser.add_argument("--help", "-h", action="store_true", help="print this text and exit")
-    given, rest = parser.parse_known_args(arguments)
-    if given.help:
-        return parser.format_help()
-    if rest:
-        raise StartError(unknown(rest[0], (*TOKEN_OPTIONS, *_SHARED)))
-    values = {option.target: value_of(option, getattr(given, option.target), {}) for option in TOKEN_OPTIONS}
-    for option in _SHARED:
-        values[option.target] = value_of(option, getattr(given, option.target), environ)
+    given = parser.read(arguments)
+    if isinstance(given, str):
+        return given
+    values = values_of(TOKEN_OPTIONS, given, {}) | values_of(_SHARED, given, environ)
     for name, what in (
         ("sub", "a username: --sub alice"),
         ("jwt_secret_file", "the server's --jwt-secret-file"),
@@ -93,8 +90,8 @@ def read_mint(arguments: Sequence[str], environ: Mapping[str, str]) -> MintSetti
 
 
 def mint(asked: MintSettings, now: int) -> str:
-    """The token. Raises StartError."""
-    from chatroom.auth import keys  # noqa: PLC0415  (slow to import, and --help needs it not)
+    """Make the token. `now` is in seconds since 1970. Raises StartError."""
+    from chatroom.auth import keys  # noqa: PLC0415  (slow to import, and --help doesn't need it)
 
     claims: dict[str, Any] = {"sub": asked.sub, "iat": now, "exp": now + int(asked.ttl)}
     rooms = None if asked.rooms is None else dict(asked.rooms)

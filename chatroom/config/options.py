@@ -1,17 +1,21 @@
-"""The options of the command line, in one table, and how their values are read.
+"""The options of the command line: one table of them, and the parser that gathers their values.
 
-1. `OPTIONS` is the only place where an option is named. The parser, the environment, `--help` and the test
-   of the documentation are made from it.
-2. A flag wins over its environment variable, and that over the default; all three are written alike and go
-   through the same reader.
-3. Whatever is wrong is a StartError of one line that names the flag or the variable and says what to write.
-4. A secret is read from a file that an option names. Only the URL of a store may hold one, its password: what
-   is said of an argument never repeats what may be such a URL.
+Owns the names, defaults and help texts of all options, and the order of their sources. Rules:
+
+1. `OPTIONS` is the only place that names an option. The parser, the environment, `--help` and the test of the
+   documentation are made from it.
+2. A flag wins over its environment variable, and the variable wins over the default. All three are written
+   alike and go through the same parser.
+3. Every mistake is a StartError of one line. It names the flag or the variable and says what to write.
+4. A secret is read from a file that an option names. Only the URL of a store may hold one, its password. So
+   an error never repeats an argument that may be such a URL.
+
+It doesn't know which options need or exclude each other; see `settings`.
 """
 
 import argparse
 import difflib
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -25,7 +29,11 @@ _SEE_HELP = "--help lists the options"
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One row: `target` is the field of Settings or of its Limits, `default` is as an operator writes it."""
+    """One row of the table.
+
+    `target` is the field of Settings, or of its Limits. `read` parses a value, see `parsers`. `default` is as
+    an operator writes it. An option with `gather` may be repeated, and its values become one collection.
+    """
 
     name: str
     target: str
@@ -133,9 +141,50 @@ OPTIONS: tuple[Option, ...] = (
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse prints its usage and exits by itself; here a mistake is an exception like any other."""
+    """Gathers what a command is given for its `options`, as text. A mistake is a StartError."""
+
+    def __init__(
+        self,
+        options: Sequence[Option],
+        *,
+        prog: str,
+        usage: str,
+        description: str,
+        epilog: str | None = None,
+        version: str | None = None,
+    ) -> None:
+        """`version` is the text for `--version`, which the command has only with it."""
+        super().__init__(prog, usage, description, epilog, add_help=False, allow_abbrev=False)
+        self._options = options
+        self._version = version
+        for option in options:
+            self._add_option(option)
+        if version is not None:
+            self.add_argument("--version", action="store_true", help="print the version and exit")
+        self.add_argument("--help", "-h", action="store_true", help="print this text and exit")
+
+    def read(self, arguments: Sequence[str]) -> argparse.Namespace | str:
+        """What the arguments give, or the text that `--help` or `--version` asks for. Raises StartError."""
+        given, rest = self.parse_known_args(arguments)
+        if given.help:
+            return self.format_help()
+        if self._version is not None and given.version:
+            return self._version
+        if rest:
+            raise StartError(unknown(rest[0], self._options))
+        return given
+
+    def _add_option(self, option: Option) -> None:
+        how: dict[str, Any] = {"dest": option.target, "help": option.help}
+        if option.is_switch:
+            self.add_argument(option.flag, action="append_const", const="1", **how)
+            return
+        if option.default is not None:
+            how["help"] += f" [{option.default}]"
+        self.add_argument(option.flag, action="append", metavar=option.metavar, **how)
 
     def error(self, message: str) -> NoReturn:
+        """Raises StartError. argparse would print its usage and exit."""
         raise StartError(
             message.removeprefix("argument ")
             .replace("expected one argument", f"needs a value; {_SEE_HELP}")
@@ -143,19 +192,8 @@ class Parser(argparse.ArgumentParser):
         )
 
 
-def add_option(parser: Parser, option: Option) -> None:
-    """Have the parser gather what is given for the option, as text."""
-    how: dict[str, Any] = {"dest": option.target, "help": option.help}
-    if option.is_switch:
-        parser.add_argument(option.flag, action="append_const", const="1", **how)
-        return
-    if option.default is not None:
-        how["help"] += f" [{option.default}]"
-    parser.add_argument(option.flag, action="append", metavar=option.metavar, **how)
-
-
 def unknown(word: str, options: Iterable[Option]) -> str:
-    """What to say of an argument that isn't ours. What follows `=` is not repeated: it may be a secret."""
+    """The error for an unknown argument. It doesn't repeat what follows `=`, which may be a secret."""
     if not word.startswith("-"):
         return f"unexpected argument{repeated(word)}; {_SEE_HELP}"
     name = word.partition("=")[0][:64]
@@ -164,17 +202,24 @@ def unknown(word: str, options: Iterable[Option]) -> str:
 
 
 def repeated(word: str) -> str:
-    """An argument as a mistake repeats it, with a blank before it; nothing of what may be a URL (rule 4)."""
+    """An argument as an error repeats it, behind a blank. Empty if the argument may be a URL (rule 4)."""
     return "" if any(sign in word for sign in ":/@") else f" {word[:64]!r}"
 
 
-def is_given(option: Option, flags: list[str] | None, environ: Mapping[str, str]) -> bool:
-    """Whether the value of an option is somebody's wish, and not the default."""
-    return flags is not None or bool(environ.get(option.variable, "").strip())
+def is_given(option: Option, given: argparse.Namespace, environ: Mapping[str, str]) -> bool:
+    """Whether a flag or the environment gives the option a value, so that it isn't the default."""
+    return getattr(given, option.target) is not None or bool(environ.get(option.variable, "").strip())
+
+
+def values_of(
+    options: Iterable[Option], given: argparse.Namespace, environ: Mapping[str, str]
+) -> dict[str, Any]:
+    """The value of each option, by its target. Raises StartError."""
+    return {option.target: value_of(option, getattr(given, option.target), environ) for option in options}
 
 
 def value_of(option: Option, flags: list[str] | None, environ: Mapping[str, str]) -> Any:
-    """The value of one option, from the first of flag, environment and default that has it."""
+    """The value of one option, from its flags, the environment or its default. Raises StartError."""
     source = option.flag
     texts = flags
     if texts is None and (variable := environ.get(option.variable, "").strip()):

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from chatroom import __version__
-from chatroom.config.options import OPTIONS, PREFIX, Parser, add_option, is_given, unknown, value_of
+from chatroom.config.options import OPTIONS, PREFIX, Parser, is_given, values_of
 from chatroom.core.errors import StartError
 from chatroom.core.limits import Limits
 from chatroom.core.messages import Retain
@@ -137,20 +137,15 @@ class Settings:
 
 
 def read_settings(arguments: Sequence[str], environ: Mapping[str, str]) -> Settings | str:
-    """Read the options of `serve`; StartError if anything is wrong.
+    """Read the options of `serve`. Raises StartError.
 
-    Where `--help` or `--version` is asked for, the answer is the text to print instead.
+    With `--help` or `--version` the result is the text to print instead.
     """
-    parser = _parser()
-    given, rest = parser.parse_known_args(arguments)
-    if given.help:
-        return parser.format_help()
-    if given.version:
-        return f"chatroom {__version__}\n"
-    if rest:
-        raise StartError(unknown(rest[0], OPTIONS))
-    values = {option.target: value_of(option, getattr(given, option.target), environ) for option in OPTIONS}
-    named = {option.flag for option in OPTIONS if is_given(option, getattr(given, option.target), environ)}
+    given = _parser().read(arguments)
+    if isinstance(given, str):
+        return given
+    values = values_of(OPTIONS, given, environ)
+    named = {option.flag for option in OPTIONS if is_given(option, given, environ)}
     _check_together(values, named)
     limits = {name.removeprefix("limits."): value for name, value in values.items() if "." in name}
     others = {name: value for name, value in values.items() if "." not in name}
@@ -158,7 +153,8 @@ def read_settings(arguments: Sequence[str], environ: Mapping[str, str]) -> Setti
 
 
 def _parser() -> Parser:
-    parser = Parser(
+    return Parser(
+        OPTIONS,
         prog="chatroom",
         usage="./chat.pyz [serve] [options]\n       ./chat.pyz backup [--db PATH] TO\n"
         "       ./chat.pyz copy --db PATH --redis URL\n"
@@ -166,14 +162,8 @@ def _parser() -> Parser:
         description="A chat server for browsers and other WebSocket clients, in one file.",
         epilog=f"Every option is also an environment variable: {PREFIX} and its name in capitals, hyphens as "
         "underscores; repeated values separated by commas, switches 1 or 0. The flag wins.",
-        add_help=False,
-        allow_abbrev=False,
+        version=f"chatroom {__version__}\n",
     )
-    for option in OPTIONS:
-        add_option(parser, option)
-    parser.add_argument("--version", action="store_true", help="print the version and exit")
-    parser.add_argument("--help", "-h", action="store_true", help="print this text and exit")
-    return parser
 
 
 def _check_together(values: Mapping[str, Any], named: Collection[str]) -> None:
