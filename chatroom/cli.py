@@ -1,11 +1,15 @@
 """The command line: from the arguments to an exit code.
 
-    0   stopped as asked (SIGTERM, SIGINT), --help or --version printed, a backup or a token made
+    0   stopped as asked (SIGTERM, SIGINT), or printed --help or --version, or made a copy or a token
     1   ended by force (a second signal), or by an error of our own: one `crash` in the log
     2   can't start as asked: one line on standard error says what to do
 
-1. Nobody sees a traceback, but at `--log-level debug`.
-2. The server's modules are imported only when a server starts, so `--help` and `--version` are quick.
+Owns the commands and the exit codes. Rules:
+
+1. No traceback is shown, except in the log at `--log-level debug`.
+2. The server's modules are imported only when a server starts, so that `--help` and `--version` are quick.
+
+It doesn't know the options of a command.
 """
 
 import logging
@@ -36,7 +40,7 @@ def main(
     *,
     run: Callable[[Settings], int] | None = None,
 ) -> int:
-    """Run the command line and return the exit code; `run` serves until it is told to stop."""
+    """Run the command line and return the exit code. `run` serves until a stop is asked for."""
     fill_standard_descriptors()
     environ = os.environ if environ is None else environ
     try:
@@ -61,7 +65,7 @@ def main(
 
 
 def _command(arguments: Sequence[str]) -> tuple[str, Sequence[str]]:
-    """The name of the command, which may be left out, and the options behind it."""
+    """The name of the command, which may be left out, and the options behind it. Raises StartError."""
     if not arguments or arguments[0].startswith("-"):
         return "serve", arguments
     if arguments[0] not in ("serve", "backup", "copy", "token"):
@@ -73,7 +77,7 @@ def _command(arguments: Sequence[str]) -> tuple[str, Sequence[str]]:
 
 
 def _run_command(command: str, options: Sequence[str], environ: Mapping[str, str]) -> None:
-    """Do what is done at once."""
+    """Run a command that doesn't serve. Raises StartError."""
     if command == "backup":
         from chatroom import copies  # noqa: PLC0415  (see rule 2)
 
@@ -97,7 +101,10 @@ def _run(settings: Settings, *, asked_to_stop: Callable[[], bool]) -> int:
 
 
 def _serve(settings: Settings, run: Callable[[Settings], int]) -> int:
-    """Serve, and tell the endings apart: Trio may hand over each of them inside of a group."""
+    """Serve, and return the exit code. Trio may raise each kind of ending inside a group.
+
+    Raises StartError and KeyboardInterrupt on their own, never in a group.
+    """
     try:
         return run(settings)
     except (Exception, BaseExceptionGroup) as error:

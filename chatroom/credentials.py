@@ -1,69 +1,58 @@
-"""Credentials: the files that decide who gets in, read at the start and again on SIGHUP.
+"""Credentials: the files that decide which clients are admitted, read at the start and again on SIGHUP.
 
-Credentials: what stands in files and decides who gets in, and by which certificate.
+Owns which files are read, and what a reload does with them. Rules:
 
-They are read as a whole or not at all, at the start and anew on SIGHUP, by the same function. It blocks.
-Keys at an address are no file: a KeyFeed fetches them.
-
-Reload: on SIGHUP the credentials are read anew, and whoever is here is judged by them.
-
-1. All of them or none: where one file is broken, everything stays as it was.
-2. They are read in a thread and within a deadline: a file on a disk that doesn't answer holds up nobody. A
-   thread that hangs is left to itself, and there is never more than one: until it is through, every further
-   reload fails.
-3. A reload is one line in the log, good or bad. Nothing that goes wrong in it ends the server.
+1. The start and the reload read the files by the same function, as a whole or not at all. Where one file is
+   broken, everything stays as it was.
+2. Reading blocks, so a reload reads in a thread and within a deadline: a disk that doesn't answer holds up
+   nobody. A thread that hangs is abandoned. There is never more than one: until it ends, every further reload
+   fails.
+3. A reload is one line in the log, good or bad. No error in it ends the server.
+4. Keys at an address are no file: a KeyFeed fetches them.
 
 It doesn't know what makes a token good, nor how a connection ends.
 """
 
+import logging
 import ssl
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-from chatroom.auth.tokens import TokenTable, Verifier
-from chatroom.auth.webtokens import Expected, FixedKeys, Key, WebTokens
-from chatroom.config.parsers import is_https
-from chatroom.config.settings import Settings
-from chatroom.net.listeners import load_tls
-from chatroom.system.files import read_file
-
-if TYPE_CHECKING:
-    from chatroom.auth.keyfeed import KeyFeed
-
-
-import logging
 from collections.abc import AsyncIterator
-from ssl import SSLContext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import trio
 
-from chatroom.auth.tokens import Verifiers
+from chatroom.auth.tokens import TokenTable, Verifier, Verifiers
+from chatroom.auth.webtokens import Expected, FixedKeys, Key, WebTokens
+from chatroom.config.parsers import is_https
+from chatroom.config.settings import Settings
 from chatroom.core.errors import StartError
 from chatroom.core.logevents import log_event, own_fault
+from chatroom.net.listeners import load_tls
 from chatroom.process import warn_of_unbound_tokens
+from chatroom.system.files import read_file
 from chatroom.system.systemd import NO_MANAGER, Notifier
 
 if TYPE_CHECKING:
     from chatroom.auth.keyfeed import KeyFeed
 
+# Reading
 
 MAX_TOKENS_FILE = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What the files say: all whose tokens count, and the server's certificate."""
+    """The contents of the files: the sources of identities, and the server's certificate."""
 
     tls: ssl.SSLContext | None
     verifiers: tuple[Verifier, ...]
 
 
 def read_credentials(settings: Settings, feed: "KeyFeed | None") -> Credentials:
-    """Read all files that the settings name. Raises StartError if anything is wrong with one of them.
+    """Read all files that the settings name. It blocks. Raises StartError if one of them is wrong.
 
-    Web tokens are held against the keys of `feed`, where there is one.
+    Web tokens are verified with the keys of `feed`, if there is one.
     """
     tls = None
     if settings.tls_cert is not None and settings.tls_key is not None:
@@ -81,7 +70,7 @@ def read_credentials(settings: Settings, feed: "KeyFeed | None") -> Credentials:
 
 
 def names_of_credentials(settings: Settings) -> list[str]:
-    """The options that name what is read."""
+    """The options that name the files."""
     named = {
         "--tls-cert": settings.tls_cert,
         "--tls-key": settings.tls_key,
@@ -94,16 +83,16 @@ def names_of_credentials(settings: Settings) -> list[str]:
 
 
 def key_feed_for(settings: Settings) -> "KeyFeed | None":
-    """The keys at an https address, if they are to come from one. Nothing is fetched yet.
+    """The feed of keys from an https address, if the settings name one. Nothing is fetched yet.
 
-    Raises StartError where such keys could not be used.
+    Raises StartError if such keys could not be used.
     """
     url = settings.jwt_jwks
     if url is None or not is_https(url):
         return None
     from chatroom.auth import keyfeed, keys  # noqa: PLC0415  (slow to import, and not needed by most)
 
-    keys.require_cryptography()  # before a slow address is asked in vain
+    keys.require_cryptography()  # before a slow request whose answer could not be used
 
     async def fetch() -> tuple[Key, ...]:
         return keys.key_set(await keyfeed.fetch(url), keyfeed.shown(url))
@@ -129,20 +118,22 @@ def _read_keys(settings: Settings) -> tuple[Key, ...]:
     )
 
 
+# Reloading
+
 READ_SECONDS = 10.0
 
 
 class ReloadTarget(Protocol):
-    """Where connections come in and are known; see Acceptor."""
+    """What a reload changes; see Acceptor."""
 
-    tls: SSLContext | None
+    tls: ssl.SSLContext | None
 
     def review(self, verifier: Verifier) -> int:
-        """Judge all connections anew; how many end by that."""
+        """Check the rights of all connections again. Returns how many end by that."""
 
 
 class Reload:
-    """Takes over what it reads at each SIGHUP."""
+    """Reads the credentials again at each SIGHUP, and applies them."""
 
     def __init__(
         self,
@@ -161,21 +152,21 @@ class Reload:
         self.done = 0
         self.failed = 0
         self.successful = True
-        """Whether the last one was; true before the first."""
+        """Whether the last reload was; true before the first."""
 
     async def run(self, hangups: AsyncIterator[int]) -> None:
-        """Reload at each hangup; those that come during a reload are one more."""
+        """Reload at each hangup. Those that come during a reload cause one more."""
         async for _ in hangups:
             await self.reload()
 
     async def reload(self) -> None:
-        """Read everything, then take it over."""
+        """Read all credentials, then apply them. It never raises; what went wrong is logged."""
         self._notifier.reloading()
         try:
             credentials = await self._read()
             if self._feed is not None:
-                await self._feed.load()  # last, since it takes over by itself
-            self._take_over(credentials)
+                await self._feed.load()  # last, since it applies the keys itself
+            self._apply(credentials)
         except StartError as error:
             reason = str(error)
         except Exception as error:  # rule 3
@@ -191,7 +182,7 @@ class Reload:
         self._notifier.ready(f"Reload failed, everything is as it was: {reason}")
 
     async def _read(self) -> Credentials:
-        """What the files say. Raises StartError."""
+        """Read the files in a thread. Raises StartError."""
         try:
             with trio.fail_after(READ_SECONDS):
                 return await trio.to_thread.run_sync(
@@ -204,7 +195,7 @@ class Reload:
         except trio.TooSlowError:
             raise StartError(f"the files could not be read within {READ_SECONDS:g} seconds") from None
 
-    def _take_over(self, credentials: Credentials) -> None:
+    def _apply(self, credentials: Credentials) -> None:
         unbound = self._verifiers.unbound
         self._verifiers.replace(credentials.verifiers)
         self._target.tls = credentials.tls

@@ -1,31 +1,16 @@
-"""Logs: one event a line on standard error, as JSON or as text for a person, by a thread of their own.
+"""Logs: one event a line on standard error, as JSON or as text for a person, written by a thread.
 
-Logs: one event a line on standard error, as JSON or as text for a person.
+Owns the two formats, the handler of the logger `chatroom`, and the thread that writes its lines. Rules:
 
-1. **No forged line.** Whatever isn't printable (control characters, every kind of line end, bidirectional
+1. **No forged line.** All that isn't printable (control characters, every kind of line end, bidirectional
    marks, escape sequences, lone surrogates) is escaped in both formats, and long values are cut.
 2. **A log never holds up the server.** A full pipe, a stopped terminal or a closed descriptor blocks or fails
-   a write; so lines go through a bounded queue to a daemon thread, and what doesn't fit is dropped and
-   counted. (A non-blocking standard error is no way out: that flag belongs to the open file, which the shell
-   and other processes share.)
+   a write. So lines go through a bounded queue to a daemon thread; see LineWriter. (A non-blocking standard
+   error doesn't help: that flag belongs to the open file, which the shell and other processes share.)
 3. Only the logger `chatroom` is written. Libraries stay quiet, whatever they log.
 
-Doesn't know which events there are, nor how many of a kind are too many: that is for the callers of
+It doesn't know which events there are, nor how many of a kind are too many: that is for the callers of
 `chatroom.core.logevents.log_event`.
-
-LineWriter: lines to a descriptor that may block, fail or be gone, from a program that can't wait.
-
-1. `put` never blocks and never raises. What doesn't fit into the budget of waiting bytes is dropped, and
-   counted.
-2. Lines go out whole and in order. After a write that failed in the middle of a line, the next starts on a
-   line of its own.
-3. When lines get through again, one line that `report` makes says how many were lost in between.
-4. Waiting lines go out together, and after each write the thread pauses: a storm of lines costs some hundred
-   wake-ups a second, not one a line (each takes the interpreter's lock from the event loop).
-5. The thread is a daemon: a descriptor that blocks for ever doesn't keep the process.
-6. It writes to a duplicate that is its own, so that no line can go to whatever gets the same number later.
-
-`put` is called from one thread at a time (logging's handlers hold a lock), so each counter has one writer.
 """
 
 import json
@@ -44,6 +29,8 @@ from types import MappingProxyType
 
 from chatroom.core.logevents import cut, escape, log_event, logger, whereabouts
 
+# The writer
+
 BUDGET_BYTES = 1024 * 1024
 _WRITE_BYTES = 256 * 1024
 _PAUSE_SECONDS = 0.01
@@ -51,9 +38,23 @@ _NOWHERE = -1
 
 
 class LineWriter:
-    """Writes lines to where `fd` leads; `fd` itself stays the caller's, and may be closed already."""
+    """Writes lines to a descriptor that may block, fail or be closed, for a program that can't wait.
+
+    1. `put` never blocks and never raises. A line that doesn't fit into the `budget` of waiting bytes is
+       dropped and counted.
+    2. Lines go out whole and in order. After a write that failed in the middle of a line, the next line
+       starts on a line of its own.
+    3. When lines get through again, one line that `report` makes says how many were lost in between.
+    4. Waiting lines go out together, and after each write the thread pauses. So a storm of lines costs some
+       hundred wake-ups a second, not one a line. (Each takes the interpreter's lock from the event loop.)
+    5. The thread is a daemon: a descriptor that blocks doesn't keep the process from ending.
+    6. The thread writes to a duplicate of `fd`, so that no line goes to a file that gets its number later.
+
+    `put` is called by one thread at a time (logging's handlers hold a lock), so each counter has one writer.
+    """
 
     def __init__(self, fd: int, report: Callable[[int], bytes], *, budget: int = BUDGET_BYTES) -> None:
+        """`fd` stays the caller's, and may be closed already."""
         try:
             self._fd = os.dup(fd)
         except OSError:
@@ -61,9 +62,9 @@ class LineWriter:
         self._report = report
         self._budget = budget
         self._queue: SimpleQueue[bytes | threading.Event | None] = SimpleQueue()
-        self._taken = 0  # bytes, by whoever puts
+        self._taken = 0  # bytes, by `put`
         self._done = 0  # bytes, by the thread
-        self._refused = 0  # lines, by whoever puts
+        self._refused = 0  # lines, by `put`
         self._failed = 0  # lines, by the thread
         self._reported = 0
         self._torn = False
@@ -77,7 +78,7 @@ class LineWriter:
         return self._refused + self._failed
 
     def put(self, line: bytes) -> None:
-        """Take a line (with its line end) if there is room."""
+        """Queue a line (with its line end) if there is room."""
         if self._taken - self._done + len(line) > self._budget:
             self._refused += 1
             return
@@ -85,17 +86,17 @@ class LineWriter:
         self._queue.put(line)
 
     def drop(self) -> None:
-        """Count a line that could not even be made."""
+        """Count a line that could not be formatted."""
         self._refused += 1
 
     def flush(self, seconds: float) -> bool:
-        """Wait until what was put before has been dealt with, at most `seconds`; false if it wasn't."""
+        """Wait until all earlier lines are written or dropped. False if that takes more than `seconds`."""
         reached = threading.Event()
         self._queue.put(reached)
         return reached.wait(seconds)
 
     def close(self, seconds: float) -> None:
-        """Flush and end the thread; after `seconds` what is left is dropped."""
+        """Flush and end the thread. After `seconds` the remaining lines are dropped."""
         self._queue.put(None)
         self._thread.join(seconds)
         self._abandoned = True
@@ -109,13 +110,13 @@ class LineWriter:
             if isinstance(after, threading.Event):
                 after.set()
             elif after is not None:
-                # Not by time.sleep: that sleeps until a time, and fails where libfaketime sets the clock.
+                # time.sleep sleeps until a time, which fails where libfaketime sets the clock.
                 select.select([], [], [], _PAUSE_SECONDS)
         if self._fd != _NOWHERE:
             os.close(self._fd)
 
     def _gather(self) -> tuple[list[bytes], bytes | threading.Event | None]:
-        """Wait for lines and take those that are there, up to what is no line (b"" if it is all lines)."""
+        """Wait for lines. Returns the queued lines, and the item behind them that is no line, else b""."""
         lines: list[bytes] = []
         size = 0
         item = self._queue.get()
@@ -139,13 +140,13 @@ class LineWriter:
         self._done += len(data)
 
     def _write(self, data: bytes) -> bool:
-        """Write all of `data`, waiting as long as it takes; false if the descriptor fails."""
+        """Write all of `data`, and wait as long as that takes. False if the descriptor fails."""
         rest = memoryview(b"\n" + data if self._torn else data)
         size = len(rest)
         while rest:
             try:
                 rest = rest[os.write(self._fd, rest) :]
-            except BlockingIOError:  # someone who shares it has made it non-blocking
+            except BlockingIOError:  # another process that shares the file has made it non-blocking
                 poll = select.poll()
                 poll.register(self._fd, select.POLLOUT)
                 poll.poll()
@@ -155,6 +156,8 @@ class LineWriter:
         self._torn = False
         return True
 
+
+# The formats
 
 VALUE_CHARS = 300
 TRACEBACK_CHARS = 20_000
@@ -174,7 +177,7 @@ def json_line(record: logging.LogRecord) -> str:
 
 
 def text_line(record: logging.LogRecord) -> str:
-    """A record for a person: time, level, event, `name=value`…; a traceback follows behind bars."""
+    """A record for a person: time, level, event, `name=value`…; then its traceback, behind bars."""
     fields = dict(_fields(record))
     traceback = fields.pop("traceback", None)
     words = [_time(record), f"{_level(record):<7}", escape(_event(record))]
@@ -204,7 +207,7 @@ def _fields(record: logging.LogRecord) -> Mapping[str, object]:
 
 
 def _simple(name: str, value: object) -> object:
-    """`value` as something that JSON has: numbers stay numbers, all else becomes text of bounded length."""
+    """`value` as JSON: finite numbers stay numbers, all else becomes text of bounded length."""
     if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, float) and math.isfinite(value):
@@ -213,14 +216,17 @@ def _simple(name: str, value: object) -> object:
 
 
 def _word(value: object) -> str:
-    """One value in a text line: bare where nothing can be mistaken, else quoted."""
+    """One value in a text line, quoted unless it is plain."""
     if isinstance(value, str) and not (_PLAIN.fullmatch(value) and value.isprintable()):
         return escape(json.dumps(value, ensure_ascii=False))
     return value if isinstance(value, str) else json.dumps(value)
 
 
+# The handler
+
+
 class Handler(logging.Handler):
-    """Formats records and hands the lines to a LineWriter; one that can't be formatted counts as dropped."""
+    """Formats records and hands the lines to a LineWriter. A record that can't be formatted is dropped."""
 
     def __init__(self, fd: int, line: Callable[[logging.LogRecord], str]) -> None:
         super().__init__()
@@ -230,7 +236,7 @@ class Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             self.writer.put(self._line(record).encode())
-        except Exception:  # a field that can't be shown is no reason to end a connection
+        except Exception:  # a field that can't be formatted is no reason to end a connection
             self.writer.drop()
 
     def _report(self, count: int) -> bytes:
@@ -241,18 +247,18 @@ class Handler(logging.Handler):
 
 @contextmanager
 def logging_to(fd: int, level: str, style: str) -> Iterator[None]:
-    """Write the log to `fd` while the block runs; `style` is text, json or auto (text on a terminal).
+    """Write the log to `fd` while the block runs. `style` is text, json or auto (text on a terminal).
 
-    What waits at the end is written, for at most FLUSH_SECONDS. The descriptor stays open.
+    Resource handling: lines that wait at the end are written, for at most FLUSH_SECONDS. `fd` stays open.
     """
     if style == "auto":
         style = "text" if os.isatty(fd) else "json"
     handler = Handler(fd, text_line if style == "text" else json_line)
-    quiet = logging.NullHandler()  # without any handler, logging prints a library's warnings by itself
+    quiet = logging.NullHandler()  # without any handler, logging would print the warnings of libraries
     saved = logger.level, logger.propagate, sys.unraisablehook
     logger.setLevel(level.upper())
     logger.propagate = False
-    sys.unraisablehook = _note_unraisable
+    sys.unraisablehook = _log_unraisable
     logger.addHandler(handler)
     logging.getLogger().addHandler(quiet)
     try:
@@ -265,8 +271,8 @@ def logging_to(fd: int, level: str, style: str) -> Iterator[None]:
         handler.writer.close(FLUSH_SECONDS)
 
 
-def _note_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
-    """An exception that nobody can catch (in a finaliser): Python itself would print several lines."""
+def _log_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
+    """Log an exception that no code can catch (in a finaliser). Python would print several lines."""
     error = unraisable.exc_value
     log_event(logging.ERROR, "unraisable", **(whereabouts(error) if error else {}))
 
@@ -276,11 +282,11 @@ def _writers() -> list[LineWriter]:
 
 
 def lines_dropped() -> int:
-    """Log lines that could not be written so far."""
+    """How many log lines could not be written so far."""
     return sum(writer.dropped for writer in _writers())
 
 
 def flush(seconds: float = FLUSH_SECONDS) -> None:
-    """Wait, at most `seconds`, until what has been logged is written: before a process ends by force."""
+    """Wait, at most `seconds`, until all log lines are written. For a process that is ended by force."""
     for writer in _writers():
         writer.flush(seconds)

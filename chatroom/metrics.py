@@ -1,9 +1,13 @@
 """Metrics: the server's numbers in the Prometheus text format.
 
-1. A registry of our own: nothing is shown that isn't named in `docs/operations.md`.
-2. Numbers are asked for when they are shown: `statistics` gives one snapshot per rendering.
-3. `prometheus_client` is imported by the first rendering, so that a start doesn't wait for it; hence the
-   histogram of commits is kept here, in plain numbers that count from the start.
+Owns the names, help texts and labels of all metrics, and the two histograms. Rules:
+
+1. The registry is our own: it holds no metric that `docs/operations.md` doesn't name.
+2. Numbers are read when they are rendered. `statistics` gives one snapshot per rendering.
+3. `prometheus_client` is imported by the first rendering, so that a start doesn't wait for it. So the
+   histograms are kept here, in plain numbers that count from the start.
+
+It doesn't know where the numbers come from.
 """
 
 from bisect import bisect_left
@@ -30,7 +34,7 @@ COMMIT_BUCKETS = (
 
 
 class Histogram:
-    """How often a value fell at or under each of `bounds`, and the sum of all values."""
+    """How many values were at or below each of `bounds`, and the sum of all values."""
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
         self._bounds = bounds
@@ -42,7 +46,7 @@ class Histogram:
         self.sum += value
 
     def buckets(self) -> list[tuple[str, float]]:
-        """Pairs of upper bound and cumulated count, the last bound being `+Inf`."""
+        """Pairs of upper bound and cumulated count. The last bound is `+Inf`."""
         names = [*map(str, self._bounds), "+Inf"]
         return list(zip(names, map(float, accumulate(self._counts)), strict=True))
 
@@ -53,7 +57,7 @@ ROUND_TRIP_BUCKETS = (
 
 
 class Metrics:
-    """What `GET /metrics` shows."""
+    """The metrics of a server, and their text for `GET /metrics`."""
 
     def __init__(self, statistics: Callable[[], Statistics]) -> None:
         self._statistics = statistics
@@ -62,15 +66,15 @@ class Metrics:
         self._registry: CollectorRegistry | None = None
 
     def observe_commit(self, seconds: float) -> None:
-        """Count one commit of the engine and the time that it took."""
+        """Count one commit of the engine, which took `seconds`."""
         self._commits.observe(seconds)
 
     def observe_round_trip(self, seconds: float) -> None:
-        """Count one round trip to a store that other nodes use as well, and the time that it took."""
+        """Count one round trip to a store that nodes share, which took `seconds`."""
         self._round_trips.observe(seconds)
 
     def render(self) -> bytes:
-        """All metrics as text, to be sent as CONTENT_TYPE."""
+        """All metrics as text of the type CONTENT_TYPE."""
         from prometheus_client import generate_latest  # noqa: PLC0415  (rule 3)
 
         if self._registry is None:
@@ -104,7 +108,7 @@ class Metrics:
 
 
 def _labelled(core: "ModuleType", now: Statistics) -> "Iterator[Metric]":
-    """The families with a label, all their series from the start: nobody sees a rise from nothing."""
+    """The families with a label. All their series exist from the start, so that a first rise shows."""
     reasons = core.GaugeMetricFamily(
         "chatroom_not_ready", "1 for each reason why the server isn't ready.", labels=["reason"]
     )
@@ -192,7 +196,7 @@ def _registry(metrics: Metrics) -> "CollectorRegistry":
             return metrics.collect()
 
     class Process(Collector):
-        """Read anew each time; where /proc is unlike the usual one, nothing is shown and nothing fails."""
+        """The process's own numbers. Where /proc is unusual, there are none, and nothing fails."""
 
         source = ProcessCollector(registry=None)
 

@@ -1,13 +1,12 @@
-"""What a server does to its process beside serving: memory, signals, and what an operator should hear.
+"""The process of a server: its garbage collector, its signals, its descriptors, and startup checks.
 
-What a server does to the process that it runs in, beside serving: memory, and the end by signals.
+Owns the request to stop, and the warnings that the log gets at the start. Rules:
 
-1. The first SIGTERM or SIGINT asks for a stop: while the server is starting, the start is given up.
+1. The first SIGTERM or SIGINT asks for a stop. While the server is starting, the start is given up.
 2. Another one, but not within half a second of the first, ends the process at once.
+3. Warnings are logged once the server runs, not before: a server that can't start says only why.
 
-Advice: what an operator should hear, in the log, once the server runs.
-
-Not before: a server that can't start says one thing only, namely why.
+It doesn't know what a stop does.
 """
 
 import gc
@@ -25,14 +24,14 @@ from chatroom.logs import flush
 from chatroom.system.stdio import SECOND_SIGNAL_SECONDS, STOPS
 
 FLUSH_SECONDS = 0.2
-"""How long the last line of a process that is ended by force may take to get out."""
+"""How long a process that is ended by force waits until its last log line is written."""
 
 
 def tune_collector() -> None:
-    """Look for cyclic garbage in small steps, nearly never in all objects: connections make hardly any.
+    """Have the garbage collector work in small steps: connections make hardly any cyclic garbage.
 
-    A look visits the objects that are new since the last one of its kind, some 10,000, since everybody waits
-    for it. It visits all when a hundred million have been made that stayed for a while.
+    All clients wait while it runs. So a step visits only objects that are new since the last one, some
+    10,000. It visits all objects only after a hundred million have been made that stayed for a while.
     """
     gc.collect()
     gc.freeze()
@@ -40,7 +39,7 @@ def tune_collector() -> None:
 
 
 class Stop:
-    """Whether the server has been asked to stop. `starting` is what a stop gives up until it has begun."""
+    """The request to stop. A stop before `begin` cancels `starting`."""
 
     def __init__(self) -> None:
         self.asked = trio.Event()
@@ -48,17 +47,17 @@ class Stop:
         self._began = False
 
     def begin(self) -> None:
-        """The server serves: from here on it stops by itself when it is asked to."""
+        """The server serves. From here on it waits for `asked` itself."""
         self._began = True
 
     def ask(self) -> None:
-        """Ask for the stop."""
+        """Ask for the stop, and cancel a start that is under way."""
         self.asked.set()
         if not self._began:
             self.starting.cancel()
 
     async def watch(self, signals: AsyncIterator[int]) -> None:
-        """The rules of this module."""
+        """Take the signals, by rules 1 and 2."""
         if not self.asked.is_set():
             await anext(signals)
             self.ask()
@@ -72,9 +71,9 @@ class Stop:
 
 @asynccontextmanager
 async def stopping(asked: Callable[[], bool]) -> AsyncIterator[Stop]:
-    """A context in which signals ask for a stop, left early where that comes before the server has begun.
+    """A context in which signals ask for a stop. A stop before the server has begun leaves it early.
 
-    `asked` tells whether one came before.
+    `asked` tells whether a signal came earlier.
     """
     with trio.open_signal_receiver(*STOPS) as signals:
         async with trio.open_nursery() as nursery:
@@ -87,14 +86,16 @@ async def stopping(asked: Callable[[], bool]) -> AsyncIterator[Stop]:
             nursery.cancel_scope.cancel()
 
 
+# Startup checks
+
 SPARE_DESCRIPTORS = 200
-"""Beside those of the connections: listeners, files, and sockets that haven't been let in yet."""
+"""Descriptors beside those of the connections: listeners, files and pending handshakes."""
 
 
 def check_startup(settings: Settings, unbound: int) -> None:
-    """Make room for the descriptors that the connections need, and warn of what won't work as asked.
+    """Raise the limit of descriptors, and log a warning for each setting that won't work as asked.
 
-    `unbound` tokens let their holders take any name; the development tokens are among them.
+    `unbound` is the number of tokens that let their holders take any name, development tokens included.
     """
     if settings.takes_development_tokens:
         hint = "anyone who can connect is let in under any name; see --tokens"
@@ -110,20 +111,20 @@ def check_startup(settings: Settings, unbound: int) -> None:
 
 
 def warn_of_unbound_tokens(unbound: int) -> None:
-    """Warn of `unbound` tokens, if there are any."""
+    """Log a warning if there are `unbound` tokens."""
     if unbound:
         hint = "who holds one may take any name that no token is bound to, so a name is only a name"
         log_event(logging.WARNING, "unbound_tokens", count=unbound, hint=hint)
 
 
 def raise_descriptor_limit(wanted: int) -> int:
-    """Raise the soft limit to `wanted`, or as far as the hard one lets us; the limit that now holds."""
+    """Raise the soft limit to `wanted`, or to the hard limit. Returns the limit that holds now."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= wanted:
         return wanted if soft == resource.RLIM_INFINITY else soft
     best = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (best, hard))
-    except (OSError, ValueError):  # some systems have a lower limit than they say
+    except (OSError, ValueError):  # some systems have a lower limit than they report
         return soft
     return best

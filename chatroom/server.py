@@ -3,21 +3,25 @@
     root nursery
     ├─ engine
     ├─ broker
-    ├─ arrivals, keepalive and expiring tokens of all connections
-    ├─ keys from an address, where they come from one
+    ├─ read poller, keepalive and expiry of tokens, for all connections
+    ├─ keys of web tokens, if they come from an address
     ├─ reload on SIGHUP
-    ├─ an accepting task per listener
-    ├─ the watchdog of a service manager, where it wants one
-    └─ connections nursery: one task per socket
+    ├─ watchdog of a service manager, if the manager wants one
+    └─ connections nursery: an accepting task per listener, one task per socket
 
-1. It serves only when everything could be opened; what can't is a StartError before a line is printed.
-2. Stopping: handshakes are refused, nobody's next command is taken, what was taken is committed and
-   shown, everyone is told (1012), then the engine and the listeners close. Each step has a deadline; if
-   something that was taken, and that the engine would have kept, has not been committed at the end, the exit
-   code says so.
-3. A fault in any part but a connection ends the process, after everyone has been told (1011).
+Owns the wiring: which listeners and which engine the settings choose, the tree of tasks, and the steps of the
+stop. Rules:
 
-What of a server the settings choose: where it listens, who may come near, where messages are kept.
+1. The server serves only when everything could be opened. Otherwise it raises StartError before it prints a
+   line.
+2. A stop refuses handshakes and takes no further command. What it has taken is committed and shown. Then it
+   tells all clients (1012), and closes the engine and the listeners. Each step has a deadline. If something
+   that was taken isn't committed at the end, though the engine would have kept it, the exit code says so.
+3. A fault in any part but a connection ends the process, after all clients were told (1011).
+4. Everybody knows the development tokens. The server refuses to start where others could use them, unless the
+   operator insists.
+
+It doesn't know how a connection works, nor how messages are kept and delivered.
 """
 
 import errno
@@ -79,22 +83,25 @@ if TYPE_CHECKING:
     from chatroom.auth.keyfeed import KeyFeed
 
 
+# What the settings choose
+
+
 class Endpoint(Protocol):
-    """Where people may come in: an address, or a listener on a socket that was given."""
+    """Where clients may connect: an address, or a listener on a socket that the server was given."""
 
     @property
     def local(self) -> bool:
         """Only this machine can reach it."""
 
     def shown(self) -> str:
-        """As an operator knows it."""
+        """Its name, as an operator knows it."""
 
 
 def listen(settings: Settings, given: Sequence[Listener], *, secure: bool) -> list[Listener]:
-    """Open what the settings ask for, beside the `given` listeners. Raises StartError.
+    """Open the listeners of the settings, beside the `given` ones. Raises StartError.
 
-    Given listeners stand for those of `--host` and `--port`, one for metrics for those of `--metrics-…`.
-    What is refused without opening anything is refused first.
+    Given listeners replace those of `--host` and `--port`; a given one for metrics replaces `--metrics-…`.
+    Mistakes that show without opening anything are refused first.
     """
     public = [listener for listener in given if not listener.metrics]
     hosts = () if public or settings.hosts == (NO_HOST,) else settings.hosts
@@ -126,7 +133,7 @@ def _check_ports(settings: Settings, addresses: Iterable[Address], metrics: Iter
 
 
 def check_development_tokens(settings: Settings, endpoints: Iterable[Endpoint]) -> None:
-    """Everybody knows the development tokens: where others could come in by them, raises StartError."""
+    """Raises StartError if others could come in by the development tokens (rule 4)."""
     if settings.insecure_dev_tokens or not settings.takes_development_tokens:
         return
     for endpoint in endpoints:
@@ -138,9 +145,9 @@ def check_development_tokens(settings: Settings, endpoints: Iterable[Endpoint]) 
 
 
 def engine_for(settings: Settings, observe_round_trip: Callable[[float], None]) -> Engine:
-    """Where messages are kept. Nothing is opened yet.
+    """The engine that the settings choose. Nothing is opened yet.
 
-    `observe_round_trip` is told the seconds that each round trip to a store took.
+    `observe_round_trip` is called with the seconds of each round trip to a store.
     """
 
     def new_epoch() -> str:
@@ -159,7 +166,7 @@ def _shared_engine(
     new_epoch: Callable[[], str],
     observe: Callable[[float], None],
 ) -> Engine:
-    """The engine on a store that other nodes use as well."""
+    """The engine on a store that several nodes share."""
     from chatroom.engines.redis.engine import RedisEngine  # noqa: PLC0415  (not needed by most)
 
     return RedisEngine(
@@ -176,36 +183,38 @@ def _shared_engine(
 
 
 def usual_node(host: str, pid: int) -> str:
-    """The name of a node that was given none: of the machine and the process."""
+    """The default name of a node, from its machine and its process."""
     end = f"-{pid}"
     visible = re.sub(r"[^!-~]", "-", host)
     return visible[: MAX_NODE - len(end)] + end
 
 
+# The server
+
 RING_BYTES = 32 * 1024 * 1024
 SETTLE_SECONDS = 1.5
-"""How long a stop waits for what was taken to be committed and shown."""
+"""How long a stop waits until what was taken is committed and shown."""
 ARRIVING_SECONDS = 0.05
 """More than a socket takes from being accepted to being counted as a pending handshake."""
 HAND_OVER_SECONDS = 1.0
-"""How long who has come just before a stop, to a socket that others serve on, may take to say what for."""
+"""How long a handshake may take that began before a stop, at a socket on which others go on to serve."""
 HALF_OPEN_SECONDS = 0.3
-"""How long a TCP handshake may take that has begun when a shared port is left. Below RESEND_SECONDS."""
+"""How long a TCP handshake may take that has begun when a shared port is left. Less than RESEND_SECONDS."""
 CRASH_SECONDS = 2.0
-"""How long the end after a fault of ours may take to tell everyone."""
+"""How long the server may take to tell all clients after a fault of ours."""
 ACCEPT_PAUSE = 0.5
-"""How long to wait before the next try when accepting fails, for lack of descriptors perhaps."""
+"""The pause before the next try when accepting fails, perhaps for lack of descriptors."""
 _CLIENTS_OWN = frozenset({errno.ECONNABORTED, errno.EPROTO, errno.EPERM})
 RESTARTING = Disconnect(CloseCode.RESTART, "server is restarting")
 BROKEN = Disconnect(CloseCode.INTERNAL_ERROR, "internal error")
 
 
 async def serve(settings: Settings, asked_to_stop: Callable[[], bool] = lambda: False) -> int:
-    """Serve until SIGTERM or SIGINT; the exit code. Raises StartError before it has begun.
+    """Serve until SIGTERM or SIGINT, and return the exit code. Raises StartError if it can't start.
 
-    `asked_to_stop` tells of a signal that came earlier.
+    `asked_to_stop` tells whether a signal came earlier.
     """
-    # Hangups count already: what is read now may be old soon.
+    # A hangup counts from here on: the files may change after they were read.
     with trio.open_signal_receiver(signal.SIGHUP) as hangups:
         feed = key_feed_for(settings)
         credentials = read_credentials(settings, feed)
@@ -228,7 +237,7 @@ async def serve(settings: Settings, asked_to_stop: Callable[[], bool] = lambda: 
 
 
 class Server:
-    """One node, from its parts to its stop."""
+    """One node: its parts, its tasks and its stop."""
 
     def __init__(
         self,
@@ -293,7 +302,7 @@ class Server:
         self._acceptor.keepalive.add(site)
 
     async def run(self, listeners: Sequence[Listener], hangups: AsyncIterator[int], stop: Stop) -> int:
-        """Serve until told to stop."""
+        """Serve until a stop is asked for. Returns the exit code."""
         tune_collector()
         self._site.metrics_elsewhere = any(listener.metrics for listener in listeners)
         async with trio.open_nursery() as root:
@@ -312,7 +321,7 @@ class Server:
                 connections.cancel_scope.cancel()
             root.cancel_scope.cancel()
         self._site.log_refusals()
-        self._acceptor.forbidden.tell()
+        self._acceptor.forbidden.log_sums()
         if not self._settled:
             log_event(logging.ERROR, "not_settled")
             return 1
@@ -329,7 +338,7 @@ class Server:
         store = self._settings.redis and self._settings.redis.shown
         log_event(logging.INFO, "start", version=__version__, run=self._run, listeners=names, store=store)
         check_startup(self._settings, self._unbound)
-        self._metrics.render()  # loads what it needs, while there are descriptors to open files with
+        self._metrics.render()  # imports modules, while there are descriptors left to open their files
 
     async def _serve_engine(self, task_status: trio.TaskStatus[None]) -> None:
         async with self._fatal("engine"):
@@ -338,7 +347,7 @@ class Server:
     def _background_tasks(
         self, hangups: AsyncIterator[int]
     ) -> Iterator[tuple[str, Callable[[], Awaitable[None]]]]:
-        """What runs beside the engine and the connections, by the names that a fault of it is logged with."""
+        """The tasks beside the engine and the connections, each with its name in the log's `part_failed`."""
         yield "broker", self._broker.run
         yield "arrivals", self._poller.run
         yield "keepalive", self._acceptor.keepalive.run
@@ -369,8 +378,8 @@ class Server:
     async def _accept(self, listener: Listener, connections: trio.Nursery) -> None:
         """Accept sockets while handshakes may be pending, until cancelled or until a stop hands over.
 
-        Who comes to a given socket during the stop is not refused: the next server accepts. Of a port that
-        others share, who waits here is served, and the rest goes to them.
+        A client that comes to a given socket during the stop isn't refused: the next server accepts it. At a
+        port that others share, this process serves the clients in its queue; further ones go to the others.
         """
         with trio.CancelScope() as scope:
             if listener.given or listener.shared:
@@ -382,7 +391,7 @@ class Server:
             listener.close()
 
     async def _accept_rest(self, listener: Listener, connections: trio.Nursery) -> None:
-        """Take in who waits already."""
+        """Accept the sockets that wait already."""
         while True:
             await self._acceptor.pending.wait_not_full()
             try:
@@ -390,8 +399,8 @@ class Server:
             except BlockingIOError:
                 return
             except OSError:
-                continue  # gone again
-            self._take_in(sock, listener, connections)
+                continue  # the client has gone
+            self._start(sock, listener, connections)
             await trio.lowlevel.checkpoint()
 
     async def _accept_from(self, listener: Listener, connections: trio.Nursery) -> None:
@@ -402,14 +411,14 @@ class Server:
             try:
                 accepted, _ = await accepting.accept()
             except OSError as error:
-                # One client's trouble concerns nobody else; a lack of descriptors passes.
+                # An error of one client concerns no other. A lack of descriptors passes.
                 if error.errno not in _CLIENTS_OWN:
                     log_event(logging.WARNING, "accept_failed", errno=error.errno, reason=error.strerror)
                     await trio.sleep(ACCEPT_PAUSE)
                 continue
-            self._take_in(socket.socket(fileno=accepted.detach()), listener, connections)
+            self._start(socket.socket(fileno=accepted.detach()), listener, connections)
 
-    def _take_in(self, sock: socket.socket, listener: Listener, connections: trio.Nursery) -> None:
+    def _start(self, sock: socket.socket, listener: Listener, connections: trio.Nursery) -> None:
         if listener.shared:
             stop_dropping(sock)
         serve = self._acceptor.serve_metrics if listener.metrics else self._acceptor.serve
@@ -442,7 +451,7 @@ class Server:
             yield Unready.STORE
 
     async def _leave_port(self, listeners: Sequence[Listener]) -> None:
-        """From here on who comes to a port that others share comes to them; who is half in gets in."""
+        """Send new clients of a shared port to the others. TCP handshakes that have begun may finish."""
         shared = [listener for listener in listeners if listener.shared]
         for listener in shared:
             drop_new_connections(listener.socket)
@@ -450,13 +459,13 @@ class Server:
             await trio.sleep(HALF_OPEN_SECONDS)
 
     async def _hand_over(self) -> None:
-        """Nobody is refused who has come where others serve on: they are let in, and told like all."""
+        """Finish the handshakes that came to a socket on which others go on to serve, instead of refusing."""
         await trio.sleep(ARRIVING_SECONDS)
         with trio.move_on_after(HAND_OVER_SECONDS):
             await self._acceptor.pending.wait_empty()
 
     def statistics(self) -> Statistics:
-        """One look at everything."""
+        """The numbers of all parts at this moment."""
         database_bytes, wal_bytes = self._engine.sizes()
         return Statistics(
             connections=self._connection_limits.statistics().connections,

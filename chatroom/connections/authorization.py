@@ -1,13 +1,15 @@
-"""By what right one connection is here, and until when.
+"""The authorization of one connection: its identity, its rights, and when they end.
 
-1. A right ends `LEEWAY` seconds after its token's `exp`, by the time of day; then the connection is
+Owns the identity, the notice before its end, and the reasons to close a connection for its rights. Rules:
+
+1. An authorization ends `LEEWAY` seconds after its token's `exp`, by the time of day. Then the connection is
    closed with 4001. A static token has no end.
-2. `expiring` comes once for each token, `NOTICE_SECONDS` before that end, or at once where less is left;
-   never before `welcome`.
-3. Rights are taken anew as a whole, wider or narrower. Who may no longer read the room that they are in
-   goes at once.
+2. `expiring` is sent once for each token, `NOTICE_SECONDS` before that end, or at once if less time is left;
+   but never before `welcome`.
+3. New rights replace the old ones as a whole, wider or narrower. A client that may no longer read its room is
+   closed at once.
 
-It doesn't know tokens, only whom they stand for.
+It doesn't know tokens, only the identities that they prove.
 """
 
 import math
@@ -31,7 +33,7 @@ NO_LONGER_HERE: Final = Disconnect(CloseCode.NOT_ALLOWED, "no longer allowed in 
 
 
 class Authorization:
-    """The right of one connection. `expiry` has `on_timer` called when that is due, by the time of day."""
+    """The authorization of one connection. `expiry` calls `on_timer` when it is due, by the time of day."""
 
     __slots__ = ("_end", "_expiry", "_notified", "_outgoing", "_session", "_welcomed", "identity")
 
@@ -48,20 +50,20 @@ class Authorization:
 
     @property
     def room(self) -> str:
-        """The room that the client is in, or on its way to."""
+        """The client's room, or the one that it is entering."""
         return self._session.room
 
     def welcome(self) -> None:
-        """The client has been told that it is in: from now on it may be told when that ends."""
+        """The client has got `welcome`. From now on it may get `expiring`."""
         self._welcomed = True
         self.watch()
 
     def watch(self) -> None:
-        """See to the end of the right from now on."""
+        """End the connection when the authorization ends, from now on."""
         self._expiry.add(self)
 
     def on_timer(self, now: float) -> float:
-        """Do what is due at the time of day `now`; return after how many seconds to call again."""
+        """Do what is due at the time of day `now`. Returns the seconds until the next call."""
         if self.identity.expires is None:
             return math.inf
         left = self.identity.expires + LEEWAY - now
@@ -77,9 +79,9 @@ class Authorization:
         return left
 
     def renew(self, identity: Identity) -> None:
-        """Be here by the right of `identity` from now on; `watch` is to follow, behind the answer.
+        """Replace the identity. The caller calls `watch` behind its answer.
 
-        Ends the connection if that has no right to its room.
+        Ends the connection if the new identity has no right to its room.
         """
         self._notified = self._notified and identity.key == self.identity.key
         self.identity = identity
@@ -87,12 +89,12 @@ class Authorization:
         self.check_room()
 
     def check_room(self) -> None:
-        """End the connection if it has no right to the room that it is in."""
+        """End the connection if it has no right to its room."""
         if not self.identity.rights.can(self._session.room, "r"):
             self._end.disconnect(NO_LONGER_HERE)
 
     def review(self, verifier: Verifier) -> bool:
-        """Ask `verifier` what has become of the identity; whether the connection ends by that."""
+        """Check the identity with a new state of `verifier`. Returns whether the connection ends by that."""
         if self._end.ending is not None:
             return False
         identity = verifier.review(self.identity)

@@ -1,12 +1,17 @@
-"""One connection: what it is made of, and its end.
+"""One connection: the objects that it is made of, and its end.
 
-1. Its task is the parent of the others that it may have for a while, the one that writes, and the only
-   owner of its end. Whoever finds a reason asks for it (`End`); the first reason wins.
-2. Closing is a request, cancelling is a drop: a close frame is put and seen out; then what works is
-   cancelled, the peer's own close frame is awaited, and the socket is closed. Each wait has a deadline.
-3. How a connection ends that its peer has left is decided where it is read, not by a failure to write:
-   what was read is carried out.
-4. However it ends, the member's departure is told to the broker, without waiting.
+Owns the task of the connection and the steps of its end. Rules:
+
+1. The connection's task writes, is the parent of the short tasks that it starts, and alone carries out its
+   end. Any task that finds a reason asks for the end (`End`). The first reason wins.
+2. A close is a request, and a drop is a cancellation. To close, the task puts a close frame and flushes it.
+   Then it cancels the tasks that still work, awaits the peer's own close frame, and closes the socket. Each
+   wait has a deadline.
+3. When the peer has left, the reader decides how the connection ends, not a failure to write. So commands
+   that were read are carried out.
+4. However the connection ends, the broker is told that the member departs. That never waits.
+
+It doesn't know commands or rooms.
 """
 
 from contextlib import suppress
@@ -28,11 +33,11 @@ from chatroom.rooms.subscription import Member
 from chatroom.websocket.wire import Wire
 
 CLOSE_SECONDS = 2.0
-"""How long a close frame may take to get out."""
+"""How long the close frame may take to be sent."""
 LINGER_SECONDS = 1.5
 """How long the peer may take to answer it."""
 CATCH_UP_SECONDS = 1.0
-"""How long a stopping server waits for a member to have all that was shown."""
+"""How long a stopping server waits until a member has got everything that was shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +56,7 @@ class AcceptedHandshake:
 
 
 class Connection:
-    """One client's connection. `run` returns when it is over and its socket closed."""
+    """One client's connection. `run` returns when the connection is over and its socket is closed."""
 
     __slots__ = (
         "_broker",
@@ -90,7 +95,7 @@ class Connection:
         return self._outgoing.member
 
     def stop_reading(self) -> None:
-        """Take no further command: the server stops."""
+        """Take no further command, because the server stops."""
         self._handler.stop()
 
     async def run(self, stopping: Disconnect | None = None) -> Ending:
@@ -135,18 +140,18 @@ class Connection:
         self._incoming.begin(nursery, handshake.since, handshake.epoch, handshake.early)
 
     def _on_pending(self) -> None:
-        """Something is queued, or the wire is broken."""
+        """Bytes are queued, or the wire is broken."""
         self._outgoing.wake()
 
     def _on_end(self, ending: Ending) -> None:
-        """An end was asked for, by any task: do at once what needs no wait, and wake this one."""
+        """An end was asked for, by any task. Do what needs no wait, and wake the connection's task."""
         self._handler.stop()
-        if not self._is_patient(ending):
+        if not self._delivers_first(ending):
             self._put_close(ending)
         self._outgoing.interrupt(0 if ending.hard else CLOSE_SECONDS)
 
-    def _is_patient(self, ending: Ending) -> bool:
-        """Whether the peer is first given what it is owed: neither a stop nor its half-close cuts it off."""
+    def _delivers_first(self, ending: Ending) -> bool:
+        """Whether the peer first gets everything that was shown: at a stop, and after its own half-close."""
         if ending.hard or self._wire.outbound.shut:
             return False
         return ending.disconnect is None or _is_restart(ending)
@@ -157,14 +162,14 @@ class Connection:
             self._wire.outbound.close(ending.disconnect.code, ending.disconnect.reason)
 
     async def _say_goodbye(self, ending: Ending) -> None:
-        if self._is_patient(ending):
+        if self._delivers_first(ending):
             with suppress(Stalled, Disconnect, Unavailable), trio.move_on_after(CATCH_UP_SECONDS):
                 await self._outgoing.catch_up()
             self._put_close(ending)
         await self._see_out()
 
     async def _see_out(self) -> None:
-        """Get out what is queued, a close frame at its end."""
+        """Flush the queue, which ends with a close frame."""
         with suppress(Stalled), trio.move_on_after(CLOSE_SECONDS):
             await self._wire.outbound.flush()
 
@@ -173,7 +178,7 @@ class Connection:
             if soft:
                 with trio.move_on_after(LINGER_SECONDS, shield=True), suppress(Stalled):
                     await self._wire.linger()
-                if not _is_restart(self.end.ending):  # everybody else waits for the server to be back
+                if not _is_restart(self.end.ending):  # all clients wait for the restart
                     await self._wire.hand_over()
         finally:
             with trio.CancelScope(shield=True):

@@ -1,4 +1,7 @@
-"""How a connection ends, decided once: the first reason wins."""
+"""The end of a connection: its reason, decided once. The first reason wins.
+
+It doesn't know how the end is carried out; see `connection`.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,9 +14,9 @@ FAULT = Disconnect(CloseCode.INTERNAL_ERROR, "internal error")
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """Why: a close frame to send (`disconnect`), a reason to count (`drop`), or neither: the client left.
+    """Why a connection ends: a close frame to send (`disconnect`) and a reason to count (`drop`).
 
-    A `hard` ending sends nothing more; the connection is reset.
+    With neither, the client has left. A `hard` ending sends nothing more and resets the connection.
     """
 
     disconnect: Disconnect | None = None
@@ -26,10 +29,10 @@ BROKEN = Ending(drop=Drop.BROKEN, hard=True)
 
 
 class End:
-    """The end of one connection: asked for by whoever finds a reason, carried out by its parent task.
+    """The end of one connection. Any task may ask for it; the connection's task carries it out.
 
-    `on_ask`, which must not wait, is called when an end is asked for. `fault` is what went wrong in us where
-    nobody could raise it.
+    `on_ask` is called when an end is asked for, and must not wait. `fault` is an exception of ours that could
+    not be raised where it happened.
     """
 
     __slots__ = ("_on_ask", "ending", "fault")
@@ -40,26 +43,26 @@ class End:
         self.fault: Exception | None = None
 
     def forget(self) -> None:
-        """Nobody listens any more; a connection that is over is not to be held by its own end."""
+        """Call `on_ask` no more, so that a connection that is over isn't kept alive by its own end."""
         self._on_ask = None
 
     def ask(self, ending: Ending) -> None:
-        """End with this, unless an end was asked for before."""
+        """Ask for this ending, unless an end was asked for before."""
         if self.ending is None:
             self.ending = ending
             if self._on_ask is not None:
                 self._on_ask(ending)
 
     def disconnect(self, why: Disconnect) -> None:
-        """End with a close frame."""
+        """Ask for an ending with a close frame."""
         self.ask(Ending(why, Drop.of(why.code)))
 
     def fail(self, fault: Exception) -> None:
-        """End because of a fault of ours, which is raised in the parent task."""
+        """Ask for an ending because of a fault of ours. The connection's task raises it."""
         self.fault = fault
         self.disconnect(FAULT)
 
     def raise_fault(self) -> None:
-        """Raise what went wrong, if anything did."""
+        """Raises the fault, if there is one."""
         if self.fault is not None:
             raise self.fault

@@ -1,9 +1,13 @@
-"""The handler of one client's commands: what the session has decided is carried out here, one at a time.
+"""The handler of one client's commands: carries out the session's decisions, one at a time.
 
-1. Until a command other than `message` has been answered, carrying it out goes on. What it tells of the room
-   includes all that the client said before, and comes behind that.
-2. It may be cancelled at any await, and stops at the next command when told to: what was handed to the
-   broker is the broker's, the rest was never taken.
+Owns the steps and the answer of each command. Rules:
+
+1. A command other than `message` is carried out until it has been answered. Its answer includes everything
+   that the client posted before, and comes behind that.
+2. The handler may be cancelled at any await, and stops before the next command when it is told to. A command
+   that was handed to the broker stays with the broker. The others were never taken.
+
+It doesn't know JSON, nor the pace of commands.
 """
 
 import logging
@@ -25,7 +29,7 @@ from chatroom.websocket.framing import text_frame
 
 
 class Handler:
-    """Carries out what one client asks for. `stopped`: it begins nothing more."""
+    """Carries out the commands of one client. `stopped`: it begins no further command."""
 
     __slots__ = (
         "_authorization",
@@ -56,22 +60,22 @@ class Handler:
         self.stopped = False
 
     async def enter(self, since: int | None, epoch: str | None) -> None:
-        """Enter the session's room; returns when `welcome` is on its way."""
+        """Enter the session's room. Returns when `welcome` is on its way."""
         await self._command(Enter(self._member, self._session.room, since, epoch))
         self._authorization.welcome()
         label = self._authorization.identity.label
         log_event(logging.INFO, "JOIN", **self._client.fields(), room=self._session.room, label=label)
 
-    def note_forbidden(self, command: str, room: str) -> None:
-        """Log that the client has no right to this."""
+    def log_forbidden(self, command: str, room: str) -> None:
+        """Log that the client had no right to a command."""
         self._services.forbidden.note(self._client, command, room)
 
     def stop(self) -> None:
-        """Take no further command; one that has been handed on is not taken back."""
+        """Take no further command. One that was handed to the broker isn't taken back."""
         self.stopped = True
 
     def carry_out_at_once(self, decision: Decision) -> bool:
-        """Do what was decided, if that needs no wait; false if it does, and nothing was done."""
+        """Carry out a decision that needs no wait. False, and nothing is done, if it needs one."""
         if isinstance(decision, Post):
             return self._post_at_once(decision)
         return isinstance(decision, Reply) and self._outgoing.reply_at_once(decision.payload)
@@ -87,7 +91,7 @@ class Handler:
         return True
 
     async def carry_out(self, decision: Decision) -> float:
-        """Do what was decided, and wait for its answer if it has one; return its weight (see `Weight`)."""
+        """Carry out a decision, and wait until it is answered. Returns its weight, see `Weight`."""
         match decision:
             case Post():
                 await self._post(decision)
@@ -144,18 +148,18 @@ class Handler:
         new = self._member.current
         if new is old or old is None or new is None:
             return 0.0
-        self._note_room(new.room.name)
+        self._enter_room(new.room.name)
         return Weight.of_switch(
             len(old.room.subscriptions) + len(new.room.subscriptions), new.room.head - new.begin
         )
 
-    def _note_room(self, room: str) -> None:
+    def _enter_room(self, room: str) -> None:
         log_event(logging.INFO, "SWITCH", **self._client.fields(), room=room, left=self._session.room)
         self._session.enter_room(room)
-        self._authorization.check_room()  # rights may have been taken anew while the switch was under way
+        self._authorization.check_room()  # the rights may have been replaced while the switch was under way
 
     async def _history(self, query: ReadHistory) -> float:
-        """A page that has what this client said before, and comes behind that."""
+        """Answer with a page of history. It includes what this client posted before and comes behind it."""
         subscription = self._member.current
         assert subscription is not None
         if self._member.outstanding or (subscription.live and subscription.cursor < subscription.last_posted):
@@ -191,11 +195,11 @@ class Handler:
     async def _authenticate(self, token: str, cid: str | None) -> None:
         identity = self._services.renew(self._client.peer, self._session.username, token)
         if identity is None:
-            self.note_forbidden("auth", self._session.room)
+            self.log_forbidden("auth", self._session.room)
             error = CommandError(ErrorCode.FORBIDDEN, "Not a token for this name", cid=cid)
             await self._reply(events.error(error))
             return
-        if identity.key != self._authorization.identity.key:  # the same one again is no news
+        if identity.key != self._authorization.identity.key:  # the same token again isn't logged
             log_event(
                 logging.INFO, "auth", **self._client.fields(), label=identity.label, expires=identity.expires
             )

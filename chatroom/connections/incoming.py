@@ -1,15 +1,19 @@
-"""What comes from one client: its messages are taken, judged, and seen to at their pace.
+"""The receiving side of one connection: reads messages, decides about them, and paces them.
 
-1. What needs no wait is done where it is read, without a switch of tasks. Where something has to be
-   waited for, a task is started that works until nothing is left; meanwhile what comes waits in a short
-   queue, in its order.
-2. It paces by not reading: who is too fast waits here, and when the queue is full the socket is not read,
-   so TCP slows the client. Messages have a pace for each username; all other commands one for each
-   connection, by what they weigh.
-3. Who has said its last isn't kept for its pace: what waits is taken at once, at the cost of those who
-   come by this name later, but no more than another burst. The rest is dropped, and so is all of a dead
-   client.
-4. Control frames have been judged by Inbound; they are answered here, also while commands wait.
+Owns the short queue of messages, the task that works on it, and the pace. Rules:
+
+1. A command that needs no wait is carried out where it is read, without a switch of tasks. For a command that
+   has to wait, a task is started. It works until the queue is empty. Meanwhile further messages wait in the
+   queue, in their order.
+2. It paces by not reading. A message that comes too fast waits here. When the queue is full the socket isn't
+   read, so that TCP slows the client. Messages have a pace for each username. All other commands have one for
+   each connection, by their weight.
+3. When the client has sent its last byte, its queue waits for the pace no more. The messages are taken at
+   once, at the cost of later clients of this username, but no more of them than another burst. The rest is
+   dropped. The whole queue of a dead client is dropped.
+4. Inbound has judged the control frames. They are answered here, also while commands wait.
+
+It doesn't know what a command does, nor how it is answered.
 """
 
 import math
@@ -30,7 +34,7 @@ from chatroom.websocket.wire import Wire
 
 MESSAGE_QUEUE = 16
 QUEUED_CHARACTERS = 64 * 1024
-"""No more than so many messages wait at a time, or so many characters; but for the one that is too much."""
+"""The queue is full when it exceeds so many messages, or so many characters."""
 
 
 class Incoming:
@@ -60,15 +64,15 @@ class Incoming:
         self._services = services
         self._commands: RateLimiter | None = None
         self._nursery: trio.Nursery
-        self._busy = True  # a task works, which has to get by before anything else is done
-        self._texts: list[str] = []  # a few at most; a deque takes half a kilobyte even when empty
-        self._queued = 0  # the characters of these
-        self._pause: trio.CancelScope | None = None  # the task waits for a turn in the pace
-        self._finished = False  # no more will come
-        self._unfinished_since: float | None = None  # of a message, as it was when that was last looked at
+        self._busy = True  # a task works; what comes meanwhile is queued
+        self._texts: list[str] = []  # short; an empty deque would take half a kilobyte
+        self._queued = 0  # characters in the queue
+        self._pause: trio.CancelScope | None = None  # while the task waits for the pace
+        self._finished = False  # no message comes any more
+        self._unfinished_since: float | None = None  # inbound.since when it was last looked at
 
     def begin(self, nursery: trio.Nursery, since: int | None, epoch: str | None, early: bytes) -> None:
-        """Enter the room, then do what comes; `early` has come already. Tasks are started in `nursery`."""
+        """Enter the room, then take commands. `early` are bytes that have come already."""
         self._nursery = nursery
         nursery.start_soon(self._enter, since, epoch, name="enter")
         self._services.keepalive.add(self)
@@ -77,25 +81,25 @@ class Incoming:
         self._go_on()
 
     def forget(self) -> None:
-        """It is over."""
+        """The connection is over."""
         self._services.keepalive.remove(self)
 
     def on_timer(self, now: float) -> float:
-        """Look after the peer's signs of life; return after how many seconds to call again."""
+        """Keep the connection alive, or end it. Returns the seconds until the next call."""
         try:
             return self._wire.on_timer(now)
         except KeepaliveTimeout:
             self._end.ask(Ending(drop=Drop.SILENT, hard=True))
         except Disconnect as why:
             self._end.disconnect(why)
-        except Exception as fault:  # it is called in the task of all timers
+        except Exception as fault:  # no exception may reach the task of all timers
             self._end.fail(fault)
         return math.inf
 
     # Reading
 
     def _on_readable(self) -> None:
-        """Something has come. Called in the task of the ReadPoller; never raises."""
+        """Read. Called in the task of the ReadPoller; never raises."""
         try:
             self._read()
         except Exception as fault:
@@ -109,7 +113,7 @@ class Incoming:
             self._pull()
 
     def _go_on(self) -> None:
-        """Take what has come, and read more if there is room."""
+        """Take the messages that have come, and go on reading if there is room."""
         self._pull()
         if not (self._crowded or self._finished):
             self._wire.watch(self._on_readable)
@@ -159,7 +163,7 @@ class Incoming:
         return len(self._texts) > MESSAGE_QUEUE or self._queued > QUEUED_CHARACTERS
 
     def _finish(self) -> None:
-        """No more will come: rule 3, and when all is done, the end."""
+        """No message comes any more: apply rule 3, and ask for the end when the queue is empty."""
         if self._finished:
             return
         self._finished = True
@@ -173,10 +177,10 @@ class Incoming:
         outbound = self._wire.outbound
         self._end.ask(BROKEN if outbound.broken and not outbound.shut else CLIENT_LEFT)
 
-    # Doing it
+    # Carrying out
 
     def _do(self, text: str) -> None:
-        """Do at once what `text` asks for, or start the task that does."""
+        """Carry out the command in `text` at once, or start a task that does."""
         if self._handler.stopped:
             return
         try:
@@ -189,17 +193,17 @@ class Incoming:
             self._nursery.start_soon(self._work, decision, wait, name="work")
 
     async def _enter(self, since: int | None, epoch: str | None) -> None:
-        """The task that begins."""
+        """The first task: enter the room, then work on the queue."""
         await self._handler.enter(since, epoch)
         await self._work_off()
 
     async def _work(self, decision: Decision | None, wait: float) -> None:
-        """The task that waits."""
+        """A task for a command that has to wait. Then it works on the queue."""
         await self._carry_out(decision, wait)
         await self._work_off()
 
     async def _work_off(self) -> None:
-        """Do all that waits; whatever comes then is done where it is read."""
+        """Carry out all that is queued. From then on commands are carried out where they are read."""
         try:
             while self._texts and not self._handler.stopped:
                 await self._carry_out(*self._judge(self._take()))
@@ -210,7 +214,7 @@ class Incoming:
             self._ask_for_end()
 
     def _take(self) -> str:
-        """The next text of the queue, which may be filled again then."""
+        """Take the next text from the queue, and go on reading if there is room again."""
         was_crowded = self._crowded
         text = self._texts.pop(0)
         self._queued -= len(text)
@@ -219,7 +223,7 @@ class Incoming:
         return text
 
     def _judge(self, text: str) -> tuple[Decision | None, float]:
-        """What to do about `text`, and after how many seconds. Raises Disconnect."""
+        """The decision about `text`, and the seconds that it has to wait. Raises Disconnect."""
         now = trio.current_time()
         try:
             decision = self._session.decide(text, now)
@@ -253,7 +257,7 @@ class Incoming:
                 self._commands.charge(weight, trio.current_time())
 
     async def _await_turn(self, turn: float) -> bool:
-        """Wait for a place in the pace; false where rule 3 drops what waits."""
+        """Wait until the pace allows the command. False if rule 3 drops it."""
         if not self._finished:
             with trio.CancelScope(deadline=turn) as self._pause:
                 await trio.sleep_forever()
@@ -268,7 +272,7 @@ class Incoming:
         return True
 
     def _judge_again(self, decision: Decision | None) -> Decision | None:
-        """What is to become of a decision after a wait: the right to a message may have gone meanwhile."""
+        """The decision after a wait: the client may have lost its right meanwhile."""
         try:
             if isinstance(decision, Post):
                 self._session.check_right(decision)
@@ -278,5 +282,5 @@ class Incoming:
 
     def _answer(self, error: CommandError) -> Reply:
         if isinstance(error, Forbidden):
-            self._handler.note_forbidden(error.command, error.room)
+            self._handler.log_forbidden(error.command, error.room)
         return Reply(events.error(error))

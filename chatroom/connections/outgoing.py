@@ -1,15 +1,22 @@
-"""What goes to one client: its send channel, and the writer at the end of it.
+"""The sending side of one connection: its send channel, and the writer that empties it.
 
-1. The channel is bounded, and its bound is never met: no further command is taken while too many answers
-   are under way, so handing one over never waits.
-2. Stored messages and ephemera don't pass the channel: it only says that there are some to read on for.
-3. What is queued goes out before anything is added, so that a slow peer is owed one piece at a time.
-   Answers go before the backlog; the backlog's own order is its own.
-4. Where nothing can be sent any more the writer goes on taking answers off the channel, so that what was
-   read can be carried out; but only for a moment. Whatever the other tasks of the connection wait for
-   then, its peer is gone, and they end.
-5. Where the log can't be read for a while, a reader waits; but not while a command waits for its answer.
-6. An end that is asked for interrupts whatever the writer waits for; a write under way is given a moment.
+Owns the channel of answers, the writer, and the bound of unanswered messages. Rules:
+
+1. The channel is bounded, and its bound is never reached. No further command is taken while too many answers
+   are under way, so putting an answer into the channel never waits.
+2. Stored messages and ephemera don't go through the channel. A wake-up in it tells the writer that there are
+   some in the backlog.
+3. Queued bytes go out before anything is added to them, so that a slow peer is owed one piece at a time.
+   Answers go before the backlog. The backlog keeps its own order.
+4. When nothing can be sent any more, the writer still takes answers off the channel, so that commands that
+   were read can be carried out; but only for a moment. After that the connection ends, whatever its other
+   tasks wait for.
+5. While the log can't be read, the writer waits and tries again; but only for a moment if a command waits for
+   its answer.
+6. When an end is asked for, it interrupts the writer, whatever the writer waits for. A write under way gets a
+   moment to finish.
+
+It doesn't know frames, nor what answers say.
 """
 
 from collections.abc import Awaitable, Callable
@@ -27,22 +34,22 @@ from chatroom.rooms.subscription import Member
 from chatroom.websocket.framing import text_frame
 from chatroom.websocket.outbound import Outbound
 
-CAPACITY = MAX_UNANSWERED + 8  # beside the answers: a reply, a wake-up, an `expiring`
+CAPACITY = MAX_UNANSWERED + 8  # room for a reply, a wake-up and an `expiring` beside the answers
 READ_AGAIN = 0.25
-"""Seconds until a log that can't be read is asked again."""
+"""Seconds until the next try to read a log."""
 READ_SECONDS = 3.0
-"""How long a command may wait for a log that can't be read, before the connection ends."""
+"""How long a command may wait for an unreadable log before the connection ends."""
 LOOK_AGAIN = 0.02
 """Seconds between two looks whether a member has everything."""
 LAST_SECONDS = 2.0
-"""How long may be worked on what a client has left behind that is gone."""
+"""How long the commands of a client that has gone may take."""
 
 _Answer = tuple[bytes, bool]
-"""A frame, and whether it is the answer to the one command other than `message` that is under way."""
+"""A frame, and whether it answers the one command other than `message` that is under way."""
 
 
 class Outgoing:
-    """The sending side of one connection; for the broker, the MessageSink of its `member`."""
+    """The sending side of one connection. For the broker it is the MessageSink of its `member`."""
 
     __slots__ = (
         "_answers",
@@ -91,7 +98,7 @@ class Outgoing:
         """See MessageSink."""
         self._relieve()
         if self._end.ending is not None:
-            self.wake()  # the writer waits for the last outcome
+            self.wake()  # the writer waits for the last answer
 
     def reply(self, payload: bytes) -> None:
         """See MessageSink."""
@@ -110,18 +117,18 @@ class Outgoing:
     def _send(self, item: _Answer | None) -> None:
         try:
             self._sender.send_nowait(item)
-        except trio.WouldBlock:  # rule 1 rules it out; but no connection is worth the broker's life
+        except trio.WouldBlock:  # never, by rule 1; but if it happened, the broker would go on
             self._end.ask(Ending(drop=Drop.INTERNAL_ERROR, hard=True))
 
-    # For those who carry out commands
+    # For the handler
 
     def expect_reply(self) -> trio.Event:
-        """A command other than `message` is about to be handed on; the event is its answer's."""
+        """A command other than `message` is about to be handed on. Returns the event of its answer."""
         self._replied = trio.Event()
         return self._replied
 
     def reply_at_once(self, payload: bytes) -> bool:
-        """Answer a command without waiting, if nothing stands before the answer; false if something does."""
+        """Answer a command without waiting. False, and nothing is done, if other bytes have to go first."""
         if self._outbound.pending or self._answers or self._end.ending is not None:
             return False
         self._outbound.put(text_frame(payload))
@@ -129,11 +136,11 @@ class Outgoing:
 
     @property
     def crowded(self) -> bool:
-        """Whether no further message may be under way for now."""
+        """Whether so many messages are unanswered that no further one may be taken."""
         return self.member.outstanding + self._answers >= MAX_UNANSWERED
 
     async def wait_room(self) -> None:
-        """Wait until one message more may be under way."""
+        """Wait until one more message may be taken."""
         while self.crowded:
             self._relief = trio.Event()
             await self._relief.wait()
@@ -146,13 +153,13 @@ class Outgoing:
     # The writer
 
     def interrupt(self, patience: float) -> None:
-        """An end was asked for: wait no longer than `patience` seconds for what is being written."""
+        """An end was asked for: wait no longer than `patience` seconds for a write under way."""
         self.wake()
         if self._waiting is not None:
             self._waiting.deadline = trio.current_time() + (patience if self._outbound.pending else 0)
 
     async def write(self) -> None:
-        """Write until an end is asked for, perhaps by this."""
+        """Write until an end is asked for. The writer may ask for it itself."""
         try:
             while self._end.ending is None:
                 if self._outbound.broken or self._outbound.shut:
@@ -167,7 +174,7 @@ class Outgoing:
             self._end.disconnect(Disconnect(CloseCode.INTERNAL_ERROR, "the log can't be read now"))
 
     async def _let_reader_finish(self) -> None:
-        """Rule 4; afterwards an end has been asked for."""
+        """Apply rule 4. Afterwards an end has been asked for."""
         with trio.move_on_after(LAST_SECONDS):
             while self._end.ending is None:
                 if not await self._work():
@@ -175,9 +182,9 @@ class Outgoing:
         self._end.ask(CLIENT_LEFT if self._outbound.shut else BROKEN)
 
     async def catch_up(self) -> None:
-        """Go on writing until the member has been given all that was shown, and every answer.
+        """Write until the member has got everything that was shown, and every answer.
 
-        Raises Stalled when the peer takes nothing for too long, and what the backlog raises.
+        Raises Stalled when the peer takes nothing for too long; Disconnect, Unavailable as the backlog does.
         """
         while not self._outbound.broken:
             if await self._work():
@@ -189,7 +196,7 @@ class Outgoing:
                 self._hand(await self._channel.receive())
 
     async def _work(self) -> bool:
-        """Do one thing of what there is to do; false if there is nothing."""
+        """Write the next piece. False if there is none."""
         if self._outbound.pending:
             await self._wait(self._outbound.flush)
             return True
@@ -198,13 +205,13 @@ class Outgoing:
             return True
         step = self._backlog.step()
         if step is Step.MORE:
-            await trio.lowlevel.checkpoint()  # a long catch-up must not hold up the others
+            await trio.lowlevel.checkpoint()  # a long catch-up must not hold up other connections
         elif step is Step.READ:
             await self._read_on()
         return step is not Step.IDLE
 
     async def _read_on(self) -> None:
-        """Have the backlog read; where that is impossible for now, go on with answers and try again."""
+        """Have the backlog read the log. If that fails, write answers for a moment, and try again later."""
         began = trio.current_time()
         try:
             await self._wait(self._backlog.read_on)

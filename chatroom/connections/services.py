@@ -1,8 +1,8 @@
-"""What all connections of a server share, and what it logs of forbidden commands.
+"""What all connections of a server share, and the log of forbidden commands.
 
-What all connections of a server share.
+Owns the set of shared objects, how the log names a client, and the log event `forbidden`.
 
-The log's `forbidden`: what clients have asked for without a right to it.
+It doesn't know what a connection does with them.
 """
 
 import logging
@@ -24,21 +24,22 @@ from chatroom.rooms.broker import Broker
 
 
 class ClientInfo(NamedTuple):
-    """Whose connection it is."""
+    """The number of a connection, its username and its peer."""
 
     conn: str
     username: str
     peer: Peer
 
     def fields(self) -> dict[str, object]:
-        """How the log names it."""
+        """The fields by which the log names the client."""
         return {"conn": self.conn, "username": self.username, "peer": self.peer.address}
 
 
 class ForbiddenCommands:
-    """One for all connections: a client may ask for what it may not 200 times a second.
+    """The log of commands without a right to them, one for all connections.
 
-    `watch` has `on_timer` called when there is something to tell.
+    A client may send 200 such commands a second. So only some get a line each, and the others are summed up.
+    `watch` has `on_timer` called when a sum has to be logged.
     """
 
     __slots__ = ("_sampler", "_watch")
@@ -48,7 +49,7 @@ class ForbiddenCommands:
         self._watch = watch
 
     def note(self, client: ClientInfo, command: str, room: str) -> None:
-        """Tell of a command of `who`, now or in a sum with others, within a second."""
+        """Log a command of `client`, now or in a sum with others, within a second."""
         waiting = self._sampler.waiting
         if self._sampler.passes(command, trio.current_time()):
             log_event(logging.INFO, "forbidden", **client.fields(), command=command, room=room, count=1)
@@ -56,14 +57,14 @@ class ForbiddenCommands:
             self._watch(self)
 
     def on_timer(self, now: float) -> float:
-        """Tell how many more there were, if that is due; return after how many seconds to call again."""
+        """Log the sums, if that is due. Returns the seconds until the next call."""
         if wait := self._sampler.wait(now):
             return wait
-        self.tell()
+        self.log_sums()
         return math.inf
 
-    def tell(self) -> None:
-        """Tell how many there were that haven't been told of."""
+    def log_sums(self) -> None:
+        """Log the number of commands that have no line yet."""
         for command, count in self._sampler.left_out().items():
             log_event(logging.INFO, "forbidden", command=command, count=count)
 

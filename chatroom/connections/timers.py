@@ -1,11 +1,13 @@
-"""What is due on connections, in one task for all: each is looked after when it asked to be.
+"""Timers: calls objects back when they asked for it, in one task for all connections.
 
-One task and one timer for all: a task, or even a timeout scope, for each would be a twentieth of what an
-idle connection costs.
+Owns the heap of due times. A task or a timeout scope of its own would make an idle connection a twentieth
+more expensive. Rules:
 
-1. Times are of the clock given. One that can be set (the time of day) is looked at again after `longest`
-   seconds at most, so that a jump of it is noticed so soon.
-2. Of each there is at most one plan that counts: who is added again has it made anew.
+1. Times are of the given clock. If the clock can be set (the time of day), it is looked at again after
+   `longest` seconds at most, so that a jump is noticed within that time.
+2. Each object has at most one due time. Adding the object again replaces it.
+
+It doesn't know what the objects do when they are called.
 """
 
 import heapq
@@ -17,47 +19,47 @@ from typing import Protocol
 import trio
 
 LEAST_WAIT = 0.05
-"""Seconds. While a connection's clock stands still it asks again and again for what is left on it."""
+"""Seconds. An object whose clock stands still asks again and again for the time that is left on it."""
 
 
 class Timed(Protocol):
-    """What is looked after."""
+    """An object that is called back."""
 
     def on_timer(self, now: float) -> float:
-        """Do what is due; return after how many seconds to call again, or infinity for never."""
+        """Do what is due. Returns the seconds until the next call, or infinity for never."""
         ...
 
 
 class Timers:
-    """Calls `on_timer` on all that were added and not removed."""
+    """Calls `on_timer` of the objects that were added and not removed."""
 
     def __init__(self, clock: Callable[[], float] = trio.current_time, *, longest: float = math.inf) -> None:
         self._clock = clock
         self._longest = longest
         self._due: list[tuple[float, int, Timed]] = []
         self._numbers = count()
-        self._plans: dict[Timed, int] = {}  # the number of the entry that counts
+        self._plans: dict[Timed, int] = {}  # the number of the entry that is valid
         self._earlier = trio.Event()
 
     def __len__(self) -> int:
         return len(self._plans)
 
     def add(self, timed: Timed) -> None:
-        """Look after `timed` from now on. May be called again, where what it would ask for has changed."""
+        """Call `timed` back from now on. To be called again when its due time has changed."""
         self._plan(timed, self._clock())
-        self._forget_the_gone()
+        self._drop_invalid()
 
     def remove(self, timed: Timed) -> None:
-        """Don't look after `timed` any more."""
+        """Call `timed` back no more."""
         self._plans.pop(timed, None)
-        self._forget_the_gone()
+        self._drop_invalid()
 
-    def _forget_the_gone(self) -> None:
+    def _drop_invalid(self) -> None:
         if len(self._due) > 2 * len(self._plans) + 16:
-            self._due = [entry for entry in self._due if self._counts(entry)]
+            self._due = [entry for entry in self._due if self._is_valid(entry)]
             heapq.heapify(self._due)
 
-    def _counts(self, entry: tuple[float, int, Timed]) -> bool:
+    def _is_valid(self, entry: tuple[float, int, Timed]) -> bool:
         return self._plans.get(entry[2]) == entry[1]
 
     def _plan(self, timed: Timed, now: float) -> None:
@@ -72,13 +74,13 @@ class Timers:
             self._earlier.set()
 
     def _pause(self) -> float:
-        """How long nobody needs anything; at most as long as the clock is to be trusted."""
+        """Seconds until the next due time; `longest` at most."""
         if not self._due:
             return math.inf
         return max(0.0, min(self._due[0][0] - self._clock(), self._longest))
 
     async def run(self) -> None:
-        """Look after them for ever."""
+        """Call back until cancelled."""
         while True:
             self._earlier = trio.Event()
             with trio.move_on_after(self._pause()):
@@ -86,5 +88,5 @@ class Timers:
             now = self._clock()
             while self._due and self._due[0][0] <= now:
                 entry = heapq.heappop(self._due)
-                if self._counts(entry):
+                if self._is_valid(entry):
                     self._plan(entry[2], now)
