@@ -84,7 +84,7 @@ def test_pure_python_only(archive: zipfile.ZipFile) -> None:
 
 
 def test_what_runs_in_a_store_is_in_it(archive: zipfile.ZipFile) -> None:
-    source = (ROOT / "chatroom" / "adapters" / "redis" / "library.lua").read_bytes()
+    source = (ROOT / "chatroom" / "engines" / "redis" / "library.lua").read_bytes()
     assert archive.read("site-packages/chatroom/engines/redis/library.lua") == source
 
 
@@ -207,16 +207,16 @@ def test_a_changed_page_is_packed_without_a_network(built: Path) -> None:
 
 
 def test_a_module_that_moved_is_packed_where_it_is(built: Path) -> None:
-    module = built / "chatroom" / "tasks" / "zz.py"
+    module = built / "chatroom" / "rooms" / "zz.py"
     module.write_text("")
     build(built, **OFFLINE)
-    module.rename(built / "chatroom" / "values" / "zz.py")
+    module.rename(built / "chatroom" / "core" / "zz.py")
     build(built, **OFFLINE)
     with zipfile.ZipFile(built / "chat.pyz") as archive:
         assert [name for name in archive.namelist() if name.endswith("/zz.py")] == [
             "site-packages/chatroom/core/zz.py"
         ]
-    (built / "chatroom" / "values" / "zz.py").unlink()
+    (built / "chatroom" / "core" / "zz.py").unlink()
 
 
 # What is missing is said in one line
