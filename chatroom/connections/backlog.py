@@ -19,7 +19,7 @@ from typing import Protocol
 from chatroom.core.errors import CloseCode, Disconnect, Replaced, Trimmed, replaced_room
 from chatroom.engines.engine import Engine
 from chatroom.protocol import events
-from chatroom.rooms.subscription import JoinReply, Member, Subscription
+from chatroom.rooms.room import JoinReply, Member, Subscription
 from chatroom.websocket.framing import Pieces, text_frame
 from chatroom.websocket.outbound import Outbound
 

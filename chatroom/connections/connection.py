@@ -29,7 +29,7 @@ from chatroom.connections.services import ClientInfo, Services
 from chatroom.core.errors import CloseCode, Disconnect, Unavailable
 from chatroom.net.transport import Stalled, Transport
 from chatroom.protocol.session import Session
-from chatroom.rooms.subscription import Member
+from chatroom.rooms.room import Member
 from chatroom.websocket.wire import Wire
 
 CLOSE_SECONDS = 2.0

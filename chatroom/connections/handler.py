@@ -24,7 +24,7 @@ from chatroom.protocol import events
 from chatroom.protocol.codec import Authenticate, ListMembers, Post, ReadHistory, SwitchRoom, Typing
 from chatroom.protocol.session import Decision, Reply, Session, Weight
 from chatroom.rooms.entries import Enter, MemberDraft, MembersRequest, TypingUpdate
-from chatroom.rooms.subscription import Subscription
+from chatroom.rooms.room import Subscription
 from chatroom.websocket.framing import text_frame
 
 

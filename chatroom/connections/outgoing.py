@@ -30,7 +30,7 @@ from chatroom.core.errors import CloseCode, Disconnect, Unavailable
 from chatroom.core.limits import MAX_UNANSWERED
 from chatroom.core.statistics import Drop
 from chatroom.net.transport import Stalled
-from chatroom.rooms.subscription import Member
+from chatroom.rooms.room import Member
 from chatroom.websocket.framing import text_frame
 from chatroom.websocket.outbound import Outbound
 

@@ -16,16 +16,10 @@ What may happen only behind a message that this node has yet to show.
 
 import math
 from collections.abc import Callable
+from functools import partial
 from heapq import heappop, heappush
 from itertools import count
-from typing import TYPE_CHECKING, NamedTuple
-
-if TYPE_CHECKING:
-    from chatroom.rooms.room import Room
-
-
-from functools import partial
-from typing import assert_never
+from typing import NamedTuple, assert_never
 
 import trio
 
@@ -33,8 +27,7 @@ from chatroom.core.errors import CommandError, ErrorCode
 from chatroom.core.messages import Conflict, Duplicate, Failed, Message, Outcome, Unknown
 from chatroom.protocol import events
 from chatroom.rooms.entries import Barrier, Entry, MemberDraft, Release
-from chatroom.rooms.room import Room
-from chatroom.rooms.subscription import Member
+from chatroom.rooms.room import Member, Room
 
 
 class _Action(NamedTuple):
@@ -56,7 +49,7 @@ class DeferredActions:
         """When `expire` has something to do; infinity for never."""
         return min((act.deadline for acts in self.rooms.values() for act in acts), default=math.inf)
 
-    def put(self, room: "Room", after: int, deadline: float, do: Callable[[bool], None]) -> None:
+    def put(self, room: Room, after: int, deadline: float, do: Callable[[bool], None]) -> None:
         """Call `do(True)` once the message `after` has been shown, or `do(False)` at the deadline.
 
         That may be before this returns.
@@ -67,7 +60,7 @@ class DeferredActions:
             heappush(self.rooms.setdefault(room, []), _Action(after, next(self._orders), deadline, do))
             self.shown(room)
 
-    def shown(self, room: "Room") -> None:
+    def shown(self, room: Room) -> None:
         """The room's head has moved."""
         acts = self.rooms.get(room)
         while acts and acts[0].after <= room.head:
@@ -85,7 +78,7 @@ class DeferredActions:
             for act in sorted(late):
                 act.do(False)
 
-    def give_up(self, room: "Room") -> None:
+    def give_up(self, room: Room) -> None:
         """The room will show nothing any more: do all that waits there without."""
         for act in sorted(self.rooms.pop(room, ())):
             act.do(False)

@@ -43,9 +43,8 @@ from chatroom.rooms.entries import (
 )
 from chatroom.rooms.fanout import Fanout
 from chatroom.rooms.readon import READ_LIMIT, ReadOn, read_on
-from chatroom.rooms.room import Room
+from chatroom.rooms.room import Member, Room, Subscription
 from chatroom.rooms.rooms import Rooms
-from chatroom.rooms.subscription import Member, Subscription
 
 INBOX = 1024
 """Commands. Four batches: who finds it full needs a task to wait in, which costs more than the message."""

@@ -5,15 +5,11 @@ is bounded, however many come or go at once.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import trio
 
 from chatroom.core.messages import Draft
-from chatroom.rooms.subscription import Member, Subscription
-
-if TYPE_CHECKING:
-    from chatroom.rooms.room import Room
+from chatroom.rooms.room import Member, Room, Subscription
 
 MAX_DRAFTS = 250
 MAX_CHARACTERS = 1024 * 1024
@@ -50,7 +46,7 @@ class Enter:
     epoch: str | None
     cid: str | None = None
     switch: bool = False
-    opened: "Room | None" = None
+    opened: Room | None = None
 
 
 @dataclass(slots=True)

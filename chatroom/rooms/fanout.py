@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 
 import trio
 
-from chatroom.rooms.room import Broadcast, Room
-from chatroom.rooms.subscription import Subscription
+from chatroom.rooms.broadcast import Broadcast
+from chatroom.rooms.room import Room, Subscription
 
 GIVE_WAY = 1024 * 1024
 """Bytes offered, between two turns of the others."""

@@ -1,31 +1,43 @@
-"""One room as the broker sees it: the log's head, who is in it, and what the current batch brings.
+"""A subscription, and its room. Each needs the other, so they are one module.
 
-1. Only the broker changes a room, and never while a fan-out of that room is under way.
-2. `head` is the last id fanned out, never the store's maximum.
-3. Messages that the engine has out of order are shown in the order of their ids, without a hole.
-4. A subscription that was opened or ended in the middle of a broadcast is owed exactly the events of its
-   time there.
-5. Stored messages are told at once, and with them all that waits. Presence and typing alone may wait for
-   a moment that grows with the room, so that a storm of joins is told in few broadcasts.
+A subscription: one connection in one room, with its cursor into the room's log and what is queued beside it.
 
-The reply to a join: `welcome`, or `switched`, made when it is given, as the room stands then.
+1. A live subscription has been given everything up to the room's head; the broker offers it what comes.
+2. A lagging subscription keeps its cursor, and its connection's writer reads on from there. Stored messages
+   are never queued for it.
+3. Ephemera that a lagging subscription may still get are queued by reference, few of them, each with the id
+   after which it belongs. Past that they are dropped; if presence was among them, `members` follows.
+4. A subscription that has ended is read to its `end` and no further.
+5. A subscription begins when its connection's writer comes to it: `join_reply` makes `welcome` or `switched`
+   then, as the room stands. Before that it is owed nothing. So all members that come at once are told the
+   same list.
+
+A room: the log's head, the members, and what the current batch brings.
+
+6. Only the broker changes a room, and never while a fan-out of that room is under way.
+7. `head` is the last id that was fanned out, never the store's maximum.
+8. Messages that the engine has out of order are shown in the order of their ids, without a hole.
+9. A subscription that begins or ends in the middle of a broadcast is owed exactly the events of its time
+   there.
+10. Stored messages go out at once, and everything that waits goes out with them. Presence and typing alone
+    may wait for a moment that grows with the room, so that a storm of joins is told in few broadcasts.
+
+Neither knows the broker, nor the connection behind a `MessageSink`.
 """
 
 import math
 from bisect import bisect_left
-from collections.abc import Sequence
-from functools import partial
-from itertools import accumulate
-from typing import overload
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
+from chatroom.core.errors import Disconnect
 from chatroom.core.messages import Head, Message
-from chatroom.engines.engine import Engine
 from chatroom.protocol import events
 from chatroom.rooms import sequence
-from chatroom.rooms.entries import Enter
+from chatroom.rooms.broadcast import Broadcast, RoomEvent
 from chatroom.rooms.ring import Ring, RingBudget
 from chatroom.rooms.roster import Roster
-from chatroom.rooms.subscription import Resume, RoomEvent, Subscription, start_of_replay
 from chatroom.websocket.framing import Pieces, text_frame, text_frame_of
 
 BATCHING_FACTOR = 9
@@ -36,116 +48,175 @@ MAX_TYPING = 1000
 """Typing marks that wait to be told. Nobody is shown more; in a very big room the wait would ever grow."""
 MAX_PRESENCE = 1000
 """So many joins and leaves that wait are told at once: the list of them is not to grow on."""
+MAX_QUEUED = 256
+"""Ephemera that are queued for one lagging subscription."""
 
 
-class Broadcast:
-    """The frames of one room and batch as one bytes object, and who gets which of them.
+# Subscriptions
 
-    Frames are added until it is sealed; `after` is the last id before them. `ephemera` are those that aren't
-    stored, `places` where they stand among all; so many as `presence` reach up to the last joined or left, of
-    which there are `presences`. `skips` has for each username where the frames stand that it must not get.
+
+class MessageSink(Protocol):
+    """What the broker may do to a connection. Nothing here waits or raises."""
+
+    def offer(self, data: bytes, ends: Sequence[int]) -> int:
+        """Hand whole frames to the socket if it takes them at once; how many of them are now on their way."""
+        ...
+
+    def wake(self) -> None:
+        """There is something to read on for."""
+        ...
+
+    def answer(self, payload: bytes) -> None:
+        """Send the answer to a posted message."""
+        ...
+
+    def settled(self) -> None:
+        """A posted message has got its outcome."""
+        ...
+
+    def reply(self, payload: bytes) -> None:
+        """Send the answer to the one other command that is under way."""
+        ...
+
+    def replied(self) -> None:
+        """`welcome` or `switched` is on its way: that was the answer."""
+        ...
+
+    def end(self, why: Disconnect) -> None:
+        """Ask for the connection's end."""
+        ...
+
+
+class JoinReply(Protocol):
+    """`welcome` or `switched`, made when it is given: as the room stands then.
+
+    `first` is the lowest id that is known to be kept.
     """
 
+    first: int
+
+    def begin(self, subscription: "Subscription") -> None:
+        """Set the cursor of `subscription` to where it would begin now."""
+        ...
+
+    def give(self, subscription: "Subscription") -> Pieces:
+        """The frame, for where `subscription` has begun; from now on that is owed what comes."""
+        ...
+
+
+class Subscription:
+    """One connection in one room."""
+
     __slots__ = (
-        "after",
-        "data",
-        "ends",
-        "ephemera",
-        "frames",
-        "places",
-        "presence",
-        "presences",
-        "skips",
-        "stored",
+        "_queue",
+        "begin",
+        "cursor",
+        "end",
+        "join_reply",
+        "last_posted",
+        "live",
+        "member",
+        "offer",
+        "presence_dropped",
+        "room",
+        "seen",
     )
 
-    def __init__(self, after: int) -> None:
-        self.after = after
-        self.frames: list[bytes] = []
-        self.ephemera: list[RoomEvent] = []
-        self.places: list[int] = []
-        self.presence = 0
-        self.presences = 0
-        self.skips: dict[str, list[int]] = {}
-        self.data = b""
-        self.ends: Sequence[int] = ()
-        self.stored = 0
+    def __init__(self, member: "Member", room: "Room", join_reply: JoinReply) -> None:
+        self.member = member
+        self.room = room
+        self.cursor = self.begin = 0
+        self.join_reply: JoinReply | None = join_reply
+        self.live = False
+        self.end: int | None = None
+        self.seen = 0  # the number of the last batch that was offered here or reckoned with
+        self.presence_dropped = False
+        self.last_posted = 0  # the id of the last message that this connection has posted here
+        self.offer: Callable[[bytes, Sequence[int]], int] = member.sink.offer
+        self._queue: deque[RoomEvent] | None = None
 
-    def add(self, event: RoomEvent) -> None:
-        """One frame more that isn't that of a stored message."""
-        place = len(self.frames)
-        self.frames.append(event.frame)
-        self.ephemera.append(event)
-        self.places.append(place)
-        if event.presence:
-            self.presence = len(self.ephemera)
-            self.presences += 1
-        if event.skip is not None:
-            self.skips.setdefault(event.skip, []).append(place)
+    def lag(self, broadcast: "Broadcast", taken: int = 0) -> None:
+        """The first `taken` frames of `broadcast` are on their way; the subscription lags from there."""
+        self.live = False
+        if self.join_reply is not None:
+            return
+        if taken:
+            self.cursor = max(self.cursor, broadcast.reach(taken))
+        if broadcast.ephemera:
+            self.queue(broadcast, bisect_left(broadcast.places, taken))
 
-    def seal(self) -> None:
-        """Nothing will be added any more: make the bytes. Those of a lone frame are the frame itself."""
-        frames = self.frames
-        if len(frames) == 1:
-            self.data = frames[0]
-            self.ends = (len(self.data),)
-        else:
-            self.data = b"".join(frames)
-            self.ends = tuple(accumulate(map(len, frames)))
-        self.stored = len(frames) - len(self.ephemera)
+    def queue(self, broadcast: "Broadcast", first: int) -> None:
+        """Queue of the ephemera of `broadcast` those from the index `first` on, as many as there is room for.
 
-    def reach(self, taken: int) -> int:
-        """The id up to which one has come who was given the first `taken` frames."""
-        return self.after + taken - bisect_left(self.places, taken)
-
-    def without(self, username: str) -> tuple[bytes, Sequence[int]]:
-        """The bytes and ends of the frames that are for `username`, made anew each time.
-
-        It is not kept: with very many who type at once, that would be very many bytes.
+        What that costs is bounded, however many they are.
         """
-        pieces, start = [], 0
-        view = memoryview(self.data)
-        for place in self.skips[username]:
-            pieces.append(view[start : self.ends[place - 1] if place else 0])
-            start = self.ends[place]
-        pieces.append(view[start:])
-        return b"".join(pieces), EndsWithout(self.ends, self.skips[username])
+        self.live = False
+        if self.presence_dropped or first >= len(broadcast.ephemera):
+            return
+        queued = len(self._queue) if self._queue is not None else 0
+        end = first + max(0, MAX_QUEUED - queued)
+        kept = broadcast.ephemera[first:end]
+        if self.member.username in broadcast.skips:
+            kept = [event for event in kept if event.skip != self.member.username]
+        self._insert(kept)
+        self.presence_dropped = end < broadcast.presence
 
-    def place(self, username: str, taken: int) -> int:
-        """How many frames those are of which `username` has been given `taken`."""
-        for place in self.skips.get(username, ()):
-            taken += place <= taken
-        return taken
+    def answer_behind(self, frame: Pieces, position: int) -> None:
+        """Give the answer to a member's command behind the message `position`, and never drop it."""
+        last = self._queue[-1].position if self._queue else 0
+        self._insert([RoomEvent(b"", max(position, last), reply=frame)])
+
+    def _insert(self, events: Sequence[RoomEvent]) -> None:
+        if self._queue is None:
+            self._queue = deque(events) if events else None
+            return
+        # An answer may have its place ahead, behind messages of a broadcast that comes here only now.
+        ahead: list[RoomEvent] = []
+        while events and self._queue and self._queue[-1].position > events[0].position:
+            ahead.append(self._queue.pop())
+        self._queue += sorted([*events, *ahead], key=lambda event: event.position) if ahead else events
+
+    @property
+    def next_queued(self) -> RoomEvent | None:
+        """The oldest of what still waits beside the stored messages."""
+        return self._queue[0] if self._queue else None
+
+    def pop_queued(self) -> RoomEvent:
+        """Remove and return the oldest of these."""
+        assert self._queue is not None
+        event = self._queue.popleft()
+        if not self._queue:
+            self._queue = None
+        return event
+
+    @property
+    def limit(self) -> int:
+        """The last id that may be given now.
+
+        While a fan-out is under way that has not come here, it is the head before it: ephemera of the
+        broadcast may belong before its messages.
+        """
+        if self.end is not None:
+            return self.end
+        return self.room.head if self.seen >= self.room.number else self.room.previous_head
 
 
-class EndsWithout(Sequence[int]):
-    """The ends of frames of which a few are left out: worked out where they are looked at, and not before."""
+class Member:
+    """A connection as the broker sees it, from its first room to its departure."""
 
-    __slots__ = ("_ends", "_gaps")
+    __slots__ = ("current", "gone", "outstanding", "sink", "subscriptions", "unshown", "username")
 
-    def __init__(self, ends: Sequence[int], gaps: Sequence[int]) -> None:
-        self._ends = ends
-        self._gaps = gaps
+    def __init__(self, username: str, sink: MessageSink) -> None:
+        self.username = username
+        self.sink = sink
+        self.current: Subscription | None = None
+        self.subscriptions: list[Subscription] = []  # still to be read, in order (two at most): the backlog
+        self.outstanding = 0  # posted messages without an answer
+        self.unshown = 0  # of these, stored behind others that this node has yet to show
+        self.gone = False  # the connection is ending: nothing reaches it any more
 
-    def __len__(self) -> int:
-        return len(self._ends) - len(self._gaps)
 
-    @overload
-    def __getitem__(self, index: int) -> int: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[int]: ...
-    def __getitem__(self, index: int | slice) -> int | Sequence[int]:
-        if isinstance(index, slice):
-            return [self[number] for number in range(*index.indices(len(self)))]
-        if index < 0:
-            index += len(self)
-        left_out = 0
-        for gap in self._gaps:
-            if gap > index:
-                break
-            index += 1
-            left_out += self._ends[gap] - (self._ends[gap - 1] if gap else 0)
-        return self._ends[index] - left_out
+# Rooms
 
 
 class Room:
@@ -325,43 +396,3 @@ class Room:
     def close(self) -> None:
         """Give back what the room holds."""
         self._budget.close(self.ring)
-
-
-class WelcomeOrSwitched:
-    """See JoinReply."""
-
-    __slots__ = ("_engine", "_entry", "_history", "_limits", "_recovered", "first")
-
-    def __init__(self, entry: Enter, engine: Engine, history: int, limits: str) -> None:
-        self._entry = entry
-        self._engine = engine
-        self._history = history
-        self._limits = limits
-        self._recovered: bool | None = None
-        self.first = 0
-
-    def begin(self, subscription: Subscription) -> None:
-        """See JoinReply."""
-        room, since = subscription.room, self._entry.since
-        start = start_of_replay(
-            None if since is None else Resume(since, self._entry.epoch or ""),
-            epoch=room.epoch,
-            first_id=max(self.first, self._engine.first_id(room.name)),
-            last_id=room.head,
-            history=self._history,
-        )
-        subscription.cursor, subscription.seen, self._recovered = start.after, room.number, start.recovered
-
-    def give(self, subscription: Subscription) -> Pieces:
-        """See JoinReply."""
-        room, username = subscription.room, subscription.member.username
-        room.open(subscription)
-        members = room.roster.others(username)
-        if self._entry.switch:
-            event = partial(events.switched, room.name, members, self._entry.cid)
-        else:
-            event = partial(events.welcome, room.name, username, members, limits=self._limits)
-        replay = room.head - subscription.cursor
-        return text_frame_of(
-            event(epoch=room.epoch, last_id=room.head, replay=replay, recovered=self._recovered)
-        )

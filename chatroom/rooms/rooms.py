@@ -32,6 +32,7 @@ from chatroom.core.messages import Change, Duplicate, Head, Message, Outcome
 from chatroom.engines.engine import Engine
 from chatroom.protocol import events
 from chatroom.rooms.acknowledgements import DEFER_SECONDS, Acknowledgements, DeferredActions
+from chatroom.rooms.broadcast import Broadcast
 from chatroom.rooms.entries import (
     Barrier,
     Enter,
@@ -42,9 +43,9 @@ from chatroom.rooms.entries import (
     Release,
     TypingUpdate,
 )
+from chatroom.rooms.joinreply import WelcomeOrSwitched
 from chatroom.rooms.ring import RingBudget
-from chatroom.rooms.room import Broadcast, Room, WelcomeOrSwitched
-from chatroom.rooms.subscription import Member, Subscription
+from chatroom.rooms.room import Member, Room, Subscription
 
 MANY_CHANGES = 50
 """So many changes of presence at once are told as one list of members."""

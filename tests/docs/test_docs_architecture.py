@@ -16,7 +16,7 @@ from chatroom.connections import backlog, connection
 from chatroom.core.limits import MAX_UNANSWERED, Limits
 from chatroom.engines.sqlite import opening, store
 from chatroom.http import frontdoor
-from chatroom.rooms import broker, entries, fanout, room, subscription
+from chatroom.rooms import broker, entries, fanout, room
 from tests.support.pages import ROOT, blocks, rows, section, words
 from tests.unit.test_layers import MAY_IMPORT, PURE
 
@@ -217,7 +217,7 @@ def test_numbers_in_the_text() -> None:
         f"member counts for {fanout.MEMBER_BYTES >> 10} KiB",
         f"has {entries.MAX_DRAFTS} messages and {entries.MAX_OTHERS} other commands at most",
         f"while {MAX_UNANSWERED} messages are unanswered",
-        f"up to {subscription.MAX_QUEUED}, each at its place",
+        f"up to {room.MAX_QUEUED}, each at its place",
         f"{room.BATCHING_FACTOR} times as long as telling the last broadcast took",
         f"At most {room.MAX_TYPING:,} typing marks wait, and when {room.MAX_PRESENCE:,} joins and leaves do",
         f"{store.PROBE_BYTES >> 10} KiB that succeeds",

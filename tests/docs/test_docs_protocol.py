@@ -25,8 +25,8 @@ from chatroom.http.site import Admissions
 from chatroom.protocol import codec, events
 from chatroom.protocol.codec import decode
 from chatroom.protocol.session import TYPING_FRAMES, TYPING_GAP, TYPING_SECONDS, Session, Weight
+from chatroom.rooms.joinreply import MAX_RECOVERED
 from chatroom.rooms.room import MAX_TYPING
-from chatroom.rooms.subscription import MAX_RECOVERED
 from chatroom.websocket.framing import Pieces, text_frame
 from tests.support.pages import fences, rows, words
 from tests.support.process import ROOT

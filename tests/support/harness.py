@@ -18,12 +18,12 @@ from chatroom.core.limits import Limits
 from chatroom.core.pace import RateLimiters
 from chatroom.engines.engine import Engine
 from chatroom.engines.memory import MemoryEngine
+from chatroom.rooms.broadcast import Broadcast, RoomEvent
 from chatroom.rooms.broker import Broker
 from chatroom.rooms.entries import Enter, MemberDraft, MembersRequest, TypingUpdate
 from chatroom.rooms.fanout import FEW, GIVE_WAY, Fanout
-from chatroom.rooms.room import Broadcast
+from chatroom.rooms.room import Subscription
 from chatroom.rooms.rooms import Rooms
-from chatroom.rooms.subscription import RoomEvent, Subscription
 from chatroom.websocket.framing import Pieces
 from chatroom.websocket.outbound import Outbound
 from tests.support.memory_transport import MemoryTransport

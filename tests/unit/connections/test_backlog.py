@@ -12,9 +12,9 @@ from chatroom.core.errors import CloseCode, Disconnect, Trimmed
 from chatroom.core.messages import Draft, Message
 from chatroom.engines.memory import MemoryEngine
 from chatroom.protocol import events
+from chatroom.rooms.broadcast import RoomEvent
 from chatroom.rooms.ring import RingBudget
-from chatroom.rooms.room import Room
-from chatroom.rooms.subscription import Member, RoomEvent, Subscription
+from chatroom.rooms.room import Member, Room, Subscription
 from chatroom.websocket.framing import Pieces, text_frame
 from chatroom.websocket.outbound import Outbound
 from tests.support.engines import append, open_room

@@ -9,10 +9,18 @@ import trio
 
 from chatroom.core.errors import Disconnect
 from chatroom.core.messages import Head, Message
+from chatroom.rooms.broadcast import Broadcast, RoomEvent
 from chatroom.rooms.fanout import GIVE_WAY, MEMBER_BYTES, Fanout
 from chatroom.rooms.ring import RingBudget
-from chatroom.rooms.room import BATCHING_FACTOR, MAX_PRESENCE, MAX_TYPING, Broadcast, Room
-from chatroom.rooms.subscription import MAX_QUEUED, Member, RoomEvent, Subscription
+from chatroom.rooms.room import (
+    BATCHING_FACTOR,
+    MAX_PRESENCE,
+    MAX_QUEUED,
+    MAX_TYPING,
+    Member,
+    Room,
+    Subscription,
+)
 from chatroom.websocket.framing import text_frame
 from tests.support.harness import TELLING, NoJoinReply, arrive, open_broker, split_frames
 

@@ -6,10 +6,10 @@ import pytest
 import trio
 
 from chatroom.core.messages import Head
+from chatroom.rooms.broadcast import RoomEvent
 from chatroom.rooms.entries import MAX_OTHERS, MemberDraft
 from chatroom.rooms.ring import RingBudget
-from chatroom.rooms.room import Room
-from chatroom.rooms.subscription import MAX_QUEUED, RoomEvent, Subscription
+from chatroom.rooms.room import MAX_QUEUED, Room, Subscription
 from tests.support.harness import BrokerHarness, FakeMember, NoJoinReply, arrive, broadcast_of, open_broker
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from chatroom.rooms.subscription import MAX_RECOVERED, Resume, Start, start_of_replay
+from chatroom.rooms.joinreply import MAX_RECOVERED, Resume, Start, start_of_replay
 
 EPOCH = "e1"
 
