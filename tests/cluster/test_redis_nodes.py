@@ -11,7 +11,7 @@ from chatroom.config.parsers import read_store_url
 from chatroom.core.errors import Unavailable
 from chatroom.core.messages import Draft, Duplicate, Head, Message, Retain, Unknown
 from chatroom.core.stores import StoreAddress
-from chatroom.engines.redis import engine
+from chatroom.engines.redis import opening
 from chatroom.engines.redis.library import RoomKeys, context_of, reap
 from chatroom.engines.redis.sharedroom import SharedRoom
 from tests.support.storenodes import QUICK, SELDOM, node, until
@@ -327,7 +327,7 @@ async def test_a_room_in_which_nothing_was_said_is_kept_while_a_node_uses_it_and
 async def test_of_rooms_that_nobody_uses_a_bounded_number_is_kept(
     address: StoreAddress, server: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "MOST_IDLE", 10)
+    monkeypatch.setattr(opening, "MOST_IDLE", 10)
     async with node(address, "n1", times=replace(QUICK, linger=60)) as one:
         await one.open("stays")
         for number in range(40):

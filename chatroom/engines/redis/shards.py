@@ -62,7 +62,6 @@ class Shards:
     def __init__(
         self,
         address: StoreAddress,
-        sink: Sink,
         *,
         node: str,
         pace: Pace,
@@ -71,7 +70,7 @@ class Shards:
     ) -> None:
         """`observe` is told how long each round trip took, in seconds."""
         self._address = address
-        self._sink = sink
+        self._sink: Sink  # from `run` on, before there is a server
         self._node = node
         self._pace = pace
         self._ping = ping
@@ -90,8 +89,9 @@ class Shards:
         for shard in self.all:
             shard.begin()
 
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    async def run(self, sink: Sink, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Reach all servers, and look after them until cancelled. Raises StartError before it has started."""
+        self._sink = sink
         if self.sharded:
             self._map = await trio.to_thread.run_sync(self._find_map, abandon_on_cancel=True)
         places = self._map.places if self.sharded else [("", 0)]
@@ -230,6 +230,10 @@ class Shards:
     def tell(self, slot: int, command: Command) -> None:
         """Have a command done that may be lost."""
         self.of(slot).tell(command)
+
+    def publish(self, channel: str, push: str | bytes) -> Command:
+        """The command that publishes in the channel of a room."""
+        return ("SPUBLISH" if self.sharded else "PUBLISH", channel, push)
 
     def probe(self, *, troubled: bool = False) -> None:
         """Find out whether messages can be stored; with `troubled`, only where they couldn't be."""

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 
 import trio
 
+from chatroom.core.errors import Unavailable
 from chatroom.core.messages import Head, Message
 from chatroom.engines.redis.library import RoomKeys
 from chatroom.engines.redis.pushes import Push, Versions
@@ -88,7 +89,38 @@ class SharedRoom:
         while self.marks and ((oldest := next(iter(self.marks))) < first or len(self.marks) > MARKS):
             del self.marks[oldest]
 
+    def trimmed(self, first: int) -> None:
+        """The log keeps its messages from the id `first` on."""
+        self.first = max(self.first, first)
+
     @property
     def unsaid(self) -> bool:
         """The store has yet to be told who is here."""
         return self.busy or self.stale or bool(self.pending)
+
+
+class SharedRooms:
+    """The rooms that the engine listens to, by their names and by their channels."""
+
+    def __init__(self) -> None:
+        self.by_name: dict[str, SharedRoom] = {}
+        self.by_channel: dict[bytes, SharedRoom] = {}
+
+    def add(self, room: SharedRoom) -> None:
+        """The room is listened to from now on."""
+        self.by_name[room.name] = self.by_channel[room.keys.channel.encode()] = room
+
+    def remove(self, room: SharedRoom) -> None:
+        """The room is no longer listened to."""
+        del self.by_name[room.name], self.by_channel[room.keys.channel.encode()]
+
+    def listened_to(self, name: str) -> SharedRoom:
+        """The room of this name. Raises Unavailable where it isn't listened to."""
+        if (room := self.by_name.get(name)) is None:
+            raise Unavailable("the room has been given up")
+        return room
+
+    @property
+    def used(self) -> list[SharedRoom]:
+        """The rooms that the broker has open, or will in a moment."""
+        return [room for room in self.by_name.values() if room.used]
