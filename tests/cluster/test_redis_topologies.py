@@ -259,12 +259,35 @@ async def test_a_slot_that_moves_takes_its_room_along(stores: Stores) -> None:
         await until(lambda: cluster.nodes[1].ask("PUBSUB", "SHARDCHANNELS") == [f"chat:{{{name}}}"])
 
 
-def move(source: ClusterNode, target: ClusterNode, slot: int) -> None:
-    """Move a slot with its keys, as an operator's tool does."""
+async def test_until_the_keys_of_a_slot_move_its_rooms_take_messages_as_ever(stores: Stores) -> None:
+    """A room in which no message has a `cid` has all its keys, too: what names an absent one is refused."""
+    cluster = stores.cluster()
+    name = rooms_of(cluster)[0]
+    async with node(read_store_url(cluster.url), "n1", retain=Retain(count=2)) as one:
+        await one.open(name)
+        one.come("ann", room=name)
+        await one.say("a", room=name)
+        begin_move(cluster.nodes[0], cluster.nodes[1], slot_of(f"chat:{{{name}}}"))
+        for text, number in zip("bcd", (2, 3, 4), strict=True):
+            (outcome,) = await one.say(text, room=name)
+            assert isinstance(outcome, Message)
+            assert outcome.id == number
+        (found,) = await one.engine.read(name, one.rooms[name].epoch, 3, 4, limit=1)
+        assert found.text == "d"
+
+
+def begin_move(source: ClusterNode, target: ClusterNode, slot: int) -> str:
+    """What an operator's tool does before it moves a slot's keys; the target's name."""
     ids = [each.ask("CLUSTER", "MYID") for each in (source, target)]
     target.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[0])
     source.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[1])
+    return str(ids[1])
+
+
+def move(source: ClusterNode, target: ClusterNode, slot: int) -> None:
+    """Move a slot with its keys, as an operator's tool does."""
+    new = begin_move(source, target, slot)
     for key in source.ask("CLUSTER", "GETKEYSINSLOT", slot, 100):
         source.ask("MIGRATE", "127.0.0.1", target.port, key, 0, 5000)
     for each in (target, source):
-        each.ask("CLUSTER", "SETSLOT", slot, "NODE", ids[1])
+        each.ask("CLUSTER", "SETSLOT", slot, "NODE", new)

@@ -10,6 +10,8 @@
 -- 3. Ids are dense within an epoch. What others have put into the stream is skipped, or ends what is read.
 -- 4. A context is a JSON list: the node, the room's channel, the command that publishes, how many messages are kept and
 --    for how many milliseconds (0: no limit). What it doesn't know: rooms' names, and who subscribes.
+-- 5. From a room's first message on all its keys exist. While a slot of a Cluster moves to another server, a function that
+--    names an absent key beside others is refused (TRYAGAIN).
 --
 -- In front of this text stand the library's name and SUFFIX, which ends the names of its functions.
 
@@ -19,6 +21,7 @@ local BETWEEN = 200        -- so many messages of others an append tells at most
 local BETWEEN_BYTES = 65536
 local IDLE = 60            -- seconds for which a room outlives its use if nothing was ever said in it
 local UNSAID = 3600        -- and for which it lives in use, if no node says that it holds it: that may be dead
+local PLACEHOLDER = ''     -- a field of no cid's, which nobody reads: see rule 5
 
 local function answer(...)
   return cjson.encode({ ... })
@@ -39,6 +42,18 @@ local function meta(key)
     return nil
   end
   return { epoch = found[1], last = tonumber(found[2]), first = tonumber(found[3]), version = tonumber(found[4]) }
+end
+
+-- The room, if it is there and has this epoch; else nothing, and what to answer.
+local function in_epoch(key, epoch)
+  local room = meta(key)
+  if not room then
+    return nil, answer('missing')
+  end
+  if room.epoch ~= epoch then
+    return nil, answer('replaced', room.epoch, room.last)
+  end
+  return room
 end
 
 -- A room without a meta hash begins with `epoch`, behind what its stream may still hold.
@@ -201,14 +216,11 @@ end
 --   an outcome: the id; -id of what is stored already; 0: a conflict; false: not stored
 -- ["replaced", epoch, last] ["behind", epoch, last] ["missing"]
 local function append(keys, args)
-  local room = meta(keys[1])
-  local known = tonumber(args[3])
+  local room, refusal = in_epoch(keys[1], args[2])
   if not room then
-    return answer('missing')
+    return refusal
   end
-  if room.epoch ~= args[2] then
-    return answer('replaced', room.epoch, room.last)
-  end
+  local known = tonumber(args[3])
   if not is_same(keys, room, known, tonumber(args[4])) then
     return answer('behind', room.epoch, room.last)
   end
@@ -290,6 +302,10 @@ local function append(keys, args)
   end
   local first = room.first
   if #messages > 0 then
+    if room.last == 0 then
+      cids[#cids + 1] = PLACEHOLDER
+      cids[#cids + 1] = ''
+    end
     redis.call('HSET', keys[1], 'l', whole(last), 't', ts)
     for at = 1, #cids, 100 do
       redis.call('HSET', keys[3], unpack(cids, at, math.min(at + 99, #cids)))
@@ -308,12 +324,9 @@ end
 -- m s | epoch, after, upto, limit, bytes
 -- ["ok", first id kept, [message, …] from after + 1 on] ["trimmed", first] ["replaced", epoch, last] ["missing"]
 local function read(keys, args)
-  local room = meta(keys[1])
+  local room, refusal = in_epoch(keys[1], args[1])
   if not room then
-    return answer('missing')
-  end
-  if room.epoch ~= args[1] then
-    return answer('replaced', room.epoch, room.last)
+    return refusal
   end
   local after = tonumber(args[2])
   if after + 1 < room.first then
@@ -334,12 +347,9 @@ end
 -- m s | epoch, before (0: none), after (-1: none), upto, limit, bytes
 -- ["ok", first id kept, id of the first message, [message, …], whether there are more]; else as `read`
 local function history(keys, args)
-  local room = meta(keys[1])
+  local room, refusal = in_epoch(keys[1], args[1])
   if not room then
-    return answer('missing')
-  end
-  if room.epoch ~= args[1] then
-    return answer('replaced', room.epoch, room.last)
+    return refusal
   end
   local before, after = tonumber(args[2]), tonumber(args[3])
   local upto, limit, most = math.min(tonumber(args[4]), room.last), tonumber(args[5]), tonumber(args[6])
@@ -647,6 +657,9 @@ local function copy_end(keys, args)
   end
   redis.call('HSET', keys[1], 'e', args[1], 'v', 0)
   redis.call('HDEL', keys[1], 'i')
+  if tonumber(args[2]) > 0 then
+    redis.call('HSET', keys[3], PLACEHOLDER, '')
+  end
   return answer('ok', tonumber(args[2]))
 end
 
