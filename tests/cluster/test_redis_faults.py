@@ -157,6 +157,21 @@ async def test_killed_and_started_again_with_its_data(stores: Stores) -> None:
         quiet(one.rooms["r"], two.rooms["r"])
 
 
+async def test_the_log_names_the_store_that_was_lost_without_its_password(
+    stores: Stores, caplog: pytest.LogCaptureFixture
+) -> None:
+    def servers(event: str) -> list[object]:
+        return [vars(each)["fields"]["server"] for each in caplog.records if each.msg == event]
+
+    store = stores.start(password="s3cret")
+    address = address_of(store)
+    async with node(address, "n1"):
+        store.kill()
+        await until(lambda: servers("store_lost") == [f"redis://127.0.0.1:{store.port}"])
+        await trio.to_thread.run_sync(store.start)
+        await until(lambda: servers("store_back") == [f"redis://127.0.0.1:{store.port}"])
+
+
 async def test_away_for_longer_than_a_lease(stores: Stores) -> None:
     store = stores.start()
     async with two_nodes(address_of(store)) as (one, two):

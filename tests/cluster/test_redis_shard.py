@@ -48,7 +48,9 @@ async def shard_on(store: Store, relay: Relay) -> AsyncIterator[tuple[Shard, Sin
 
     sink, pace = Sink(), Pace(answer=5, pipeline=5)
     dialler = Dialler(read_store_url(store.url), patience=5, where=where)
-    shard = Shard(("", 0), dialler, sink, node="n1", pace=pace, ping=3, observe=lambda _seconds: None)
+    shard = Shard(
+        ("", 0), dialler, sink, shown="store", node="n1", pace=pace, ping=3, observe=lambda _seconds: None
+    )
     async with trio.open_nursery() as nursery:
         nursery.start_soon(shard.run)
         await shard.wait_looked()

@@ -23,7 +23,7 @@ from chatroom.core.messages import Message, RoomLog
 from chatroom.core.stores import StoreAddress, StoreKind
 from chatroom.engines.redis import library
 from chatroom.engines.redis.connecting import Dialler, ask, ask_sentinels, is_missing_function, problem_of
-from chatroom.engines.redis.library import Command, Place, RoomKeys, SlotMap, slot_of
+from chatroom.engines.redis.library import Command, RoomKeys, ServerAddress, SlotMap, slot_of
 from chatroom.engines.redis.pushes import messages_of, read_reply
 from chatroom.engines.redis.shards import find_map
 
@@ -62,7 +62,7 @@ class StoreRooms:
         self._shown = address.shown
         self._prefix = prefix
         self._map: SlotMap | None = None  # of a Cluster
-        self._connections: dict[Place | None, AbstractConnection] = {}
+        self._connections: dict[ServerAddress | None, AbstractConnection] = {}
         try:
             self._connect(address)
         except Exception as error:
@@ -73,9 +73,9 @@ class StoreRooms:
         match address.kind:
             case StoreKind.CLUSTER:
                 self._map = find_map(address, PATIENCE)
-                for place in self._map.places:
-                    one = replace(address, kind=StoreKind.STANDALONE, hosts=(place,))
-                    self._connections[place] = self._dial(Dialler(one, patience=PATIENCE))
+                for server in self._map.servers:
+                    one = replace(address, kind=StoreKind.STANDALONE, hosts=(server,))
+                    self._connections[server] = self._dial(Dialler(one, patience=PATIENCE))
             case StoreKind.SENTINEL:
                 where = partial(ask_sentinels, address, PATIENCE)
                 self._connections[None] = self._dial(Dialler(address, patience=PATIENCE, where=where))
@@ -211,9 +211,9 @@ class StoreRooms:
         """The connection to the server that has the key."""
         if self._map is None:
             return self._connections[None]
-        if (place := self._map.owner(slot_of(key))) is None:
+        if (server := self._map.owner(slot_of(key))) is None:
             raise StartError(f"--redis {self._shown}: no server of the Cluster has the room of {key!a}")
-        return self._connections[place]
+        return self._connections[server]
 
     def _ask(self, connection: AbstractConnection, *command: str | int | bytes) -> Any:
         self._check()

@@ -27,7 +27,8 @@ from chatroom.core.messages import Draft, Message
 
 SLOTS = 16_384
 
-Place = tuple[str, int]
+ServerAddress = tuple[str, int]
+"""The host and the port of one server."""
 
 
 def slot_of(key: str) -> int:
@@ -41,7 +42,7 @@ def slot_of(key: str) -> int:
 class SlotMap:
     """Which server, by host and port, has which slots."""
 
-    def __init__(self, ranges: Iterable[tuple[int, int, Place]]) -> None:
+    def __init__(self, ranges: Iterable[tuple[int, int, ServerAddress]]) -> None:
         """A range is its first and its last slot, and who has them."""
         self._ranges = sorted(ranges)
         self._firsts = [first for first, _, _ in self._ranges]
@@ -55,12 +56,12 @@ class SlotMap:
         )
 
     @property
-    def places(self) -> list[Place]:
-        """All servers."""
-        return list(dict.fromkeys(place for _, _, place in self._ranges))
+    def servers(self) -> list[ServerAddress]:
+        """All servers, each once."""
+        return list(dict.fromkeys(server for _, _, server in self._ranges))
 
-    def owner(self, slot: int) -> Place | None:
-        """Who has a slot, if anybody has."""
+    def owner(self, slot: int) -> ServerAddress | None:
+        """The server that has a slot, if any has."""
         at = bisect_right(self._firsts, slot) - 1
         if at >= 0 and slot <= self._ranges[at][1]:
             return self._ranges[at][2]

@@ -26,7 +26,7 @@ from chatroom.core.errors import Unavailable
 from chatroom.core.logevents import log_event
 from chatroom.engines.redis.commander import Commander, Job, Pace
 from chatroom.engines.redis.connecting import Dialler, ServerFacts, is_write_refusal, problem_of
-from chatroom.engines.redis.library import PING, PROBE, Command, slot_of
+from chatroom.engines.redis.library import PING, PROBE, Command, ServerAddress, slot_of
 from chatroom.engines.redis.pushes import Push
 from chatroom.engines.redis.subscriber import Subscriber
 
@@ -82,18 +82,22 @@ class Shard:
 
     def __init__(
         self,
-        place: tuple[str, int],
+        address: ServerAddress,
         dialler: Dialler,
         sink: ShardSink,
         *,
+        shown: str,
         node: str,
         pace: Pace,
         ping: float,
         observe: Callable[[float], None],
         sharded: bool = False,
     ) -> None:
-        """`observe` is told how long each round trip took, in seconds."""
-        self.place = place
+        """`shown`: the server's address as the log names it. `observe` is told how long each round trip took,
+        in seconds.
+        """
+        self.address = address
+        self._shown = shown
         self._sink = sink
         self._observe = observe
         self._jobs: dict[Job, None] = {}
@@ -130,12 +134,6 @@ class Shard:
     def down(self) -> str | None:
         """Why nothing at all can be asked just now."""
         return self._down
-
-    @property
-    def _name(self) -> str | None:
-        """Which of a Cluster's servers it is."""
-        host, port = self.place
-        return f"{host}:{port}" if host else None
 
     @property
     def under_way(self) -> int:
@@ -339,9 +337,9 @@ class Shard:
         if (trouble := self.trouble) == self._told or not begun:
             return
         if trouble is not None:
-            log_event(logging.ERROR, "store_lost", reason=trouble, server=self._name)
+            log_event(logging.ERROR, "store_lost", reason=trouble, server=self._shown)
         elif self._told is not None:
-            log_event(logging.WARNING, "store_back", server=self._name)
+            log_event(logging.WARNING, "store_back", server=self._shown)
         self._told = trouble
 
     # Pushes

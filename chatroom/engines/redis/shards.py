@@ -18,14 +18,14 @@ from chatroom.core.errors import StartError, Unavailable
 from chatroom.core.stores import StoreAddress, StoreKind
 from chatroom.engines.redis.commander import Pace
 from chatroom.engines.redis.connecting import Dialler, ask, ask_sentinels, closing_connection, problem_of
-from chatroom.engines.redis.library import Command, SlotMap
+from chatroom.engines.redis.library import Command, ServerAddress, SlotMap
 from chatroom.engines.redis.shard import CHANGING, Elsewhere, Pushes, Shard
 
 AGAIN_SECONDS = 0.05
 """How long to wait before a Cluster that is changing is asked again."""
 MAP: Command = ("CLUSTER", "SLOTS")
-
-Place = tuple[str, int]
+ALONE: ServerAddress = ("", 0)
+"""In the place of an address where the store is one server, which `StoreAddress` or the Sentinels name."""
 
 
 class Sink(Protocol):
@@ -77,7 +77,7 @@ class Shards:
         self._observe = observe
         self.sharded = address.kind is StoreKind.CLUSTER
         self._map = SlotMap([])
-        self._shards: dict[Place, Shard] = {}
+        self._shards: dict[ServerAddress, Shard] = {}
         self._homes: dict[str, tuple[int, Shard]] = {}
         self._tasks: trio.Nursery | None = None
         self._looking = False
@@ -94,10 +94,10 @@ class Shards:
         self._sink = sink
         if self.sharded:
             self._map = await trio.to_thread.run_sync(self._find_map, abandon_on_cancel=True)
-        places = self._map.places if self.sharded else [("", 0)]
+        servers = self._map.servers if self.sharded else [ALONE]
         async with trio.open_nursery() as self._tasks:
-            for place in places:
-                self._add(place)
+            for server in servers:
+                self._add(server)
             for shard in self.all:
                 await shard.wait_looked()
             if (refusal := self._refusal) is None:
@@ -116,17 +116,18 @@ class Shards:
             return (unfit or list(down.values()))[0]
         return None
 
-    def _add(self, place: Place) -> Shard:
-        address, where = self._address, None
+    def _add(self, server: ServerAddress) -> Shard:
+        address, where, shown = self._address, None, self._address.shown
         if address.kind is StoreKind.SENTINEL:
             where = partial(ask_sentinels, address, self._pace.answer)
         elif self.sharded:
-            where = partial(_at, place)
+            where, shown = partial(_at, server), f"{server[0]}:{server[1]}"
         dialler = Dialler(address, patience=self._pace.answer, where=where)
-        shard = self._shards[place] = Shard(
-            place,
+        shard = self._shards[server] = Shard(
+            server,
             dialler,
             self,
+            shown=shown,
             node=self._node,
             pace=self._pace,
             ping=self._ping,
@@ -171,10 +172,10 @@ class Shards:
     def of(self, slot: int) -> Shard:
         """The server that has a slot."""
         if not self.sharded:
-            return self._shards["", 0]
-        place = self._map.owner(slot)
-        if place is None or (shard := self._shards.get(place)) is None:
-            shard = next(iter(self._shards.values()))  # it will say who has it, or that nobody has
+            return self._shards[ALONE]
+        server = self._map.owner(slot)
+        if server is None or (shard := self._shards.get(server)) is None:
+            shard = next(iter(self._shards.values()))  # it will say which one has it, or that none has
         return shard
 
     # Asking
@@ -271,8 +272,8 @@ class Shards:
                     reply = await shard.call(MAP, patience=self._pace.answer)
                 except Unavailable:
                     continue
-                found = SlotMap.read(reply, shard.place[0])
-                if found.places:
+                found = SlotMap.read(reply, shard.address[0])
+                if found.servers:
                     self._use(found)
                     break
             if self._unheard:
@@ -287,15 +288,15 @@ class Shards:
 
     def _use(self, found: SlotMap) -> None:
         self._map = found
-        for place in found.places:
-            if place not in self._shards:
-                self._add(place).begin()
+        for server in found.servers:
+            if server not in self._shards:
+                self._add(server).begin()
         for channel, (slot, home) in list(self._homes.items()):
             if self.of(slot) is not home:
                 home.unsubscribe(channel)
                 self.subscribe(slot, channel)
-        for place in self._shards.keys() - set(found.places):
-            self._shards.pop(place).stop()
+        for server in self._shards.keys() - set(found.servers):
+            self._shards.pop(server).stop()
 
     # Listening
 
@@ -351,22 +352,22 @@ class _Asked(NamedTuple):
     due: float
 
 
-def _at(place: Place) -> Place:
-    return place
+def _at(server: ServerAddress) -> ServerAddress:
+    return server
 
 
 def find_map(address: StoreAddress, patience: float) -> SlotMap:
     """Who has what in a Cluster, by the first server that tells. It blocks. Raises StartError."""
     problem = ""
-    for place in address.hosts:
+    for server in address.hosts:
         try:
-            dialler = Dialler(address, patience=patience, where=partial(_at, place))
+            dialler = Dialler(address, patience=patience, where=partial(_at, server))
             with closing_connection(dialler.dial()) as connection:
-                found = SlotMap.read(ask(connection, MAP), place[0])
+                found = SlotMap.read(ask(connection, MAP), server[0])
         except Exception as error:
             problem = problem or problem_of(error)
         else:
-            if found.places:
+            if found.servers:
                 return found
             problem = "the store's cluster has no slots"
     raise StartError(problem)

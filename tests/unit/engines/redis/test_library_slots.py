@@ -30,7 +30,7 @@ def test_the_map_of_a_cluster() -> None:
         ],
         "seed",
     )
-    assert slots.places == [("seed", 1), ("b", 2)]
+    assert slots.servers == [("seed", 1), ("b", 2)]
     assert [slots.owner(slot) for slot in (0, 5460, 5461, 10922, 10923, 10924, 16383)] == [
         *[("seed", 1)] * 2, *[("b", 2)] * 2, None, *[("b", 2)] * 2
     ]  # fmt: skip
