@@ -1,27 +1,33 @@
 """A database as a whole: copied while the server runs, read for a store, or written from one.
 
-A consistent copy of a database, made by another process while the server runs.
+A backup, a consistent copy made by another process while the server runs:
 
-1. The database is opened read-only and copied as it stood at one moment; nothing of it is moved or changed.
-   While the copy is made, the server goes on, and its write-ahead log grows by what is written meanwhile.
-   It is copied in steps, within one transaction that holds the moment, so that it can be interrupted.
-2. The copy appears under its name when it is whole and on the disk. A file that is there is never replaced.
-3. The copy is one file, without a write-ahead log, and carries a mark: opened as a database it gets an epoch
-   of its own, since ids that were told after the copy was made are told again, for other messages.
-4. Nobody but its owner may read the copy, and he no more than he may read the database.
-5. It is looked through as a whole: a copy of a damaged database is none, and must not push out older ones.
+1. The database is opened read-only and copied as it stood at one moment. Nothing of it is moved or changed.
+   While the copy is made, the server goes on, and its write-ahead log grows by what the server writes. The
+   database is copied in steps, within one transaction that holds the moment, so that the copy can be
+   interrupted.
+2. The copy is one file, without a write-ahead log, and carries a mark. When it is opened as a database it
+   gets an epoch of its own, since ids that were told after the copy was made are told again, for other
+   messages.
+3. Nobody but the owner may read the copy, and the owner no more than the database.
+4. The copy is looked through as a whole. A copy of a damaged database is no backup, and must not push out
+   older ones.
 
-A new database file, which appears under its name when it is whole and on the disk, or not at all.
+Publishing a new file:
 
-1. A file that is there is never replaced.
-2. What was begun and not ended is removed. What a killed process has left is not in the way.
+5. It appears under its name when it is whole and on the disk, or not at all. A file that is there is never
+   replaced.
+6. A file that was begun and not finished is removed. What a killed process has left is not in the way.
 
-All of a database: read for a copy into a store of several nodes, or written as a copy out of one.
+All of a database, read for a copy into a store of several nodes, or written as a copy out of one:
 
-1. A database is taken as a server takes it: locked, so that none runs meanwhile, looked at, led forward. So
-   its rooms go on in the store under the epoch that they have here, and a backup gets one of its own first.
-2. What is read has no hole: a damaged database isn't copied.
-3. A new database is written in one transaction, and appears under its name when it is whole.
+7. A database is opened as a server opens it: locked, so that no server runs meanwhile, looked at, led
+   forward. So its rooms go on in the store under the epoch that they have here, and a backup gets an epoch of
+   its own first.
+8. What is read has no hole: a damaged database isn't copied.
+9. A new database is written in one transaction, and published when it is whole.
+
+It doesn't know the store, nor the command that asks.
 """
 
 import os
@@ -51,9 +57,11 @@ from chatroom.engines.sqlite.schema import (
     transaction,
 )
 
+# Publishing
+
 
 def check_free(target: str) -> None:
-    """Raises StartError where a file has the name already."""
+    """Raises StartError if a file has the name already."""
     if os.path.lexists(target):
         raise _there_already(target)
 
@@ -78,7 +86,7 @@ def publishing(target: str) -> Iterator[str]:
 
 
 def _publish(draft: str, target: str) -> None:
-    """Rule 1. Where there are no hard links, the name is only looked at once more."""
+    """Rule 5. Raises StartError, OSError. Without hard links, the name is only looked at once more."""
     try:
         os.link(draft, target)
     except FileExistsError:
@@ -93,9 +101,11 @@ def _there_already(target: str) -> StartError:
     return StartError(f"{target} exists already: give a name that is free")
 
 
+# A backup
+
 _STEP_PAGES = 4096
 _STEP_INSTRUCTIONS = 100_000
-"""Of the machine in which SQLite runs statements: some milliseconds."""
+"""Instructions of the machine in which SQLite runs statements: some milliseconds."""
 _HOLED_ROOM = """
     SELECT name FROM room JOIN (SELECT room, count(*) AS count, max(id) AS last FROM message GROUP BY room)
     ON room = key WHERE count <> last - trimmed LIMIT 1
@@ -103,9 +113,9 @@ _HOLED_ROOM = """
 
 
 def back_up(source: str, target: str, check: Callable[[], None] = lambda: None) -> None:
-    """Copy the database at `source` to `target`. Raises StartError; what was begun is then removed.
+    """Copy the database at `source` to `target`. Raises StartError: then the unfinished copy is removed.
 
-    `check` is called every now and then; what it raises ends the copy.
+    `check` is called every now and then; an exception that it raises ends the copy.
     """
     source, target = os.path.realpath(source), os.path.abspath(target)
     check_source(source)
@@ -114,13 +124,13 @@ def back_up(source: str, target: str, check: Callable[[], None] = lambda: None) 
         with publishing(target) as draft:
             _copy(source, draft, check)
     except (sqlite3.Error, OSError) as error:
-        check()  # a statement that it ended has failed
+        check()  # it may have ended the statement that failed
         why = error_name(error) if isinstance(error, sqlite3.Error) else error.strerror
         raise StartError(f"{source} can't be copied to {target} ({why})") from None
 
 
 def check_source(source: str) -> None:
-    """Raises StartError where there is no database of this program."""
+    """Raises StartError if there is no database of this program."""
     if not os.path.exists(source):
         raise StartError(f"{source} doesn't exist: give the server's database by --db")
     if not check_header(source, write=False):
@@ -144,7 +154,7 @@ def _copy(source: str, draft: str, check: Callable[[], None]) -> None:
 
 
 def _check_whole(source: str, copy: sqlite3.Connection) -> None:
-    """Rule 5."""
+    """Rule 4. Raises StartError."""
     (found,) = copy.execute("PRAGMA integrity_check(1)").fetchone()
     holed = copy.execute(_HOLED_ROOM).fetchone()
     if found != "ok" or holed is not None:
@@ -156,6 +166,8 @@ def _check_whole(source: str, copy: sqlite3.Connection) -> None:
         raise StartError(f"{source} is damaged ({why}), so no copy was kept: see what older backups have")
 
 
+# All of a database
+
 _PAGE = 1000
 
 
@@ -163,7 +175,7 @@ class SourceDatabase:
     """A database that is read as a whole."""
 
     def __init__(self, name: str, new_epoch: Callable[[], str]) -> None:
-        """Raises StartError, also where a server uses it."""
+        """Raises StartError, also if a server uses the database."""
         check_source(os.path.realpath(name))
         opened = open_database(name, new_epoch, renew=False)
         self._path = opened.path
@@ -172,12 +184,12 @@ class SourceDatabase:
         self._log = Log(opened.connection)
 
     def close(self) -> None:
-        """Let others have it."""
+        """Let other processes have the database."""
         self._log.close()
         self._lock.release()
 
     def rooms(self) -> list[RoomLog]:
-        """All rooms in which anything was ever said, in the order of their names. Raises StartError."""
+        """All rooms in which a message was ever stored, in the order of their names. Raises StartError."""
         found: list[RoomLog] = []
         with self._reading():
             name = ""
@@ -189,7 +201,7 @@ class SourceDatabase:
         return found
 
     def read(self, room: str, after: int, limit: int, max_bytes: int) -> list[Message]:
-        """The messages after an id, at most so many, ending with the one that makes `max_bytes` of text.
+        """At most `limit` messages after the id `after`, ending with the one that makes `max_bytes` of text.
 
         Raises StartError.
         """
@@ -213,22 +225,22 @@ class NewDatabase:
         self._key: int | None = None
 
     def begin_room(self, log: RoomLog) -> None:
-        """What is added from here on belongs to this room."""
+        """Begin the room of `log`: messages added from here on belong to it."""
         self._key = self._connection.execute(
             "INSERT INTO room (name, trimmed) VALUES (?, ?)", (log.room, log.first - 1)
         ).lastrowid
         set_room_epoch(self._connection, log.room, log.epoch)
 
     def add(self, messages: Sequence[Message]) -> None:
-        """Add messages, dense and ascending."""
+        """Add messages to the room; their ids are dense and ascending."""
         self._connection.executemany(INSERT_MESSAGE, [(self._key, *message) for message in messages])
 
 
 @contextmanager
 def new_database(name: str) -> Iterator[NewDatabase]:
-    """A database that is there at the end of the block. Raises StartError.
+    """A new database, which is published at the end of the block. Raises StartError.
 
-    Its rooms have epochs of their own; it gets one for others when it is first opened.
+    Its rooms have epochs of their own. For other rooms it gets an epoch when it is first opened.
     """
     target = os.path.abspath(name)
     check_free(target)

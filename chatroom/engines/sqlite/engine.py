@@ -1,8 +1,11 @@
 """The engine with a disk: an Engine on one SQLite file.
 
-1. Nothing here touches SQLite: it hands jobs to the one thread that does, which answers by calls.
-2. What the event loop has to know without waiting comes from the thread as well, in the thread's order:
-   the lowest id kept of each room in use, and why nothing can be stored now.
+1. Nothing here touches SQLite, but for the methods that the one thread calls. The engine hands jobs to that
+   thread, which answers by calls.
+2. What the event loop has to know without waiting comes from the thread as well, in the thread's order: the
+   lowest id kept of each room in use, and why nothing can be stored now.
+
+It doesn't know SQL, nor what a failure of the disk means.
 """
 
 import logging
@@ -21,10 +24,11 @@ from chatroom.engines.sqlite.store import Store
 from chatroom.engines.sqlite.worker import Job, Worker
 
 READ_SECONDS = 10.0
-"""How long whoever reads waits for the thread, which may be held up by a commit, and so by the disk."""
+"""Seconds that a reader waits for the thread, which a commit may hold up, and so the disk."""
 CLOSE_SECONDS = 2.0
-"""How long the end may wait for the thread, and so for the disk."""
+"""Seconds that the end may wait for the thread, and so for the disk."""
 MEASURE_SECONDS = 1.0
+"""Seconds between two looks at the sizes of the files, while messages come."""
 
 
 class SqliteEngine:
@@ -54,7 +58,7 @@ class SqliteEngine:
         self._measured_at = 0.0
         self._firsts: dict[str, int] = {}  # of the rooms in use
         self._worker: Worker | None = None
-        self._opening: trio.Nursery | None = None
+        self._room_openers: trio.Nursery | None = None
         self._store: Store | None = None
         self._retention: Retention | None = None
 
@@ -69,11 +73,11 @@ class SqliteEngine:
         self._worker = worker = Worker("chatroom-db", self._now)
         try:
             await worker.call(self._open)
-            async with trio.open_nursery() as self._opening:
+            async with trio.open_nursery() as self._room_openers:
                 task_status.started()
                 await worker.wait_ended()
         finally:
-            self._opening = None
+            self._room_openers = None
             worker.stop(self._close)
             with trio.move_on_after(CLOSE_SECONDS, shield=True) as closing:
                 await worker.wait_ended()
@@ -96,13 +100,13 @@ class SqliteEngine:
 
     def open(self, room: str, opened: Callable[[Head | Exception], None]) -> None:
         """See Engine."""
-        if self._opening is None:
+        if self._room_openers is None:
             opened(Unavailable("the log is closed"))
         else:
-            self._opening.start_soon(self._open_room, room, opened)
+            self._room_openers.start_soon(self._open_room, room, opened)
 
     async def _open_room(self, room: str, opened: Callable[[Head | Exception], None]) -> None:
-        """The task of one room's opening."""
+        """The task that opens one room."""
         self._firsts[room] = 1
         try:
             epoch, trimmed, last = await self._thread.call(lambda: self._where(room), patience=READ_SECONDS)
@@ -141,7 +145,7 @@ class SqliteEngine:
                 patience=READ_SECONDS,
             )
         except Trimmed as gone:
-            self._trimmed(room, gone.first)  # should `first_id` not know it yet
+            self._trimmed(room, gone.first)  # `first_id` may not know it yet
             raise
 
     async def history(
@@ -179,7 +183,7 @@ class SqliteEngine:
         return self._worker
 
     def _trimmed(self, room: str, first: int) -> None:
-        """The lowest id kept of a room is known to be this or a later one."""
+        """The lowest id kept of `room` is known to be `first` or a later one."""
         if (known := self._firsts.get(room)) is not None:
             self._firsts[room] = max(known, first)
 
@@ -232,7 +236,7 @@ class SqliteEngine:
 
 
 class Upkeep:
-    """What the thread does unasked (see Chores): find the way back from trouble, else tidy up and trim."""
+    """The chores of the thread (see Chores): find the way back from trouble, else tidy up and trim."""
 
     def __init__(
         self, store: Store, retention: Retention, *, now: Callable[[], float], measure: Callable[[], None]
@@ -251,7 +255,7 @@ class Upkeep:
         return min(self._store.due, self._retention.due)
 
     def work(self) -> None:
-        """Do a little of it."""
+        """Do a little of what is due."""
         if self._store.work() and self._retention.due <= self._now():
             self._retention.step()
         self._measure()

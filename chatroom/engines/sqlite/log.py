@@ -1,10 +1,13 @@
-"""Rooms and messages in SQL. Everything here is called by one thread, on one connection.
+"""Rooms and messages in SQL.
 
-1. An append is one transaction: look-up of `cid`, id and insert go draft by draft in their order, whatever
-   statements that takes. Nothing that it decided is remembered before COMMIT has returned.
-2. What is known of a room (its key and where its log begins and ends) is only a memory of the database, and
+1. Everything here is called by one thread, on one connection.
+2. An append is one transaction: look-up of `cid`, id and insert go draft by draft in their order, whatever
+   statements that takes. Nothing that an append decided is remembered before COMMIT has returned.
+3. What is known of a room (its key and where its log begins and ends) is only a memory of the database, and
    may be dropped whenever no transaction is open.
-3. Ids are dense, so ranges are reckoned, never counted, and every page costs one walk down the tree.
+4. Ids are dense, so ranges are reckoned, never counted, and every page costs one walk down the tree.
+
+It doesn't know what a failure means, nor who reads.
 """
 
 import sqlite3
@@ -27,7 +30,7 @@ from chatroom.engines.sqlite.schema import EPOCH_OF_ROOM, is_of_the_store, trans
 
 REMEMBERED_ROOMS = 10_000
 _LOOKUPS = 64
-"""Drafts that are looked up by one statement; what is missing is filled with NULL, which finds nothing."""
+"""Drafts that are looked up by one statement. It is filled up with NULL, which finds nothing."""
 
 _BLANK = (None, None, None)
 _LOOK_UP = f"""
@@ -59,7 +62,7 @@ class Extent:
 
 
 class _TransactionState:
-    """An append as far as it has come: where the rooms stand within the open transaction."""
+    """Where the rooms stand within the open transaction of an append."""
 
     __slots__ = ("extents",)
 
@@ -82,12 +85,12 @@ class Log:
         self.connection.close()
 
     def extent(self, room: str) -> Extent:
-        """Where the room's log begins and ends."""
+        """Where the room's log begins and ends. Raises sqlite3.Error."""
         if (known := self._known.get(room)) is not None:
             return known
         found = self.connection.execute(_EXTENT, (EPOCH_OF_ROOM, room)).fetchone()
         if found is None:
-            return Extent(None, 0, 0)  # not remembered: a room where nothing is stored is to cost nothing
+            return Extent(None, 0, 0)  # not remembered: an empty room is to cost nothing
         key, trimmed, last, epoch = found
         extent = Extent(key, trimmed, trimmed if last is None else last, epoch)
         self._remember({room: extent})
@@ -102,7 +105,7 @@ class Log:
     # Writing
 
     def append(self, drafts: Sequence[Draft]) -> list[Outcome]:
-        """Store the drafts in one transaction; an exception is the store's, no draft's."""
+        """Store the drafts in one transaction. Raises only what is the store's fault."""
         before = {room: self.extent(room) for room in {draft.room for draft in drafts}}
         state = _TransactionState(before.copy())
         try:
@@ -118,7 +121,7 @@ class Log:
         return outcomes
 
     def _write_alone(self, draft: Draft, state: _TransactionState) -> Outcome:
-        """Store one draft, or find it guilty and leave no trace of it."""
+        """Store one draft; or find that it can't be stored, and leave no trace of it."""
         trial = state.copy()
         self.connection.execute("SAVEPOINT draft")
         try:
@@ -183,7 +186,7 @@ class Log:
         return found
 
     def truncate(self, room: str, last: int) -> None:
-        """Remove what is there beyond `last`: a commit that failed, which nobody was told of."""
+        """Remove the messages beyond `last`: those of a commit that failed, of which no client was told."""
         key = self.extent(room).key
         if key is not None:
             with transaction(self.connection):
@@ -193,7 +196,7 @@ class Log:
     # Reading
 
     def read(self, room: str, after: int, upto: int, limit: int, max_bytes: int) -> list[Message]:
-        """See Engine."""
+        """See Engine. Raises Trimmed."""
         extent = self.extent(room)
         if after < extent.trimmed:
             raise Trimmed(extent.trimmed + 1)
@@ -215,9 +218,10 @@ class Log:
     def _range(
         self, extent: Extent, after: int, upto: int, max_bytes: int, *, newest_first: bool = False
     ) -> list[Message]:
-        """The messages above `after` up to `upto`: as many from that end on as make `max_bytes` of text.
+        """The messages above `after` up to `upto`: as many, from the end that is read first, as make
+        `max_bytes` of text.
 
-        Ascending either way. Whoever reads may count on it that none is missing.
+        They are ascending either way. Raises sqlite3.DatabaseError if one is missing.
         """
         upto = min(upto, extent.last)
         if upto <= after:
@@ -242,14 +246,14 @@ class Log:
     # Trimming
 
     def rooms_after(self, room: str, limit: int) -> list[str]:
-        """Names of rooms with messages ever stored, in their order, from `room` on without it."""
+        """The next `limit` names after `room`, in order, of rooms in which a message was ever stored."""
         rows = self.connection.execute(
             "SELECT name FROM room WHERE name > ? ORDER BY name LIMIT ?", (room, limit)
         )
         return [name for (name,) in rows]
 
     def first_since(self, room: str, ts: int, limit: int) -> int:
-        """The id of the first message since `ts` among the `limit` oldest; if none is, the id after them."""
+        """The id of the first message since `ts` among the `limit` oldest; else the id after these."""
         extent = self.extent(room)
         end = min(extent.trimmed + limit, extent.last)
         (young,) = self.connection.execute(
@@ -259,7 +263,10 @@ class Log:
         return end + 1 if young is None else int(young)
 
     def trim(self, firsts: Mapping[str, int]) -> None:
-        """Remove from each room the messages with ids below its first, at most one beyond the last."""
+        """Remove from each room the messages with ids below its first, which is one beyond the last at most.
+
+        Raises sqlite3.Error.
+        """
         extents = {room: self.extent(room) for room in firsts}
         with transaction(self.connection):
             for room, first in firsts.items():

@@ -1,32 +1,38 @@
-"""From a path to a log that can be written, or to one line that says why not.
+"""From a path to a database that can be written, or to one line that says why not.
+
+Opening:
 
 1. Everything that can be refused is refused before anything is written.
 2. A new database appears under its name when it is whole, or not at all.
-3. Epoch and version are settled before the file is used with a write-ahead log: SQLite plays a log into
-   whatever file lies beside it, so a file that has none yet must not look as if it had.
+3. Epoch and version are settled before the file is used with a write-ahead log. SQLite plays a log into
+   whatever file lies beside it, so a file that has no log yet must not look as if it had one.
 
-Who may read the files of a database: their modes, whatever the umask is.
+Who may read the files of a database, whatever the umask is:
 
-1. What is made here is 0600, from its first moment on.
-2. A database that everybody may read or write had its mode from the umask of an earlier version: it becomes
+4. A file that is made here has the mode 0600 from its first moment on.
+5. A database that everybody may read or write had its mode from the umask of an earlier version: it becomes
    0600 as well. One that is open to its group alone (0640, 0660) was made so on purpose, and stays.
-3. SQLite makes the write-ahead log and its index with the mode of the database. Where they lie there from
-   before, and for the lock, the same mode is set here.
+6. SQLite makes the write-ahead log and its index with the mode of the database. If these files, or that of
+   the lock, are there already, the same mode is set here.
 
-One server a database: a lock on a file beside it.
+One server for a database:
 
-The lock is the kernel's and goes with the process, however it ends; the file stays and means nothing. It is
-not the database itself that is locked: closing any descriptor of that would drop the locks that SQLite has.
+7. The lock is on a file beside the database. It is the kernel's and goes with the process, however that ends.
+   The file stays and means nothing.
+8. The database itself is not locked: closing any descriptor of it would drop the locks that SQLite has.
 
-What is looked at before anything is written: is this file ours, of a form we know, and whole?
+What is looked at before anything is written (is this file ours, of a form that we know, and whole?):
 
-1. Nothing here changes a byte of a database. It is opened read-only, and where no write-ahead log lies
-   beside it, as an immutable file.
-2. The look has a deadline, whatever the size of the file: it takes the header, the length of the file, the
-   tables of rooms and settings, and then as much of the messages as the rest of the time allows. Of a file
-   of 10 GB that is a part; damage beyond it is found when it is read, and stops neither start nor traffic.
-3. A write-ahead log is believed to be the file's own, unless the file was never opened with one: SQLite
-   would play the log of a removed database into the one that was put in its place.
+9. Nothing here changes a byte of a database. It is opened read-only, and as an immutable file if no
+   write-ahead log lies beside it.
+10. The look has a deadline, whatever the size of the file. It covers the header, the length of the file, the
+    tables of rooms and settings, and then as much of the messages as the rest of the time allows. Of a file
+    of 10 GB that is a part. Damage beyond it is found when it is read, and stops neither the start nor the
+    traffic.
+11. A write-ahead log is taken for the file's own, unless the file was never opened with one: SQLite would
+    play the log of a removed database into the one that was put in its place.
+
+It doesn't know what the messages say, nor what becomes of them.
 """
 
 import fcntl
@@ -54,13 +60,15 @@ from chatroom.engines.sqlite.schema import (
     version_of,
 )
 
+# Modes
+
 PRIVATE = 0o600
 _OTHERS = 0o007
 _BESIDE = ("-wal", "-shm", "-lock")
 
 
 def make_private(path: str) -> None:
-    """Make an empty file that only its owner may read. Raises OSError; FileExistsError if it is there."""
+    """Make an empty file that only its owner may read. Raises OSError: FileExistsError if it is there."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE)
     try:
         os.fchmod(fd, PRIVATE)  # a strange umask takes even the owner's rights
@@ -74,7 +82,7 @@ def mode_of(path: str) -> int:
 
 
 def close_to_others(path: str) -> None:
-    """Rules 2 and 3, for a database that is there. What belongs to somebody else is left as it is."""
+    """Rules 5 and 6, for a database that is there. A file of another owner is left as it is."""
     was = mode_of(path)
     if was & _OTHERS:
         with suppress(PermissionError):
@@ -87,11 +95,13 @@ def close_to_others(path: str) -> None:
                 os.chmod(path + suffix, now)
 
 
+# The lock
+
 SUFFIX = "-lock"
 
 
 class FileLock:
-    """Held from its making to `release`."""
+    """The lock on a database (rules 7 and 8), held from its making to `release`."""
 
     __slots__ = ("_fd",)
 
@@ -118,9 +128,11 @@ class FileLock:
             raise StartError(text) from None
 
     def release(self) -> None:
-        """Let others have it."""
+        """Let other processes have the lock."""
         os.close(self._fd)
 
+
+# The look
 
 CHECK_SECONDS = 0.5
 _MAGIC = b"SQLite format 3\0"
@@ -129,7 +141,7 @@ _WAL_MODE = 2
 
 
 def check_header(path: str, *, write: bool = True) -> bool:
-    """Look at a file's first bytes; false if there is no file yet or nothing in it. Raises StartError."""
+    """Look at the first bytes of a file. False if it is missing or empty. Raises StartError."""
     try:
         with open(path, "r+b" if write else "rb", buffering=0) as file:
             header = file.read(_HEADER)
@@ -162,7 +174,7 @@ def _check_version(path: str, version: int) -> None:
 
 
 def _check_no_leftovers(path: str, what: str) -> None:
-    """Rule 3."""
+    """Rule 11. Raises StartError."""
     wal = path + "-wal"
     if _size(wal):
         raise StartError(
@@ -172,7 +184,7 @@ def _check_no_leftovers(path: str, what: str) -> None:
 
 
 def check_content(path: str, seconds: float = CHECK_SECONDS) -> None:
-    """Look into a database that has passed `check_header`, for a limited time.
+    """Look into a database that has passed `check_header`, for `seconds` at most.
 
     Raises StartError, and sqlite3.Error if it can't be opened.
     """
@@ -203,7 +215,7 @@ def _size(path: str) -> int:
 
 
 def _damage(connection: sqlite3.Connection, seconds: float) -> str | None:
-    """The first thing found wrong within the time, as SQLite says it."""
+    """The first damage found within the time, in SQLite's words; None if none was found."""
     alarm = threading.Timer(seconds, connection.interrupt)
     alarm.daemon = True
     alarm.start()
@@ -222,8 +234,11 @@ def _damage(connection: sqlite3.Connection, seconds: float) -> str | None:
     return None
 
 
+# Opening
+
+
 class Opened(NamedTuple):
-    """A database in use: the path is the real one, without symbolic links."""
+    """An open database. `path` is the real one, without symbolic links."""
 
     path: str
     lock: FileLock
@@ -232,7 +247,7 @@ class Opened(NamedTuple):
 
 
 def open_database(name: str, new_epoch: Callable[[], str], *, renew: bool) -> Opened:
-    """Open or make the database `name`. Raises StartError; a file that is refused is left as it is."""
+    """Open or make the database `name`. Raises StartError: then the file is left as it was."""
     path = os.path.realpath(name)
     there = check_header(path)
     lock = FileLock(path)

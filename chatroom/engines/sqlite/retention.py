@@ -1,19 +1,23 @@
 """Which messages go, and when: those that are too old or too many, the oldest first.
 
-1. A step removes a bounded number of messages in one transaction. After it there is a pause of several times
-   its own length, so that trimming takes a small part of the thread's time whatever there is to trim.
-2. Rooms that have grown too long are trimmed soon; for age, all rooms are looked through now and then.
+Retention:
+
+1. A step removes a bounded number of messages in one transaction. After it comes a pause of several times its
+   own length, so trimming takes a small part of the thread's time however much there is to trim.
+2. Rooms that have grown too long are trimmed soon. For age, all rooms are looked through now and then.
 3. A message stays as long as one before it in its room stays: ids have no hole.
-4. Age is by the AgeClock. The present is noted in the database now and then, for the next start. What the
-   clock alone would remove is told, once.
+4. Age is by the AgeClock. The present is noted in the database now and then, for the next start. The log
+   tells once of messages that the clock alone would remove.
 
-The time of day as far as it makes messages old: a clock that is set wrong must not remove them.
+AgeClock, the time of day as far as it makes messages old (a clock that is set wrong must not remove them):
 
-1. Between two looks the present moves on by what the monotonic clock has moved, and by no more, wherever the
-   clock is set. If the clock is set back, the present is what it says: messages are kept longer.
-2. How much time passed before the start is the clock's word alone. It is doubted, and counts from `wait`
+5. Between two looks the present moves on by as much as the monotonic clock has moved, and by no more,
+   wherever the clock is set. If the clock is set back, the present follows it: messages are kept longer.
+6. How much time passed before the start is the clock's word alone. It is doubted. It counts from `wait`
    seconds after the start on, if the clock still says so then. Until then the present goes on from the last
-   time that was noted in the database; without such a note nothing is old yet.
+   time that was noted in the database. Without such a note nothing is old yet.
+
+It doesn't know SQL, nor who reads the messages.
 """
 
 import logging
@@ -27,8 +31,10 @@ from chatroom.core.logevents import log_event
 from chatroom.core.messages import Retain
 from chatroom.engines.sqlite.store import Store
 
+# The clock
+
 TOLERANCE_MS = 60_000
-"""How far a clock may be set back and forth, by NTP perhaps, before that means anything."""
+"""Milliseconds by which a clock may be set back or forth, by NTP perhaps, before that means anything."""
 
 
 class AgeClock:
@@ -45,28 +51,28 @@ class AgeClock:
         self._claimed = clock - began * 1000
         self._offset = None if noted is None else min(noted - began * 1000, self._claimed)
         self.doubted_until: float | None = began + wait
-        """When rule 2 ends, by the monotonic clock; None when it has ended."""
+        """When the doubt of rule 6 ends, by the monotonic clock; None when it has ended."""
         self.present: int | None = None
         """The time of day by which messages are old; None while nothing is."""
         self.clock = clock
-        """What the clock says, for those who doubt it."""
+        """What the clock says, whether it is doubted or not."""
         self.look()
 
     @property
     def doubtful(self) -> bool:
-        """Whether the clock says that messages are older than they are held to be."""
+        """Whether messages are older by the clock than by the present."""
         return self.present is None or self.clock - self.present > TOLERANCE_MS
 
     @property
     def wait(self) -> float | None:
-        """After how many seconds what the clock says may count; None if not before the next start."""
+        """Seconds until the clock's word may count; None if it won't before the next start."""
         now = self._now()
         if self.doubted_until is None or self.clock - now * 1000 > self._claimed + TOLERANCE_MS:
             return None
         return max(0.0, self.doubted_until - now)
 
     def look(self) -> bool:
-        """Look at both clocks; whether time that was doubted counts from now on."""
+        """Look at both clocks. Return whether time that was doubted counts from now on."""
         passed, self.clock = self._now() * 1000, self._now_ms()
         offset = self.clock - passed
         if self._offset is not None and offset < self._offset - TOLERANCE_MS:
@@ -80,15 +86,21 @@ class AgeClock:
         return admitted
 
 
+# Retention
+
 STEP_MESSAGES = 1000
+"""Messages that one step removes at most."""
 STEP_ROOMS = 100
+"""Rooms that one step looks at, at most."""
 PAUSE_SECONDS = 0.05
 PAUSE_FACTOR = 4
+"""A pause is so many times as long as the step before it, and PAUSE_SECONDS at least."""
 SWEEP_SECONDS = 60.0
+"""Seconds between two looks through all rooms."""
 DOUBT_SECONDS = 3600.0
-"""How long the time that passed before the start is doubted; less where messages are kept for less."""
+"""Seconds for which the time that passed before the start is doubted; fewer if messages are kept for less."""
 NOTE_MS = 600_000
-"""How much time passes between two notes of it."""
+"""Milliseconds between two notes of the present."""
 
 
 class Retention:
@@ -103,7 +115,7 @@ class Retention:
         now_ms: Callable[[], int],
         trimmed: Callable[[str, int], None],
     ) -> None:
-        """`trimmed` is told of a room and its lowest id kept."""
+        """`trimmed` is called with a room and the lowest id kept of it."""
         self._store = store
         self._retain = retain
         self._now = now
@@ -130,7 +142,7 @@ class Retention:
 
     @property
     def work_waits(self) -> bool:
-        """There is something that may have to be trimmed."""
+        """Whether there are rooms to look at."""
         return bool(self._due_rooms) or self._swept_to is not None
 
     def written(self, rooms: set[str]) -> None:
@@ -145,7 +157,7 @@ class Retention:
                     self._look_at(room)
 
     def step(self) -> None:
-        """Remove a few messages, or find out that none is to be removed."""
+        """Remove a few messages, or find out that none has to go."""
         started = self._now()
         with suppress(Unavailable):
             if self._clock is not None:
@@ -173,7 +185,7 @@ class Retention:
         with suppress(Unavailable):
             known = self._noted = self._store.noted_time()
             if known is None and not self._store.rooms_after("", 1):
-                known = now_ms()  # there is nothing that could be too old
+                known = now_ms()  # no message could be too old
         return AgeClock(known, wait=min(DOUBT_SECONDS, seconds), now=self._now, now_ms=now_ms)
 
     def _look_at_clock(self, clock: AgeClock) -> None:
@@ -189,7 +201,10 @@ class Retention:
             self._noted = present
 
     def _look_up_doubtful(self) -> None:
-        """What was reported failed may have been done: look where these rooms begin. Raises Unavailable."""
+        """A trimming that was reported failed may have been done: look where its rooms begin.
+
+        Raises Unavailable.
+        """
         while self._doubtful:
             room = next(iter(self._doubtful))
             self._trimmed(room, self._store.extent(room).trimmed + 1)
@@ -232,7 +247,7 @@ class Retention:
         return firsts
 
     def _wanted(self, room: str, first: int, last: int, budget: int) -> int:
-        """The lowest id to keep, as far as the next `budget` messages tell."""
+        """The lowest id to keep, as far as the next `budget` messages tell. Raises Unavailable."""
         wanted = first
         if self._retain.count is not None:
             wanted = max(wanted, last - self._retain.count + 1)
@@ -241,7 +256,7 @@ class Retention:
         return wanted
 
     def _young(self, clock: AgeClock, room: str, first: int, budget: int) -> int:
-        """The lowest id that is young enough, as far as the next `budget` messages tell."""
+        """The lowest id young enough to keep, as far as the next `budget` messages tell."""
         assert self._retain.seconds is not None
         kept = int(self._retain.seconds * 1000)
         young = first
@@ -254,7 +269,7 @@ class Retention:
         return young
 
     def _tell_of_doubt(self, clock: AgeClock) -> None:
-        """There are messages that are too old by the clock alone."""
+        """Log that there are messages that are too old by the clock alone."""
         self._told_of_doubt = True
         ahead = None if clock.present is None else round((clock.clock - clock.present) / 1000)
         wait = clock.wait

@@ -1,19 +1,24 @@
-"""The tables of a log, their versions, the epoch of the file, and how a connection to it is made.
+"""The tables of a database, their versions, its epochs, and how a connection to it is made.
 
-The tables of a log, their versions, and the epoch of the file.
+The tables and the epochs:
 
 1. `application_id` says that a file is ours, `user_version` which form its tables have. Each step of
-   MIGRATIONS leads from one version to the next; a file is only ever led forward.
-2. A room has a row from its first message on. Its messages are dense from `trimmed + 1` on, so its last id
-   is that of its last message, or `trimmed` where none is left: ids go on though all messages are gone.
-3. The rooms of a file share one epoch, which goes where their last ids go. A copy carries a mark, and gets
-   an epoch of its own when it is opened as a database, in the transaction that takes the mark away.
+   MIGRATIONS leads from one version to the next. A file is only ever led forward.
+2. A room has a row from its first message on. Its messages are dense from `trimmed + 1` on, so its last id is
+   that of its last message, or `trimmed` where none is left: ids go on even if all messages are gone.
+3. The rooms of a file share one epoch, which goes where their last ids go. A copy carries a mark. When a copy
+   is opened as a database, it gets an epoch of its own in the transaction that removes the mark.
 4. A room that came from a store of several nodes has an epoch of its own, until the file gets a new one.
 
-How a connection to a database is made, and how its errors are told apart.
+Connections and their errors:
 
-the store's  the disk is full or fails, the file is locked or damaged: no draft is guilty
-a draft's    everything else: this draft can't be stored, others can
+5. A connection begins no transaction by itself. A commit returns when it is on the disk.
+6. An error is either the store's or a draft's:
+
+    the store's  the disk is full or fails, the file is locked or damaged: no draft is at fault
+    a draft's    everything else: this draft can't be stored, others can
+
+It doesn't know what is read from the tables, nor who asks.
 """
 
 import os
@@ -21,11 +26,14 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from urllib.parse import quote
 
+# Connections and their errors
+
 BUSY_SECONDS = 1.0
+"""Seconds to wait for another program that has locked the database."""
 CHECKPOINT_PAGES = 4000
-"""Pages in the write-ahead log from which on a commit moves them into the database: 16 MiB."""
+"""Pages of a write-ahead log from which on a commit moves them into the database: 16 MiB."""
 WAL_BYTES = 16 * 1024 * 1024
-"""What is left of a write-ahead log that a long backup has made larger, once it is begun from the start."""
+"""Bytes to which a write-ahead log is cut that a long backup has made larger."""
 
 _OF_THE_STORE = frozenset({
     sqlite3.SQLITE_PERM,
@@ -45,7 +53,7 @@ _OF_THE_STORE = frozenset({
 
 
 def connect(path: str, mode: str, *, immutable: bool = False) -> sqlite3.Connection:
-    """A connection without transactions of its own accord; `mode` is ro, rw or rwc."""
+    """A connection that begins no transaction by itself; `mode` is ro, rw or rwc. Raises sqlite3.Error."""
     name = f"file:{quote(os.fsencode(path))}?mode={mode}{'&immutable=1' if immutable else ''}"
     return sqlite3.connect(name, uri=True, isolation_level=None, timeout=BUSY_SECONDS)
 
@@ -58,7 +66,10 @@ def sync_fully(connection: sqlite3.Connection) -> None:
 
 
 def use_write_ahead_log(connection: sqlite3.Connection) -> None:
-    """From here on commits are written to a log, which is moved into the database now and then."""
+    """From here on commits are written to a log, which is moved into the database now and then.
+
+    Raises sqlite3.Error.
+    """
     (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
     if mode != "wal":
         raise sqlite3.OperationalError("no write-ahead log can be used here")
@@ -67,7 +78,7 @@ def use_write_ahead_log(connection: sqlite3.Connection) -> None:
 
 
 def error_code(error: BaseException) -> int:
-    """SQLite's primary code of an error; 0 for what isn't one of SQLite's."""
+    """SQLite's primary code of an error; 0 for an error that isn't SQLite's."""
     if isinstance(error, MemoryError):
         return sqlite3.SQLITE_NOMEM
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
@@ -82,6 +93,8 @@ def is_of_the_store(error: BaseException) -> bool:
     """Whether the store has failed, and not a draft."""
     return error_code(error) in _OF_THE_STORE
 
+
+# The tables and the epochs
 
 APPLICATION_ID = 0x63686174  # "chat"
 
@@ -113,7 +126,7 @@ def version_of(connection: sqlite3.Connection) -> int:
 
 
 def migrate(connection: sqlite3.Connection, steps: Sequence[Sequence[str]] = MIGRATIONS) -> None:
-    """Lead the file to the last version, all steps or none."""
+    """Lead the file to the last version, by all steps or none. Raises sqlite3.Error."""
     version = version_of(connection)
     if version == len(steps):
         return
@@ -128,7 +141,7 @@ def migrate(connection: sqlite3.Connection, steps: Sequence[Sequence[str]] = MIG
 def settle_epoch(connection: sqlite3.Connection, new_epoch: Callable[[], str], *, renew: bool) -> str:
     """The epoch of the file; a new one if it has none, is an unopened copy, or `renew` asks for it.
 
-    In the last two cases those of rooms go.
+    In the last two cases the epochs of rooms are removed.
     """
     known = _meta(connection, _EPOCH)
     if known is not None and not renew and _meta(connection, _COPY) is None:
@@ -153,7 +166,7 @@ def epoch_of(connection: sqlite3.Connection) -> str | None:
 
 
 def mark_copy(connection: sqlite3.Connection) -> None:
-    """This file is a copy: it gets an epoch of its own when it is opened as a database."""
+    """Mark this file as a copy: it gets an epoch of its own when it is opened as a database."""
     connection.execute("INSERT OR REPLACE INTO meta VALUES (?, 1)", (_COPY,))
 
 
@@ -176,8 +189,8 @@ def _meta(connection: sqlite3.Connection, name: str) -> str | None:
 class transaction:  # noqa: N801  (used like a function, as in contextlib)
     """A transaction that writes: committed at the end of the block, rolled back by an exception in it.
 
-    What fails at the end is raised from there, after a rollback; whether it was stored is then for the
-    caller to find out.
+    A commit that fails is rolled back and its error raised. Whether it was stored is then for the caller to
+    find out.
     """
 
     __slots__ = ("_connection",)

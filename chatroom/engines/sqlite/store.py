@@ -1,18 +1,20 @@
 """One log that survives trouble: what a failure means for the drafts, and the way back from it.
 
-1. The store's failures make all drafts of a batch Unknown, and the store troubled. While it is, nothing is
-   written but the way back, which is tried at the next append, and by itself now and then.
-2. Full and busy are certain: SQLite has taken all of it back. After anything else the commit may be there
-   or not, whatever SQLite says now. So the database is opened anew, which plays the write-ahead log; the
-   log is moved into the database, so that it stands on a sync that has succeeded; and what then lies beyond
-   the last ids that were ever told is taken back. Nobody was told of it: those who said it were answered
-   `unavailable`, and if they say it again with the same `cid`, it gets the id that is next then.
-   (If the process ends before that, it is there at the next start, under the id that nobody knew; then it
-   is shown, and the same `cid` finds it.)
+1. If the store fails, all drafts of the batch are Unknown, and the store is in trouble. While it is, nothing
+   is written but the way back, which is tried at the next append, and by itself now and then.
+2. Full and busy are certain: SQLite has rolled everything back. After any other failure the commit may be
+   there or not, whatever SQLite says now. So the database is opened again, which plays the write-ahead log.
+   The log is moved into the database, so that it stands on a sync that has succeeded. Then messages beyond
+   the last ids that were ever told are removed. No client was told of them: their senders were answered
+   `unavailable`, and if a sender sends such a message again with the same `cid`, it gets the id that is next
+   then. (If the process ends before that, the message is there at the next start, under the id that no client
+   knew. Then it is shown, and the same `cid` finds it.)
 3. The way back ends with a write of some size that succeeds: so a full disk is seen to have room again.
 4. Reading goes on while there is a database to read. What can't be read is Unavailable, and no trouble.
 5. When nothing has been written for a moment, a write-ahead log of some size is moved into the database and
    emptied. A program that reads stands in the way of that; then it is tried again later.
+
+It doesn't know threads or tasks, nor which messages are old.
 """
 
 import logging
@@ -41,10 +43,12 @@ from chatroom.engines.sqlite.schema import (
 )
 
 RETRY_SECONDS = 0.5
+"""Seconds between two tries of the way back."""
 PROBE_BYTES = 256 * 1024
 IDLE_SECONDS = 5.0
+"""Seconds without a write after which a write-ahead log is emptied."""
 LARGE_BYTES = 1024 * 1024
-"""The size from which on a write-ahead log is emptied when it is quiet."""
+"""The size, in bytes, from which on a write-ahead log is emptied when nothing is written."""
 _CERTAIN = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 _WORDS = {
     sqlite3.SQLITE_FULL: "the disk is full",
@@ -65,7 +69,7 @@ def _words(error: Exception) -> str:
 
 
 def _identity(path: str) -> tuple[int, int]:
-    """Which file that is, whatever its name."""
+    """Which file that is, whatever its name. Raises OSError."""
     found = os.stat(path)
     return found.st_dev, found.st_ino
 
@@ -80,14 +84,14 @@ class Store:
         self._lock = opened.lock
         self._now = now
         self._log: Log | None = Log(opened.connection)
-        self._doubtful: dict[str, int] | None = None  # rooms' last ids before a commit of unknown outcome
+        self._doubtful: dict[str, int] | None = None  # last ids before a commit of unknown outcome
         self._retry_at = 0.0
         self._shrink_at = math.inf
         self.trouble: str | None = None
-        """Why nothing can be stored now."""
+        """Why nothing can be stored now; None if something can."""
 
     def close(self) -> None:
-        """Close the database and let others have it."""
+        """Close the database and let other processes have it."""
         if self._log is not None:
             with suppress(sqlite3.Error):
                 self._log.close()
@@ -118,7 +122,10 @@ class Store:
         return [Unknown()] * len(drafts)
 
     def trim(self, firsts: Mapping[str, int]) -> bool:
-        """Remove from each room the messages with ids below its first; whether it is known to be done."""
+        """Remove from each room the messages with ids below its first.
+
+        Return whether that is known to be done.
+        """
         if firsts and self.trouble is None:
             self._shrink_at = self._now() + IDLE_SECONDS
             try:
@@ -128,7 +135,7 @@ class Store:
         return self.trouble is None
 
     def note_time(self, time: int) -> bool:
-        """Note the time of day, by which messages grow old; whether it was done."""
+        """Note the time of day, by which messages grow old, in milliseconds. Return whether it was done."""
         if self.trouble is None:
             try:
                 connection = self._in_use().connection
@@ -149,7 +156,7 @@ class Store:
     # The way back
 
     def heal(self) -> bool:
-        """Whether the store can be written; where it can't, try the way back if it is time."""
+        """Try the way back, if it is needed and due. Return whether the store can be written."""
         if self.trouble is None:
             return True
         if self._now() < self._retry_at:
@@ -169,7 +176,7 @@ class Store:
         return True
 
     def _look_up_again(self, told: dict[str, int]) -> None:
-        """Rule 2."""
+        """Rule 2. Raises what SQLite raises, OSError, Unavailable."""
         if self._log is not None:
             old, self._log = self._log, None
             with suppress(sqlite3.Error):
@@ -192,13 +199,16 @@ class Store:
 
     @staticmethod
     def _settle(connection: sqlite3.Connection) -> None:
-        """Move all of the write-ahead log into the database."""
+        """Move all of the write-ahead log into the database.
+
+        Raises Unavailable if another program prevents it.
+        """
         (busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         if busy:
             raise Unavailable("the disk has failed; a program that reads the database stands in the way back")
 
     def _probe(self) -> None:
-        """Rule 3."""
+        """Rule 3. Raises sqlite3.Error."""
         connection = self._in_use().connection
         with transaction(connection):
             connection.execute("INSERT OR REPLACE INTO meta VALUES ('probe', zeroblob(?))", (PROBE_BYTES,))
@@ -209,11 +219,11 @@ class Store:
 
     @property
     def due(self) -> float:
-        """When there is something to do that nobody asked for; infinity for not before the next write."""
+        """When `work` has something to do, in the thread's time; infinity for not before the next write."""
         return self._shrink_at if self.trouble is None else self._retry_at
 
     def work(self) -> bool:
-        """Do what is due; whether the store can be written."""
+        """Do what is due. Return whether the store can be written."""
         if not self.heal():
             return False
         if self._now() >= self._shrink_at:
@@ -221,7 +231,7 @@ class Store:
         return True
 
     def _shrink(self) -> bool:
-        """Rule 5; whether that's done with. What fails here fails again at a commit, and is told then."""
+        """Rule 5. Return whether it is done. A failure here comes again at a commit, and is told then."""
         if self.sizes()[1] < LARGE_BYTES:
             return True
         connection = self._in_use().connection
@@ -254,7 +264,7 @@ class Store:
     def read(
         self, room: str, after: int, upto: int, limit: int, max_bytes: int = READ_BYTES
     ) -> list[Message]:
-        """See Engine."""
+        """See Engine. Raises Trimmed, Unavailable."""
         with self._reading() as log:
             return log.read(room, after, upto, limit, max_bytes)
 
@@ -271,7 +281,7 @@ class Store:
             return log.first_since(room, ts, limit)
 
     def noted_time(self) -> int | None:
-        """The time of day that was noted last. Raises Unavailable."""
+        """The time of day that was noted last, in milliseconds; None if none was. Raises Unavailable."""
         with self._reading() as log:
             return noted_time(log.connection)
 
@@ -291,6 +301,6 @@ class Store:
             raise Unavailable(error_name(error)) from None
 
     def _in_use(self) -> Log:
-        """The log, where rule 1 says that there is one."""
+        """The log, while there is no trouble (rule 1)."""
         assert self._log is not None
         return self._log

@@ -1,13 +1,16 @@
 """The one thread that uses the database, and what it does next.
 
-1. A commit that waits goes first, then one other job, then a chore if one is due. Others' jobs are done in
-   the order in which they came: since each who reads waits for the answer before reading on, they take turns.
-2. Who waits for a job may be cancelled, or give up. A job that has not begun is then taken off the queue at
-   once, and the result of one that has begun is dropped: while the disk hangs, nothing gathers but what is
-   waited for.
-3. The thread is a daemon: a disk that never answers holds up neither the event loop nor the process's end.
-4. What a job raises is its answer. What a chore raises ends the thread: `wait_ended` raises it, and the
-   answer to jobs that come later is Unavailable.
+1. A commit that waits goes first, then one other job, then a chore if one is due. Other jobs are done in the
+   order in which they came: since each reader waits for its answer before it reads on, readers take turns.
+2. A task that waits for a job may be cancelled, or give up. If the job has not begun, it is then taken off
+   the queue at once; if it has, its result is dropped. So while the disk hangs, the queue holds only jobs
+   that are waited for.
+3. The thread is a daemon: a disk that never answers holds up neither the event loop nor the end of the
+   process.
+4. An exception that a job raises is its answer. An exception that a chore raises ends the thread:
+   `wait_ended` raises it, and the answer to later jobs is Unavailable.
+
+It doesn't know SQLite, nor what a job does.
 """
 
 import math
@@ -27,7 +30,7 @@ T = TypeVar("T")
 
 
 class Chores(Protocol):
-    """What the thread does of its own accord."""
+    """What the thread does besides jobs."""
 
     @property
     def due(self) -> float:
@@ -35,12 +38,12 @@ class Chores(Protocol):
         ...
 
     def work(self) -> None:
-        """Do a little of it."""
+        """Do a little of what is due."""
         ...
 
 
 class Job:
-    """Something to do in the thread; `answered` is called in the Trio run with what it returned or raised."""
+    """A function for the thread; `answered` is called in the Trio run with what it returned or raised."""
 
     __slots__ = ("answered", "function")
 
@@ -57,7 +60,7 @@ class Worker:
         # Both threads use these two: each operation on them is one step to the other thread.
         self._urgent: OrderedDict[Job, None] = OrderedDict()
         self._usual: OrderedDict[Job, None] = OrderedDict()
-        self._signal: SimpleQueue[None] = SimpleQueue()  # at most one item: there is something to look at
+        self._signal: SimpleQueue[None] = SimpleQueue()  # at most one item: the queues are to be looked at
         self._signalled = False
         self._chores: Chores | None = None
         self._stopping = False
@@ -68,7 +71,7 @@ class Worker:
         threading.Thread(target=self._run, name=name, daemon=True).start()
 
     def submit(self, job: Job, *, urgent: bool = False) -> None:
-        """Have the thread do `job`; it is answered Unavailable when the thread has ended, perhaps at once."""
+        """Have the thread do `job`. If the thread has ended, the answer is Unavailable, perhaps at once."""
         if self._stopping or self._ended.is_set():
             job.answered(Unavailable("the log is closed"))
             return
@@ -100,7 +103,10 @@ class Worker:
         return answer
 
     def post(self, function: Callable[..., None], *arguments: object) -> None:
-        """Have `function` called in the Trio run; for the thread. What is posted is called in its order."""
+        """Have `function` called in the Trio run; for the thread.
+
+        Calls are made in the order of their posting.
+        """
         with suppress(trio.RunFinishedError):
             self._token.run_sync_soon(function, *arguments)
 
@@ -109,19 +115,19 @@ class Worker:
         self._chores = chores
 
     def stop(self, last: Callable[[], None]) -> None:
-        """Take no further job; the thread ends when those that wait are done, with this one."""
+        """Refuse further jobs. When those that wait are done, the thread calls `last` and ends."""
         self._last = last
         self._stopping = True
         self._wake()
 
     def _wake(self) -> None:
-        """Have the thread look at its queues, if it isn't about to."""
+        """Have the thread look at its queues, unless it is about to."""
         if not self._signalled:
             self._signalled = True
             self._signal.put(None)
 
     async def wait_ended(self) -> None:
-        """Wait until the thread has ended; raise what ended it, if it was not `stop`."""
+        """Wait until the thread has ended. Raises the exception that ended it, if `stop` didn't."""
         await self._ended.wait()
         if self._failure is not None:
             raise self._failure
@@ -140,7 +146,7 @@ class Worker:
         self.post(self._end, failure)
 
     def _work(self) -> bool:
-        """One round of rule 1; false when it was the last."""
+        """One round of rule 1. Return false after the last one."""
         job = self._next_job()
         if job is not None:
             self.post(job.answered, _answer(job))
@@ -151,7 +157,7 @@ class Worker:
         return True
 
     def _next_job(self) -> Job | None:
-        """The next job; None if a chore is due first, or if it is time to stop."""
+        """The next job; None if a chore is due first, or the thread is to stop."""
         if (job := self._pop_job()) is not None or self._stopping:
             return job
         due = math.inf if self._chores is None else self._chores.due
@@ -159,18 +165,18 @@ class Worker:
             self._signal.get(timeout=None if due == math.inf else max(0.0, due - self._now()))
         except Empty:
             return None
-        self._signalled = False  # before the look: what is handed in after it signals again
+        self._signalled = False  # before the look: a job that is handed in after the look signals again
         return self._pop_job()
 
     def _pop_job(self) -> Job | None:
         for jobs in (self._urgent, self._usual):
             if jobs:
-                with suppress(KeyError):  # the last one has just been given up
+                with suppress(KeyError):  # the last job has just been given up
                     return jobs.popitem(last=False)[0]
         return None
 
     def _end(self, failure: BaseException | None) -> None:
-        """The thread has ended: nobody may wait for it any more."""
+        """The thread has ended: answer all that wait for it."""
         self._failure = failure
         self._ended.set()
         for job in (*self._urgent, *self._usual):
