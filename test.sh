@@ -123,6 +123,7 @@ check style .venv/bin/ruff check --quiet .
 check format .venv/bin/ruff format --quiet --check .
 check types .venv/bin/mypy --no-error-summary
 if [ -n "$quick" ]; then
+    export CHAT_SEEDS=6
     check tests .venv/bin/python -m pytest -q -n 2 --dist loadfile --hypothesis-profile quick tests/unit "$@"
 else
     .venv/bin/coverage erase

@@ -3,6 +3,7 @@
 import ast
 import importlib.util
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -95,8 +96,13 @@ def is_pure(module: str) -> bool:
     return part_of(module) in {"core", "protocol"} or module in PURE
 
 
-def imports_of(module: str, source: str, *, for_types: bool = False) -> Iterator[str]:
+@cache
+def imports_of(module: str, source: str, *, for_types: bool = False) -> tuple[str, ...]:
     """Every module that `source` imports, wherever the import stands; imports for types alone on request."""
+    return tuple(_imports(module, source, for_types=for_types))
+
+
+def _imports(module: str, source: str, *, for_types: bool) -> Iterator[str]:
     tree = ast.parse(source)
     typing_only = {
         inner

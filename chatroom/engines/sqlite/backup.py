@@ -103,7 +103,7 @@ def _there_already(target: str) -> StartError:
 
 # A backup
 
-_STEP_PAGES = 4096
+_STEP_PAGES = 1024
 _STEP_INSTRUCTIONS = 100_000
 """Instructions of the machine in which SQLite runs statements: some milliseconds."""
 _HOLED_ROOM = """

@@ -1,9 +1,7 @@
 """Backups: whole, of one moment, never over another file, and with an epoch of their own."""
 
 import os
-import signal
 import sqlite3
-import subprocess
 import threading
 from contextlib import closing
 from pathlib import Path
@@ -15,8 +13,6 @@ from chatroom.core.errors import StartError
 from chatroom.engines.sqlite.backup import back_up
 from tests.support.database import open_store, query
 from tests.support.engine_contract import draft, ids
-from tests.support.process import clean_environment, heeding, python_command
-from tests.support.scene import await_true
 
 
 @pytest.fixture
@@ -103,7 +99,7 @@ def test_copies_made_while_it_is_written_are_of_one_moment(path: Path, tmp_path:
 def test_what_is_written_between_two_steps_belongs_to_a_later_moment(path: Path, target: Path) -> None:
     with closing(open_store(path)) as store:
         for _ in range(10):
-            store.append([draft("x" * 4000, room=room) for room in ("a", "b") for _ in range(1_000)])
+            store.append([draft("x" * 4000, room=room) for room in ("a", "b") for _ in range(250)])
         steps = 0
 
         def write() -> None:
@@ -115,16 +111,16 @@ def test_what_is_written_between_two_steps_belongs_to_a_later_moment(path: Path,
         back_up(str(path), str(target), write)
         assert steps > 3
         assert query(target, "SELECT room, max(id), count(*) FROM message GROUP BY room") == [
-            (1, 10_000, 10_000),
-            (2, 10_000, 10_000),
+            (1, 2_500, 2_500),
+            (2, 2_500, 2_500),
         ]
 
 
-@pytest.mark.parametrize("step", [1, 3, 6, 9])
+@pytest.mark.parametrize("step", [1, 3, 6])
 def test_it_can_be_interrupted_at_any_step(step: int, path: Path, target: Path) -> None:
     with closing(open_store(path)) as store:
         for _ in range(10):
-            store.append([draft("x" * 4000) for _ in range(2_000)])
+            store.append([draft("x" * 4000) for _ in range(500)])
     steps = 0
 
     def check() -> None:
@@ -286,23 +282,6 @@ def test_what_a_killed_backup_left_is_not_in_the_way(path: Path, target: Path) -
 
 def run(*arguments: str, **environ: str) -> int:
     return cli.main(["backup", *arguments], environ)
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_backup_that_is_interrupted_leaves_nothing(
-    number: int, path: Path, target: Path, pyz: Path
-) -> None:
-    store = open_store(path)
-    store.append([draft("x" * 4000) for _ in range(15_000)])
-    store.close()
-    command = [*python_command(), "backup", "--db", str(path), str(target)]
-    with heeding(signal.SIGINT, signal.SIGHUP):
-        process = subprocess.Popen(command, env=clean_environment(), stderr=subprocess.PIPE, text=True)
-    await_true(lambda: names(target.parent), "it has begun", pause=0.001)
-    process.send_signal(number)
-    said = process.communicate(timeout=20)[1]
-    assert (process.returncode, said) == (1, "")
-    assert names(target.parent) == set()
 
 
 def test_the_command(path: Path, target: Path, capfd: pytest.CaptureFixture[str]) -> None:
