@@ -1,19 +1,18 @@
-"""How many connections there are, in all, per username and per address, and who tries wrong tokens.
+"""How many connections there are, in all, per username and per address, and which addresses try wrong tokens.
 
-Rules:
-
-1. A connection is counted from `enter` until its slot is left, exactly once, however often it is left.
-   What has no count has no entry: when all are gone, nothing remains.
-2. The checks are separate steps, because between them others of the handshake come. They count nothing;
-   what they allow holds only until the caller lets others run.
-3. Addresses are counted by whom they belong to: an IPv4 address (also when written as IPv4-mapped IPv6) for
-   itself, an IPv6 address with its whole /64. Exempt peers (loopback, Unix sockets) have no address to count.
+1. A connection is counted from `enter` until its slot is left, exactly once, however often it is left. What
+   has no count has no entry: when all connections are gone, nothing remains.
+2. The checks are separate steps, because other steps of the handshake come between them. They count nothing.
+   What they allow holds only until the caller lets other tasks run.
+3. Addresses are counted by their owner: an IPv4 address (also when written as IPv4-mapped IPv6) for itself,
+   an IPv6 address with its whole /64. Exempt peers (loopback, Unix sockets) have no address to count.
 4. A right token is never refused for the wrong ones of its neighbours: an address is often shared, and any
    web page can have its visitors' browsers try wrong tokens. So tokens are verified first, and counted when
-   they are wrong. Past the limit a wrong one is refused by 429 and isn't counted, so that ends by itself.
-5. Wrong tokens are remembered for a bounded number of addresses; the one longest quiet is forgotten first.
+   they are wrong. Past the limit a wrong token is refused with 429 and isn't counted, so that ends by itself.
+5. Wrong tokens are remembered for a bounded number of addresses. The address whose last one is longest ago is
+   forgotten first.
 
-It doesn't know sockets or HTTP beyond the Refusal it raises, nor whether a token is right.
+It doesn't know sockets, nor HTTP beyond the Refusal that it raises, nor whether a token is right.
 """
 
 import ipaddress
@@ -28,7 +27,7 @@ from chatroom.core.limits import Limits
 from chatroom.core.pace import Window
 
 Owner = bytes | str
-"""To whom an address belongs: the 4 bytes of an IPv4 address, the first 8 of an IPv6 one, else its text."""
+"""The owner of an address: the 4 bytes of an IPv4 address, the first 8 of an IPv6 one, else its text."""
 
 _Key = TypeVar("_Key")
 
@@ -36,7 +35,7 @@ _RETRY = 5
 """Seconds after which a client may ask again where nobody knows when a slot becomes free."""
 
 _SWEEP = 2
-"""Quiet addresses forgotten per wrong token: more than the one that it can add."""
+"""Addresses that a wrong token has forgotten, at most: more than the one that it can add."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +81,7 @@ class ConnectionLimits:
         self._connections = 0
         self._usernames: dict[str, int] = {}
         self._addresses: dict[Owner, int] = {}
-        self._suspects: OrderedDict[Owner, Window] = OrderedDict()  # the one longest quiet first
+        self._suspects: OrderedDict[Owner, Window] = OrderedDict()  # by last wrong token, the oldest first
 
     def check_address(self, peer: Peer) -> None:
         """Refuse (429) a peer whose address has all its connections."""
@@ -127,7 +126,7 @@ class ConnectionLimits:
         return Slot(self, address, username)
 
     def statistics(self) -> ConnectionCounts:
-        """How much is counted now."""
+        """The counts of this moment."""
         return ConnectionCounts(
             self._connections, len(self._usernames), len(self._addresses), len(self._suspects)
         )
@@ -147,7 +146,7 @@ class ConnectionLimits:
 
 
 def _owner(peer: Peer) -> Owner | None:
-    """Under what the peer's address is counted; None if it isn't."""
+    """The owner under which the peer's address is counted; None if it isn't."""
     if peer.exempt:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Everything that can go wrong on purpose.
+"""Everything that can go wrong on purpose, and the codes that say so on the wire.
 
     ChatroomError
     ├── CommandError     one command failed, by its sender's fault or ours; the connection stands
@@ -11,18 +11,21 @@
         ├── Replaced     the room's log is another one than asked for: its epoch has changed
         └── Unavailable  the store can't be reached or written now; the outcome of an append is unknown
 
-A failed command and a disconnection are different types, so that neither can be taken for the other.
+1. A failed command and a disconnection are different types, so that neither can be taken for the other.
+2. An error carries what the wire says of it: a `CloseCode`, an `ErrorCode`, or a status.
 
-The numbers and words that stand on the wire when something ends or fails.
+It doesn't know where an error is raised, nor how it is told.
 """
 
 from enum import IntEnum, StrEnum
+
+# The codes
 
 
 class CloseCode(IntEnum):
     """Close codes this server sends (RFC 6455 section 7.4; 4xxx are ours).
 
-    45xx tells a client not to reconnect unchanged; after all others it may, with jittered back-off.
+    45xx tells a client not to reconnect unchanged. After all others it may, with jittered back-off.
     """
 
     NORMAL = 1000
@@ -53,6 +56,9 @@ class ErrorCode(StrEnum):
 
 FAULTS = frozenset({ErrorCode.BAD_JSON, ErrorCode.BAD_EVENT, ErrorCode.BAD_DATA})
 """Errors that only a broken client makes; too many in a row end the connection with 1008."""
+
+
+# The errors
 
 
 class ChatroomError(Exception):
@@ -95,7 +101,7 @@ class Forbidden(CommandError):
 
 
 class Disconnect(ChatroomError):
-    """The connection is to be closed with `code` and a `reason` that a person can read."""
+    """The connection is to be closed with `code` and a `reason` for people."""
 
     def __init__(self, code: CloseCode, reason: str) -> None:
         super().__init__(reason)
@@ -134,9 +140,9 @@ class Replaced(EngineError):
 
 
 def replaced_room() -> Disconnect:
-    """What members of a room are told whose log has been replaced."""
+    """The reason that is given to the members of a room whose log has been replaced."""
     return Disconnect(CloseCode.RESTART, "the room's history was replaced")
 
 
 class Unavailable(EngineError):
-    """The store can't be reached or written now; what was being written may or may not be there."""
+    """The store can't be reached or written now. What was being written may be there or not."""

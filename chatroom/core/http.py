@@ -1,4 +1,7 @@
-"""HTTP as the server's own layers see it: one vetted request, one complete answer."""
+"""HTTP as the server's own layers see it: one vetted request, one complete answer.
+
+These values decide nothing. They don't know sockets, nor how a head is parsed.
+"""
 
 import re
 from dataclasses import dataclass

@@ -1,11 +1,12 @@
-"""JSON text as it is read here: nothing that another reader might understand differently.
+"""JSON text as the server reads it: nothing that another reader might understand differently.
 
 1. What RFC 8259 doesn't have is refused: NaN and infinities.
-2. So is what readers disagree on: integers beyond 64 bits, numbers that overflow, and a key given twice in
-   one object (a RepeatedKey, which is no ValueError: the text is JSON).
+2. What readers disagree on is refused as well: integers beyond 64 bits, numbers that overflow, and a key
+   given twice in one object (a RepeatedKey, which is no ValueError: the text is JSON).
 3. No literal, however long, takes more than linear time.
 
-How deep a text may be nested is for its readers to say; beyond what Python can stand it's a RecursionError.
+It doesn't know what a text means, nor how deep it may be nested: that is for its caller. What Python itself
+can't stand is a RecursionError.
 """
 
 import json
@@ -18,7 +19,7 @@ class RepeatedKey(Exception):
 
 
 def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """The members of an object."""
+    """The members of an object. Raises RepeatedKey."""
     members = dict(pairs)
     if len(members) != len(pairs):
         raise RepeatedKey

@@ -1,4 +1,7 @@
-"""The limits that one client meets, in one frozen value that every layer may read."""
+"""The limits that one client meets, in one frozen value that every part may read.
+
+The defaults are those of the options. It doesn't know who holds whom to a limit.
+"""
 
 from dataclasses import dataclass
 
@@ -36,4 +39,4 @@ class Limits:
 
 
 MAX_UNANSWERED = 32
-"""So many messages of one connection may be under way."""
+"""Messages of one connection that may be under way: handed in, and not yet answered."""

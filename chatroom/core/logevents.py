@@ -1,19 +1,19 @@
 """How every part writes the log, and how text and tracebacks are made safe for it.
 
-Where an unexpected exception came from, for a log.
+1. A line is an event's name and its fields, never a formatted sentence. The caller chooses the fields one by
+   one; a token is never one of them.
+2. An escaped text can't act on a terminal, forge a line or mislead the eye.
+3. Of an unexpected exception the log gets the place where it came from, never its message: that may quote
+   what a client sent, and a token among it.
 
-Never its message: that may quote what a client sent, and a token among it.
-
-How every layer writes the log: an event's name and its fields, never a formatted sentence.
-
-What reaches a log is chosen here by the caller, field by field; a token is never one of them.
-
-Printable: text that can't act on a terminal, forge a line or mislead the eye.
+It doesn't know where the log goes, nor how a line is laid out.
 """
 
 import logging
 from traceback import format_tb, walk_tb
 from types import TracebackType
+
+# Events
 
 logger = logging.getLogger("chatroom")
 
@@ -24,8 +24,11 @@ def log_event(level: int, event: str, **fields: object) -> None:
         logger.log(level, event, extra={"fields": fields})
 
 
+# Text
+
+
 def escape(text: str) -> str:
-    """`text` with a JSON escape for each character that isn't printable; all others stay as they are.
+    """`text` with a JSON escape for each character that isn't printable. All others stay as they are.
 
     Not printable are control characters, every kind of line end, bidirectional marks, characters without
     width, lone surrogates, and spaces other than the ordinary one.
@@ -47,10 +50,13 @@ def cut(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[:limit] + "…"
 
 
-def whereabouts(error: BaseException) -> dict[str, str]:
-    """The `exception`'s type and its `location`, the innermost line of ours, as fields for an event.
+# Exceptions
 
-    Of a group it is the first exception that counts.
+
+def whereabouts(error: BaseException) -> dict[str, str]:
+    """The type of `error` and the innermost line of ours, as the fields `exception` and `location`.
+
+    Of a group the first exception counts.
     """
     leaf, trace = _first(error)
     place = "unknown"
@@ -65,17 +71,17 @@ def whereabouts(error: BaseException) -> dict[str, str]:
 
 
 def own_fault(error: BaseException) -> str:
-    """The same in words, as the `reason` of an event that goes on without what has failed."""
+    """The same in words, as a field `reason`, where the server goes on without what has failed."""
     return "an error of the server's own: " + " at ".join(whereabouts(error).values())
 
 
 def frames(error: BaseException) -> str:
-    """The way to that exception, outermost line first, as a field `traceback` for an event."""
+    """The lines that led to `error`, outermost first, as a field `traceback`."""
     return "".join(format_tb(_first(error)[1]))
 
 
 def _first(error: BaseException) -> tuple[BaseException, TracebackType | None]:
-    """The first exception in a group, with its traceback or else the one of what it was found in."""
+    """The first exception in a group, with its own traceback or else that of the group."""
     trace = error.__traceback__
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]

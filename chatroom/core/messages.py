@@ -1,21 +1,25 @@
-"""A message before and after it is stored, and what can become of it in between.
+"""A message before and after it is stored, and the other values that engines take and give.
 
-A message is a named tuple, which takes a third of a frozen dataclass's time to make.
+    messages   Draft, Message, and the Outcome of a draft
+    places     Head, Page, RoomLog: where a log stands, a piece of it, all of it
+    presence   Change: what several nodes tell each other of who is in a room
+    retention  Retain: how long messages are kept
 
-What a copy between a database and a store of several nodes moves.
+1. Times are in milliseconds since 1970 UTC. Ids are dense within a room and its epoch, from 1 on.
+2. A Message is a named tuple, since making one takes a third of the time of a frozen dataclass.
 
-What several nodes tell each other of who is in a room.
-
-How long messages are kept.
+These values decide nothing. They don't know who stores them.
 """
 
 from dataclasses import dataclass
 from typing import NamedTuple
 
+# Messages
+
 
 @dataclass(slots=True)
 class Draft:
-    """A message that has been proven storable but is not stored yet; `ts` is in ms since 1970 UTC."""
+    """A message that may be stored but is not stored yet."""
 
     room: str
     username: str
@@ -25,7 +29,7 @@ class Draft:
 
 
 class Message(NamedTuple):
-    """A stored message: its id is dense within its room and its room's epoch."""
+    """A stored message."""
 
     id: int
     ts: int
@@ -35,14 +39,14 @@ class Message(NamedTuple):
 
 
 def text_bytes(message: Message) -> int:
-    """How long its text is in UTF-8: what a limit on what is read counts."""
+    """The bytes of its text in UTF-8, by which limits on reading count."""
     text = message.text
     return len(text) if text.isascii() else len(text.encode())
 
 
 @dataclass(frozen=True, slots=True)
 class Duplicate:
-    """The same (username, cid) with the same text is stored already, under this id."""
+    """The same (username, cid) is stored already with the same text, under this id."""
 
     id: int
 
@@ -54,7 +58,7 @@ class Conflict:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """This draft alone could not be stored, by a fault of ours; certainly nothing was."""
+    """This draft alone could not be stored, by a fault of ours. Certainly nothing was stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,9 @@ class Unknown:
 
 Outcome = Message | Duplicate | Conflict | Failed | Unknown
 """What has become of a draft: the message, if it is stored."""
+
+
+# Places in a log
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,17 +103,23 @@ class RoomLog(NamedTuple):
         return self.last - self.first + 1
 
 
-class Change(NamedTuple):
-    """A name came into a room on one node (`here`), or its last connection there went.
+# Presence
 
-    `announced`: that changed who is in the room on all nodes together, so it is to be told. `ours`: it was
-    on this node.
+
+class Change(NamedTuple):
+    """A name came into a room on one node (`here`), or its last connection left the room there.
+
+    `announced`: that changed who is in the room on all nodes together, so members are told. `ours`: it was on
+    this node.
     """
 
     username: str
     here: bool
     announced: bool
     ours: bool
+
+
+# Retention
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,5 +134,5 @@ class Retain:
 
     @property
     def everything(self) -> bool:
-        """No limit is set."""
+        """Whether no limit is set."""
         return self.seconds is None and self.count is None

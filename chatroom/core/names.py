@@ -1,6 +1,4 @@
-"""Names of users and rooms: what is accepted, and the one form in which each is known from then on.
-
-Rules:
+"""Names of users and rooms: which are accepted, and the one form in which each is known from then on.
 
 1. A name is what the profile UsernameCasePreserved of RFC 8265 makes of the input: full- and half-width
    forms mapped to the ordinary ones, composed (NFC), case kept, and nothing but letters, digits, marks and
@@ -12,10 +10,11 @@ Rules:
 4. Input too long to become a valid name is refused before the profile looks at it: some of the profile's
    rules read the whole string again for each of its characters.
 5. An error is a ValueError with a sentence for people. It never repeats the input, nor carries it along.
+6. The Unicode version of the running Python decides which characters are letters (3.11 has 14.0, 3.13 has
+   15.1): a name in a script newer than that is refused.
 
-Which characters are letters is decided by the Unicode version of the running Python (3.11 has 14.0, 3.13
-has 15.1): a name in a script newer than that is refused. Letters of different scripts that look alike
-(Latin a, Cyrillic a) are different names; this module doesn't know fonts.
+It doesn't know fonts: letters of different scripts that look alike (Latin a, Cyrillic a) make different
+names.
 """
 
 import re
@@ -52,20 +51,20 @@ _REASONS = {
 
 
 def clean_username(raw: str) -> str:
-    """The one form of the username `raw`; ValueError if it can't be one."""
+    """The one form of the username `raw`. Raises ValueError if it can't be one."""
     return _clean("username", raw, USERNAME_MAX)
 
 
 def clean_room(raw: str) -> str:
-    """The one form of the room name `raw`; ValueError if it can't be one."""
+    """The one form of the room name `raw`. Raises ValueError if it can't be one."""
     return _clean("room", raw, ROOM_MAX)
 
 
 def clean_room_pattern(raw: str) -> str:
-    """The form of the glob `raw` that can be held against clean room names; ValueError if it can fit none.
+    """The form of the glob `raw` that can be matched with clean room names.
 
-    The characters are held to the same profile as a room's, except for the rule about writing directions:
-    that speaks of whole names, and a pattern is a part of one.
+    Its characters must fit the same profile as a room's, except for the rule about writing directions: that
+    is about whole names, and a pattern is a part of one. Raises ValueError if no room name can match.
     """
     if not raw or len(raw) > ROOM_MAX:
         raise ValueError(f"room pattern must have 1 to {ROOM_MAX} characters")
@@ -98,12 +97,12 @@ def _clean_beyond_ascii(what: str, raw: str, most: int) -> str:
 
 
 def _compose(raw: str) -> str:
-    """The mappings of the profile, without its tests. Surrogates pass through; the tests refuse them."""
+    """Apply the mappings of the profile, without its tests. Surrogates pass; the tests refuse them."""
     return unicodedata.normalize("NFC", _PROFILE.width_mapping_rule(raw))
 
 
 def _fault(name: str, enforce: Callable[[str], str]) -> str | None:
-    """What `enforce` has against the composed `name`, for people; None if it is clean and stable."""
+    """Why `enforce` refuses the composed `name`, in words for people; None if it is clean and stable."""
     if not _INVISIBLE.isdisjoint(name):
         return _REASONS["precis_ignorable_properties"]
     try:

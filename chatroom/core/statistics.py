@@ -1,8 +1,10 @@
-"""Statistics: one look at the whole server, taken by who serves and shown by who reports.
+"""Statistics: one look at the whole server, taken by `server` and shown by `metrics`.
 
 1. A snapshot is a value: it is taken at one moment and never changes.
 2. No field has a default: a number that nobody counts can't be shown as 0.
 3. Labels come from small fixed sets (`Drop`, `Unready`, `REFUSALS`), never from what a client sent.
+
+It doesn't know how a number is counted.
 """
 
 from collections.abc import Mapping
@@ -16,8 +18,8 @@ from chatroom.core.stores import StoreStatistics
 class Drop(StrEnum):
     """Why the server ended a WebSocket connection.
 
-    The first group went with a close frame, one reason per close code; the second is for
-    connections on which a close frame can't be, or wasn't, delivered.
+    Those of the first group ended with a close frame: one reason per close code. Those of the second had no
+    close frame, or it wasn't delivered.
     """
 
     PROTOCOL_ERROR = "protocol_error"
@@ -70,9 +72,9 @@ class Statistics:
     tasks: int
     """Trio tasks of the whole process."""
     database_bytes: int
-    """Size of the database on the disk, as last seen; 0 without one."""
+    """Bytes of the database on the disk, as last seen; 0 without one."""
     wal_bytes: int
-    """Size of its write-ahead log, which holds what has not been moved into the database yet."""
+    """Bytes of its write-ahead log, which holds what has not been moved into the database yet."""
     messages_total: int
     """Messages committed to the log."""
     deliveries_total: int
@@ -88,7 +90,7 @@ class Statistics:
     keys_age: float | None
     """Seconds since the keys of web tokens came from their address; None where they come from none."""
     store: StoreStatistics | None
-    """How it stands with a store that other nodes use as well; None without one."""
+    """The state of a store that other nodes use as well; None without one."""
     unready: frozenset[Unready]
     """Why the server isn't ready; empty if it is."""
     drops: Mapping[Drop, int]

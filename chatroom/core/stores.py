@@ -1,6 +1,8 @@
-"""Where a store that several nodes share is, and who asks it.
+"""Where a store that several nodes share is, and how its engine stands with it.
 
 1. The password is in no text that is made of an address: neither in its `repr` nor in what is `shown`.
+
+These values decide nothing. They don't know how a store is spoken to.
 """
 
 from dataclasses import dataclass, field
@@ -20,10 +22,10 @@ class StoreKind(StrEnum):
 class StoreAddress:
     """A store on Valkey or Redis.
 
-    `hosts` are those to ask first, with their ports: the one server, the Sentinels, or some nodes of the
-    Cluster. It is empty for a server at a Unix socket, whose path is `unix`. `db` is the number of the
-    database, 0 in a Cluster; `primary` is the name by which Sentinels know the servers. `ca` is a PEM file of
-    the authorities whose certificates are believed; None: the system's.
+    `hosts` are the hosts to ask first, with their ports: the one server, the Sentinels, or some nodes of the
+    Cluster. `hosts` is empty for a server at a Unix socket, whose path is `unix`. `db` is the number of the
+    database, 0 in a Cluster. `primary` is the name by which Sentinels know the servers. `ca` is a PEM file of
+    the authorities whose certificates are trusted; None: the system's.
     """
 
     kind: StoreKind
@@ -38,7 +40,7 @@ class StoreAddress:
 
     @property
     def shown(self) -> str:
-        """As a log may show it: a URL without user and password."""
+        """The address as a log may show it: a URL without user and password."""
         if self.unix is not None:
             return f"unix://{quote(self.unix)}" + (f"?db={self.db}" if self.db else "")
         scheme = "rediss" if self.tls else "redis"
@@ -51,19 +53,19 @@ class StoreAddress:
 
 @dataclass(frozen=True, slots=True)
 class StoreStatistics:
-    """How the engine for several nodes stands with its store; what ends in `_total` only ever grows."""
+    """How the engine for several nodes stands with its store. Names that end in `_total` only ever grow."""
 
     commands: int
     """Commands that wait for their answer."""
     reconnects_total: int
-    """Connections that were made anew."""
+    """Connections that were made again."""
     gaps_total: int
-    """Rooms of which the store was found to have more than what had been pushed."""
+    """Times that the store was found to have more of a room than had been pushed."""
     foreign_messages_total: int
     """Messages of other nodes that were handed on."""
     lease_age: float
     """Seconds since the node's lease was last renewed."""
     silence: float
-    """Seconds since the subscription was last heard."""
+    """Seconds since the subscription last brought anything."""
     nodes: int
-    """Nodes that live, this one included, as far as is known."""
+    """Nodes that live, as far as this one knows; it counts itself."""
