@@ -1,11 +1,13 @@
 """The engine without a disk: a bounded log per room that lives as long as the process.
 
 1. A room keeps its newest `per_room` messages, and all rooms together `total_bytes`.
-2. Past the total, whole rooms that nobody uses go first, the one used longest ago before others;
-   then the oldest messages of the room that was written longest ago.
+2. Past the total, whole rooms that nobody uses go first, the one used longest ago before others. Then go the
+   oldest messages of the room that was written longest ago.
 3. A room where nothing was stored leaves nothing behind.
-4. Each time a log is given up, later rooms get a new epoch, so that a stale id is never taken for a
-   valid one; rooms that never stored anything can be freed and come back under the same epoch.
+4. Each time a log is given up, later rooms get a new epoch, so that a stale id is never taken for a valid
+   one. Rooms that never stored anything can be freed and come back under the same epoch.
+
+It doesn't know who uses a room, only whether anybody does.
 """
 
 from collections import OrderedDict, deque
@@ -30,13 +32,13 @@ from chatroom.engines.engine import READ_BYTES, Feed
 PER_ROOM = 500
 TOTAL_BYTES = 64 * 1024 * 1024
 OVERHEAD = 300
-"""About what a stored message costs beyond its text, in bytes: objects, name and index entry."""
+"""About the bytes that a stored message takes beyond its text: objects, name and index entry."""
 IDLE_ROOM = 2000
-"""About what a room that nobody uses costs beyond its messages, in bytes."""
+"""About the bytes that a room that nobody uses takes beyond its messages."""
 
 
 _NOTHING: deque[Message] = deque()
-"""Stands in rooms where nothing was stored: an empty deque of its own would be most of what they cost."""
+"""Shared by rooms where nothing was stored: an empty deque would be most of what such a room takes."""
 
 
 def _size(message: Message) -> int:
@@ -44,7 +46,7 @@ def _size(message: Message) -> int:
 
 
 class _Log:
-    """What is kept of one room."""
+    """The log of one room, as far as it is kept."""
 
     __slots__ = ("cids", "epoch", "last_id", "messages")
 
@@ -75,7 +77,7 @@ class _Log:
         return message
 
     def between(self, after: int, upto: int, max_bytes: int, *, newest_first: bool = False) -> list[Message]:
-        """The messages of a range, ascending: as many from that end of it on as make `max_bytes`."""
+        """The messages of a range, ascending: as many, from the end read first, as make `max_bytes`."""
         start = max(0, after + 1 - self.first_id)
         found = list(islice(self.messages, start, max(start, upto + 1 - self.first_id)))
         if newest_first:
@@ -118,12 +120,12 @@ class MemoryEngine:
         *,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """See Engine. It needs nothing."""
+        """See Engine. This one needs nothing."""
         task_status.started()
         await trio.sleep_forever()
 
     def troubles(self) -> tuple[str, ...]:
-        """See Engine. It has none."""
+        """See Engine. This one has none."""
         return ()
 
     def sizes(self) -> tuple[int, int]:
@@ -136,7 +138,7 @@ class MemoryEngine:
         return None
 
     def open(self, room: str, opened: Callable[[Head | Exception], None]) -> None:
-        """See Engine. It answers at once."""
+        """See Engine. The answer comes at once."""
         log = self._used.get(room)
         if log is None:
             if (log := self._idle.pop(room, None)) is None:
@@ -155,7 +157,7 @@ class MemoryEngine:
             self._fit()
 
     def append(self, drafts: Sequence[Draft], committed: Callable[[list[Outcome] | Exception], None]) -> None:
-        """See Engine. It answers at once."""
+        """See Engine. The answer comes at once."""
         committed([self._append(draft) for draft in drafts])
 
     def _append(self, draft: Draft) -> Outcome:

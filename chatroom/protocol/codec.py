@@ -1,20 +1,16 @@
-"""Commands: what a client may ask for, and the only place where its JSON is read.
+"""Commands: what a client may ask for, and the only place where a client's JSON is read.
 
-From a text frame to a command: the only place where a client's JSON is read.
+1. A command is a frozen value, and only this module makes one from JSON. Every command carries the `cid` that
+   its one answer must repeat, or None.
+2. Whatever the text, the result is a command, None (a message without words), or CommandError.
+3. Syntax is judged before shape, and shape before meaning: `bad_json`, then `bad_data` for what stands twice
+   or can't be UTF-8, then `bad_event`, then `cid`, then `data`.
+4. Every error but `bad_json` carries the `cid`, if it stands once at the top level and is valid.
+5. Nothing of the raw input comes back in an error but the event's name, cut to 64 characters.
+6. A message in its plain shape is read by one expression, in a third of the time. `decode_carefully` judges
+   everything else, and whatever is wrong with a plain message. It gives the same result for any text.
 
-1. Whatever the text, the result is a command, None (a message without words), or CommandError.
-2. Syntax is judged before shape, and shape before meaning: `bad_json`, then `bad_data` for what
-   stands twice or can't be UTF-8, then `bad_event`, then `cid`, then `data`.
-3. Every error but `bad_json` carries the `cid`, if it stands once at the top level and is valid.
-4. Nothing of the raw input comes back in an error but the event's name, cut to 64 characters.
-5. A message in its plain shape is read by one expression, in a third of the time. Everything else, and
-   whatever is wrong with a plain one, is for `decode_carefully`, which gives the same result for any text.
-
-It does not know who asks, nor whether they may.
-
-What a client may ask for, as frozen values; only the codec makes them from JSON.
-
-Every command carries the `cid` that its one answer must repeat, or None.
+It doesn't know who asks, nor whether they may.
 """
 
 import json
@@ -27,9 +23,11 @@ from chatroom.core.errors import CommandError, ErrorCode
 from chatroom.core.jsontext import RepeatedKey, decoder
 from chatroom.core.names import clean_room
 
+# Commands
+
 
 class Post(NamedTuple):
-    """Say `text` (stripped, within the limit) in the current room."""
+    """Post `text` (stripped, within the limit) in the current room."""
 
     text: str
     cid: str | None
@@ -65,7 +63,7 @@ class ReadHistory:
 
 @dataclass(frozen=True, slots=True)
 class ListMembers:
-    """Who is in the room?"""
+    """List the members of the current room."""
 
     cid: str | None
 
@@ -83,7 +81,7 @@ class Authenticate:
 
 @dataclass(frozen=True, slots=True)
 class Ping:
-    """Are you there?"""
+    """Ask for a `pong`."""
 
     cid: str | None
 
@@ -91,12 +89,18 @@ class Ping:
 Command = Post | SwitchRoom | Typing | ReadHistory | ListMembers | Authenticate | Ping
 
 
+# From text to command
+
 MAX_DEPTH = 16
+"""Objects and lists that may stand in each other."""
 MAX_CID = 64
+"""Characters of a `cid`."""
 MAX_EVENT_ECHO = 64
+"""Characters of an unknown event's name that the error repeats."""
 DEFAULT_ROOM = "general"
 DEFAULT_PAGE = 50
 MAX_PAGE = 200
+"""Messages of a page of history."""
 
 _FIELDS = frozenset(
     {"event", "data", "cid", "text", "room", "since", "epoch", "active", "before", "after", "limit", "token"}
@@ -111,9 +115,9 @@ _TEXT = r'"text": ?"([^"\\\x00-\x1f]*+)"'
 PLAIN_MESSAGE = re.compile(
     rf'\{{(?:{_CID}, ?)?+"event": ?"message", ?"data": ?\{{{_TEXT}\}}(?:, ?{_CID})?+\}}'
 )
-"""A message as JSON.stringify and json.dumps write it, without escapes; a `cid` before it, or behind.
+"""A message as JSON.stringify and json.dumps write it, without escapes; the `cid` may stand before or behind.
 
-Nothing in it is ever tried in a second way, so any text is judged in linear time.
+No part of the expression is ever tried in a second way, so any text is judged in linear time.
 """
 _plain_message = PLAIN_MESSAGE.fullmatch
 
@@ -134,7 +138,7 @@ def _items(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
 
 
 def _too_deep(value: object, allowed: int) -> bool:
-    """Whether more than so many objects and lists stand in each other; level by level, which is quick."""
+    """Whether more than `allowed` objects and lists stand in each other. Counts by levels, which is quick."""
     level = [value]
     while level := [each for each in level if isinstance(each, dict | list)]:
         if not allowed:
@@ -145,7 +149,10 @@ def _too_deep(value: object, allowed: int) -> bool:
 
 
 def _parse(reader: json.JSONDecoder, text: str) -> Any:
-    """The JSON value of `text`; raises `bad_json` for anything that isn't one, RepeatedKey by the hook."""
+    """The JSON value of `text`.
+
+    Raises CommandError (`bad_json`); RepeatedKey where `reader` looks for that.
+    """
     text = text.strip(_WHITE_SPACE)
     try:
         value, end = reader.raw_decode(text)
@@ -170,7 +177,7 @@ def _valid_cid(cid: object) -> str | None:
 
 
 def _known(key: str) -> str:
-    """The key, if it is one that the protocol knows: others are raw input (rule 4)."""
+    """The key, if it is one that the protocol knows: others are raw input (rule 5)."""
     return key if key in _FIELDS else "frame"
 
 
@@ -179,7 +186,7 @@ def _bad_data(message: str, field: str, cid: str | None) -> CommandError:
 
 
 def _repeated_key(text: str) -> CommandError:
-    """What to answer to a frame with a key given twice: rule 3 needs the second, careful reading."""
+    """The answer to a frame with a key given twice. Rule 4 needs the second, careful reading."""
     frame = _parse(_CAREFUL, text)
     if not isinstance(frame, _Pairs):
         return _bad_data("Not an object", "frame", None)
@@ -206,7 +213,7 @@ def _find_repeated(value: object) -> str:
 
 
 def _find_lone_surrogate(value: object, field: str) -> str:
-    """The name of the member whose key or string can't be written as UTF-8; an empty string if all can."""
+    """The name of the member whose key or string can't be written as UTF-8; else an empty string."""
     if isinstance(value, str):
         return "" if _is_encodable(value) else field
     if isinstance(value, dict):
@@ -225,7 +232,7 @@ def _find_lone_surrogate(value: object, field: str) -> str:
 def decode(text: str, *, max_text: int) -> Command | None:
     """The command in a text frame; None for a message without words and without a `cid`.
 
-    Raises CommandError; `max_text` is the longest message in code points.
+    `max_text` is the length of the longest message, in code points. Raises CommandError.
     """
     if plain := _plain_message(text):
         cid, said, cid_behind = plain.groups()
@@ -236,7 +243,7 @@ def decode(text: str, *, max_text: int) -> Command | None:
 
 
 def decode_carefully(text: str, max_text: int) -> Command | None:
-    """What `decode` does, for any text: the one judge of what a frame is."""
+    """The same as `decode`, for any text: the one judge of what a frame is. Raises CommandError."""
     try:
         frame = _parse(_FAST, text)
     except RepeatedKey:
@@ -268,7 +275,7 @@ def _string(data: dict[str, Any], field: str, default: str, cid: str | None) -> 
 
 
 def _count(data: dict[str, Any], field: str, cid: str | None, least: int = 0) -> int | None:
-    """An integer member of at least `least`, or None where it is left out."""
+    """An integer member of at least `least`; None if it is left out. Raises CommandError (`bad_data`)."""
     if field not in data:
         return None
     value = data[field]

@@ -1,11 +1,11 @@
 """From values to the JSON text of each event that the server sends.
 
 1. `event` and `data` stand first, extras follow, and there are no spaces.
-2. What these functions return is UTF-8 without a frame around it.
-3. What lists the members comes in pieces, of which the list is the one that it was given.
+2. These functions return UTF-8 without a frame around it.
+3. An event that lists the members comes in pieces. The list among them is the object that the caller gave.
 4. A `cid` is given only where the answer to a command must repeat it.
 
-It does not know to whom an event goes.
+It doesn't know to whom an event goes.
 """
 
 import re
@@ -17,19 +17,19 @@ from chatroom.core.messages import Message, Page
 from chatroom.websocket.framing import Pieces
 
 HISTORY_BYTES = 128 * 1024
-"""About the most that one page of history takes: its reader may be slow, and there may be thousands."""
+"""About the most bytes of one page of history: its reader may be slow, and there may be thousands."""
 
 _C1 = re.compile("[\x80-\x9f]")
-"""Control characters that JSON lets stand and some terminals act on: U+009B does what ESC [ does."""
+"""Control characters that JSON allows unescaped and some terminals act on: U+009B does what ESC [ does."""
 
 
 def quoted(text: str) -> str:
-    """A string as a JSON string; all but quotes, backslashes and control characters stands as it is."""
+    """`text` as a JSON string. Only quotes, backslashes and control characters are escaped."""
     return _without_c1(encode_basestring(text))
 
 
 def _without_c1(encoded: str) -> str:
-    """JSON text in which strings have such characters; asked first whether it has any, which is quick."""
+    """JSON text with such characters escaped. It is first asked whether it has any, which is quick."""
     if encoded.isascii() or encoded.isprintable():
         return encoded
     return _C1.sub(lambda found: f"\\u{ord(found[0]):04x}", encoded)
@@ -53,15 +53,16 @@ def message(room: str, stored: Message) -> bytes:
     ).encode()
 
 
-def _opening(epoch: str, last_id: int, replay: int, recovered: bool | None) -> str:
+def _replay_fields(epoch: str, last_id: int, replay: int, recovered: bool | None) -> str:
     tail = "" if recovered is None else f',"recovered":{_bool(recovered)}'
     return f'"epoch":{quoted(epoch)},"last_id":{last_id},"replay":{replay}{tail}'
 
 
 def limits_json(limits: Limits, *, unanswered: int) -> str:
-    """What `welcome` tells of the limits: those that a client can't guess, as a JSON object.
+    """The limits in `welcome`, those that a client can't guess, as a JSON object.
 
-    `rate` is 0 where messages aren't paced; `unanswered` is how many may be under way on one connection.
+    `rate` is in messages a second, 0 if they aren't paced. `unanswered` is how many may be under way on one
+    connection.
     """
     rate = limits.message_rate
     return (
@@ -84,7 +85,7 @@ def welcome(
 ) -> Pieces:
     """The first event on a connection; exactly `replay` stored messages follow it.
 
-    `limits` is what `limits_json` has made.
+    `limits` comes from `limits_json`.
     """
     greeting = quoted(f"Welcome to #{room}, {username}!")
     return (
@@ -92,7 +93,7 @@ def welcome(
         *members_json,
         (
             f'}},"room":{quoted(room)},"username":{quoted(username)},'
-            f'{_opening(epoch, last_id, replay, recovered)},"limits":{limits}}}'
+            f'{_replay_fields(epoch, last_id, replay, recovered)},"limits":{limits}}}'
         ).encode(),
     )
 
@@ -111,7 +112,7 @@ def switched(
     return (
         f'{{"event":"switched","data":{{"room":{quoted(room)}}},"members":'.encode(),
         *members_json,
-        f",{_opening(epoch, last_id, replay, recovered)}{_cid(cid)}}}".encode(),
+        f",{_replay_fields(epoch, last_id, replay, recovered)}{_cid(cid)}}}".encode(),
     )
 
 
@@ -134,7 +135,7 @@ def typing(room: str, username: str, active: bool) -> bytes:
 
 
 def members(room: str, names: Pieces, cid: str | None = None) -> Pieces:
-    """Everyone in the room: asked for (with the `cid` of the question), or after missed presence."""
+    """Everyone in the room: the answer to a command (with its `cid`), or sent after presence was dropped."""
     return (
         b'{"event":"members","data":{"members":',
         *names,
@@ -147,8 +148,8 @@ def history(
 ) -> bytes:
     """One page of stored messages, ascending, of about `max_bytes` (one message at least).
 
-    What doesn't fit is left out where the next page continues: at the end if pages go `forward`, else at the
-    beginning.
+    Messages that don't fit are left out where the next page continues: at the end if pages go `forward`, else
+    at the beginning.
     """
     items: list[str] = []
     size, more = 0, page.more
@@ -180,17 +181,17 @@ def pong(cid: str | None) -> bytes:
 
 
 def ack(cid: str | None) -> bytes:
-    """A command with a `cid` is done and has no other answer."""
+    """A command is done that has a `cid` and no other answer."""
     return f'{{"event":"ack","data":{{}}{_cid(cid)}}}'.encode()
 
 
 def renewed(exp: int, cid: str | None) -> bytes:
-    """The connection goes on by a token whose `exp` this is."""
+    """The connection goes on by a token that expires at `exp`, in seconds since 1970 UTC."""
     return f'{{"event":"ack","data":{{"exp":{exp}}}{_cid(cid)}}}'.encode()
 
 
 def expiring(seconds: int) -> bytes:
-    """The right by which the client is here ends in so many seconds."""
+    """The right by which the client is connected ends in `seconds`."""
     return f'{{"event":"expiring","data":{{"in":{seconds}}}}}'.encode()
 
 

@@ -1,12 +1,13 @@
 """What one connection's client may do now: a text frame in, a decision out.
 
 1. A decision is a reply for the client itself, a command that others carry out, or nothing.
-2. A failed command raises CommandError and changes nothing; too many malformed ones raise Disconnect.
-3. Rights are asked for on each command, so that taking them anew takes effect with the next one.
-4. What a command weighs in the pace is known when its work is known: see `Weight`.
-5. `room` is where the client believes it is: it changes when a switch is done, not when it is asked for.
+2. A failed command raises CommandError and changes nothing. Too many malformed commands raise Disconnect.
+3. Rights are looked up for each command, so renewed rights take effect with the next one.
+4. The weight of a command in the pace is known when its work is known: see `Weight`.
+5. `room` is the room that the client believes it is in. It changes when a switch is done, not when the client
+   asks for one.
 
-It does not know sockets, rooms or the log.
+It doesn't know sockets, rooms or the log.
 """
 
 from collections import deque
@@ -29,54 +30,56 @@ from chatroom.protocol.codec import (
 )
 
 TYPING_GAP = 2.5
-"""Seconds between two `true`s that are passed on: less than the 3 s that clients keep, whose clocks and
-networks are never quite even."""
+"""Seconds between two `true`s that are passed on. Clients keep 3 s, but their clocks and networks are never
+quite even."""
 TYPING_SECONDS = 3.0
 TYPING_FRAMES = 4
+"""Of the typing frames in TYPING_SECONDS at most TYPING_FRAMES are passed on."""
 
 
 class Weight:
-    """What a command weighs beyond the 1 that each has: 1 for each so much of the work that it makes.
+    """What a command weighs beyond the 1 that every command has: 1 for each so much of the work that it
+    makes.
 
-    All that weigh the same take about the same time, so a client's share of it is bounded by the rate.
+    Commands of the same weight take about the same time, so the rate bounds a client's share of it.
     """
 
     FRAME_CHARACTERS = 1024
-    """Of the command itself, which has to be read."""
+    """Characters of the command itself, which has to be read."""
     PAGE_MESSAGES = 100
     PAGE_BYTES = 32 * 1024
-    """Of a page of history: its messages, and their JSON."""
+    """Messages of a page of history, and bytes of their JSON."""
     NAMES = 500
-    """Of an answer to `members`."""
+    """Names in an answer to `members`."""
     SWITCH = 2.0
-    """Of a switch: a room may have to be opened, and another given up;"""
+    """A switch itself: a room may have to be opened, and another given up."""
     TOLD = 25
-    """connections in the rooms that are left and entered, who are told of it,"""
+    """Connections in the rooms that are left and entered, which are told of a switch."""
     TOLD_AT_MOST = 100.0
-    """whose weight is bounded, as telling them is paced in its own way;"""
+    """The most that these weigh together, since telling them is paced in its own way."""
     REPLAYED = 16
-    """and messages that follow."""
+    """Messages that follow a switch."""
     TOKEN = 10.0
-    """Of a token to be verified, and of the line in the log: it weighs so much."""
+    """A token: it has to be verified, and makes a line in the log."""
 
     @classmethod
     def of_frame(cls, characters: int) -> int:
-        """A command in so many characters."""
+        """The weight of a command in `characters`."""
         return characters // cls.FRAME_CHARACTERS
 
     @classmethod
     def of_page(cls, messages: int, size: int) -> float:
-        """A page of history of so many bytes."""
+        """The weight of a page of history of `messages` in `size` bytes."""
         return messages / cls.PAGE_MESSAGES + size / cls.PAGE_BYTES
 
     @classmethod
     def of_members(cls, names: int) -> float:
-        """A list of so many names."""
+        """The weight of a list of `names`."""
         return names / cls.NAMES
 
     @classmethod
     def of_switch(cls, told: int, replayed: int) -> float:
-        """A switch of which so many connections are told, and which so many messages follow."""
+        """The weight of a switch that `told` connections are told of, and `replayed` messages follow."""
         return cls.SWITCH + min(cls.TOLD_AT_MOST, told / cls.TOLD) + replayed / cls.REPLAYED
 
 
@@ -105,7 +108,7 @@ class Session:
         self._typing: TypingGate | None = None
 
     def enter_room(self, room: str) -> None:
-        """The client is in another room now, where nobody has been told that it types."""
+        """The client is in `room` now, whose members have not been told that it types."""
         self.room = room
         if self._typing is not None:
             self._typing.forget()
@@ -113,7 +116,7 @@ class Session:
     def decide(self, text: str, now: float) -> Decision | None:
         """What to do about `text`, received at `now`; None if nothing.
 
-        Raises CommandError (answer it, go on) and Disconnect (the connection is to end).
+        Raises CommandError (answer it and go on), Disconnect (end the connection).
         """
         try:
             command = codec.decode(text, max_text=self._limits.text_chars)
@@ -156,7 +159,7 @@ class Session:
                 assert_never(command)
 
     def check_right(self, post: Post) -> None:
-        """Raises CommandError if this message may not be posted, by the rights of this moment."""
+        """Raises Forbidden if this message may not be posted, by the rights of this moment."""
         if not self.rights.can(self.room, "w"):
             raise Forbidden("message", self.room, cid=post.cid)
 
@@ -175,8 +178,8 @@ class Session:
 class TypingGate:
     """Which typing frames are passed on.
 
-    A `true` within 2.5 s of the last one passed on is dropped unless a `false` came between, and at
-    most 4 frames pass in 3 s.
+    A `true` within TYPING_GAP of the last one passed on is dropped, unless a `false` came between. At most
+    TYPING_FRAMES pass in TYPING_SECONDS.
     """
 
     __slots__ = ("_active_since", "_passed")
@@ -186,7 +189,7 @@ class TypingGate:
         self._passed: deque[float] = deque()
 
     def forget(self) -> None:
-        """Those who are to be told next have not been told of the last `true`."""
+        """The members that are told next have not been told of the last `true`."""
         self._active_since = None
 
     def passes(self, active: bool, now: float) -> bool:
