@@ -1,17 +1,20 @@
-"""Acknowledgements: the answers to posted messages, and what may happen only behind a message.
+"""The answers to posted messages, and what may happen only behind a message that has yet to be shown.
 
-Acknowledgements: the answers to posted messages, once their outcome is known.
+DeferredActions, what may happen only behind a message that this node has yet to show:
 
-1. What is stored is settled when it is shown here, since other nodes' messages may have to be shown first.
-   It waits for DEFER_SECONDS at most: then its answer is `unavailable`, and it may still be shown.
-2. What its member asked for behind it waits as long, and takes effect in its order.
-3. There is one answer. A message that the feed has brought while its append was under way has it by being
-   shown, whatever the outcome.
+1. In each room the action goes first that belongs behind the lower id; at the same id, the one that came
+   first.
+2. No action waits past its deadline. It then takes place without its message, and is told so.
 
-What may happen only behind a message that this node has yet to show.
+Acknowledgements, the answers to posted messages once their outcome is known:
 
-1. In each room that is done first which belongs behind the lower id; at the same id, what came first.
-2. Nothing waits past its deadline: it is done then without its message, and is told so.
+3. A stored message is settled when it is shown here, since messages of other nodes may have to be shown
+   first. It waits for DEFER_SECONDS at most. Then its answer is `unavailable`, and it may still be shown.
+4. What its member asked for behind the message waits as long, and takes effect in its order.
+5. There is one answer. A message that the feed has brought while its append was under way is answered by
+   being shown, whatever the outcome.
+
+They don't know how a message reaches its room, nor what an action does.
 """
 
 import math
@@ -29,6 +32,8 @@ from chatroom.protocol import events
 from chatroom.rooms.entries import Barrier, Entry, MemberDraft, Release
 from chatroom.rooms.room import Member, Room
 
+# Deferred actions
+
 
 class _Action(NamedTuple):
     after: int
@@ -38,7 +43,7 @@ class _Action(NamedTuple):
 
 
 class DeferredActions:
-    """What waits, by room. `rooms`: those in which anything does."""
+    """The actions that wait, by room. `rooms` has only rooms in which one waits."""
 
     def __init__(self) -> None:
         self.rooms: dict[Room, list[_Action]] = {}
@@ -47,12 +52,14 @@ class DeferredActions:
     @property
     def due(self) -> float:
         """When `expire` has something to do; infinity for never."""
-        return min((act.deadline for acts in self.rooms.values() for act in acts), default=math.inf)
+        return min(
+            (action.deadline for actions in self.rooms.values() for action in actions), default=math.inf
+        )
 
     def put(self, room: Room, after: int, deadline: float, do: Callable[[bool], None]) -> None:
         """Call `do(True)` once the message `after` has been shown, or `do(False)` at the deadline.
 
-        That may be before this returns.
+        The call may come before this returns.
         """
         if after <= room.head and room not in self.rooms:
             do(True)
@@ -61,35 +68,42 @@ class DeferredActions:
             self.shown(room)
 
     def shown(self, room: Room) -> None:
-        """The room's head has moved."""
-        acts = self.rooms.get(room)
-        while acts and acts[0].after <= room.head:
-            heappop(acts).do(True)
-        if not acts:
+        """The head of `room` has moved."""
+        actions = self.rooms.get(room)
+        while actions and actions[0].after <= room.head:
+            heappop(actions).do(True)
+        if not actions:
             self.rooms.pop(room, None)
 
     def expire(self, now: float) -> None:
-        """Do what has waited too long."""
-        for room in [room for room, acts in self.rooms.items() if any(act.deadline <= now for act in acts)]:
-            acts = self.rooms.pop(room)
-            late = [act for act in acts if act.deadline <= now]
-            if len(late) < len(acts):
-                self.rooms[room] = sorted(act for act in acts if act.deadline > now)
-            for act in sorted(late):
-                act.do(False)
+        """Do the actions whose deadline has passed."""
+        for room in [
+            room for room, actions in self.rooms.items() if any(action.deadline <= now for action in actions)
+        ]:
+            actions = self.rooms.pop(room)
+            late = [action for action in actions if action.deadline <= now]
+            if len(late) < len(actions):
+                self.rooms[room] = sorted(action for action in actions if action.deadline > now)
+            for action in sorted(late):
+                action.do(False)
 
     def give_up(self, room: Room) -> None:
-        """The room will show nothing any more: do all that waits there without."""
-        for act in sorted(self.rooms.pop(room, ())):
-            act.do(False)
+        """The room will show nothing any more: do all its actions without their messages."""
+        for action in sorted(self.rooms.pop(room, ())):
+            action.do(False)
 
+
+# Acknowledgements
 
 DEFER_SECONDS = 1.0
-"""How long what is stored may wait for those before it. With the engine's own 2 s: an answer within 3."""
+"""Seconds that a stored message may wait for those before it.
+
+With the engine's own 2 s: an answer within 3.
+"""
 
 
 class Acknowledgements:
-    """The posted messages whose outcome is known. `reached`: barriers to be told of when all else is."""
+    """Settles posted messages. `reached`: the events of barriers, to be set when all else has been told."""
 
     def __init__(
         self,
@@ -97,7 +111,10 @@ class Acknowledgements:
         apply: Callable[[Entry], None],
         unavailable: Callable[[str, str | None], bytes],
     ) -> None:
-        """`apply` has a deferred entry take effect; `unavailable` makes that answer, and counts it."""
+        """`apply` has a deferred entry take effect.
+
+        `unavailable` makes an answer of that code, and counts it.
+        """
         self._actions = actions
         self._apply = apply
         self._unavailable = unavailable
@@ -108,7 +125,7 @@ class Acknowledgements:
         self.reached: list[trio.Event] = []
 
     def settle(self, draft: MemberDraft, room: Room, outcome: Outcome) -> None:
-        """The outcome of `draft`, which hasn't been shown, is known."""
+        """The outcome of `draft` is known, and its message hasn't been shown."""
         if isinstance(outcome, Message) and room.replaced:
             outcome = Unknown()
         match outcome:
@@ -116,7 +133,7 @@ class Acknowledgements:
                 self._wait_until_shown(draft, room, outcome.id, None)
             case Duplicate(message_id) if room.head < message_id and not room.replaced:
                 self._wait_until_shown(draft, room, message_id, self._answer(draft, outcome))
-            case Unknown() if (brought := self._id_of(draft, room)) is not None:
+            case Unknown() if (brought := self._brought_id(draft, room)) is not None:
                 self._wait_until_shown(draft, room, brought, None)
             case _:
                 self._settle(draft.member, self._answer(draft, outcome))
@@ -126,16 +143,16 @@ class Acknowledgements:
         self._brought = {}
 
     def end_commit(self) -> None:
-        """All its outcomes are known and settled."""
+        """All outcomes of the append have been passed to `settle`."""
         self._brought = None
 
-    def _id_of(self, draft: MemberDraft, room: Room) -> int | None:
-        """The id of what the feed has brought, if it has been shown or will be."""
+    def _brought_id(self, draft: MemberDraft, room: Room) -> int | None:
+        """The id of the message that the feed has brought for `draft`, if it has been shown or will be."""
         message_id = (self._brought or {}).get((room, draft.username, draft.cid))
         return None if message_id is None or (room.replaced and message_id > room.head) else message_id
 
     def brought(self, room: Room, message: Message) -> None:
-        """The feed has brought a message; those before it may be missing yet."""
+        """The feed has brought `message`. Messages before it may still be missing."""
         if self._brought is not None and message.cid is not None and message.username in room.roster.here:
             self._brought[room, message.username, message.cid] = message.id
 
@@ -149,7 +166,7 @@ class Acknowledgements:
     def _wait_until_shown(
         self, draft: MemberDraft, room: Room, message_id: int, answer: bytes | None
     ) -> None:
-        """Rule 1: it is stored, and waits for those before it."""
+        """Rule 3: the message is stored, and waits for those before it."""
         draft.member.unshown += 1
         self.unshown += 1
         deadline = trio.current_time() + DEFER_SECONDS
@@ -172,7 +189,7 @@ class Acknowledgements:
             self._barriers = []
 
     def defer(self, entry: Entry) -> bool:
-        """Have it wait for what its member has posted before, if that is yet to be shown."""
+        """Have `entry` wait for earlier messages of its member that are yet to be shown, if there are any."""
         if isinstance(entry, Barrier) and entry.member is None:
             self._barriers.append(entry)
             return True

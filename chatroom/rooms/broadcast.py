@@ -20,8 +20,8 @@ from chatroom.websocket.framing import Pieces
 class RoomEvent(NamedTuple):
     """One frame beside the stored messages.
 
-    `position` is the id before it; `skip` is the username that must not get it; `presence` marks joined and
-    left; `reply` is the answer to a member's command, which is in no broadcast and never dropped.
+    `position` is the id before it. `skip` is the username that must not get it. `presence` marks joined and
+    left. `reply` is the answer to a member's command, which is in no broadcast and never dropped.
     """
 
     frame: bytes
@@ -34,9 +34,10 @@ class RoomEvent(NamedTuple):
 class Broadcast:
     """The frames of one room and batch as one bytes object, and who gets which of them.
 
-    Frames are added until it is sealed; `after` is the last id before them. `ephemera` are those that aren't
-    stored, `places` where they stand among all; so many as `presence` reach up to the last joined or left, of
-    which there are `presences`. `skips` has for each username where the frames stand that it must not get.
+    `after` is the last id before the frames. `ephemera` are the frames that aren't of stored messages,
+    `places` their indices among all frames. The first `presence` of the ephemera reach up to the last joined
+    or left, of which there are `presences`. `skips` has for each username the indices of the frames that it
+    must not get.
     """
 
     __slots__ = (
@@ -65,7 +66,7 @@ class Broadcast:
         self.stored = 0
 
     def add(self, event: RoomEvent) -> None:
-        """One frame more that isn't that of a stored message."""
+        """Add a frame that isn't of a stored message."""
         place = len(self.frames)
         self.frames.append(event.frame)
         self.ephemera.append(event)
@@ -77,7 +78,7 @@ class Broadcast:
             self.skips.setdefault(event.skip, []).append(place)
 
     def seal(self) -> None:
-        """Nothing will be added any more: make the bytes. Those of a lone frame are the frame itself."""
+        """Make the bytes; no frame may be added any more. The bytes of a lone frame are the frame itself."""
         frames = self.frames
         if len(frames) == 1:
             self.data = frames[0]
@@ -88,13 +89,13 @@ class Broadcast:
         self.stored = len(frames) - len(self.ephemera)
 
     def reach(self, taken: int) -> int:
-        """The id up to which one has come who was given the first `taken` frames."""
+        """The cursor of a subscription that was given the first `taken` frames."""
         return self.after + taken - bisect_left(self.places, taken)
 
     def without(self, username: str) -> tuple[bytes, Sequence[int]]:
-        """The bytes and ends of the frames that are for `username`, made anew each time.
+        """The bytes and ends of the frames that are for `username`, made for each call.
 
-        It is not kept: with very many who type at once, that would be very many bytes.
+        They are not kept: if very many members type at once, that would be very many bytes.
         """
         pieces, start = [], 0
         view = memoryview(self.data)
@@ -105,14 +106,14 @@ class Broadcast:
         return b"".join(pieces), EndsWithout(self.ends, self.skips[username])
 
     def place(self, username: str, taken: int) -> int:
-        """How many frames those are of which `username` has been given `taken`."""
+        """The number of frames, skipped ones included, that `username` is past after `taken` of its own."""
         for place in self.skips.get(username, ()):
             taken += place <= taken
         return taken
 
 
 class EndsWithout(Sequence[int]):
-    """The ends of frames of which a few are left out: worked out where they are looked at, and not before."""
+    """The ends of frames of which a few are left out. An end is computed when it is looked at."""
 
     __slots__ = ("_ends", "_gaps")
 

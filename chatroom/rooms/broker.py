@@ -1,20 +1,23 @@
-"""The broker: it owns rooms and membership, and nobody else changes them.
+"""The broker: it owns rooms and membership, and nothing else changes them.
 
-It is a synchronous core, which one task pumps. What enters, by any door, only waits to be looked at and wakes
-that task; all that happens, happens in `pump`.
+The broker is a synchronous core, which one task pumps. What enters, from connections or from the engine, only
+waits and wakes that task. Everything takes effect in `pump`.
 
-1. Commands come through a bounded memory channel; a connection that sends while it is full waits, its
-   socket is not read, and TCP slows the sender. Nothing is dropped and nothing grows.
-2. Each pump takes one batch of what waits, never until empty: every entry taken lets a blocked sender in.
-   What came while the last batch was committed is the next one: batches grow with the load, without a timer.
-   What doesn't fit through it, departures above all, keeps its place among the commands and is never refused.
-3. It never waits for the engine, and has one append under way at most. An engine that answers at once is
-   answered for in the same pump.
-4. What comes from the engine has a door of its own, which commands can't fill, and is looked at first.
+1. Commands come through a bounded memory channel. While it is full, a connection that sends waits, its socket
+   is not read, and TCP slows the client. Nothing is dropped and nothing grows.
+2. Each pump takes one batch of what waits, never until the channel is empty: every entry that is received
+   lets a blocked sender in. Entries that come while a batch is committed are the next batch: batches grow
+   with the load, without a timer. Entries that the channel is not for, departures above all, keep their place
+   among the commands in the side queue and are never refused.
+3. The broker never waits for the engine, and has one append under way at most. If the engine answers at once,
+   the answer takes effect in the same pump.
+4. Results of the engine have a queue of their own, which commands can't fill, and it is looked at first.
 5. Events take effect in the order of their batch, after its commit.
-6. What the engine tells unasked is a hint. Of messages that come faster than they can be shown only the
-   number is kept. What is missing of a room is read from its log by a task of the
-   broker's, one for each room at a time, that posts what it has found like any other result.
+6. What the engine tells unasked is a hint. If messages come faster than they can be shown, only their number
+   is kept. A task of the broker's reads from the log what a room is missing, for one room one task at a time.
+   It posts what it has found like any other result.
+
+It doesn't know sockets, nor what a command does to a room.
 """
 
 import logging
@@ -47,30 +50,31 @@ from chatroom.rooms.room import Member, Room, Subscription
 from chatroom.rooms.rooms import Rooms
 
 INBOX = 1024
-"""Commands. Four batches: who finds it full needs a task to wait in, which costs more than the message."""
+"""Commands that may wait. Four batches: a sender that finds the inbox full needs a task to wait in, which
+costs more than the message."""
 SLOW_COMMIT = 2.0
 """Seconds after which a commit that is still waiting makes the server not ready."""
 MAX_HINT_WEIGHT = 2000
-"""So much of what the engine tells unasked may wait, in messages."""
+"""The weight of hints that may wait, in messages."""
 AT_ONCE = -math.inf
-"""When to pump again where there is more to do."""
+"""When to pump again if there is more to do."""
 
 
 class Committed(NamedTuple):
-    """The append that was under way is decided."""
+    """The outcomes of the append that was under way, or a fault."""
 
     outcomes: list[Outcome] | Exception
 
 
 class RoomOpened(NamedTuple):
-    """A room's log has been opened, or can't be."""
+    """The head of a room's log that has been opened; or why it can't be."""
 
     room: str
     head: Head | Exception
 
 
 class Hint(NamedTuple):
-    """The engine has told something unasked: what to do about it, and how much that is, in messages."""
+    """Something that the engine told unasked: what to do about it, and its weight, in messages."""
 
     act: Callable[[], None]
     weight: int
@@ -94,13 +98,13 @@ class Broker:
         self._now_ms = now_ms
         self._observe_commit = observe_commit
         self._inbox, self._commands = trio.open_memory_channel[Entry](INBOX)
-        self._sent = 0  # commands that their senders know to have come through the inbox
-        self._received = 0  # of these
-        # What enters beside the inbox, each with how many of the commands go before it.
+        self._sent = 0  # commands in the inbox, as far as their senders have been resumed
+        self._received = 0  # commands that came out of the inbox
+        # What enters beside the inbox, each with the number of commands that go before it.
         self._side_queue: deque[tuple[int, Enter | Leave | Release]] = deque()
         self._results: deque[Committed | RoomOpened | Hint | ReadOn] = deque()
-        self._hint_weight = 0  # the weight of the news among them
-        self._tips: dict[tuple[str, str], int] = {}  # last ids that wait to be looked at, by room and epoch
+        self._hint_weight = 0  # of the hints among the results
+        self._tips: dict[tuple[str, str], int] = {}  # last ids that wait as hints, by room and epoch
         self._waiting_for_room: dict[str, list[Enter]] = {}
         self._refused: deque[tuple[Enter, Exception]] = deque()
         self._log_readers: trio.Nursery | None = None
@@ -113,14 +117,14 @@ class Broker:
     # What enters, for connections
 
     async def submit(self, entry: Entry) -> None:
-        """Hand in a command; waits while the broker is behind. Safe to cancel: then nothing was handed in."""
+        """Hand in a command. Waits while the inbox is full. If this is cancelled, nothing was handed in."""
         if not self.submit_nowait(entry):
             await self._inbox.send(entry)
-            self._sent += 1  # it may have been taken meanwhile, for another one
+            self._sent += 1  # it may have been received meanwhile
             self._wakeup.set()
 
     def submit_nowait(self, entry: Entry) -> bool:
-        """Hand in a command unless the broker is behind; whether it was handed in."""
+        """Hand in a command, unless the inbox is full. Return whether it was handed in."""
         try:
             self._inbox.send_nowait(entry)
         except trio.WouldBlock:
@@ -130,9 +134,9 @@ class Broker:
         return True
 
     def depart(self, member: Member) -> None:
-        """The member's connection has ended. Never waits, never fails; takes effect after what came before.
+        """The member's connection has ended. Never waits, never fails. Takes effect after what came before.
 
-        A member who has no room yet will get none, so there is nothing to queue: while a commit hangs,
+        A member that has no room yet will get none, so nothing is queued for it: while a commit hangs,
         clients that come and go leave nothing behind.
         """
         member.gone = True
@@ -146,11 +150,11 @@ class Broker:
         self._wakeup.set()
 
     def _behind_all(self) -> int:
-        """The place behind all commands in the inbox, those included whose senders have yet to be resumed."""
+        """The place behind all commands in the inbox, whether their senders have been resumed or not."""
         return self._received + self._commands.statistics().current_buffer_used
 
     def delivered(self, count: int) -> None:
-        """A connection has been given so many stored messages by its own reading."""
+        """A connection's own reading has given it `count` stored messages."""
         self.fanout.count(count)
 
     async def wait_settled(self, member: Member | None = None) -> None:
@@ -162,12 +166,12 @@ class Broker:
     # What enters, for the engine
 
     def committed(self, outcomes: list[Outcome] | Exception) -> None:
-        """The append under way is decided; an exception is a fault, and raised by the next pump."""
+        """The append under way is decided. An exception is a fault, and the next pump raises it."""
         self._results.append(Committed(outcomes))
         self._wakeup.set()
 
     def room_opened(self, room: str, head: Head | Exception) -> None:
-        """The log of `room` is open, or can't be opened now, or by a fault."""
+        """The log of `room` is open; or it can't be opened now, or by a fault."""
         self._results.append(RoomOpened(room, head))
         self._wakeup.set()
 
@@ -220,7 +224,7 @@ class Broker:
 
     @property
     def uncommitted(self) -> int:
-        """How many messages have been handed in that no commit has decided on yet."""
+        """The number of messages that were handed in and that no commit has decided on yet."""
         decided = [
             len(result.outcomes)
             for result in self._results
@@ -229,16 +233,18 @@ class Broker:
         return self.rooms.outstanding - sum(decided)
 
     def troubles(self) -> tuple[str, ...]:
-        """Why messages can't be stored just now; empty if they can."""
+        """Why messages can't be stored just now, in words for the operator; empty if they can."""
         late = self._committing is not None and trio.current_time() - self._committing_since > SLOW_COMMIT
         return ("a commit is waiting",) if late else ()
 
     # What happens
 
     async def run(self) -> None:
-        """Pump for ever: give way while there is more to do, else wait until something enters or is due.
+        """Pump until cancelled: give way while there is more to do, else wait until something enters or is
+        due.
 
-        Beside it run the tasks that ask the log.
+        Resource handling: the tasks that ask the log run in a nursery of this task.
+        Error handling: raises what a pump raises, which is a fault of ours.
         """
         async with trio.open_nursery() as self._log_readers:
             await self._pump_until_cancelled(self._log_readers)
@@ -260,14 +266,15 @@ class Broker:
                     await self._wakeup.wait()
 
     def pump(self) -> float:
-        """Do a bounded piece of work; return when to do the next one, should nothing enter before."""
+        """Do a bounded piece of work. Return when to do the next one, if nothing enters before."""
         return next(self._pieces)
 
     def _work(self) -> Iterator[float]:
-        """All the work there is, for ever, piece by piece; yields what `pump` returns.
+        """All the work, piece by piece, without end. Yields what `pump` returns.
 
-        What has been committed is told before the next append begins: who hears it may have the next message
-        in that already. (Begun before, appends have half as many messages, and cost as much.)
+        What has been committed is told before the next append begins, so a client that hears it may have its
+        next message in that append. (If appends begin before, they have half as many messages, and cost as
+        much.)
         """
         while True:
             changed = self._handle_results()
@@ -277,13 +284,13 @@ class Broker:
             self._gather()
             if self._committing is None:
                 if changed and self._gathered.entries and not self._gathered.drafts:
-                    yield AT_ONCE  # it takes effect at once, too, which is a step of its own
+                    yield AT_ONCE  # it takes effect at once, as a step of its own
                 self._carry_out()
             yield from self._tell()
             yield AT_ONCE if self._has_more() else self.rooms.due
 
     def _tell(self) -> Iterator[float]:
-        """Hand out what has taken effect."""
+        """Hand out the broadcasts of what has taken effect, and set barriers."""
         for room, broadcast in self.rooms.finish():
             for _ in self.fanout.tell(room, broadcast):
                 yield AT_ONCE
@@ -301,7 +308,7 @@ class Broker:
         )
 
     def _handle_results(self) -> bool:
-        """Take what has come from the engine, up to about a batch that takes effect; whether anything has."""
+        """Handle results of the engine, about a batch of them. Return whether anything has taken effect."""
         weight = 0
         while self._results and weight < MAX_DRAFTS:
             match self._results.popleft():
@@ -320,14 +327,14 @@ class Broker:
         return weight > 0
 
     def _resume_waiting(self, name: str, head: Head | Exception) -> None:
-        """Have those go on who wait for a room."""
+        """Have the commands go on that wait for the room `name`."""
         waiting = self._waiting_for_room.pop(name)
         if isinstance(head, Head):
             room = self.rooms.add(name, head)
             room.refcount = len(waiting)
             for entry in waiting:
                 entry.opened = room
-                if not self._look_for(entry, room):  # its client may have come after the head was read
+                if not self._look_for(entry, room):  # its client may have seen more since the head was read
                     self._side_queue.append((self._received, entry))
             return
         if not isinstance(head, Unavailable):
@@ -339,7 +346,7 @@ class Broker:
             self.rooms.refuse(*self._refused.popleft())
 
     def _gather(self) -> None:
-        """Take of what waits, up to one batch."""
+        """Receive what waits, up to one batch."""
         batch, now_ms = self._gathered, 0
         while not batch.full:
             if self._side_queue and self._side_queue[0][0] <= self._received:
@@ -358,7 +365,7 @@ class Broker:
                 batch.add(entry)
 
     def _gather_enter(self, entry: Enter) -> None:
-        """Put it into the batch, or first have the room opened that it needs."""
+        """Put `entry` into the batch, or first have its room opened."""
         name = entry.room
         if (waiting := self._waiting_for_room.get(name)) is not None:
             waiting.append(entry)
@@ -370,16 +377,16 @@ class Broker:
             self._waiting_for_room[name] = [entry]
             try:
                 self._engine.open(name, partial(self.room_opened, name))
-            except Exception as fault:  # nothing has changed yet: it is a failure of these commands alone
+            except Exception as fault:  # nothing has changed yet: only these commands fail
                 self.room_opened(name, fault)
 
     def _gather_opened(self, entry: Enter, room: Room) -> None:
-        """Put it into the batch, unless the log is looked at first."""
+        """Put `entry` into the batch, unless the log has to be asked first."""
         if not self._look_for(entry, room):
             self._gathered.add(entry)
 
     def _look_for(self, entry: Enter, room: Room) -> bool:
-        """If its client has seen more on another node than was shown here, look whether the log has that."""
+        """Start to ask the log, if the client has seen more on another node than was shown here."""
         seen_more = entry.since is not None and entry.epoch == room.epoch and entry.since > room.head
         if not seen_more or not self._engine.shared or self._log_readers is None:
             return False
@@ -389,7 +396,7 @@ class Broker:
     # What the log is asked, in tasks of their own
 
     async def _look_ahead(self, entry: Enter, room: Room) -> None:
-        """Have `entry` wait until the room has shown what its client has seen, if the log has that."""
+        """Have `entry` wait until the room has shown what its client has seen, if the log has it."""
         assert entry.since is not None
         try:
             head = await self._engine.head(room.name)
@@ -405,7 +412,7 @@ class Broker:
             self._end_look_ahead(entry, shown=True)
 
     def _end_look_ahead(self, entry: Enter, shown: bool) -> None:
-        """The room has shown what the client of `entry` has seen; or it can't for now, and the client can."""
+        """Go on with `entry`, or refuse it if the room can't show for now what its client has seen."""
         if shown:
             self._side_queue.append((self._received, entry))
         else:
@@ -433,7 +440,7 @@ class Broker:
     # What is carried out
 
     def _carry_out(self) -> None:
-        """Have what was gathered take effect, after the engine has stored what is to be stored of it."""
+        """Have the engine store the drafts of the gathered batch, then have the batch take effect."""
         batch = self._gathered
         if not batch.entries:
             return
@@ -443,7 +450,7 @@ class Broker:
             if self._engine.shared:
                 self.rooms.acknowledgements.begin_commit()
             self._engine.append(batch.drafts, self.committed)
-            self._handle_results()  # of an engine that answers at once
+            self._handle_results()  # the engine may have answered at once
         else:
             self._apply_batch(batch, [])
 
@@ -459,7 +466,7 @@ class Broker:
 
     def _apply_batch(self, batch: Batch, outcomes: list[Outcome]) -> None:
         rooms = self.rooms
-        results = iter(outcomes)  # one for each draft, in their order
+        results = iter(outcomes)  # one for each draft, in order
         for entry in batch.entries:
             if isinstance(entry, MemberDraft):
                 rooms.settle(entry, next(results))

@@ -1,7 +1,9 @@
-"""Entries: what the broker carries out in the rooms, and batches of it.
+"""Entries: what the broker carries out in the rooms, and batches of entries.
 
-A batch is bounded in messages, in characters of text, and in other commands: what takes effect in one step
-is bounded, however many come or go at once.
+1. A batch is bounded in messages, in characters of text, and in other commands. So what takes effect in one
+   step is bounded, however many members come or go at once.
+
+It doesn't know what an entry does.
 """
 
 from dataclasses import dataclass
@@ -14,16 +16,16 @@ from chatroom.rooms.room import Member, Room, Subscription
 MAX_DRAFTS = 250
 MAX_CHARACTERS = 1024 * 1024
 MAX_OTHERS = 100
-"""Other commands: each of those who come in has something to do as soon as the batch has taken effect."""
+"""Other commands: each member that comes in has something to do as soon as the batch has taken effect."""
 
 
 class MemberDraft(Draft):
-    """Post a message in the member's room. It is the draft that the engine stores; the broker dates it."""
+    """Post a message in the member's room. The engine stores this same draft; the broker sets its time."""
 
     __slots__ = ("member",)
 
     def __init__(self, member: Member, text: str, cid: str | None) -> None:
-        assert member.current is not None, "who posts is in a room"
+        assert member.current is not None, "a member that posts is in a room"
         self.member = member
         self.room = member.current.room.name
         self.username = member.username
@@ -51,7 +53,7 @@ class Enter:
 
 @dataclass(slots=True)
 class TypingUpdate:
-    """Tell the others about typing."""
+    """Tell the other members that `member` types, or has stopped."""
 
     member: Member
     active: bool
@@ -60,7 +62,7 @@ class TypingUpdate:
 
 @dataclass(slots=True)
 class MembersRequest:
-    """Who is in the room?"""
+    """List the members of the room."""
 
     member: Member
     cid: str | None
@@ -68,21 +70,21 @@ class MembersRequest:
 
 @dataclass(slots=True)
 class Leave:
-    """A departed connection's place is to be given up."""
+    """Give up the place of a departed connection."""
 
     member: Member
 
 
 @dataclass(slots=True)
 class Release:
-    """A subscription that ended by a switch has been read to its end: it needs its room no longer."""
+    """A subscription that ended by a switch has been read to its end, and needs its room no longer."""
 
     subscription: Subscription
 
 
 @dataclass(slots=True)
 class Barrier:
-    """All that came before is done when this is reached; of `member` alone, if one is named."""
+    """`reached` is set when all earlier entries (of `member`, if one is named) have taken effect."""
 
     reached: trio.Event
     member: Member | None = None
@@ -92,7 +94,7 @@ Entry = MemberDraft | Enter | TypingUpdate | MembersRequest | Leave | Release | 
 
 
 class Batch:
-    """Entries in their order, and the messages among them in the same order. `full`: take no more."""
+    """Entries in their order, and the drafts among them in the same order. `full`: it takes no more."""
 
     __slots__ = ("_characters", "drafts", "entries", "full")
 
@@ -103,7 +105,7 @@ class Batch:
         self._characters = 0
 
     def add(self, entry: Entry) -> None:
-        """One entry more."""
+        """Add an entry."""
         self.entries.append(entry)
         if isinstance(entry, MemberDraft):
             self.drafts.append(entry)

@@ -1,12 +1,15 @@
-"""Giving a room's broadcast to its members: offer, never wait, never raise.
+"""Fan-out: a room's broadcast is offered to its members. An offer never waits and never raises.
 
-1. A broadcast is offered once to each subscription, by its number in the room; one that has caught up by
-   itself meanwhile is not offered it again.
-2. What a socket does not take at once is not kept for it: the subscription lags, and its connection's
-   writer reads on from the cursor.
-3. After so much work it gives way, so that no room, and no number of them, holds up the readers.
+1. A broadcast is offered once to each subscription, by its number in the room. A subscription that has caught
+   up by itself meanwhile is not offered it again.
+2. What a socket does not take at once is not kept for it: the subscription lags, and its connection's writer
+   reads on from the cursor.
+3. After so much work the fan-out gives way, so that no room, and no number of rooms, holds up the readers.
    Membership does not change meanwhile.
-4. A room that isn't small is told how long it took, so that presence alone takes no more than its share.
+4. A room that isn't small is told how long its fan-out took, so that presence alone takes no more than its
+   share.
+
+It doesn't know what a frame says.
 """
 
 import time
@@ -18,17 +21,17 @@ from chatroom.rooms.broadcast import Broadcast
 from chatroom.rooms.room import Room, Subscription
 
 GIVE_WAY = 1024 * 1024
-"""Bytes offered, between two turns of the others."""
+"""Bytes that are offered between two turns of other tasks."""
 MEMBER_BYTES = 4096
-"""An offer takes as long as so many bytes do, beside its own."""
+"""Bytes that an offer counts for, beside its own."""
 WOKEN_SECONDS = 50e-6
-"""What it takes a writer that was woken to give a lagging member its part."""
+"""Seconds that a writer takes, once woken, to give a lagging member its part."""
 FEW = 8
-"""Telling so many takes less than it takes one to come in: that isn't measured, and never put off."""
+"""A fan-out to so many members takes less time than one join. It isn't measured, and presence never waits."""
 
 
 class Fanout:
-    """The one place where live frames are handed out; counts what it delivered of the stored messages.
+    """Hands out live frames, and counts the stored messages among them (`deliveries`).
 
     `clock` gives seconds of work: by default, of this thread's time on a core.
     """
@@ -41,7 +44,7 @@ class Fanout:
         self._give_way = give_way
         self._few = few
         self._clock = clock
-        self._work = 0  # bytes offered since the others had a turn
+        self._work = 0  # bytes offered since other tasks had a turn
         self.deliveries = 0
 
     def count(self, given: int) -> None:
@@ -49,7 +52,7 @@ class Fanout:
         self.deliveries += given
 
     def tell(self, room: Room, broadcast: Broadcast) -> Iterator[None]:
-        """Offer `broadcast`, the last one taken from the room, to all members; stop where it gives way."""
+        """Offer `broadcast`, the last one of `room`, to all members. Yields where it gives way."""
         number, head = room.number, room.head
         data, ends, skips = broadcast.data, broadcast.ends, broadcast.skips
         size, count = len(data) + MEMBER_BYTES, len(ends)
@@ -89,7 +92,7 @@ class Fanout:
             room.delay_presence(trio.current_time(), spent)
 
     def _offer_part(self, subscription: Subscription, room: Room, broadcast: Broadcast) -> bool:
-        """Offer it to one who must not get all of it; true if that one lags then."""
+        """Offer `broadcast` to a member that must not get all of it. Return whether that member lags then."""
         username = subscription.member.username
         data, ends = broadcast.without(username)
         taken = subscription.offer(data, ends) if data else 0

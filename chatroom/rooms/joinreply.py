@@ -17,12 +17,12 @@ from chatroom.rooms.room import Subscription
 from chatroom.websocket.framing import Pieces, text_frame_of
 
 MAX_RECOVERED = 500
-"""The most messages that a resume brings back."""
+"""The most messages that a resume brings."""
 
 
 @dataclass(frozen=True, slots=True)
 class Resume:
-    """What a client says it has: the last id it saw, and the epoch it was told with it."""
+    """A client's claim: the last id that it saw, and the epoch that it was told with that id."""
 
     since: int
     epoch: str
@@ -30,14 +30,17 @@ class Resume:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """The id after which the reader begins; `recovered` is None where no resume was asked for."""
+    """The id after which the reader begins. `recovered` is None if the client asked for no resume."""
 
     after: int
     recovered: bool | None
 
 
 def start_of_replay(resume: Resume | None, *, epoch: str, first_id: int, last_id: int, history: int) -> Start:
-    """Where to begin in a room whose log keeps `first_id` to `last_id`; `history` is the usual replay."""
+    """Where to begin in a room whose log keeps `first_id` to `last_id`.
+
+    `history` is the number of messages in the usual replay.
+    """
     usual = max(last_id - history, first_id - 1, 0)
     if resume is None:
         return Start(usual, None)
@@ -75,7 +78,7 @@ class WelcomeOrSwitched:
     def give(self, subscription: Subscription) -> Pieces:
         """See JoinReply."""
         room, username = subscription.room, subscription.member.username
-        room.open(subscription)
+        room.begin_subscription(subscription)
         members = room.roster.others(username)
         if self._entry.switch:
             event = partial(events.switched, room.name, members, self._entry.cid)

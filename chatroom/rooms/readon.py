@@ -1,8 +1,10 @@
 """Reading on: what a room is missing is read from its log, for the broker.
 
-1. One reading takes a bounded number of messages; the broker asks again while something is missing.
-2. News of another epoch is doubted. Only the log's own word ends a room.
-3. Nothing of the room changes here but the doubt; what was found is for the broker to show.
+1. One reading takes a bounded number of messages. The broker asks again while something is missing.
+2. A hint of another epoch is doubted. Only the log's own word ends a room.
+3. Nothing of the room changes here but the doubt. The broker shows what was found.
+
+It doesn't know members.
 """
 
 from collections.abc import Sequence
@@ -18,11 +20,11 @@ from chatroom.rooms.room import Room
 READ_AGAIN = 0.25
 """Seconds until a log that couldn't be read is asked again for what a room is missing."""
 READ_LIMIT = 200
-"""Messages that one reading takes."""
+"""Messages that one reading takes at most."""
 
 
 class ReadOn(NamedTuple):
-    """What a room was missing, up to `tip`, has been read; or an exception says why it can't be."""
+    """The messages that a room was missing, up to `tip`; or why they can't be read."""
 
     room: Room
     messages: Sequence[Message] | Exception
@@ -30,7 +32,7 @@ class ReadOn(NamedTuple):
 
 
 async def read_on(engine: Engine, room: Room) -> ReadOn:
-    """Read what `room` is missing. Where the log can't be read, this takes READ_AGAIN seconds."""
+    """Read what `room` is missing. If the log can't be read, this takes READ_AGAIN seconds."""
     tip = 0
     try:
         if room.doubted:
@@ -46,7 +48,7 @@ async def read_on(engine: Engine, room: Room) -> ReadOn:
 
 
 async def _look_at_epoch(engine: Engine, room: Room) -> None:
-    room.doubted = False  # what raises doubts from here on may be newer than the answer
+    room.doubted = False  # a doubt that comes from here on may be newer than the answer
     try:
         head = await engine.head(room.name)
     except Unavailable:

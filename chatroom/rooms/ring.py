@@ -1,14 +1,14 @@
-"""The recent frames of each room, ready to be sent again without asking the log.
+"""The recent frames of each room, which can be sent again without asking the log.
 
-1. A ring holds consecutive ids up to the room's head; it may forget from the old end at any time.
-2. All rings share one budget in bytes; past it, the ring that was written longest ago forgets first.
+1. A ring has consecutive ids up to the room's head. It may forget from the old end at any time.
+2. All rings share one budget in bytes. Past it, the ring that was written longest ago forgets first.
 3. A slice is one bytes object, and equal slices are the same object, so that many readers at the same
    place share one join. Recent slices of all rings share a bound of their own, an eighth of the budget.
-4. What was read from the log is kept as a slice, too. It serves every reader whose place is within it: a
-   slow one, who takes it in small pieces, has it read once.
-5. What is counted is what is held: the bytes, and the objects around them.
+4. Frames that were read from the log are kept as a slice, too. It serves every reader whose place is within
+   it: for a slow reader, which takes it in small pieces, the log is read once.
+5. The budget counts the bytes and the objects around them.
 
-It does not know members, nor what a frame says.
+It doesn't know members, nor what a frame says.
 """
 
 import math
@@ -19,14 +19,14 @@ from itertools import accumulate
 
 MAX_FRAMES = 1024
 SLICES = 8
-"""The share of the budget that recent slices may take beside the frames: one in so many."""
+"""Recent slices may take one part in so many of the budget, beside the frames."""
 FRAME_COST = 48
 """Bytes that a frame in a ring takes beside its own: a bytes object and its place in a list."""
 SLICE_COST = 400
 END_COST = 40
 """Bytes that a slice takes beside its data, and for each end of a frame in it."""
 _READ = 0
-"""Stands in a slice's key for what was read from the log, in place of what was asked for."""
+"""Marks the key of a slice that was read from the log, in place of the range that was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +39,11 @@ class Slice:
 
     @property
     def cost(self) -> int:
-        """About the bytes that it takes in memory."""
+        """About the bytes that the slice takes in memory."""
         return len(self.data) + END_COST * len(self.ends) + SLICE_COST
 
     def between(self, after: int, upto: int) -> "Slice":
-        """The frames above id `after` up to `upto`, where the first of them is in here."""
+        """The frames above id `after` up to `upto`. The first of them must be in this slice."""
         start = len(self.ends) - (self.last_id - after)
         stop = len(self.ends) - max(0, self.last_id - upto)
         if start == 0 and stop == len(self.ends):
@@ -57,7 +57,7 @@ _Key = tuple["Ring", int, int, int]
 
 
 class RingBudget:
-    """The bytes that all rings of a process may hold together."""
+    """The bytes that all rings of a process may take together."""
 
     def __init__(self, total: int) -> None:
         self._total = total
@@ -68,16 +68,16 @@ class RingBudget:
 
     @property
     def used(self) -> int:
-        """Bytes that the frames held now take."""
+        """Bytes that the frames of all rings take now."""
         return self._used
 
     @property
     def sliced(self) -> int:
-        """Bytes that the slices held beside them take."""
+        """Bytes that the slices take now, beside the frames."""
         return self._sliced
 
     def charge(self, ring: "Ring", size: int) -> None:
-        """`ring` has grown by `size` and is now the one written last; others may have to forget."""
+        """`ring` has grown by `size` bytes and is now the one written last. Others may have to forget."""
         self._used += size
         self._rings[ring] = None
         self._rings.move_to_end(ring)
@@ -87,11 +87,14 @@ class RingBudget:
                 del self._rings[stalest]
 
     def recall(self, key: _Key) -> Slice | None:
-        """The slice that was remembered for this, if it still is. What an id stands for never changes."""
+        """The slice that was remembered for `key`, if it still is. The frames of an id never change."""
         return self._slices.get(key)
 
     def remember(self, key: _Key, piece: Slice) -> bool:
-        """Keep a new slice for those who will ask for the same; false if it is too big. The oldest go."""
+        """Keep a new slice for later readers of the same place; false if it is too big.
+
+        The oldest slices go.
+        """
         if piece.cost * SLICES > self._total:
             return False
         self._slices[key] = piece
@@ -132,7 +135,7 @@ class Ring:
 
     @property
     def first_id(self) -> int:
-        """The lowest id held; `last_id + 1` if none is."""
+        """The lowest id in the ring; `last_id + 1` if it is empty."""
         return self.last_id - len(self) + 1
 
     def append(self, frame: bytes) -> None:
@@ -163,7 +166,7 @@ class Ring:
     def slice(self, after: int, upto: int, max_bytes: int) -> Slice | None:
         """The frames above id `after`, at most up to `upto` and about `max_bytes` (one at least).
 
-        None where the first of them is not held any more; the caller reads the log then.
+        None if the first of them is not here any more; the caller then reads the log.
         """
         key = (self, after, upto, max_bytes)
         piece = self._budget.recall(key)
@@ -174,17 +177,17 @@ class Ring:
         return self._recall_read(after, upto) if piece is None else piece
 
     def _recall_read(self, after: int, upto: int) -> Slice | None:
-        """What is left behind id `after` of the last slice that was read from the log before there."""
+        """The rest behind id `after` of the slice from the log that begins last at or before it."""
         if self._read is None or not (at := bisect_right(self._read, after)):
             return None
         piece = self._budget.recall((self, self._read[at - 1], _READ, _READ))
-        assert piece is not None, "what goes is forgotten here, too"
+        assert piece is not None, "a slice that goes is forgotten here, too"
         return piece.between(after, upto) if piece.last_id > after else None
 
     def remember_read(self, frames: list[bytes], after: int) -> Slice:
         """Make one slice of `frames`, read from the log from id `after` on, and keep it.
 
-        To be called where `slice` has found nothing.
+        To be called when `slice` has found nothing.
         """
         piece = join(frames, after)
         if self._budget.remember((self, after, _READ, _READ), piece):

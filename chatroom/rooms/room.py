@@ -41,13 +41,16 @@ from chatroom.rooms.roster import Roster
 from chatroom.websocket.framing import Pieces, text_frame, text_frame_of
 
 BATCHING_FACTOR = 9
-"""Presence and typing alone wait nine times as long as the last telling took: whatever it costs here, they
+"""Presence and typing alone wait so many times as long as the last fan-out took. Whatever it costs here, they
 take a tenth of the time at most."""
 
 MAX_TYPING = 1000
-"""Typing marks that wait to be told. Nobody is shown more; in a very big room the wait would ever grow."""
+"""Typing marks that may wait.
+
+Further ones are dropped: in a very big room the wait would grow without end.
+"""
 MAX_PRESENCE = 1000
-"""So many joins and leaves that wait are told at once: the list of them is not to grow on."""
+"""When so many joins and leaves wait, they go out at once, so that their list doesn't grow without end."""
 MAX_QUEUED = 256
 """Ephemera that are queued for one lagging subscription."""
 
@@ -59,7 +62,7 @@ class MessageSink(Protocol):
     """What the broker may do to a connection. Nothing here waits or raises."""
 
     def offer(self, data: bytes, ends: Sequence[int]) -> int:
-        """Hand whole frames to the socket if it takes them at once; how many of them are now on their way."""
+        """Hand whole frames to the socket if it takes them at once. Return how many are now on their way."""
         ...
 
     def wake(self) -> None:
@@ -79,7 +82,7 @@ class MessageSink(Protocol):
         ...
 
     def replied(self) -> None:
-        """`welcome` or `switched` is on its way: that was the answer."""
+        """The answer to the one other command is on its way, as `welcome`, `switched` or a queued reply."""
         ...
 
     def end(self, why: Disconnect) -> None:
@@ -90,7 +93,7 @@ class MessageSink(Protocol):
 class JoinReply(Protocol):
     """`welcome` or `switched`, made when it is given: as the room stands then.
 
-    `first` is the lowest id that is known to be kept.
+    `first` is the lowest id known to be kept.
     """
 
     first: int
@@ -100,7 +103,7 @@ class JoinReply(Protocol):
         ...
 
     def give(self, subscription: "Subscription") -> Pieces:
-        """The frame, for where `subscription` has begun; from now on that is owed what comes."""
+        """The frame, for where `subscription` has begun. From now on the subscription is owed what comes."""
         ...
 
 
@@ -129,7 +132,7 @@ class Subscription:
         self.join_reply: JoinReply | None = join_reply
         self.live = False
         self.end: int | None = None
-        self.seen = 0  # the number of the last batch that was offered here or reckoned with
+        self.seen = 0  # the number of the last broadcast that was offered here or accounted for
         self.presence_dropped = False
         self.last_posted = 0  # the id of the last message that this connection has posted here
         self.offer: Callable[[bytes, Sequence[int]], int] = member.sink.offer
@@ -146,9 +149,9 @@ class Subscription:
             self.queue(broadcast, bisect_left(broadcast.places, taken))
 
     def queue(self, broadcast: "Broadcast", first: int) -> None:
-        """Queue of the ephemera of `broadcast` those from the index `first` on, as many as there is room for.
+        """Queue the ephemera of `broadcast` from the index `first` on, as many as there is room for.
 
-        What that costs is bounded, however many they are.
+        The cost is bounded, however many they are.
         """
         self.live = False
         if self.presence_dropped or first >= len(broadcast.ephemera):
@@ -178,11 +181,11 @@ class Subscription:
 
     @property
     def next_queued(self) -> RoomEvent | None:
-        """The oldest of what still waits beside the stored messages."""
+        """The oldest queued event; None if there is none."""
         return self._queue[0] if self._queue else None
 
     def pop_queued(self) -> RoomEvent:
-        """Remove and return the oldest of these."""
+        """Remove and return the oldest queued event."""
         assert self._queue is not None
         event = self._queue.popleft()
         if not self._queue:
@@ -193,7 +196,7 @@ class Subscription:
     def limit(self) -> int:
         """The last id that may be given now.
 
-        While a fan-out is under way that has not come here, it is the head before it: ephemera of the
+        While a fan-out is under way that has not come here yet, that is the head before it: ephemera of the
         broadcast may belong before its messages.
         """
         if self.end is not None:
@@ -210,9 +213,9 @@ class Member:
         self.username = username
         self.sink = sink
         self.current: Subscription | None = None
-        self.subscriptions: list[Subscription] = []  # still to be read, in order (two at most): the backlog
+        self.subscriptions: list[Subscription] = []  # the backlog: still to be read, in order (two at most)
         self.outstanding = 0  # posted messages without an answer
-        self.unshown = 0  # of these, stored behind others that this node has yet to show
+        self.unshown = 0  # of these, stored behind messages that this node has yet to show
         self.gone = False  # the connection is ending: nothing reaches it any more
 
 
@@ -220,7 +223,7 @@ class Member:
 
 
 class Room:
-    """A room with members, or about to have some."""
+    """A room that has members, or will soon."""
 
     __slots__ = (
         "_budget",
@@ -256,31 +259,31 @@ class Room:
         self.number = 0  # of the last broadcast
         self.previous_head = head.last_id  # the head before it
         self.due = -math.inf  # when the next broadcast without a stored message may go out
-        self.refcount = 0  # commands on their way, and readers not through, that need this room to stay
-        self._pending: Broadcast | None = None  # gathered; None, as the next one, to be small
-        # How many of its ephemera a subscription knows already that was told of them alone.
+        self.refcount = 0  # commands on their way, and readers still behind, that need this room
+        self._pending: Broadcast | None = None  # the next one; None while it would be empty, to be small
+        # How many of the pending ephemera a subscription knows already, if it was told of them alone.
         self._known_pending: dict[Subscription, int] | None = None
-        self.urgent = False  # a stored message waits to be told
+        self.urgent = False  # a stored message is pending
         self.reading = False  # what is missing is being read from the log
-        self.doubted = False  # its log may have been replaced: to be asked
+        self.doubted = False  # its log may have been replaced, and has to be asked
         self.replaced = False  # its log is gone: another Room has the name now, and its members are ending
 
     @property
     def waiting(self) -> bool:
-        """There is something to tell that has not been told."""
+        """Whether a broadcast is pending."""
         return self._pending is not None
 
     @property
     def behind(self) -> bool:
-        """The log is to be asked for what is missing here."""
+        """Whether the log has to be asked for what is missing here."""
         return self.doubted or self.sequence.gap is not None
 
     def is_ready(self, now: float) -> bool:
-        """What waits is to be told now, though no stored message is among it."""
+        """Whether the pending broadcast may go out now, though it has no stored message."""
         return self._pending is not None and (now >= self.due or self._pending.presences >= MAX_PRESENCE)
 
     def answer_members(self, subscription: Subscription, cid: str | None) -> None:
-        """`subscription` wants to know who is here: tell it alone what waits, and then the list."""
+        """Answer a command `members` of `subscription`: give it alone what is pending, and then the list."""
         self._tell_ahead(subscription)
         names = self.roster.everyone(subscription.member.username)
         frame = text_frame_of(events.members(self.name, names, cid))
@@ -289,26 +292,26 @@ class Room:
         subscription.member.sink.wake()
 
     def tell_members(self, subscription: Subscription) -> Pieces:
-        """The frame that says who is here, where presence was dropped: what waits, it tells as well."""
+        """The list of members, for `subscription` whose presence was dropped. It includes what is pending."""
         self._note_known(subscription)
         names = self.roster.everyone(subscription.member.username)
         return text_frame_of(events.members(self.name, names))
 
-    def open(self, subscription: Subscription) -> None:
-        """`subscription` is told now how the room stands: from here on it is owed what comes."""
+    def begin_subscription(self, subscription: Subscription) -> None:
+        """`subscription` is given its join reply now. From here on it is owed what comes."""
         subscription.begin = subscription.cursor
         subscription.seen = self.number
         self._note_known(subscription)
 
     def _tell_ahead(self, subscription: Subscription) -> None:
-        """Owe `subscription` what waits now, and no more of it later."""
+        """Queue for `subscription` what is pending now, so that it gets only the rest later."""
         if self._pending is not None:
             known = self._known_pending.get(subscription, 0) if self._known_pending else 0
             subscription.queue(self._pending, known)
         self._note_known(subscription)
 
     def _note_known(self, subscription: Subscription) -> None:
-        """`subscription` knows all that waits now: of the next broadcast it gets the rest from its writer."""
+        """`subscription` knows all that is pending. Its writer gives it the rest of that broadcast."""
         if self._pending is not None and self._pending.ephemera:
             if self._known_pending is None:
                 self._known_pending = {}
@@ -326,25 +329,25 @@ class Room:
         self.urgent = True
 
     def tell_typing(self, username: str, active: bool) -> None:
-        """Show the others that `username` has begun or stopped typing; or not, where very many do."""
+        """Show the others that `username` has begun or stopped typing, unless very many typing marks wait."""
         if self._pending is not None and len(self._pending.ephemera) - self._pending.presences >= MAX_TYPING:
             return
         frame = text_frame(events.typing(self.name, username, active))
         self._add(RoomEvent(frame, self.head, skip=username))
 
     def enter(self, subscription: Subscription) -> bool:
-        """`subscription` is here from now on; true if its name is new on this node."""
+        """Add `subscription`. Return whether its name is new on this node."""
         self.subscriptions[subscription] = None
         return self.roster.enter(subscription.member.username)
 
     def end_subscription(self, subscription: Subscription) -> None:
-        """`subscription` is to end here, owed all that there was to tell so far."""
+        """End `subscription` at the head. It is still owed all that is pending."""
         self._tell_ahead(subscription)
         subscription.live = False
         subscription.end = self.head
 
     def leave(self, subscription: Subscription) -> bool:
-        """`subscription` is here no more; true if it was the last of its name on this node."""
+        """Remove `subscription`. Return whether it was the last of its name on this node."""
         if self._known_pending:
             self._known_pending.pop(subscription, None)
         del self.subscriptions[subscription]
@@ -356,12 +359,12 @@ class Room:
         self._add(RoomEvent(frame, self.head, presence=True, skip=username))
 
     def tell_left(self, username: str) -> None:
-        """Show everybody that `username` is gone; but not who bears the name, and is back."""
+        """Show everybody that `username` is gone, but for connections of that name that have come back."""
         skip = username if username in self.roster.here else None
         self._add(RoomEvent(text_frame(events.left(self.name, username)), self.head, True, skip=skip))
 
     def relist(self) -> None:
-        """The list of members has changed as a whole: everybody is told it instead of what has changed."""
+        """The list of members has changed as a whole: members are given the list instead of the changes."""
         for subscription in self.subscriptions:
             if subscription.join_reply is None:
                 subscription.live = False
@@ -369,7 +372,7 @@ class Room:
                 subscription.member.sink.wake()
 
     def pop_broadcast(self) -> Broadcast:
-        """What there is to tell; those who arrived in the middle of it get the rest from their writers."""
+        """The pending broadcast. Subscriptions that know a part of it get the rest from their writers."""
         broadcast, self._pending = self._pending or Broadcast(self.head), None
         self.urgent = False
         broadcast.seal()
@@ -385,7 +388,7 @@ class Room:
         return broadcast
 
     def delay_presence(self, now: float, spent: float) -> None:
-        """Telling the last broadcast took `spent` seconds, up to `now`."""
+        """The last fan-out took `spent` seconds, up to `now`: presence and typing alone wait accordingly."""
         self.due = now + BATCHING_FACTOR * spent
 
     def _add(self, event: RoomEvent) -> None:
@@ -394,5 +397,5 @@ class Room:
         self._pending.add(event)
 
     def close(self) -> None:
-        """Give back what the room holds."""
+        """Give back the room's share of the budget."""
         self._budget.close(self.ring)

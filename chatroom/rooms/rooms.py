@@ -1,14 +1,16 @@
 """What each command does to the rooms, in the order of its batch and after its commit.
 
 1. Everything here is synchronous: until `finish` nobody sees a half-applied batch.
-2. A joiner's roster, last id and first batch come from the same point: when its writer opens its
+2. A joiner's roster, last id and first batch come from the same point: when its writer comes to its
    subscription.
-3. Presence is announced when a name's first connection enters and its last one leaves, except while
-   the server stops. Where the store is shared with other nodes the engine is told instead, and presence is
-   announced, at its place between the messages, when the engine says that it changed on all nodes together.
+3. Presence is announced when a name's first connection enters and its last one leaves, except while the
+   server stops. If other nodes share the store, the engine is told instead. It says when presence has changed
+   on all nodes together, and then presence is announced at its place between the messages.
 4. A posted message is settled when it is shown here; see `acknowledgements`.
-5. A room whose log was replaced is given up with all its members; whoever comes gets a new one.
+5. A room whose log was replaced is given up with all its members. Members that come later get a new room.
 6. A room that nobody uses or is about to use is given up at the end of the batch.
+
+It doesn't know when a batch is committed, nor how a broadcast reaches its members.
 """
 
 import math
@@ -48,7 +50,7 @@ from chatroom.rooms.ring import RingBudget
 from chatroom.rooms.room import Member, Room, Subscription
 
 MANY_CHANGES = 50
-"""So many changes of presence at once are told as one list of members."""
+"""If more names than that come and go at once, members are given one list instead of the changes."""
 
 
 class Rooms:
@@ -65,28 +67,28 @@ class Rooms:
         self._deferred = DeferredActions()
         self.acknowledgements = Acknowledgements(self._deferred, self.apply, self.unavailable_error)
         self._moved: dict[Room, dict[str, bool]] = {}  # names that came to this node, or went
-        self.behind: dict[Room, None] = {}  # to be read on from the log
+        self.behind: dict[Room, None] = {}  # rooms that are to be read on from the log
         self._final_presence: dict[str, Collection[str]] | None = None  # at a stop: the names of each room
         self.messages = 0  # stored and shown since the start
-        self.unavailable = 0  # commands that were answered so
+        self.unavailable = 0  # commands that were answered `unavailable`
 
     def __len__(self) -> int:
         return len(self._rooms)
 
     @property
     def lagging(self) -> int:
-        """How many members are not up to date at this moment."""
+        """The number of members that lag at this moment."""
         return sum(not each.live for room in self._rooms.values() for each in room.subscriptions)
 
     @property
     def outstanding(self) -> int:
-        """Posted messages that have not got their outcome."""
+        """The number of posted messages that have no outcome yet."""
         members = [each.member for room in self._rooms.values() for each in room.subscriptions]
         return sum(member.outstanding - member.unshown for member in members)
 
     @property
     def presences(self) -> int:
-        """Distinct usernames per room, summed over the rooms."""
+        """The number of distinct usernames per room, summed over the rooms."""
         return sum(len(room.roster) for room in self._rooms.values())
 
     def get(self, name: str) -> Room | None:
@@ -94,7 +96,7 @@ class Rooms:
         return self._rooms.get(name)
 
     def uses(self, room: Room) -> bool:
-        """Whether it is still in use; if not, another one may have its name."""
+        """Whether `room` is still in use. If not, another one may have its name."""
         return self._rooms.get(room.name) is room
 
     def add(self, name: str, head: Head) -> Room:
@@ -104,12 +106,12 @@ class Rooms:
 
     @property
     def due(self) -> float:
-        """When `finish` has something to hand out though nothing has come; infinity for never."""
+        """When `finish` has something to hand out even if nothing enters; infinity for never."""
         due = min([room.due for room in self._waiting]) if self._waiting else math.inf
         return min(due, self._deferred.due) if self._deferred.rooms else due
 
     def finish(self) -> list[tuple[Room, Broadcast]]:
-        """What is to be handed out now; rooms left without use are gone after it."""
+        """The broadcasts to hand out now. Gives up rooms that nobody uses."""
         if self._deferred.rooms:
             self._deferred.expire(trio.current_time())
         if self._moved:
@@ -189,13 +191,13 @@ class Rooms:
         self.acknowledgements.settle(draft, room, outcome)
 
     def fall_silent(self) -> None:
-        """The server stops: there is no presence from here on, and who is here stays for the other nodes."""
+        """The server stops: no presence from here on. For the other nodes, the names that are here stay."""
         self._final_presence = {name: [*room.roster.here] for name, room in self._rooms.items()}
 
     # What other nodes do
 
     def show(self, name: str, epoch: str, messages: Sequence[Message]) -> None:
-        """Others have stored these messages. Where nobody uses the room any more, they stay in the log."""
+        """Others have stored these messages. If nobody uses the room any more, nothing is shown."""
         room = self._rooms.get(name)
         if room is not None and self._is_of(room, epoch):
             for message in messages:
@@ -203,7 +205,7 @@ class Rooms:
                 self.acknowledgements.brought(room, message)
 
     def expect(self, name: str, epoch: str, last_id: int) -> None:
-        """The log of a room has reached this id."""
+        """The log of a room has reached `last_id`."""
         room = self._rooms.get(name)
         if room is not None and self._is_of(room, epoch):
             self._expect(room, last_id)
@@ -214,7 +216,7 @@ class Rooms:
             self.behind[room] = None
 
     def _is_of(self, room: Room, epoch: str) -> bool:
-        """Whether the room has this epoch. If not, either is old: the log knows."""
+        """Whether the room has this epoch. If not, one of the two is old: the log has to be asked which."""
         if room.epoch == epoch:
             return True
         room.doubted = True
@@ -251,25 +253,25 @@ class Rooms:
             (room.tell_joined if change.here else room.tell_left)(change.username)
 
     def show_typing(self, name: str, username: str, *, active: bool) -> None:
-        """Somebody on another node has begun or stopped typing."""
+        """`username` has begun or stopped typing, on another node."""
         room = self._rooms.get(name)
         if room is not None and self._final_presence is None:
             self._touch(room).tell_typing(username, active)
 
     def here(self, name: str) -> Collection[str]:
-        """The names that have a connection in the room on this node; or had, when it fell silent."""
+        """The names that have a connection in the room on this node, or had one when it fell silent."""
         if self._final_presence is not None:
             return self._final_presence.get(name, ())
         room = self._rooms.get(name)
         return () if room is None or room.replaced else room.roster.here
 
     def when_shown(self, room: Room, message_id: int, do: Callable[[bool], None]) -> None:
-        """Call `do` when the message has been shown, or can't be for now."""
+        """Call `do(True)` when the message has been shown, or `do(False)` if it can't be for now."""
         self._expect(room, message_id)
         self._deferred.put(room, message_id, trio.current_time() + DEFER_SECONDS, do)
 
     def renew(self, room: Room, why: Disconnect) -> None:
-        """The room can't go on as it is: its members are told why, and whoever comes gets it anew."""
+        """The room can't go on: its members end with `why`, and members that come later get a new room."""
         room.replaced = True
         self._waiting.pop(room, None)
         self._moved.pop(room, None)
@@ -281,7 +283,10 @@ class Rooms:
             subscription.member.sink.end(why)
 
     def pop_behind(self) -> list[Room]:
-        """Rooms that are to be read on from the log; each once, until `read_on` says that it has been."""
+        """Rooms that are to be read on from the log.
+
+        Each is returned once, until `read_on` was called for it.
+        """
         behind, self.behind = self.behind, {}
         found = [room for room in behind if room.behind and not room.reading and self.uses(room)]
         for room in found:
@@ -289,7 +294,7 @@ class Rooms:
         return found
 
     def read_on(self, room: Room, messages: Sequence[Message], tip: int) -> None:
-        """The log has been read from where the room stands, since it was to reach `tip`."""
+        """The log has been read from the room's head on, because it was said to reach `tip`."""
         room.reading = False
         if self.uses(room):
             if not messages:
@@ -302,7 +307,7 @@ class Rooms:
 
     def _receive(self, room: Room, message: Message) -> None:
         if room.replaced:
-            if (now := self._rooms.get(room.name)) is not None:  # it was stored in the log that there is now
+            if (now := self._rooms.get(room.name)) is not None:  # it was stored in the new log
                 self._expect(now, message.id)
             return
         for each in room.sequence.receive(message):
@@ -317,7 +322,7 @@ class Rooms:
     # The commands
 
     def refuse(self, entry: Enter, why: Exception) -> None:
-        """The room of a command can't be opened: nothing has changed."""
+        """The room of a command can't be opened. Nothing has changed."""
         sink = entry.member.sink
         if not entry.switch:
             unreadable = Disconnect(CloseCode.INTERNAL_ERROR, "the room can't be read now")
@@ -329,20 +334,20 @@ class Rooms:
             sink.reply(events.error(error))
 
     def refuse_opened(self, entry: Enter, why: Exception) -> None:
-        """As `refuse`, where the room was held for the command."""
+        """As `refuse`, where the room's refcount counts the command."""
         assert entry.opened is not None
         entry.opened.refcount -= 1
         self._touch(entry.opened)
         self.refuse(entry, why)
 
     def unavailable_error(self, sentence: str, cid: str | None) -> bytes:
-        """The answer to a command that can't be carried out while the store is in trouble; it is counted."""
+        """The answer to a command that the trouble of the store prevents. It is counted."""
         self.unavailable += 1
         return events.error(CommandError(ErrorCode.UNAVAILABLE, sentence, retry=True, cid=cid))
 
     def _enter(self, entry: Enter) -> None:
         member, room = entry.member, entry.opened
-        assert room is not None, "the broker holds it"
+        assert room is not None, "the broker has opened it"
         room.refcount -= 1
         self._touch(room)
         if member.gone:
@@ -351,7 +356,7 @@ class Rooms:
             self.refuse(entry, Replaced())
             return
         if member.current is not None:
-            # The writer may still have to read there: the room stays until it says that it has.
+            # The writer may still have to read there: the room stays until `_release`.
             member.current.room.refcount += 1
             old = self._touch(member.current.room)
             old.end_subscription(member.current)

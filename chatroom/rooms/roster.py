@@ -1,12 +1,13 @@
 """Who is in a room: presence is per username, counted over its connections.
 
-1. `enter` says whether the name is new on this node, `leave` whether it is gone there.
-2. Where the node is alone, that changes the list. Where the room is `shared` with other nodes, only what is
-   announced to all of them does: the list is always what has been told.
-3. Names stay sorted and their JSON array is kept until the next change, so that a storm of joins
-   costs no sort. It is one object for all who are told meanwhile, and is not copied to leave a name out.
+1. `enter` says whether the name is new on this node, `leave` whether it is gone from this node.
+2. If the node is alone, that changes the list. If the room is `shared` with other nodes, only a change that
+   is announced to all of them does: the list is always what has been told.
+3. Names stay sorted, and their JSON array is kept until the next change, so that a storm of joins costs no
+   sort. The array is one object for all members that are given it meanwhile. It is not copied to leave a name
+   out.
 
-It does not know connections, only how many each name has, and how many other nodes have it.
+It doesn't know connections, only how many each name has, and how many other nodes have the name.
 """
 
 from bisect import bisect_left
@@ -25,7 +26,7 @@ class Roster:
     def __init__(self, *, shared: bool = False) -> None:
         self._shared = shared
         self._connections: dict[str, int] = {}
-        self._elsewhere: dict[str, int] = {}  # other nodes that have it
+        self._elsewhere: dict[str, int] = {}  # the number of other nodes that have it
         self._names: list[str] = []
         self._quoted: list[bytes] = []
         self._json: bytes | None = None
@@ -48,7 +49,7 @@ class Roster:
         return self._connections.keys()
 
     def enter(self, username: str) -> bool:
-        """One more connection of `username` on this node; true if it is the first."""
+        """Count a connection of `username` on this node. Return whether it is the first."""
         count = self._connections.get(username, 0)
         self._connections[username] = count + 1
         if count:
@@ -58,7 +59,7 @@ class Roster:
         return True
 
     def leave(self, username: str) -> bool:
-        """One connection of `username` less on this node; true if it was the last."""
+        """Uncount a connection of `username` on this node. Return whether it was the last."""
         count = self._connections[username] - 1
         if count:
             self._connections[username] = count
@@ -69,7 +70,7 @@ class Roster:
         return True
 
     def change(self, change: Change) -> bool:
-        """A shared room has changed; true if the list has, which the others are to be told."""
+        """A shared room has changed. Return whether the list has: then the members are to be told."""
         username = change.username
         if not change.ours:
             count = self._elsewhere.get(username, 0) + (1 if change.here else -1)
@@ -83,7 +84,10 @@ class Roster:
         return True
 
     def replace(self, names: Mapping[str, int]) -> list[Change]:
-        """The whole list of a shared room, with how many other nodes have each name; what changes by it."""
+        """Take over the whole list of a shared room, each name with how many other nodes have it.
+
+        Return what has changed.
+        """
         self._elsewhere = {username: nodes for username, nodes in names.items() if nodes}
         gone = [username for username in self._names if username not in names]
         came = [username for username in names if username not in self]
@@ -100,7 +104,7 @@ class Roster:
         return self._json
 
     def everyone(self, username: str) -> Pieces:
-        """The names as JSON in pieces, with `username`, who is here even if that hasn't been told yet."""
+        """The names as JSON in pieces, with `username`, which is here even if that hasn't been told yet."""
         if username in self:
             return (self.as_json(),)
         at = bisect_left(self._names, username)
@@ -108,7 +112,7 @@ class Roster:
         return (b"[%b]" % b",".join(quotes),)
 
     def others(self, username: str) -> Pieces:
-        """The names on all connections but one of `username`, which must be there, as JSON in pieces."""
+        """The names of all connections but one of `username`, as JSON in pieces. That one must be there."""
         whole = self.as_json()
         if self._connections[username] > 1 or username in self._elsewhere or username not in self:
             return (whole,)

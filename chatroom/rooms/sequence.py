@@ -1,11 +1,12 @@
 """The order of one room's log, for messages that come early, late, twice or not at all.
 
-1. The message after `head` is the next one. What is at or below `head` has been shown, and is dropped.
-2. What is above waits, up to WINDOW ids ahead; of what is further ahead only the number is remembered.
-3. `tip` is the highest id known to exist: between `head` and it lies what is still missing. It may be told
-   wrongly, by a store that has lost its last messages.
+1. The message after `head` is the next one. A message at or below `head` has been shown, and is dropped.
+2. A message above that waits, up to WINDOW ids ahead. Of messages further ahead only the number is
+   remembered.
+3. `tip` is the highest id known to exist. What lies between `head` and `tip` is still missing. A store that
+   has lost its last messages may have told a wrong `tip`.
 
-It does not know how what is missing is read, nor what becomes of what it gives out.
+It doesn't know how missing messages are read, nor what becomes of those that it gives out.
 """
 
 from collections.abc import Sequence as Messages
@@ -13,7 +14,7 @@ from collections.abc import Sequence as Messages
 from chatroom.core.messages import Message
 
 WINDOW = 1024
-"""Ids ahead of the head that are kept."""
+"""How many ids ahead of the head messages are kept."""
 
 
 class Sequence:
@@ -28,10 +29,10 @@ class Sequence:
         self._early: dict[int, Message] = {}
 
     def receive(self, message: Message) -> Messages[Message]:
-        """A message has come; return those that are next now, in their order."""
+        """Receive `message`. Return the messages that are next now, in their order."""
         message_id = message.id
         if message_id == self.head + 1:
-            if self.tip == self.head:  # as ever where nobody else writes
+            if self.tip == self.head:  # always so if no other node writes
                 self.head = self.tip = message_id
                 return (message,)
             self.head = message_id
@@ -47,14 +48,14 @@ class Sequence:
         self.tip = max(self.tip, last_id)
 
     def give_up(self, tip: int) -> None:
-        """The log ends at the head, by its own word: no more is known to exist, if that was `tip`."""
+        """The log says that it ends at the head: no more exists, unless the tip is beyond `tip` by now."""
         if self.tip == tip:
             self.tip = self.head
             self._early.clear()
 
     @property
     def gap(self) -> tuple[int, int] | None:
-        """What is missing next: the id before it and its own last id; None if nothing is."""
+        """The next gap: the id before it and its last id; None if nothing is missing."""
         if self.tip <= self.head:
             return None
         return self.head, min(self._early) - 1 if self._early else self.tip

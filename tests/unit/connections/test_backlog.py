@@ -62,7 +62,7 @@ class FixedJoinReply:
             self.recovered = self.recovered and False
 
     def give(self, subscription: Subscription) -> Pieces:
-        subscription.room.open(subscription)
+        subscription.room.begin_subscription(subscription)
         replay = b"%d" % (subscription.room.head - subscription.cursor)
         return (text_frame(self.what.replace(b"REPLAY", replay + f" {self.recovered}".encode())),)
 
