@@ -198,7 +198,7 @@ class Commands(Abuse):
         self.client = self.enter(stage)
 
     def enter(self, stage: Stage) -> Client:
-        """Who does it."""
+        """The client that sends them."""
         return stage.enter("abuser")
 
     def act(self, stage: Stage, now: float) -> float:

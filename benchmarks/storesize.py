@@ -2,7 +2,7 @@
 
 The functions of the engine are called without a node. A size is the growth of all that the server has in use,
 or of its append-only file, divided by how many there are. The file is largest where each message comes by
-itself, and is written anew by the server from time to time: then it holds what there is, once.
+itself, and is rewritten by the server from time to time: then it has what there is, once.
 """
 
 import random
@@ -44,7 +44,7 @@ def measure(store: Store, messages: int) -> Iterator[tuple[str, float]]:
             room.append([start + at for at in range(BATCH)], cids=cids)
         yield f"{what}: memory", (used(store) - before) / messages
         rewrite(store)
-        yield f"{what}: file, written anew", (written(store) - before_file) / messages
+        yield f"{what}: file, rewritten", (written(store) - before_file) / messages
     room = Room(store, "members")
     before = used(store)
     for start in range(0, MEMBERS, BATCH):
@@ -82,7 +82,7 @@ def written(store: Store) -> int:
 
 
 def rewrite(store: Store) -> None:
-    """Have the append-only file written anew, and wait for it."""
+    """Have the append-only file rewritten, and wait for it."""
     store.client.bgrewriteaof()
     persistence: dict[str, Any] = {"aof_rewrite_in_progress": 1}
     while persistence["aof_rewrite_in_progress"] or persistence["aof_rewrite_scheduled"]:

@@ -210,7 +210,7 @@ def _end_of(log: IO[bytes]) -> str:
 
 
 def end(process: "subprocess.Popen[bytes]") -> None:
-    """Stop a server, be it by force."""
+    """Stop a server, by force if it must be."""
     process.send_signal(signal.SIGTERM)
     try:
         process.wait(3)

@@ -77,7 +77,7 @@ def connect(port: int, user: str, room: str, tls: ssl.SSLContext | None = None) 
 
 
 def wait_readable(sock: socket.socket) -> None:
-    """Wait for input, but not for ever."""
+    """Wait for input. Raises WrongDeliveryError after PATIENCE seconds."""
     poll = select.poll()
     poll.register(sock, select.POLLIN)
     if not poll.poll(PATIENCE * 1000):

@@ -44,7 +44,7 @@ class Member(WSListener):  # type: ignore[misc]
         transport.send(WSMsgType.TEXT, self._room.enter(transport, self._username).encode())
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        """Take one command; who closes is answered."""
+        """Handle one frame: a command, or a close frame, which is answered."""
         if frame.msg_type == WSMsgType.CLOSE:
             transport.send_close(frame.get_close_code(), frame.get_close_message())
             transport.disconnect()

@@ -12,9 +12,9 @@ HOST = re.compile(r"([A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{0,5})?")
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Who asks: `address` as the counts and logs name it.
+    """The peer that asks: `address` as the counts and logs name it.
 
-    `exempt` is true for peers by loopback or Unix socket, whom the limits per address do not count, unless
+    `exempt` is true for peers by loopback or Unix socket, which the limits per address don't count, unless
     they are proxies that ask for somebody else.
     """
 

@@ -1,6 +1,6 @@
 """The limits that one client meets, in one frozen value that every part may read.
 
-The defaults are those of the options. It doesn't know who holds whom to a limit.
+The defaults are those of the options. It doesn't know where a limit is enforced.
 """
 
 from dataclasses import dataclass

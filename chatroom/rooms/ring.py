@@ -61,27 +61,17 @@ class RingBudget:
 
     def __init__(self, total: int) -> None:
         self._total = total
-        self._used = 0
+        self.used = 0  # bytes that the frames of all rings take
         self._rings: OrderedDict[Ring, None] = OrderedDict()
         self._slices: OrderedDict[_Key, Slice] = OrderedDict()
-        self._sliced = 0
-
-    @property
-    def used(self) -> int:
-        """Bytes that the frames of all rings take now."""
-        return self._used
-
-    @property
-    def sliced(self) -> int:
-        """Bytes that the slices take now, beside the frames."""
-        return self._sliced
+        self.sliced = 0  # bytes that the slices take, beside the frames
 
     def charge(self, ring: "Ring", size: int) -> None:
         """`ring` has grown by `size` bytes and is now the one written last. Others may have to forget."""
-        self._used += size
+        self.used += size
         self._rings[ring] = None
         self._rings.move_to_end(ring)
-        while self._used > self._total:
+        while self.used > self._total:
             stalest = next(iter(self._rings))
             if not stalest.forget_oldest():
                 del self._rings[stalest]
@@ -98,17 +88,17 @@ class RingBudget:
         if piece.cost * SLICES > self._total:
             return False
         self._slices[key] = piece
-        self._sliced += piece.cost
-        while self._sliced * SLICES > self._total:
+        self.sliced += piece.cost
+        while self.sliced * SLICES > self._total:
             (ring, after, upto, _), oldest = self._slices.popitem(last=False)
-            self._sliced -= oldest.cost
+            self.sliced -= oldest.cost
             if upto == _READ:
                 ring.forget_read(after)
         return True
 
     def release(self, size: int) -> None:
         """A ring has forgotten `size` bytes."""
-        self._used -= size
+        self.used -= size
 
     def close(self, ring: "Ring") -> None:
         """`ring` is not used any more."""

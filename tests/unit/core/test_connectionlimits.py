@@ -199,7 +199,7 @@ def owner(peer: Peer) -> str:
 
 
 class TalliesMachine(RuleBasedStateMachine):
-    """Handshakes, departures and wrong tokens in any order, against lists that are counted anew each time."""
+    """Handshakes, departures and wrong tokens in any order, against lists that are counted each time."""
 
     def __init__(self) -> None:
         super().__init__()

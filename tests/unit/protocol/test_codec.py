@@ -111,7 +111,7 @@ def test_text_is_measured_in_code_points_after_stripping(char: str) -> None:
     assert (error.code, error.field, error.limit, error.cid) == (ErrorCode.TOO_LONG, None, 10, "c")
 
 
-# Rule 5: the short way for what nearly always comes, and the careful one
+# Rule 6: the short way for what nearly always comes, and the careful one
 
 
 def outcome(way: Callable[[], Command | None]) -> object:
@@ -195,7 +195,7 @@ def test_both_ways_come_to_the_same_result_for_each_character() -> None:
             check_both_ways(f'{{"cid":"{char}","event":"message","data":{{"text":"a"}}}}')
 
 
-# Rule 2: syntax before shape before meaning
+# Rule 3: syntax before shape before meaning
 
 
 @pytest.mark.parametrize(
@@ -427,7 +427,7 @@ def test_an_error_repeats_nothing_of_what_was_sent(text: str) -> None:
     assert b"hunter2" not in events.error(fail(text))
 
 
-# Rule 1, for everything
+# Rule 2, for everything
 
 scalars = st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=20)
 values = st.recursive(

@@ -1,4 +1,4 @@
-"""A roster counts connections by name, and shows names sorted: against a model that counts and sorts anew."""
+"""A roster counts connections by name, and shows names sorted: against a model that does so each time."""
 
 import json
 from collections import Counter
