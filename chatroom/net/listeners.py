@@ -1,23 +1,28 @@
-"""Where the server listens: addresses, Unix sockets and TLS, alone at a port or with other processes.
+"""Listeners: addresses, Unix sockets and TLS, at a port of one process or of several.
 
-Where the server listens: addresses, Unix sockets and TLS, opened or refused with one clear line.
+Owns how listening sockets are opened, how they are shown, and how a process leaves a port that others share.
+Rules:
 
 1. `localhost` means both loopbacks where they exist, on the same port, also on a free one.
 2. An address that another one covers is left out: `0.0.0.0` is all of IPv4, `::` all of IPv6, no more.
-3. A stale Unix socket is replaced, a live one and any other file is left alone.
-4. Sockets that the server was given are used as they are, and stay: whoever gave them listens on.
-5. Whatever can't be opened is a StartError that says what to do.
+3. A stale Unix socket is replaced. A live one and any other file are left alone.
+4. Sockets that the server was given are used as they are and stay open, since their owner listens on.
+5. A listener that can't be opened is a StartError that says what to do.
 
-A port that several processes listen at, and how one of them leaves without a client noticing.
+Rules of a port that several processes share:
 
-1. The kernel gives each new connection to one of the listening sockets, by the client's address and port.
-   What waits at a socket that is closed is reset: in its queue, or with its handshake half done.
-2. So who leaves first has the kernel drop the first packet of each new connection, at its socket alone: by
-   the least TTL that it takes, which no packet has that came by a router or by loopback. What is half done
-   gets through, and the queue can be emptied. A client whose packet was dropped sends it again in a second;
-   the socket is closed by then, and the packet goes to another one. It takes no privilege, as a filter would.
-3. What is accepted from then on has the same least TTL, until it is taken back.
-4. Where the kernel has no such option, there is only the closing: what comes in that moment is reset.
+6. The kernel gives each new connection to one of the listening sockets, by the client's address and port.
+   When a socket is closed, the kernel resets the connections in its queue and those whose TCP handshake isn't
+   done.
+7. So a process that leaves first has the kernel drop the first packet of each new connection, at its own
+   socket alone. It sets the least TTL that the socket takes to a value that no packet has that came by a
+   router or by loopback. TCP handshakes that have begun get through, and the queue can be emptied. A client
+   whose packet was dropped sends it again after a second. By then the socket is closed, and the packet goes
+   to another one. This takes no privilege, unlike a packet filter.
+8. Sockets that are accepted from then on have the same least TTL, until it is lifted from them.
+9. Where the kernel has no such option, the socket is only closed, and connections of that moment are reset.
+
+It doesn't know HTTP, nor what is served at a listener.
 """
 
 import errno
@@ -35,33 +40,37 @@ from typing import Any
 
 from chatroom.core.errors import StartError
 
+# A shared port
+
 RESEND_SECONDS = 1.0
-"""After so long a client sends its first packet again."""
+"""After so many seconds a client sends its first packet again."""
 _LEAST_TTL = {socket.AF_INET: (socket.IPPROTO_IP, 21), socket.AF_INET6: (socket.IPPROTO_IPV6, 73)}
 """IP_MINTTL and IPV6_MINHOPCOUNT of Linux."""
 _MOST = 255
 
 
 def share_port(sock: socket.socket) -> None:
-    """Before it is bound: others of the same user may listen at its port, if they say so as well."""
+    """Let other processes of the same user listen at the port of `sock`, which isn't bound yet."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
 
 
 def drop_new_connections(sock: socket.socket) -> None:
-    """Rule 2, for a listening TCP socket."""
+    """Apply rule 7 to a listening TCP socket."""
     _set_least_ttl(sock, _MOST)
 
 
 def stop_dropping(sock: socket.socket) -> None:
-    """Rule 3, for a socket that was accepted."""
+    """Lift the least TTL from a socket that was accepted (rule 8)."""
     _set_least_ttl(sock, 0)
 
 
 def _set_least_ttl(sock: socket.socket, ttl: int) -> None:
     if sys.platform == "linux":
-        with suppress(OSError):  # rule 4
+        with suppress(OSError):  # rule 9
             sock.setsockopt(*_LEAST_TTL[sock.family], ttl)
 
+
+# Listeners
 
 BACKLOG = 1024
 FREE_PORT_TRIES = 20
@@ -69,7 +78,7 @@ FREE_PORT_TRIES = 20
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """An address to bind, in numbers; `scope` is the number of its zone, if it means nothing without one."""
+    """An address to bind, in numbers. `scope` is the number of its zone, if it needs one."""
 
     family: socket.AddressFamily
     host: str
@@ -81,7 +90,7 @@ class Address:
         return ip_address(self.host).is_loopback
 
     def covers(self, other: "Address") -> bool:
-        """Who listens here listens there, too."""
+        """A socket bound to this address also gets the connections to `other`."""
         everywhere = ip_address(self.host).is_unspecified
         return self.family == other.family and (everywhere or self == other)
 
@@ -90,30 +99,30 @@ class Address:
         return f"{self.host}%{socket.if_indextoname(self.scope)}" if self.scope else self.host
 
     def shown(self) -> str:
-        """As it stands in a URL."""
+        """The address as a URL has it."""
         return f"[{self.zoned()}]" if self.family == socket.AF_INET6 else self.host
 
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """A listening socket and how it is shown: `http://127.0.0.1:3000` or `unix:/run/chat.sock`."""
+    """A listening socket and its name: `http://127.0.0.1:3000` or `unix:/run/chat.sock`."""
 
     socket: socket.socket
     name: str
     local: bool
     secure: bool = False
     path: str | None = None
-    inode: tuple[int, int] | None = None  # of the Unix socket's file, when it was made
-    given: bool = False  # by whoever started the server
-    metrics: bool = False  # for them and nothing else
+    inode: tuple[int, int] | None = None  # of the Unix socket's file, when the socket was bound
+    given: bool = False  # the server was given it at its start
+    metrics: bool = False  # it serves metrics, and no clients
     shared: bool = False  # other processes listen at its port
 
     def shown(self) -> str:
-        """As an operator knows it."""
+        """Its name, as an operator knows it."""
         return self.name
 
     def close(self) -> None:
-        """Stop listening; the file of a Unix socket goes, unless it is somebody else's by now."""
+        """Stop listening. The file of a Unix socket is removed, unless another process has replaced it."""
         self.socket.close()
         if self.path is not None and self.inode == _inode(self.path):
             with suppress(OSError):
@@ -122,9 +131,9 @@ class Listener:
 
 @dataclass(frozen=True, slots=True)
 class ListenPlan:
-    """What is to be opened: these addresses on this port, this Unix socket, and a port for metrics.
+    """The listeners to open: addresses on a port, a Unix socket, and addresses on a port for metrics.
 
-    `shared`: other processes may listen at these addresses and this port, too.
+    `shared`: other processes may listen at the addresses and the port, too.
     """
 
     addresses: Sequence[Address] = ()
@@ -137,7 +146,7 @@ class ListenPlan:
 
 
 def open_listeners(plan: ListenPlan, *, secure: bool) -> list[Listener]:
-    """Open them all, IPv4 first, those for metrics last, or none. Raises StartError."""
+    """Open all listeners, IPv4 first, those for metrics last, or none. Raises StartError."""
     opened: list[Listener] = []
     try:
         opened.extend(_open_tcp(plan.addresses, plan.port, "--port", secure=secure, shared=plan.shared))
@@ -152,7 +161,7 @@ def open_listeners(plan: ListenPlan, *, secure: bool) -> list[Listener]:
 
 
 def given_listener(sock: socket.socket, name: str, *, secure: bool) -> Listener:
-    """A listener on a socket that the server was given under this name; `metrics` is for them."""
+    """A listener on a socket that the server was given. The name `metrics` means that it serves metrics."""
     sock.setblocking(False)
     metrics = name == "metrics"
     if sock.family == socket.AF_UNIX:
@@ -168,10 +177,10 @@ def given_listener(sock: socket.socket, name: str, *, secure: bool) -> Listener:
 
 
 def load_tls(certificate: str, key: str) -> ssl.SSLContext:
-    """A server's TLS context. Raises StartError."""
+    """The server's TLS context, from PEM files. Raises StartError."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.set_alpn_protocols(["http/1.1"])
-    context.options |= ssl.OP_NO_RENEGOTIATION  # OpenSSL 3 refuses it by itself
+    context.options |= ssl.OP_NO_RENEGOTIATION  # OpenSSL 3 refuses renegotiation anyway
     try:
         context.load_cert_chain(certificate, key, password=_no_password)
     except (OSError, ValueError, ssl.SSLError) as error:
@@ -188,7 +197,7 @@ def _no_password() -> str:
 
 
 def find_addresses(hosts: Iterable[str], flag: str = "--host") -> list[Address]:
-    """What the names stand for, IPv4 before IPv6, none that another one covers. Raises StartError."""
+    """The addresses of the hosts, IPv4 before IPv6, without covered ones (rule 2). Raises StartError."""
     found: dict[Address, None] = {}
     for host in hosts:
         if host == "localhost":
@@ -207,7 +216,7 @@ def find_addresses(hosts: Iterable[str], flag: str = "--host") -> list[Address]:
 
 
 def _address(family: socket.AddressFamily, bound: Sequence[Any]) -> Address:
-    """The address in what the socket module gives for one."""
+    """The Address of a socket module's tuple."""
     return Address(family, str(bound[0]).partition("%")[0], int(bound[3]) if len(bound) == 4 else 0)
 
 
@@ -231,7 +240,7 @@ def _open_tcp(
     metrics: bool = False,
     shared: bool = False,
 ) -> list[Listener]:
-    """All on one port. A free one may be taken on the second address; then another one is tried."""
+    """Open all addresses on one port. A free port may be taken on the second address: then try another."""
     for attempt in range(FREE_PORT_TRIES):
         opened: list[Listener] = []
         chosen = port
@@ -296,7 +305,7 @@ def _open_unix(path: str, mode: int) -> Listener:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             sock.bind(path)
-            os.chmod(path, mode)  # before anybody can connect; what a umask says is for other files
+            os.chmod(path, mode)  # before a client can connect, and whatever the umask is
             sock.listen(BACKLOG)
             sock.setblocking(False)
         except BaseException:
@@ -309,7 +318,7 @@ def _open_unix(path: str, mode: int) -> Listener:
 
 
 def _remove_stale(path: str) -> None:
-    """Remove a socket that nobody listens on. Raises StartError for anything else that stands there."""
+    """Remove a Unix socket on which no process listens. Raises StartError for any other file."""
     try:
         mode = os.lstat(path).st_mode
     except FileNotFoundError:
@@ -324,7 +333,7 @@ def _remove_stale(path: str) -> None:
             os.unlink(path)
             return
         except (BlockingIOError, TimeoutError):
-            pass  # somebody listens, and is busy
+            pass  # a process listens, and is busy
     raise StartError(f"--unix {path} is in use by a running server: stop it, or choose another path")
 
 

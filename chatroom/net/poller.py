@@ -1,11 +1,14 @@
-"""ReadPoller: what comes on the sockets of all connections, looked after in one task.
+"""The read poller: waits for bytes on the sockets of all connections, in one task.
 
-One for a server: that many sockets are readable is one look at the kernel, and what is read on them is read
-in one go, so that it can be answered in one batch. An idle socket costs an entry in a table.
+Owns the table of watched sockets. A server has one poller. Many readable sockets cost one call of the kernel.
+They are read in one go, so that their messages are answered in one batch. An idle socket costs an entry in
+the table. Rules:
 
-1. What is called for a socket reads it and does not wait. It never raises.
-2. A socket is watched until it is unwatched, which has to come before it is closed.
-3. This takes epoll. Where a system has none, each socket has a small task of its own (`TaskPoller`).
+1. The function that is called for a socket reads the socket and doesn't wait. It never raises.
+2. A socket is watched until it is unwatched. It must be unwatched before it is closed.
+3. The poller needs epoll. On a system without it, each socket has a small task of its own (`TaskPoller`).
+
+It doesn't know what is read.
 """
 
 import select
@@ -17,24 +20,24 @@ from typing import Protocol
 import trio
 
 AT_ONCE = 256
-"""So many sockets are served before others get their turn."""
+"""So many sockets are read before other tasks run."""
 
 
 class ReadPoller(Protocol):
-    """The sockets that are watched. Nothing is called before `run` runs, nor when it is over."""
+    """The watched sockets. No function is called before `run` runs, nor after it."""
 
     def watch(self, sock: socket.socket, on_readable: Callable[[], None]) -> None:
-        """Call `on_readable` whenever something has come on `sock`, its end or an error included."""
+        """Call `on_readable` whenever `sock` is readable, at its end or with an error, too."""
 
     def unwatch(self, sock: socket.socket) -> None:
-        """Don't any more; not even for what has been noticed and not been called for yet."""
+        """Call no more, not even for an event that has been noticed already."""
 
     async def run(self) -> None:
-        """Look after all sockets, for ever."""
+        """Watch all sockets until cancelled."""
 
 
 class EpollPoller:
-    """All sockets in one table of the kernel's."""
+    """A poller with one table of the kernel for all sockets."""
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
@@ -51,7 +54,7 @@ class EpollPoller:
     def unwatch(self, sock: socket.socket) -> None:
         """See ReadPoller."""
         if self._watched.pop(sock.fileno(), None) is not None:
-            with suppress(OSError, ValueError):  # all of this has been closed
+            with suppress(OSError, ValueError):  # the poller has been closed
                 self._epoll.unregister(sock.fileno())
 
     async def run(self) -> None:
@@ -65,7 +68,7 @@ class EpollPoller:
 
 
 class TaskPoller:
-    """A task for each socket, which waits by itself."""
+    """A poller with a task for each socket."""
 
     def __init__(self) -> None:
         self._scopes: dict[int, trio.CancelScope] = {}
@@ -107,5 +110,5 @@ class TaskPoller:
 
 
 def make_poller() -> ReadPoller:
-    """One for a server."""
+    """The poller of a server."""
     return EpollPoller() if hasattr(select, "epoll") else TaskPoller()

@@ -1,37 +1,9 @@
-"""For whom a trusted proxy speaks: by the PROXY protocol, or by headers of HTTP.
+"""The clients of trusted proxies, as the PROXY protocol or headers of HTTP name them.
 
-Forwarded: for whom a trusted proxy asks.
+Owns which peers are trusted proxies, which of their headers count, and the parser of the PROXY protocol. The
+rules of each stand at its class, ProxyHeaderReader and Proxies.
 
-Owns which peers are trusted proxies, and what of their headers is believed. Rules:
-
-1. Only who is a trusted proxy itself is believed; in anybody else's requests these headers mean nothing.
-2. `X-Forwarded-For` is read from its right end, over all its lines, because each proxy adds there whom it
-   was asked by. The first address that is no trusted proxy's is the client. Where an entry is no address, and
-   where the list is out or too long, the last address read counts: that of the farthest proxy believed.
-3. Exempt from the limits of an address are only those who connect to the server itself. Whom a proxy names is
-   never exempt, and neither is a proxy that names somebody unreadable: else a header with 127.0.0.1 in it
-   would lift the limits. A trusted proxy that names nobody asks for itself.
-4. Nothing but an address comes out, in one spelling: without port and brackets, without zone, IPv4-mapped
-   IPv6 as the IPv4 address that it holds. So nothing else can get into counts and logs.
-5. `X-Forwarded-Proto` and `X-Forwarded-Host` say by which schemes and hosts the server is seen. In a row of
-   proxies each may add its own, and any of them may be the one that the browser sees: so all count. Only the
-   check of the server's own origin depends on them, and a web page can set neither.
-6. A proxy that names its client by the PROXY protocol is believed in that; X-Forwarded-For is then only if
-   the client so named is a trusted proxy itself.
-
-It doesn't know sockets, and `Forwarded` (RFC 7239) is ignored.
-
-The PROXY protocol: for whom a proxy has opened a connection, said in a header before everything else.
-
-Reads versions 1 and 2 as HAProxy's proxy-protocol.txt describes them. Rules:
-
-1. Strict: one way to write a thing, nothing beyond the bounds; a checksum that is there must be right. What
-   is no header, or for another kind of connection than a stream, is refused at the first byte that shows it.
-2. No byte behind the header is asked for (`wanted`), since TLS may begin there, in somebody else's hands.
-3. A proxy may speak for itself (`LOCAL`, `UNKNOWN`, an unspecified or Unix address): then nobody is named.
-4. Of what else version 2 can carry, only whether the client came by TLS is looked at.
-
-It doesn't know who is trusted to send one.
+It doesn't know sockets, and it ignores the header `Forwarded` (RFC 7239).
 """
 
 import re
@@ -45,14 +17,16 @@ from typing import Literal
 from chatroom.core.errors import Refusal
 from chatroom.core.http import HOST, Peer, Request
 
+# The PROXY protocol
+
 SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
-"""How version 2 begins."""
+"""The first bytes of a header of version 2."""
 
 MOST_LINE = 107
-"""Bytes of a header of version 1, with the end of its line."""
+"""Bytes of the longest header of version 1, with the end of its line."""
 
 MOST_BYTES = 4096
-"""Bytes of a header of version 2."""
+"""Bytes of the longest header of version 2 that is read."""
 
 _PREFIX = b"PROXY "
 _FIXED = len(SIGNATURE) + 4
@@ -71,9 +45,9 @@ _BY_TLS = 0x01
 
 @dataclass(frozen=True, slots=True)
 class ProxyHeader:
-    """Whom a header names: an address in one spelling, or None for the proxy itself.
+    """The client that a header names: its address in one spelling, or None for the proxy itself.
 
-    `secure` says that the client came to the proxy by TLS.
+    `secure`: the client came to the proxy by TLS.
     """
 
     address: str | None = None
@@ -81,14 +55,27 @@ class ProxyHeader:
 
 
 class ProxyHeaderReader:
-    """Reads one header from bytes that come in pieces of any size up to `wanted`."""
+    """Reads one header of the PROXY protocol from pieces of any size up to `wanted`.
+
+    It reads versions 1 and 2 of HAProxy's proxy-protocol.txt. Rules:
+
+    1. It is strict: there is one way to write each thing, no value may exceed its bounds, and a checksum must
+       be right. Bytes that are no header, or a header for another kind of connection than a stream, are
+       refused at the first byte that shows it.
+    2. It never asks for a byte behind the header (`wanted`), since TLS may begin there.
+    3. A proxy may speak for itself (`LOCAL`, `UNKNOWN`, an unspecified or Unix address). Then no client is
+       named.
+    4. Of the further fields of version 2, only the one counts that says whether the client came by TLS.
+
+    It doesn't know which proxies are trusted.
+    """
 
     def __init__(self) -> None:
         self._buffer = bytearray()
         self.wanted = len(SIGNATURE)
-        """How many bytes are still part of the header for certain; 0 when it is complete."""
+        """How many more bytes certainly belong to the header; 0 when it is complete."""
         self.header = ProxyHeader()
-        """What it says, when it is complete."""
+        """The content of the header, when it is complete."""
 
     @property
     def started(self) -> bool:
@@ -96,7 +83,7 @@ class ProxyHeaderReader:
         return bool(self._buffer)
 
     def feed(self, data: bytes) -> None:
-        """Take the next bytes, at most `wanted`. Raises Refusal."""
+        """Read the next bytes, at most `wanted`. Raises Refusal."""
         assert len(data) <= self.wanted
         self._buffer += data
         read = bytes(self._buffer)
@@ -132,7 +119,7 @@ class ProxyHeaderReader:
 
 
 def _rest_of_line(read: bytes) -> int:
-    """At least so many bytes follow in the line that begins so."""
+    """How many more bytes at least the line has that begins with `read`."""
     if read.endswith(b"\r"):
         return 1
     if read.startswith((b"PROXY TCP4 ", b"PROXY TCP6 ")):
@@ -160,7 +147,7 @@ def _line(read: bytes) -> ProxyHeader:
 
 
 def _body_bytes(read: bytes) -> int:
-    """What the fixed part of a header of version 2 announces behind it."""
+    """The bytes that the fixed part of a header of version 2 announces behind it. Raises Refusal."""
     command, family, size = struct.unpack_from("!BBH", read, len(SIGNATURE))
     if command not in {_LOCAL, _PROXY}:
         raise _wrong("its version or command is unknown")
@@ -190,7 +177,7 @@ def _binary(read: bytes) -> ProxyHeader:
 
 
 def _extensions(read: bytes, at: int) -> Iterator[tuple[int, int, bytes]]:
-    """What stands in `read` from `at` on: kinds, where their values are, and those; they must fill it."""
+    """The extensions in `read` from `at` on: kind, offset and value of each. They must fill it exactly."""
     while at < len(read):
         if len(read) - at < 3:
             raise _wrong("an extension in it is cut short")
@@ -242,11 +229,13 @@ def _wrong(why: str) -> Refusal:
     return Refusal(400, f"A header of the PROXY protocol must come first, and {why}")
 
 
+# Trusted proxies
+
 UNIX: Literal["unix"] = "unix"
 """The address of all peers of the Unix socket."""
 
 HOPS = 32
-"""More proxies than stand in any row; so many entries are read at most."""
+"""The most entries of a list that are read: more proxies than any row has."""
 
 Proxy = IPv4Network | IPv6Network | Literal["unix"]
 
@@ -258,14 +247,30 @@ _SCHEMES = {"https": "https", "wss": "https", "http": "http", "ws": "http"}
 
 @dataclass(frozen=True, slots=True)
 class Proxies:
-    """The peers whose headers are believed."""
+    """The trusted proxies, and the headers of HTTP by which they name their clients.
+
+    1. Only the headers of a trusted proxy count. In a request of any other peer they mean nothing.
+    2. `X-Forwarded-For` is read from its right end, over all its lines, because each proxy adds its own peer
+       there. The first address that isn't a trusted proxy's is the client. Where an entry is no address, and
+       where the list ends or is too long, the last address read counts: that of the farthest trusted proxy.
+    3. Only peers that connect to the server itself are exempt from the limits per address. A client that a
+       proxy names is never exempt, and neither is a proxy that names an unreadable address: else a header
+       with 127.0.0.1 in it would lift the limits. A trusted proxy that names no client asks for itself.
+    4. The result is always an address in one spelling: without port and brackets, without zone, IPv4-mapped
+       IPv6 as the IPv4 address that it holds. So nothing else gets into counts and logs.
+    5. `X-Forwarded-Proto` and `X-Forwarded-Host` are the schemes and hosts by which browsers see the server.
+       In a row of proxies each may add its own, and the browser may see any of them: so all of them count.
+       Only the check of the server's own origin depends on them, and a web page can set neither.
+    6. A proxy that names its client by the PROXY protocol is trusted in that. X-Forwarded-For then counts
+       only if the named client is a trusted proxy itself.
+    """
 
     trusted: frozenset[Proxy] = frozenset()
 
     def resolve_client(self, request: Request, *, named_by_proxy: bool = False) -> Request:
-        """The request as its client made it, if its peer is a trusted proxy; else just as it is.
+        """The request as its client made it, if its peer is a trusted proxy; else the request as it is.
 
-        `named_by_proxy`: a trusted proxy has named the peer when it opened the connection.
+        `named_by_proxy`: a trusted proxy has named the peer by the PROXY protocol.
         """
         if not self.trusts(request.peer):
             return replace(request, public_origins=_public_origins(request)) if named_by_proxy else request
@@ -278,7 +283,7 @@ class Proxies:
         return self._trusts(UNIX if peer.address == UNIX else read_address(peer.address))
 
     def _client(self, request: Request) -> Peer:
-        """Rules 2 and 3."""
+        """The client that a trusted proxy asks for (rules 2 and 3)."""
         named = _members(request, "x-forwarded-for")
         if not named:
             return request.peer
@@ -299,7 +304,7 @@ class Proxies:
 
 
 def read_address(text: str) -> IPv4Address | IPv6Address | None:
-    """The address in `text`, which may bring a port or a zone; None if it is none."""
+    """The address in `text`, which may have a port or a zone. None if `text` is no address."""
     match = _WITH_PORT.fullmatch(text)
     zoned = _ZONED.fullmatch(match[1].strip("[]") if match else text)
     if zoned is None:
@@ -314,7 +319,7 @@ def read_address(text: str) -> IPv4Address | IPv6Address | None:
 
 
 def _public_origins(request: Request) -> tuple[str, ...]:
-    """Rule 5: the origins that the proxies name, as far as they do; the connection and Host say the rest."""
+    """The server's origins as browsers see them (rule 5). The connection and Host give what is missing."""
     named = {_SCHEMES.get(each.lower()) for each in _members(request, "x-forwarded-proto")[-HOPS:]}
     schemes = named - {None} or {"https" if request.secure else "http"}
     seen = [each for each in _members(request, "x-forwarded-host")[-HOPS:] if HOST.fullmatch(each)]

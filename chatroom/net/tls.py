@@ -1,17 +1,18 @@
 """TLS over another Transport.
 
-1. What is sent is sealed into records of at most `_RECORD` bytes, and the socket is offered them at once. If
-   it takes a record in part, the rest is held, and goes out before anything else is taken. So no record is
-   ever torn, whoever is cancelled, and at most one is held.
-2. What OpenSSL itself has to say (alerts, answers to a change of keys) goes out in the same order. A peer
-   that makes it talk and doesn't read is given up.
-3. A peer that ends without saying so in TLS has ended all the same, as browsers do: frames and bodies tell if
-   one was cut.
-4. An idle connection keeps no buffer. Those of OpenSSL stay as large as they once were, so all connections
-   share two. They are filled before each step of OpenSSL and emptied after it (`_step`); nothing else touches
-   them.
+Owns the TLS state of a connection, and the bytes that OpenSSL has sealed but the socket hasn't taken. Rules:
 
-Does not know: frames, HTTP, certificates.
+1. Bytes to send are sealed into records of at most `_RECORD` bytes, and offered to the socket at once. If the
+   socket takes only part of a record, the rest is held and goes out before anything else. So no record is
+   ever torn, even if a task is cancelled, and at most one record is held.
+2. OpenSSL's own records (alerts, answers to a change of keys) go out in the same order. A peer that causes
+   them and doesn't read them is dropped.
+3. A peer that closes without TLS's close_notify has closed all the same, as browsers do. Frames and bodies
+   show whether one was cut.
+4. An idle connection keeps no buffer. OpenSSL's buffers never shrink, so all connections share two. They are
+   filled before each step of OpenSSL and emptied after it (`_step`). Nothing else touches them.
+
+It doesn't know frames, HTTP or certificates.
 """
 
 import ssl
@@ -35,21 +36,21 @@ Result = TypeVar("Result")
 
 
 class TlsTransport:
-    """The server's end of a TLS connection. The handshake is the caller's to start, with a deadline."""
+    """The server's end of a TLS connection. The caller starts the handshake, with a deadline."""
 
     __slots__ = ("_ended", "_rest", "_tls", "_transport", "_unread", "held")
 
     def __init__(self, transport: Transport, context: ssl.SSLContext) -> None:
-        """`transport` is from now on this object's alone."""
+        """`transport` belongs to this object from now on."""
         self._transport = transport
         self._tls = context.wrap_bio(_ARRIVED, _SEALED, server_side=True)
-        self._unread = b""  # of what has arrived, that which OpenSSL hasn't read
-        self._rest = b""  # of what was sealed, that which the socket hasn't taken, or hasn't been offered
+        self._unread = b""  # bytes that have arrived and that OpenSSL hasn't read
+        self._rest = b""  # sealed bytes that the socket hasn't taken
         self._ended = False  # the peer's end has been read
         self.held = False
 
     async def do_handshake(self) -> None:
-        """Agree on keys. OSError if the peer won't."""
+        """Do the TLS handshake. Raises OSError if it fails."""
         while not self._shake_hands():
             await self._wait_out()
             data = await self._transport.receive_some(_PIECE)
@@ -57,7 +58,7 @@ class TlsTransport:
                 raise ConnectionResetError("the peer has gone")
             self._unread += data
         # With TLS 1.3 the rest is tickets for the next handshake. They go out with the first data: a client
-        # that sends something and closes without having read them would reset what it sent.
+        # that sends bytes and closes without reading the tickets would reset the bytes that it sent.
         if self._tls.version() != "TLSv1.3":
             await self._wait_out()
 
@@ -67,12 +68,12 @@ class TlsTransport:
         except ssl.SSLWantReadError:
             return False
         except ssl.SSLError:
-            self._say_why()
+            self._push_alert()
             raise
         return True
 
     def _step(self, do: Callable[[Unpack[Args]], Result], *args: *Args) -> Result:
-        """Have OpenSSL do something. What it has written is for the next `_push`."""
+        """Call OpenSSL. The next `_push` sends what it has written."""
         _ARRIVED.write(self._unread)
         try:
             return do(*args)
@@ -93,7 +94,7 @@ class TlsTransport:
         return taken
 
     def _push(self) -> bool:
-        """Give the socket what is sealed; false if it didn't take all of it."""
+        """Offer the sealed bytes to the socket. False if it didn't take all of them."""
         self._rest = self._rest[self._transport.send_nowait(self._rest) :]
         self.held = self._rest != b""
         return not self.held
@@ -106,7 +107,7 @@ class TlsTransport:
         return taken
 
     async def _wait_out(self) -> None:
-        """Wait until nothing is left to send. Fails as send_some does."""
+        """Wait until all sealed bytes are sent. Raises as send_some does."""
         while self._rest and not self._push():
             await self.wait_room()
 
@@ -134,18 +135,18 @@ class TlsTransport:
         return None
 
     def _unseal(self, max_bytes: int) -> bytes | None:
-        """What a record says that has come whole, empty if it is the last one; None if there is none."""
+        """The content of a whole record, empty if it is the last one. None if no whole record has come."""
         data: bytes | None = None
         before = len(self._rest)
         try:
             data = self._step(self._tls.read, min(max_bytes, _RECORD))
         except ssl.SSLWantReadError:
             pass
-        except ssl.SSLZeroReturnError:  # instead of an empty read, once the end of our own has been sent
+        except ssl.SSLZeroReturnError:  # instead of an empty read, once our own end has been sent
             data = b""
         except ssl.SSLError:
             self._ended = True
-            self._say_why()
+            self._push_alert()
             raise
         self._ended = data == b""
         if len(self._rest) > before:
@@ -153,8 +154,8 @@ class TlsTransport:
         return data
 
     def _answer(self) -> None:
-        """Send what OpenSSL has to say about something it has read, now or with what is sent next."""
-        with suppress(OSError):  # what was read stays true; whoever sends next is told
+        """Send OpenSSL's answer to what it has read, now or with the next bytes."""
+        with suppress(OSError):  # the bytes that were read still count; the next send raises
             self._push()
         if len(self._rest) > _MOST_HELD:
             raise ConnectionAbortedError("the peer makes TLS answer, and doesn't read")
@@ -188,7 +189,7 @@ class TlsTransport:
     async def send_eof(self) -> None:
         await self._wait_out()
         if not self._tls.pending():
-            self._say_goodbye()
+            self._seal_close()
             await self._wait_out()
         await self._transport.send_eof()
 
@@ -202,22 +203,21 @@ class TlsTransport:
     async def aclose(self) -> None:
         with suppress(OSError):
             if not self.held or self._push():
-                self._say_goodbye()
+                self._seal_close()
                 self._push()
         await self._transport.aclose()
 
-    def _say_goodbye(self) -> None:
-        """Seal the word that nothing more will be sent. The peer's own isn't waited for.
+    def _seal_close(self) -> None:
+        """Seal a close_notify. The peer's own isn't awaited.
 
-        OpenSSL looks for it all the same, and takes anything else that it finds for an error: it is shown
-        nothing.
+        OpenSSL would look for it, and would take any other bytes for an error. So it gets no bytes to read.
         """
         unread, self._unread = self._unread, b""
         with suppress(ssl.SSLError):
             self._step(self._tls.unwrap)
         self._unread = unread
 
-    def _say_why(self) -> None:
-        """Tell the peer what it did wrong, if there is room for that."""
+    def _push_alert(self) -> None:
+        """Send the alert about the peer's error, if there is room for it."""
         with suppress(OSError):
             self._push()

@@ -1,15 +1,15 @@
-"""Transport: what Wire and the front door need of a socket, and the plain socket that gives it.
+"""Transport: the byte stream that Wire and the front door need, and the plain socket that implements it.
 
-Owns: the one socket object of a connection, its options, and how a send waits for a slow peer.
+Owns the one socket object of a connection, its options, and how a send waits for a slow peer. Rules:
 
-1. A connection has one stdlib socket object, on which trio waits: no duplicate, no number kept. After
-   closing, a send fails; it can't reach whoever got the descriptor next.
-2. Everything that goes wrong leaves as OSError. Stalled is one too, for those who needn't tell them apart.
-3. Waiting for room ends after `send_timeout` without progress, not after a fixed time: what the kernel
-   could hand on counts, so that a slow reader that moves is kept.
+1. A connection has one stdlib socket object, on which trio waits. No duplicate is made and no number is kept.
+   So a send after closing fails, and can't reach a file that got the descriptor's number.
+2. Every failure is an OSError. Stalled is one too, for callers that needn't tell them apart.
+3. Waiting for room ends after `send_timeout` without progress, not after a fixed time. Bytes that the peer
+   confirms to the kernel are progress, so a slow reader is kept as long as it reads.
 4. A send that is cancelled while it waits for room has taken nothing.
 
-Does not know: frames, HTTP.
+It doesn't know frames or HTTP.
 """
 
 import errno
@@ -32,7 +32,7 @@ _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 
 
 class Stalled(ChatroomError, TimeoutError):
-    """A peer took nothing for `send_timeout`; it is dropped, since a close frame wouldn't reach it."""
+    """A peer took nothing for `send_timeout`. It is dropped, since a close frame wouldn't reach it."""
 
 
 class Transport(Protocol):
@@ -40,53 +40,53 @@ class Transport(Protocol):
 
     @property
     def held(self) -> bool:
-        """The socket lacks some of what was taken. It goes out first in the next send, even an empty one."""
+        """The transport holds bytes that it took. They go out first in the next send, even an empty one."""
 
     @property
     def buffered(self) -> bool:
-        """receive_nowait may have more, though nothing new arrives."""
+        """receive_nowait may have more bytes even if no more arrive."""
 
     def send_nowait(self, data: bytes | memoryview) -> int:
-        """How many bytes were taken at once, perhaps none. OSError if the connection is broken."""
+        """Send what the transport takes at once; returns how many bytes. Raises OSError if it is broken."""
 
     async def send_some(self, data: bytes | memoryview) -> int:
-        """Wait until a byte is taken, and none is held. OSError if broken, Stalled without progress."""
+        """Send at least a byte, and wait until none is held. Raises OSError if broken, Stalled if stalled."""
 
     async def wait_room(self) -> None:
-        """Wait until the socket may take something; takes nothing itself. Fails as send_some does."""
+        """Wait until the socket may take bytes. Takes none itself, and raises as send_some does."""
 
     async def receive_some(self, max_bytes: int) -> bytes:
-        """What has arrived, empty at the end. OSError if broken."""
+        """The bytes that have arrived, empty at the end. Raises OSError if broken."""
 
     def receive_nowait(self, max_bytes: int) -> bytes | None:
-        """The same without waiting: None if nothing has arrived."""
+        """As receive_some, without waiting: None if no bytes have arrived."""
 
     async def wait_readable(self) -> None:
-        """Wait until receive_nowait may have something. OSError if broken."""
+        """Wait until receive_nowait may have bytes. Raises OSError if broken."""
 
     def watch(self, on_readable: Callable[[], None]) -> None:
-        """Call `on_readable`, in another task, whenever receive_nowait may have something."""
+        """Call `on_readable`, in another task, whenever receive_nowait may have bytes."""
 
     def unwatch(self) -> None:
-        """Don't any more."""
+        """Call `on_readable` no more."""
 
     def unsent(self) -> int:
-        """Bytes that are held or that the peer hasn't confirmed yet; 0 where that is not known."""
+        """Bytes that are held or that the peer hasn't confirmed yet; 0 if that isn't known."""
 
     def confirmed(self) -> bool:
-        """Whether all that was sent has reached the peer's system, so far as that can be asked."""
+        """Whether the peer's system has confirmed all bytes, as far as that can be known."""
 
     async def send_eof(self) -> None:
-        """Tell the peer that nothing more comes; receiving goes on."""
+        """End the sending half. Receiving goes on."""
 
     def hang_up(self) -> None:
-        """End both directions at once, so that whoever waits to receive gets the end. Never raises."""
+        """End both directions at once, so that a task that waits to receive gets the end. Never raises."""
 
     def abort(self) -> None:
         """Drop the connection with a reset and free everything. Never waits, never raises."""
 
     async def aclose(self) -> None:
-        """Close the connection in order. Never raises, and waits for nobody."""
+        """Close the connection in order. Never raises, and doesn't wait for the peer."""
 
 
 class SocketTransport:
@@ -98,13 +98,13 @@ class SocketTransport:
     buffered: Final = False
 
     def __init__(self, sock: socket.socket, limits: Limits, poller: ReadPoller | None = None) -> None:
-        """`sock` is from now on this object's alone. It can be watched only with `poller`."""
+        """`sock` belongs to this object from now on. It can be watched only with a `poller`."""
         self._poller = poller
         self._sock = sock
         sock.setblocking(False)
         self._patience = limits.send_timeout
         if sock.family in (socket.AF_INET, socket.AF_INET6):
-            with suppress(OSError):  # the peer may be gone already: the first read will tell
+            with suppress(OSError):  # the peer may have gone, and then the first read fails
                 _tune(sock, limits)
 
     def send_nowait(self, data: bytes | memoryview) -> int:
@@ -166,7 +166,7 @@ class SocketTransport:
         buffer = bytearray(4)
         try:
             ioctl(self._sock, TIOCOUTQ, buffer)
-        except (OSError, ValueError):  # closed, or a platform that can't tell
+        except (OSError, ValueError):  # closed, or not known on this platform
             return 0
         return int(struct.unpack("i", buffer)[0])
 
@@ -200,7 +200,7 @@ class SocketTransport:
 def _tune(sock: socket.socket, limits: Limits) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     option: Any = getattr(socket, "TCP_USER_TIMEOUT", None)
-    if option is not None:  # so that a vanished peer is found even while the kernel still takes bytes for it
+    if option is not None:  # finds a vanished peer even while the kernel still takes bytes for it
         patience = max(limits.send_timeout, limits.ping_interval + limits.ping_timeout)
         sock.setsockopt(socket.IPPROTO_TCP, option, int(patience * 1000))
 
