@@ -1,7 +1,7 @@
 """How many connections there are, in all, per username and per address, and which addresses try wrong tokens.
 
-1. A connection is counted from `enter` until its slot is left, exactly once, however often it is left. What
-   has no count has no entry: when all connections are gone, nothing remains.
+1. A connection is counted from `take_slot` until its slot is released, exactly once, however often it is
+   released. What has no count has no entry: when all connections are gone, nothing remains.
 2. The checks are separate steps, because other steps of the handshake come between them. They count nothing.
    What they allow holds only until the caller lets other tasks run.
 3. Addresses are counted by their owner: an IPv4 address (also when written as IPv4-mapped IPv6) for itself,

@@ -1,16 +1,17 @@
-"""HTTP/1 on the wire: finds the head of a request, reads it, writes the answer. Parses with h11.
+"""HTTP/1 on the wire: finds the head of a request, parses it with h11, and writes the answer.
 
-h11 is tolerant where servers and proxies have come to read the same bytes differently, so a head is
-vetted line by line before h11 sees it. Rules:
+Owns which heads are valid, and the headers of every answer. h11 is tolerant in cases that servers and proxies
+read differently, so each line of a head is checked before h11 gets it. Rules:
 
 1. Lines end in CRLF. A bare LF, a bare CR, any other control character but the tab, a folded header and an
    empty line before the request line are refused, at the first byte that shows it.
-2. A request line that doesn't end within the limit is 414; a head that doesn't, or has too many headers, 431.
-3. What a head is taken for doesn't depend on how its bytes were cut.
-4. The target is a path, or an absolute http address, whose host then stands for that of the Host header
-   (RFC 9112, 3.2.2). Authority and asterisk forms are refused. The versions 1.0 and 1.1 are served, others
-   are 505.
-5. No body is ever parsed, so that none can be taken for a request: a request that announces one is
+2. A request line that doesn't end within the limit is refused by 414, a head that doesn't, or that has too
+   many headers, by 431.
+3. The result doesn't depend on how the bytes of a head were cut.
+4. The target is a path, or an absolute http address. The host of such an address replaces that of the Host
+   header (RFC 9112, section 3.2.2). Authority and asterisk forms are refused. Versions 1.0 and 1.1 are
+   served, others are refused by 505.
+5. No body is ever parsed, so that none can be mistaken for a request. A request that announces a body is
    answered, and its connection ends.
 
 It doesn't know what paths, methods or headers mean, beyond what frames a message.
@@ -25,7 +26,7 @@ from chatroom.core.errors import Refusal
 from chatroom.core.http import HOST, Peer, Request, Response
 
 _CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?=[^\n])")
-"""What no head may hold. A carriage return at the very end may still become half of a line's end."""
+"""Bytes that no head may hold. A carriage return at the very end may be half of a line's end."""
 
 _REQUEST_LINE = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+ [!-~]+ HTTP/[0-9]\.[0-9]\r\n")
 
@@ -37,19 +38,19 @@ _SHARED_HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-"""What every answer carries, unless it brings its own header of that name."""
+"""The headers of every answer, unless the answer has its own header of that name."""
 
 _ABSOLUTE = re.compile(rf"(?i:https?)://(?P<host>{HOST.pattern})(?P<path>(?:[/?].*)?)")
-"""A target in absolute form; what it names may be the server itself only, without a user's name."""
+"""A target in absolute form. It may name only the server itself, and no user."""
 
 _WITHOUT_BODY = frozenset({204, 304})
 
 
 class HeadScanner:
-    """Finds the end of a head in bytes that come in pieces of any size, and refuses what no head may hold."""
+    """Finds the end of a head in pieces of any size, and refuses invalid heads."""
 
     def __init__(self, max_bytes: int, max_line: int, max_headers: int) -> None:
-        """`max_line` is for the request line, `max_bytes` for all of the head."""
+        """`max_line` limits the request line, `max_bytes` the whole head."""
         self._max_bytes = max_bytes
         self._max_line = max_line
         self._max_headers = max_headers
@@ -66,21 +67,21 @@ class HeadScanner:
 
     @property
     def complete(self) -> bool:
-        """The head has ended; `head` and `trailing` are there."""
+        """The head has ended, and `head` and `trailing` are valid."""
         return self._end is not None
 
     @property
     def head(self) -> bytes:
-        """The whole head, with the empty line that ends it."""
+        """The whole head, with the empty line at its end."""
         return bytes(self._buffer[: self._end])
 
     @property
     def trailing(self) -> bytes:
-        """What came behind the head."""
+        """The bytes behind the head."""
         return bytes(self._buffer[self._end :])
 
     def feed(self, data: bytes) -> None:
-        """Look at `data`, the next piece. Raises Refusal; what comes behind the head is only kept."""
+        """Check `data`, the next piece. Bytes behind the head are only kept. Raises Refusal."""
         self._buffer += data
         while self._end is None:
             newline = self._buffer.find(b"\n", self._scanned, self._room)
@@ -92,7 +93,7 @@ class HeadScanner:
 
     @property
     def _room(self) -> int:
-        """Up to where the line under way has to end."""
+        """The offset at which the current line has to end."""
         return self._max_bytes if self._lines else self._max_line
 
     def _check_unfinished(self) -> None:
@@ -107,7 +108,7 @@ class HeadScanner:
                 f"The headers are too large: at most {room} bytes in all. Cookies count, those of other "
                 "programs on this host too: delete them, or use another host name",
             )
-        # The last byte is looked at again: it may be half of a line's end.
+        # The last byte is checked again: it may be half of a line's end.
         self._scanned = max(self._line_start, len(self._buffer) - 1)
 
     def _check_line(self, line: bytes) -> None:
@@ -136,18 +137,18 @@ class Exchange:
 
     @property
     def reusable(self) -> bool:
-        """Request and answer are over, and another request may follow on the same connection."""
+        """Request and answer are complete, and another request may follow on the connection."""
         return self._connection.our_state is h11.DONE and self._connection.their_state is h11.DONE
 
     def read(self, head: bytes, peer: Peer, *, secure: bool) -> Request:
-        """The request in a complete head that a HeadScanner has let through. Raises Refusal."""
+        """The request in a complete head of a HeadScanner. Raises Refusal."""
         self._connection.receive_data(head)
         try:
             event = self._connection.next_event()
         except h11.RemoteProtocolError:
-            # What h11 says would quote the head, which may hold a token.
+            # The message of h11 would quote the head, which may hold a token.
             raise Refusal(400, "Malformed head") from None
-        assert isinstance(event, h11.Request)  # the head is complete: it is nothing else
+        assert isinstance(event, h11.Request)  # the head is complete, so the event is nothing else
         self._wants_body = event.method != b"HEAD"
         target, host = _split(event.target.decode("ascii"))
         version = event.http_version.decode("ascii")
@@ -161,7 +162,7 @@ class Exchange:
         return request
 
     def write(self, response: Response, *, date: str, close: bool) -> bytes:
-        """The whole answer, head and body in one piece. `close` announces that nothing may follow it."""
+        """The whole answer, head and body in one piece. `close` announces that it is the last one."""
         bodiless = response.status in _WITHOUT_BODY
         headers = [("Date", date)]
         if not bodiless:
@@ -182,13 +183,13 @@ class Exchange:
 
 
 def has_body(request: Request) -> bool:
-    """A body is announced, rightly or wrongly."""
+    """The request announces a body, rightly or wrongly."""
     lengths = request.values("content-length")
     return bool(request.values("transfer-encoding")) or any(length.strip("0") for length in lengths)
 
 
 def _split(target: str) -> tuple[str, str | None]:
-    """The path and query of a target, and the host that it names, if it is an absolute one."""
+    """The path and query of a target, and the host of an absolute one. Raises Refusal."""
     absolute = _ABSOLUTE.fullmatch(target)
     path = target if absolute is None else absolute["path"]
     if "#" in target or (absolute is None and not path.startswith("/")):
@@ -199,7 +200,7 @@ def _split(target: str) -> tuple[str, str | None]:
 
 
 def _at(host: str, headers: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
-    """The headers, with this host for the one in them. What has to be refused there stays, to be refused."""
+    """The headers with this host instead of theirs. An invalid Host header stays, and is refused later."""
     hosts = [value for name, value in headers if name == "host"]
     if len(hosts) > 1 or not all(map(HOST.fullmatch, hosts)):
         return headers
@@ -207,7 +208,7 @@ def _at(host: str, headers: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str
 
 
 def _headers(head: bytes) -> tuple[tuple[str, str], ...]:
-    """The headers as they came, one for each line: h11 joins some that come twice."""
+    """The headers of each line. h11 would join some that come twice."""
     lines = head.decode("latin-1").split("\r\n")[1:-2]
     pairs = (line.partition(":") for line in lines)
     return tuple((name.lower(), value.strip(" \t")) for name, _, value in pairs)

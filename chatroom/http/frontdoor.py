@@ -1,18 +1,18 @@
-"""The front door: serves HTTP on a new connection until it asks for a WebSocket and is let in, or is gone.
+"""The front door: serves HTTP on a new connection until a WebSocket is admitted or the connection ends.
 
-Rules:
+Owns the I/O of HTTP on one connection, and its deadlines. Rules:
 
-1. Every wait has a deadline: for a whole head, for the next request, for an answer to be taken, for the
-   peer to go. A slow or silent peer costs one task until then.
-2. A peer that has sent nothing is closed silently; one that has sent half a head is told 408.
-3. Requests are answered in the order they came, one at a time. An answer after which the bytes that follow
-   can't be trusted, or aren't known to be a request, is the last one.
-4. After the last answer the sending half is closed, and what still comes is read and thrown away for a
-   moment: closing with unread input would reset the answer away.
+1. Every wait has a deadline: for a whole head, for the next request, for an answer to be sent, for the peer
+   to close. A slow or silent peer costs one task until then.
+2. A peer that has sent nothing is closed silently. One that has sent half a head gets 408.
+3. Requests are answered in their order, one at a time. An answer is the last one if the bytes behind its
+   request can't be trusted, or aren't known to be a request.
+4. After the last answer the sending half is closed. For a moment, further input is read and discarded:
+   closing with unread input would reset the connection and lose the answer.
 5. Nothing is awaited between the site's admission and the return, so an admission is never lost.
-6. Whom a trusted proxy asks for is seen anew in each request: clients share its connections.
+6. The client of a trusted proxy is read from each request again, since clients share the proxy's connections.
 
-It doesn't know what the site answers, whom it lets in, or what a WebSocket is.
+It doesn't know what the site answers, which clients it admits, or what a WebSocket is.
 """
 
 import time
@@ -47,46 +47,46 @@ PIPELINE_PAUSE = 0.01
 LINGER_SECONDS = 1.0
 LINGER_BYTES = 256 * 1024
 SLOWEST_WRITE = 64 * 1024
-"""A large answer has the send timeout for each so many bytes."""
+"""A large answer has the send timeout for each block of so many bytes."""
 
 NO_PROXIES = Proxies()
 _KEEPING = frozenset({401, 403, 404, 405, 429})
-"""Refusals of a plain request after which another one may follow; after 400 the peer can't be trusted to."""
+"""Refusals after which a plain request may follow. After 400 the next bytes can't be trusted."""
 
 Admission = TypeVar("Admission")
 Admission_co = TypeVar("Admission_co", covariant=True)
 
 
 class Site(Protocol[Admission_co]):
-    """What the server does behind the door. All of it is synchronous and quick.
+    """The server's answers behind the front door. All methods are synchronous and quick.
 
-    `answer` and `admit` refuse by raising Refusal. Whatever else they raise leaves `receive`.
+    `answer` and `admit` refuse by raising Refusal. Any other exception leaves `receive`.
     """
 
     @property
     def draining(self) -> bool:
-        """The server is about to stop: no handshake comes in."""
+        """The server is about to stop: all handshakes are refused."""
 
     @property
     def paths(self) -> frozenset[str]:
-        """What may be asked for."""
+        """The paths that are served."""
 
     def answer(self, request: Request) -> Response:
-        """The answer to a GET, or HEAD as if it were one, of one of `paths`."""
+        """The answer to a GET of one of `paths`, also for a HEAD. Raises Refusal."""
 
     def admit(self, request: Request, upgrade: Upgrade) -> Admission_co:
-        """Let a WebSocket in. What is returned holds its place."""
+        """Admit a WebSocket. The result holds its slot. Raises Refusal."""
 
     def untrusted_proxy(self, peer: Peer) -> None:
         """The peer sends X-Forwarded-For, but isn't a trusted proxy. The operator may have forgotten it."""
 
     def refused(self, peer: Peer, status: int, request: Request | None) -> None:
-        """The peer is being told `status`; `request` is None if its head couldn't be read."""
+        """The peer is refused by `status`. `request` is None if its head couldn't be read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Admitted(Generic[Admission]):
-    """A WebSocket let in: `head` is the handshake for the library, `trailing` what came behind it."""
+    """An admitted WebSocket: `head` is the handshake for the library, `trailing` the bytes behind it."""
 
     admission: Admission
     upgrade: Upgrade
@@ -111,14 +111,14 @@ async def receive(
     named_by_proxy: bool = False,
     wall_clock: Callable[[], float] = time.time,
 ) -> Admitted[Admission] | None:
-    """Serve the peer until it is let in, or until the connection has ended (None).
+    """Serve the peer until it is admitted, or until the connection has ended (None).
 
-    `named_by_proxy`: the peer is whom a trusted proxy has named, see `read_proxy_header`.
+    `named_by_proxy`: a trusted proxy has named the peer, see `read_proxy_header`.
 
-    Resource handling: with an Admitted the transport, open, is the caller's again. With None it is closed;
-    with an exception, cancellation included, it is aborted.
+    Resource handling: with an Admitted, the open transport belongs to the caller again. With None it is
+    closed. With an exception, cancellation included, it is aborted.
 
-    Error handling: no fault of the peer or of the network raises. What `site` raises beyond Refusal does.
+    Error handling: no fault of the peer or of the network raises. Exceptions of `site` other than Refusal do.
     """
     try:
         return await _HttpConnection(
@@ -130,9 +130,9 @@ async def receive(
 
 
 async def read_proxy_header(transport: Transport, limits: Limits) -> ProxyHeader | None:
-    """Whom a proxy names that begins with a header of the PROXY protocol; None if it is gone or silent.
+    """Read the PROXY protocol's header of a new connection. None if the proxy has gone or sends nothing.
 
-    Raises Refusal if what comes is no such header. Nothing behind it is read.
+    Nothing behind the header is read. Raises Refusal if the first bytes are no such header.
     """
     reader = ProxyHeaderReader()
     with trio.move_on_after(limits.head_seconds) as waiting, suppress(OSError):
@@ -191,13 +191,13 @@ class _HttpConnection(Generic[Admission]):
                 break
             data = scanner.trailing
             first = False
-            # A peer that doesn't wait for answers doesn't get the whole server's time for it.
+            # A peer that doesn't wait for answers must not take up the server's whole time.
             await trio.sleep(PIPELINE_PAUSE if data else 0)
         await self._close()
         return None
 
     async def send_refusal(self, refusal: Refusal) -> None:
-        """See `send_refusal`."""
+        """See the function `send_refusal`."""
         if await self._send(Exchange(), self._refuse(refusal, None)):
             await self._linger()
         await self._close()
@@ -205,7 +205,7 @@ class _HttpConnection(Generic[Admission]):
     async def _next_outcome(
         self, exchange: Exchange, scanner: HeadScanner, data: bytes, first: bool
     ) -> Admitted[Admission] | _Answer | None:
-        """What to do next. None: close without a word."""
+        """The answer to the next request, or the admission. None: close without an answer."""
         try:
             complete = await self._read_head(scanner, data, first)
         except Refusal as refusal:
@@ -215,8 +215,8 @@ class _HttpConnection(Generic[Admission]):
     async def _read_head(self, scanner: HeadScanner, data: bytes, first: bool) -> bool:
         """Feed the scanner, beginning with `data`, until the head is complete.
 
-        False if the peer has gone, or nothing came. The time of the connection's first head runs from the
-        start, that of any other from its first byte.
+        False if the peer has gone, or sends nothing. Raises Refusal. The time of the connection's first head
+        runs from the start, that of any other head from its first byte.
         """
         if not first and not data:
             data = await self._read(trio.current_time() + self.limits.head_seconds) or b""
@@ -234,7 +234,7 @@ class _HttpConnection(Generic[Admission]):
         return True
 
     def _decide(self, exchange: Exchange, scanner: HeadScanner) -> Admitted[Admission] | _Answer:
-        """What to do about a complete head; no I/O."""
+        """The answer to a complete head, or the admission. Does no I/O."""
         request = None
         try:
             request = exchange.read(scanner.head, self.peer, secure=self.secure)
@@ -264,7 +264,7 @@ class _HttpConnection(Generic[Admission]):
         return _Answer(_shared(response, request), close)
 
     async def _read(self, deadline: float) -> bytes | None:
-        """What the peer sends next: b"" if it has gone, None if nothing comes in time."""
+        """The next bytes: b"" if the peer has gone, None if nothing comes in time."""
         with trio.CancelScope(deadline=deadline):
             try:
                 return await self.transport.receive_some(READ_BYTES)
@@ -273,7 +273,7 @@ class _HttpConnection(Generic[Admission]):
         return None
 
     async def _send(self, exchange: Exchange, answer: _Answer) -> bool:
-        """The peer has taken the whole answer in time."""
+        """Send an answer. False if the peer doesn't take all of it in time."""
         date = formatdate(self.wall_clock(), usegmt=True)
         data = exchange.write(answer.response, date=date, close=answer.close)
         patience = self.limits.send_timeout * (1 + len(data) // SLOWEST_WRITE)
@@ -286,7 +286,7 @@ class _HttpConnection(Generic[Admission]):
         return not data
 
     async def _linger(self) -> None:
-        """Say that nothing more will be sent, and give the peer a moment to read the last answer and go."""
+        """Close the sending half, and give the peer a moment to read the last answer (rule 4)."""
         with trio.move_on_after(LINGER_SECONDS), suppress(OSError):
             await self.transport.send_eof()
             left = LINGER_BYTES
@@ -301,7 +301,7 @@ class _HttpConnection(Generic[Admission]):
 
 
 def _shared(response: Response, request: Request) -> Response:
-    """The response, readable from pages of any origin where it is meant to be."""
+    """The response; for HANDSHAKE_PATH readable by pages of any origin."""
     if request.path != HANDSHAKE_PATH:
         return response
     return replace(response, headers=(*response.headers, *CORS_HEADERS))

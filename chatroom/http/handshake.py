@@ -1,36 +1,28 @@
-"""The WebSocket handshake: what it asks for, whether it may come in, what the library gets to see.
+"""The WebSocket handshake (RFC 6455, section 4.2): its parameters, its form, and the order of its refusals.
 
-The WebSocket handshake: whether one is asked for, whether it may come in, what the library gets to see.
-
-Rules:
+Owns the paths and methods that are served, the query of a handshake, and the order of refusals. Rules:
 
 1. Refusals come in one order, whatever else is wrong: 503 draining, path and method, form of head and
-   upgrade (`route`), then parameters given twice, 403 Origin, 429 address, 401, 400 names, 403 rights,
-   429 username, 503 full (`let_in`). `GET /handshake` goes through the same two functions.
-2. A handshake is asked for by `Upgrade: websocket`, or by a `Sec-WebSocket-Key`; then it must be a whole one.
-   An offer to upgrade to something else is ignored.
-3. Headers of which only one makes sense are refused when they come twice, even with the same value.
-   `Sec-WebSocket-Protocol` may be repeated; the lists are joined.
-4. The WebSocket library sees none of what the client sent but its key: a handshake is rebuilt in plain ASCII.
-
-It doesn't know tokens, rights and counts: a AdmissionPolicy does.
-
-What a handshake asks for: the parameters of its query, and the token however it was presented.
-
-Rules:
-
-1. A parameter is known by its percent-decoded name. An empty one counts as left out, an unknown one is
+   upgrade (`route`); then parameters given twice, 403 Origin, 429 address, 401, 400 names, 403 rights,
+   429 username, 503 full (`admit`). `GET /handshake` goes through the same two functions.
+2. `Upgrade: websocket` asks for a handshake, and so does a `Sec-WebSocket-Key`. Then the handshake must be
+   complete. An offer to upgrade to another protocol is ignored.
+3. A header that makes sense only once is refused when it comes twice, even with the same value.
+   `Sec-WebSocket-Protocol` may be repeated, and the lists are joined.
+4. Of the client's handshake, the WebSocket library gets nothing but the key. The rest is rebuilt in plain
+   ASCII.
+5. A parameter is known by its percent-decoded name. An empty one counts as left out, and an unknown one is
    ignored, whatever it holds. `+` is a plus sign.
-2. A token is presented by the parameter `token`, by `Authorization: Bearer T`, by `Chatroom-Token: T`, or by
-   the subprotocols `chatroom.v1, bearer.T` together. Proxies claim Authorization for themselves, or strip it.
-   So the page, which can't set subprotocols for its question at `/handshake`, uses the header of our own.
-   The token must be the same each time; an empty one counts as not presented, and so does an Authorization
-   of any other scheme, which may be meant for a proxy on the way.
-3. Whatever is wrong inside a token's value looks like a missing token: the answer to both is 401.
-4. The other values are decoded only when they are asked for: a wrong token is refused before a bad name.
+6. A token is presented by the parameter `token`, by `Authorization: Bearer T`, by `Chatroom-Token: T`, or by
+   the subprotocols `chatroom.v1, bearer.T` together. Proxies use Authorization for themselves, or strip it.
+   The page can't set subprotocols for `GET /handshake`, so it uses our own header. The token must be the same
+   each time. An empty one counts as not presented. So does an Authorization of any other scheme, which may be
+   meant for a proxy on the way.
+7. A malformed token is treated like a missing one: the answer to both is 401.
+8. The other values are decoded only when they are needed, so a wrong token is refused before a bad name.
    Bytes that are no UTF-8 and broken escapes are refused, never replaced.
 
-It doesn't know who may do what, or which tokens are good.
+It doesn't know tokens, rights or counts: an AdmissionPolicy does.
 """
 
 import base64
@@ -46,15 +38,17 @@ from chatroom.core.http import HOST, Peer, Request, Response
 from chatroom.core.names import clean_room, clean_username
 from chatroom.http.exchange import has_body
 
+# The query
+
 SUBPROTOCOL = "chatroom.v1"
 """The one WebSocket subprotocol that the server speaks."""
 
 TOKEN_HEADER = "chatroom-token"  # noqa: S105 - a name, no secret
-"""A header that holds nothing but a token: no proxy on the way claims it."""
+"""A header that holds nothing but a token, and that no proxy on the way uses for itself."""
 
 DEFAULT_ROOM = "general"
 HIGHEST_ID = 2**63 - 1
-"""A `since` above this is taken as this: both are beyond the last id of any room."""
+"""A `since` above this counts as this: both are beyond the last id of any room."""
 
 _BEARER = "bearer."
 _KNOWN = frozenset({"token", "username", "room", "since", "epoch"})
@@ -65,9 +59,9 @@ _DIGITS = re.compile(r"[0-9]+")
 
 @dataclass(frozen=True, slots=True)
 class JoinRequest:
-    """Where a connection wants to go. `username` is None where the token's own name, or none, will do.
+    """The room that a client asks to join, and its username. None: the name of its token, or the default.
 
-    `since` and `epoch` are both there or both None.
+    `since` and `epoch` say where the client resumes. They are both there or both None.
     """
 
     username: str | None
@@ -78,13 +72,13 @@ class JoinRequest:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """The parameters, each given once at most. `token` is None if it is missing or can't be one."""
+    """The parameters of a handshake. `token` is None if it is missing or malformed."""
 
     token: str | None = field(repr=False)
     _raw: Mapping[str, str] = field(repr=False)
 
     def join_request(self) -> JoinRequest:
-        """The names and the place to resume from. Raises Refusal 400 for what can't be one."""
+        """The names, and where the client resumes. Raises Refusal 400 for a value that is none."""
         username = self._value("username")
         room = self._value("room")
         since = self._value("since")
@@ -108,7 +102,7 @@ class Query:
 def read_query(request: Request, subprotocols: tuple[str, ...] = ()) -> Query:
     """The query of a handshake that offers `subprotocols`.
 
-    Raises Refusal 400 for a known parameter given twice, and for tokens that contradict each other.
+    Raises Refusal 400 for a known parameter given twice, and for different tokens.
     """
     raw: dict[str, str] = {}
     for pair in request.query.split("&"):
@@ -126,7 +120,7 @@ def read_query(request: Request, subprotocols: tuple[str, ...] = ()) -> Query:
 
 
 def _presented_tokens(request: Request, raw: str, subprotocols: tuple[str, ...]) -> Iterator[str | None]:
-    """Each token presented; None for one that can't be a token."""
+    """Each token that the request presents, None for a malformed one."""
     if raw:
         yield _token(_decode(raw))
     for value in request.values("authorization"):
@@ -147,7 +141,7 @@ def _token(text: str | None) -> str | None:
 
 
 def _decode(raw: str) -> str | None:
-    """The text that `raw` percent-encodes; None if an escape is broken or the bytes are no UTF-8."""
+    """The text that `raw` percent-encodes. None if an escape is broken or the bytes are no UTF-8."""
     if _BROKEN_ESCAPE.search(raw):
         return None
     try:
@@ -171,26 +165,28 @@ def _resume(since: str | None, epoch: str | None) -> tuple[int | None, str | Non
     if epoch is None:
         raise Refusal(400, "since needs an epoch")
     digits = since.lstrip("0")
-    # Python refuses to read integers of some thousand digits; this one need not be read.
+    # Python refuses to parse integers of some thousand digits, and this one needs no parsing.
     return (HIGHEST_ID if len(digits) > len(str(HIGHEST_ID)) else min(int(digits or "0"), HIGHEST_ID)), epoch
 
 
+# The head
+
 HANDSHAKE_PATH = "/handshake"
-"""Where a browser asks what the handshake would answer."""
+"""The path at which a browser asks whether its handshake would be accepted."""
 
 METRICS_PATH = "/metrics"
 
 PATHS = frozenset({"/", HANDSHAKE_PATH, "/healthz", "/readyz", METRICS_PATH})
-"""All that there are."""
+"""All paths that are served."""
 
 METHODS = ("GET", "HEAD", "OPTIONS")
-"""What may be asked of each of PATHS; balancers probe by OPTIONS."""
+"""The methods of each of PATHS. Load balancers probe by OPTIONS."""
 
 CORS_HEADERS = (
     ("Access-Control-Allow-Origin", "*"),
     ("Access-Control-Expose-Headers", "Retry-After"),
 )
-"""What lets a page of any origin read the answers of HANDSHAKE_PATH, refusals included."""
+"""The headers by which a page of any origin may read the answers of HANDSHAKE_PATH, refusals included."""
 
 PREFLIGHT = Response(
     204,
@@ -228,37 +224,8 @@ class Upgrade:
     subprotocols: tuple[str, ...] = ()
 
 
-Identity = TypeVar("Identity")
-Outcome = TypeVar("Outcome")
-
-
-class AdmissionPolicy(Protocol[Identity]):
-    """The steps of `admit` that depend on more than the request."""
-
-    @property
-    def origins(self) -> frozenset[str] | None:
-        """The browser origins that are allowed beside the server's own; None for any."""
-
-    def check_address(self, peer: Peer) -> None:
-        """Raises Refusal 429 if too many connections come from the peer's address."""
-
-    def authenticate(self, peer: Peer, token: str | None) -> Identity:
-        """The identity that the token proves.
-
-        Raises Refusal 401 for a wrong or missing token, with the same answer in the same time; 429 instead if
-        too many wrong tokens came from the peer's address.
-        """
-
-    def authorize(self, identity: Identity, join_request: JoinRequest) -> str:
-        """The connection's username. Raises Refusal 403 without the right to that name or to the room."""
-
-
-LastStep = Callable[[Peer, Identity, str, JoinRequest], Outcome]
-"""Admits an authorized request, or answers it. Raises Refusal 429 or 503 when no slot is free."""
-
-
 def route(request: Request, *, draining: bool, paths: frozenset[str] = PATHS) -> Upgrade | None:
-    """The handshake that is asked for, or None: a plain GET, HEAD or OPTIONS of one of `paths`.
+    """The upgrade that the request asks for, or None for a plain GET, HEAD or OPTIONS of one of `paths`.
 
     Raises Refusal: the first half of the order of refusals.
     """
@@ -271,33 +238,13 @@ def route(request: Request, *, draining: bool, paths: frozenset[str] = PATHS) ->
     return _read_upgrade(request) if upgrading else None
 
 
-def admit(
-    request: Request,
-    upgrade: Upgrade | None,
-    policy: AdmissionPolicy[Identity],
-    last_step: LastStep[Identity, Outcome],
-) -> Outcome:
-    """Take the steps of `policy` in their order, then the last one; its outcome.
-
-    `upgrade` is None for HANDSHAKE_PATH. Raises Refusal: the second half of the order of refusals.
-    """
-    query = read_query(request, upgrade.subprotocols if upgrade else ())
-    if not allowed_origin(request, policy.origins):
-        raise Refusal(403, "Origin not allowed")
-    policy.check_address(request.peer)
-    identity = policy.authenticate(request.peer, query.token)
-    join_request = query.join_request()
-    username = policy.authorize(identity, join_request)
-    return last_step(request.peer, identity, username, join_request)
-
-
 def asks_upgrade(request: Request) -> bool:
-    """A WebSocket handshake is meant, be it a whole one or not."""
+    """The request is meant as a WebSocket handshake, complete or not."""
     return "websocket" in _members(request, "upgrade") or bool(request.values("sec-websocket-key"))
 
 
 def allowed_origin(request: Request, origins: frozenset[str] | None) -> bool:
-    """The request comes from no browser, from the server's own page, or from one of `origins` (None: any)."""
+    """The request has no Origin, or the server's own, or one of `origins` (None: any)."""
     given = request.values("origin")
     if origins is None or not given:
         return True
@@ -325,7 +272,7 @@ def normal_origin(text: str) -> str | None:
 
 
 def canonical(upgrade: Upgrade) -> bytes:
-    """The handshake that the WebSocket library gets in the place of the client's own."""
+    """The handshake that the WebSocket library gets instead of the client's own (rule 4)."""
     offered = SUBPROTOCOL in upgrade.subprotocols
     lines = (
         "GET / HTTP/1.1",
@@ -394,7 +341,7 @@ def _is_key(key: str) -> bool:
 def _read_subprotocols(request: Request) -> tuple[str, ...]:
     members = (part.strip(" \t") for part in ",".join(request.values("sec-websocket-protocol")).split(","))
     names = tuple(member for member in members if member)
-    # A token that can't be one is answered 401 in its turn; it doesn't spoil the form of the head.
+    # A malformed token is refused later, by 401: it is no fault of the head's form.
     if not all(_TOKEN.fullmatch(name) or name.startswith("bearer.") for name in names):
         raise Refusal(400, "Malformed Sec-WebSocket-Protocol")
     if len(set(names)) != len(names):
@@ -405,3 +352,54 @@ def _read_subprotocols(request: Request) -> tuple[str, ...]:
 def _members(request: Request, name: str) -> set[str]:
     """The members of a header that is a list, in lower case."""
     return {part.strip(" \t").lower() for part in ",".join(request.values(name)).split(",")}
+
+
+# Admission
+
+Identity = TypeVar("Identity")
+Outcome = TypeVar("Outcome")
+
+
+class AdmissionPolicy(Protocol[Identity]):
+    """The steps of `admit` that depend on more than the request."""
+
+    @property
+    def origins(self) -> frozenset[str] | None:
+        """The browser origins that are allowed beside the server's own; None for any."""
+
+    def check_address(self, peer: Peer) -> None:
+        """Raises Refusal 429 if too many connections come from the peer's address."""
+
+    def authenticate(self, peer: Peer, token: str | None) -> Identity:
+        """The identity that the token proves.
+
+        Raises Refusal 401 for a wrong or missing token, with the same answer in the same time; 429 instead if
+        too many wrong tokens came from the peer's address.
+        """
+
+    def authorize(self, identity: Identity, join_request: JoinRequest) -> str:
+        """The connection's username. Raises Refusal 403 without the right to that name or to the room."""
+
+
+LastStep = Callable[[Peer, Identity, str, JoinRequest], Outcome]
+"""Admits an authorized request, or answers it. Raises Refusal 429 or 503 when no slot is free."""
+
+
+def admit(
+    request: Request,
+    upgrade: Upgrade | None,
+    policy: AdmissionPolicy[Identity],
+    last_step: LastStep[Identity, Outcome],
+) -> Outcome:
+    """Take the steps of `policy` in their order, then the last one; its outcome.
+
+    `upgrade` is None for HANDSHAKE_PATH. Raises Refusal: the second half of the order of refusals.
+    """
+    query = read_query(request, upgrade.subprotocols if upgrade else ())
+    if not allowed_origin(request, policy.origins):
+        raise Refusal(403, "Origin not allowed")
+    policy.check_address(request.peer)
+    identity = policy.authenticate(request.peer, query.token)
+    join_request = query.join_request()
+    username = policy.authorize(identity, join_request)
+    return last_step(request.peer, identity, username, join_request)

@@ -1,12 +1,14 @@
-"""The browser client: one HTML file, served as it is.
+"""The page: the browser client, one HTML file that is served as it is.
 
-Owns how `client.html` is answered to a browser; nothing of what is in it.
+Owns the answers to a browser that asks for `client.html`. Rules:
 
 1. The page is compressed once, at the start. A browser that takes gzip gets those bytes.
 2. Browsers may keep the page, and ask by its ETag whether it is still the same one (RFC 9110 section 13.1.2).
    `no-store` would keep the page out of their back-forward caches.
-3. Where the development tokens are taken, `Server-Timing` names one, so that the page can tell a newcomer: a
-   page can read this header of itself, and it leaves the page's bytes and its policy alone.
+3. Where the server takes the development tokens, `Server-Timing` names one, so that the page can show it to a
+   newcomer. A page can read its own header of this name, and the page's bytes and policy stay the same.
+
+It doesn't know what is in the page.
 """
 
 import gzip
@@ -24,7 +26,7 @@ class Page:
     """The answers to `GET /`."""
 
     def __init__(self, html: bytes, *, development_token: str | None = None) -> None:
-        """`development_token`: one that everybody may use here, if there is any."""
+        """`development_token`: a token that everybody may use here, or None."""
         tag = hashlib.sha256(html).hexdigest()[:16]
         shared = [
             ("Content-Security-Policy", policy(html)),
@@ -62,7 +64,7 @@ def takes_gzip(request: Request) -> bool:
 
 
 def _weight(text: str | None) -> float:
-    """The value of `q`; one that can't be read allows nothing."""
+    """The value of `q`. An unreadable one counts as 0."""
     try:
         return 1.0 if text is None else float(text)
     except ValueError:
