@@ -1,1 +1,1 @@
-"""Auth: who a token stands for, and what it allows."""
+"""Auth: the identities that tokens prove, and the rights that they give."""

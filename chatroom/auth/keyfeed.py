@@ -1,21 +1,20 @@
-"""The keys at an https address, which their issuer changes from time to time.
+"""The key feed: keys of web tokens from an https address, whose issuer changes them from time to time.
 
-The keys at an https address, which their issuer changes from time to time.
+Owns when keys are fetched, and how one small document is fetched from an https address. Rules:
 
-1. Keys are fetched at the start, then every REFRESH_SECONDS, and soon after a token named a key that isn't
-   there; but never within PAUSE_SECONDS of the last time, whatever strangers write into their tokens.
-2. What fails leaves the keys as they were. It is logged once, and so is the next success.
-3. One fetch at a time: an answer that was slow never replaces one that was asked for later, so that a key
-   which a reload has withdrawn doesn't come back.
-
-One small document from an https address.
-
-1. The server must prove its name, by the certificates that this machine trusts (`SSL_CERT_FILE` may name
+1. Keys are fetched at the start, then every REFRESH_SECONDS, and soon after a token named an unknown key. But
+   they are never fetched within PAUSE_SECONDS of the last time, whatever strangers write into their tokens.
+2. A fetch that fails leaves the keys as they were. The failure is logged once, and so is the next success.
+3. There is one fetch at a time. So a slow answer never replaces one that was requested later, and a key that
+   a reload has withdrawn doesn't come back.
+4. The server must prove its name by the certificates that this machine trusts (`SSL_CERT_FILE` may name
    others). The proxy of the environment (`https_proxy`) is used.
-2. No redirect is followed: it could lead anywhere, out of TLS as well.
-3. Size and time are bounded. The waiting is done in a thread, which is left to itself when the time is over;
-   there are never more than THREADS of them, however slowly a server goes on answering.
-4. Whatever fails is a StartError that names the address without its query, which may be a secret.
+5. No redirect is followed: it could lead anywhere, also out of TLS.
+6. Size and time are bounded. A thread waits for the answer, and is abandoned when the time is over. There are
+   never more than THREADS of them, however slowly a server goes on answering.
+7. A failure is a StartError that names the address without its query, which may be a secret.
+
+It doesn't know what a document of keys holds.
 """
 
 import logging
@@ -29,6 +28,8 @@ from chatroom.auth.webtokens import Key
 from chatroom.core.errors import StartError
 from chatroom.core.logevents import log_event, own_fault
 
+# Fetching
+
 DEADLINE_SECONDS = 10.0
 MAX_BYTES = 256 * 1024
 THREADS = 2
@@ -36,26 +37,26 @@ _limiter = trio.CapacityLimiter(THREADS)
 
 
 def shown(url: str) -> str:
-    """An address as it may be seen by others."""
+    """An address as logs and errors may show it."""
     return urlsplit(url)._replace(query="").geturl()
 
 
 async def fetch(url: str) -> bytes:
-    """What is at `url`."""
+    """The document at `url`. Raises StartError."""
     try:
         with trio.fail_after(DEADLINE_SECONDS):
             return await trio.to_thread.run_sync(_fetch, url, abandon_on_cancel=True, limiter=_limiter)
     except trio.TooSlowError:
         reason = f"no answer within {DEADLINE_SECONDS:g} seconds"
-    except _Unfit as error:
+    except _FetchError as error:
         reason = str(error)
     raise StartError(
         f"{shown(url)} gave no keys ({reason}): see whether it answers, or give a file"
     ) from None
 
 
-class _Unfit(Exception):
-    """What was found can't be used; why."""
+class _FetchError(Exception):
+    """The document can't be fetched or used. The message says why."""
 
 
 def _fetch(url: str) -> bytes:
@@ -81,14 +82,18 @@ def _fetch(url: str) -> bytes:
             body: bytes = answer.read(MAX_BYTES + 1)
     except error.HTTPError as refusal:
         refusal.close()
-        raise _Unfit(f"status {refusal.code}") from None
+        raise _FetchError(f"status {refusal.code}") from None
     except (OSError, HTTPException, ValueError) as failure:
         cause = getattr(failure, "reason", failure)
-        raise _Unfit(getattr(cause, "verify_message", None) or str(cause) or type(cause).__name__) from None
+        raise _FetchError(
+            getattr(cause, "verify_message", None) or str(cause) or type(cause).__name__
+        ) from None
     if len(body) > MAX_BYTES:
-        raise _Unfit(f"more than {MAX_BYTES // 1024} KiB")
+        raise _FetchError(f"more than {MAX_BYTES // 1024} KiB")
     return body
 
+
+# The feed
 
 REFRESH_SECONDS = 900.0
 RETRY_SECONDS = 60.0
@@ -115,20 +120,20 @@ class KeyFeed:
         return trio.current_time() - self._loaded
 
     def missed(self) -> None:
-        """Have the keys fetched soon."""
+        """Have the keys fetched soon, because a token named an unknown key."""
         self._wanted.set()
 
     async def load(self) -> None:
-        """Fetch the keys. Raises StartError, and leaves them as they were."""
+        """Fetch the keys. Raises StartError, and then the keys are as they were."""
         async with self._one_at_a_time:
             self._tried = trio.current_time()
             self.keys = await self._fetch()
             self._loaded = trio.current_time()
 
     async def run(self) -> None:
-        """Keep the keys fresh, for ever. No error leaves but cancellation: no chat ends for want of keys."""
+        """Keep the keys fresh until cancelled. No error leaves, so that no chat ends for lack of keys."""
         failing = False
-        self._note_keys()
+        self._log_keys()
         while True:
             with trio.move_on_after(RETRY_SECONDS if failing else REFRESH_SECONDS):
                 await self._wanted.wait()
@@ -140,11 +145,11 @@ class KeyFeed:
                 if not failing:
                     log_event(logging.WARNING, "keys_not_refreshed", reason=reason)
             elif failing or self._names() != known:
-                self._note_keys()
+                self._log_keys()
             failing = reason is not None
 
     async def _try_load(self) -> str | None:
-        """As `load`, but what went wrong is returned."""
+        """Load the keys. Returns the reason if that fails."""
         try:
             await self.load()
         except StartError as error:
@@ -156,6 +161,6 @@ class KeyFeed:
     def _names(self) -> list[tuple[str | None, str]]:
         return [(key.kid, key.fingerprint) for key in self.keys]
 
-    def _note_keys(self) -> None:
+    def _log_keys(self) -> None:
         algorithms = " ".join(sorted({key.algorithm for key in self.keys}))
         log_event(logging.INFO, "keys", algorithms=algorithms, count=len(self.keys))

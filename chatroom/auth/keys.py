@@ -1,19 +1,19 @@
-"""The keys of web tokens, made by PyJWT from what the files of an operator hold.
+"""The keys of web tokens: read from an operator's files and from JWK sets, and used by PyJWT.
 
-The keys of web tokens, made by PyJWT from what an operator's files hold.
+Owns the formats of keys, and the import of PyJWT and `cryptography`. Rules:
 
-1. The kind of a key gives its algorithm: a secret HS256, an RSA key RS256, one on P-256 ES256, an Ed25519 one
-   EdDSA. Nothing that is written beside a key can change that.
-2. A secret is never taken from anything that looks like a public key, nor from a JWK set.
-3. A set may hold keys of several kinds, as an issuer's does while it changes its algorithm. Keys that are
-   for something else by their `use`, `key_ops` or `alg` are left out, and so are all other kinds.
-4. Whatever is wrong is a StartError of one line, which shows nothing of a file but its name.
+1. The kind of a key determines its algorithm: a secret HS256, an RSA key RS256, a key on P-256 ES256, an
+   Ed25519 key EdDSA. Nothing that is written beside a key can change that.
+2. A secret is never taken from a text that looks like a public key, nor from a JWK set.
+3. A set may hold keys of several kinds, as an issuer's set does while it changes its algorithm. Keys that are
+   for another use by their `use`, `key_ops` or `alg` are left out, and so are all other kinds.
+4. Every mistake is a StartError of one line, which shows nothing of a file but its name.
+5. PyJWT is imported only where web tokens are configured, so that other starts don't wait for it.
+6. `cryptography` is compiled, so the portable file can't hold it, and that of the host is used. PyJWT needs
+   it for every algorithm but HS256. Where it is missing, too old or broken, a StartError names the command
+   that helps, and HS256 still works.
 
-PyJWT, and the package `cryptography` that it needs for everything but HS256.
-
-1. PyJWT is imported only where web tokens are configured, so that other starts don't wait for it.
-2. `cryptography` is compiled, so the portable file can't hold it; that of the host is used. Where it is
-   missing, too old or broken, a StartError names the command that helps. HS256 works all the same.
+It doesn't know tokens and claims.
 """
 
 import functools
@@ -31,14 +31,16 @@ from chatroom.core.errors import StartError
 from chatroom.system.files import read_file
 from chatroom.system.stdio import stderr_muted
 
+# PyJWT and cryptography
+
 _OLDEST = (3, 4)
-"""The release of cryptography from which PyJWT works with it, by its own `crypto` extra."""
+"""The oldest release of cryptography that PyJWT works with, by PyJWT's `crypto` extra."""
 
 
 def import_pyjwt() -> Any:
-    """PyJWT. Importing it fails with a broken cryptography, so that one is kept from it (rule 2)."""
+    """PyJWT. Its import fails with a broken cryptography, so it is kept from importing one (rule 6)."""
     if "jwt" not in sys.modules and _fault_of_cryptography() is not None:
-        sys.modules["cryptography"] = None  # type: ignore[assignment]  # for imports: there is none
+        sys.modules["cryptography"] = None  # type: ignore[assignment]  # an import of it fails now
         try:
             return importlib.import_module("jwt")
         finally:
@@ -47,7 +49,7 @@ def import_pyjwt() -> Any:
 
 
 def require_cryptography() -> None:
-    """StartError without a cryptography that works."""
+    """Raises StartError without a cryptography that works."""
     fault = _fault_of_cryptography()
     if fault is None:
         return
@@ -61,29 +63,31 @@ def require_cryptography() -> None:
 def _fault_of_cryptography() -> str | None:
     """What is wrong with the package, if anything."""
     try:
-        with stderr_muted():  # a panic tells its story by itself, in a hundred lines
+        with stderr_muted():  # a panic of Rust prints a hundred lines
             version = str(importlib.import_module("cryptography").__version__)
             importlib.import_module("cryptography.hazmat.primitives.asymmetric.ed25519")
             importlib.import_module("cryptography.hazmat.primitives.serialization")
     except (KeyboardInterrupt, SystemExit):
         raise
-    except BaseException as error:  # that panic, which comes from Rust, is no Exception
+    except BaseException as error:  # a panic of Rust is no Exception
         missing = isinstance(error, ModuleNotFoundError) and error.name == "cryptography"
         return "is not installed" if missing else f"is broken ({type(error).__name__}: {error})"
     release = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
     return None if release >= _OLDEST else f"is too old here ({version})"
 
 
+# Keys
+
 SECRET_BYTES = 32
 RSA_BITS = (2048, 8192)
-"""The least is of RFC 7518, section 3.3; beyond the most, a check takes long."""
+"""The least is that of RFC 7518, section 3.3. Beyond the most, a verification takes long."""
 MAX_FILE = 256 * 1024
 MAX_KEYS = 100
 _KINDS = {"RSA": "RS256", "EC P-256": "ES256", "OKP Ed25519": "EdDSA"}
 
 
 def read_secret(path: str) -> bytes:
-    """The secret in a file, without the white space at its end."""
+    """The secret in a file, without the white space at its end. Raises StartError."""
     secret = read_key_file("--jwt-secret-file", path).rstrip()
     if len(secret) < SECRET_BYTES:
         raise StartError(
@@ -102,19 +106,19 @@ def read_secret(path: str) -> bytes:
 
 
 def sign(secret: bytes, payload: Mapping[str, Any]) -> str:
-    """A token that says `payload`, signed with HS256."""
+    """A token with this payload, signed with HS256."""
     return str(import_pyjwt().encode(dict(payload), secret, algorithm="HS256"))
 
 
 def secret_key(path: str) -> Key:
-    """The key that a secret file is."""
+    """The key made of a secret file. Raises StartError."""
     return _key("HS256", None, read_secret(path), SECRET_BYTES)
 
 
 def public_key(path: str) -> Key:
-    """The key that a PEM file holds."""
+    """The public key in a PEM file. Raises StartError."""
     require_cryptography()
-    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415  (there by now)
+    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415  (imported already)
     from cryptography.hazmat.primitives.serialization import load_pem_public_key  # noqa: PLC0415
 
     source = read_key_file("--jwt-public-key", path)
@@ -167,7 +171,7 @@ def key_set(source: bytes, name: str) -> tuple[Key, ...]:
 
 
 def _read_entry(entry: object, name: str) -> Key | None:
-    """The key of an element of a set, if it is one for us. Raises StartError if it should be a secret."""
+    """The key of an element of a set, None if it is not for us. Raises StartError if it is private."""
     if not isinstance(entry, dict):
         return None
     kind, kid = entry.get("kty"), entry.get("kid")
@@ -183,7 +187,7 @@ def _read_entry(entry: object, name: str) -> Key | None:
         or not (kid is None or (isinstance(kid, str) and len(kid) <= MAX_KID))
     ):
         return None
-    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415  (there by now)
+    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415  (imported already)
 
     jwt = import_pyjwt()
     try:
@@ -193,8 +197,8 @@ def _read_entry(entry: object, name: str) -> Key | None:
 
 
 def _public(key: Any, kid: str | None) -> Key:
-    """The key of a `cryptography` object; ValueError if it isn't one for us."""
-    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa  # noqa: PLC0415  (there by now)
+    """The key of a `cryptography` object. Raises ValueError if it isn't for us."""
+    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa  # noqa: PLC0415  (imported already)
 
     match key:
         case rsa.RSAPublicKey() if RSA_BITS[0] <= key.key_size <= RSA_BITS[1]:
@@ -219,7 +223,7 @@ def _fingerprint(algorithm: str, key: Any) -> str:
     if isinstance(key, bytes):
         material = key
     else:
-        from cryptography.hazmat.primitives import serialization  # noqa: PLC0415  (there by now)
+        from cryptography.hazmat.primitives import serialization  # noqa: PLC0415  (imported already)
 
         form = serialization.PublicFormat.SubjectPublicKeyInfo
         material = key.public_bytes(serialization.Encoding.DER, form)
@@ -227,5 +231,5 @@ def _fingerprint(algorithm: str, key: Any) -> str:
 
 
 def read_key_file(flag: str, path: str) -> bytes:
-    """What a file of keys holds."""
+    """The content of a file of keys. Raises StartError."""
     return read_file(flag, path, most=MAX_FILE, kind="a file of keys")

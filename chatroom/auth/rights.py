@@ -1,19 +1,20 @@
-"""What a token allows in which room.
+"""Rights: what a token allows in each room.
 
-Rules:
+Owns the meaning of the table `rooms` in a file or in claims. Rules:
 
-1. A right is `r` (join and read) or `w` (write). They are given per room, or per glob of rooms.
-2. The room's exact name decides if it is listed; else the longest glob that fits (in characters, wildcards
-   included); else nothing is allowed. One entry decides alone: rights of several are never added up.
-3. Of globs equally long the one with fewer `*` decides, then the one with fewer `?`, then the first in
-   code point order; so the result never depends on the order in a file.
-4. `*` stands for any characters, also none, `?` for exactly one. Everything else, brackets included, stands
-   for itself: rooms may have brackets in their names, and a pattern misread as a class of characters would
-   open rooms that nobody listed. Letter case counts.
-5. Rooms and patterns are compared in their clean form, so an entry fits however its file composes accents.
+1. A right is `r` (join and read) or `w` (write). Rights are given per room, or per glob of rooms.
+2. An entry with the room's exact name decides. Without one, the longest glob that matches decides (in
+   characters, wildcards included). Without any, nothing is allowed. One entry decides alone: the rights of
+   several are never added up.
+3. Of globs equally long the one with fewer `*` decides, then the one with fewer `?`, then the first in code
+   point order. So the result never depends on the order in a file.
+4. `*` stands for any characters, also none, and `?` for exactly one. Every other character, brackets
+   included, stands for itself. Rooms may have brackets in their names, and a pattern misread as a class of
+   characters would open rooms that nobody listed. Letter case counts.
+5. Rooms and patterns are compared in their clean form, so an entry matches however its file composes accents.
 6. Matching takes at most (length of pattern x length of name) steps, both of them at most 64.
 
-It doesn't know who holds the rights, nor that one can't be in a room without `r`: `w` alone is just `w`.
+It doesn't know who holds the rights, nor that joining needs `r`: `w` alone is just `w`.
 """
 
 from collections.abc import Mapping
@@ -46,7 +47,7 @@ class Rights:
 
     @classmethod
     def parse(cls, rooms: object) -> Self:
-        """The rights that the `rooms` of a file or of a token's claims spell; ValueError if none."""
+        """The rights in the `rooms` of a file or of a token's claims. Raises ValueError."""
         if not isinstance(rooms, Mapping):
             raise ValueError('rooms must be a table such as { general = "rw" }')  # noqa: TRY004 (the file's fault)
         grants: dict[str, str] = {}
@@ -58,7 +59,7 @@ class Rights:
         return cls(tuple(sorted(grants.items(), key=_decisiveness)))
 
     def can(self, room: str, access: Access) -> bool:
-        """Whether `access` to the room of this clean name is granted."""
+        """Whether `access` to the room is granted. `room` is a clean name."""
         return access in self._grant(room)
 
     def _grant(self, room: str) -> str:
@@ -72,9 +73,9 @@ class Rights:
 
 
 def matches(pattern: str, name: str) -> bool:
-    """Whether the glob `pattern` fits the whole of `name`.
+    """Whether the glob `pattern` matches the whole of `name`.
 
-    Only the last `*` met is ever tried again: what an earlier one took can stay as short as it was.
+    Only the last `*` is ever extended: the match of an earlier one can stay as short as it was.
     """
     if pattern == "*":
         return True

@@ -1,22 +1,21 @@
-"""Who a token stands for: the static tokens of a file, and the development tokens.
+"""Tokens and the identities that they prove: the static tokens of a file, and the development tokens.
 
-Rules:
+Owns the port `Verifier`, the format of a token file, and the table of its tokens. Rules:
 
-1. No token is kept: a table holds SHA-256 digests only, and what its file gets wrong is told by the number
-   of the entry and the names of our own keys. No error, repr or log line here repeats what a file holds
-   but room patterns, and those only once they are known to be in their place. A `label` is there to be
-   logged, so it can't be the token itself.
-2. `verify` does the same work whatever is wrong with a token, a missing one included: one hash of what was
-   presented, then one look-up by that digest. The look-up needs no comparison in constant time: where it
-   branches depends on the digest, which nobody can steer towards a stored one without knowing the token
-   (and Python salts the hash of its dictionaries on top).
-3. A file is taken as a whole or not at all; each StartError is one line that says where and what to do.
-4. Several sources of identities stand side by side as `Verifiers`; all are asked each time, the first
+1. No token is kept: a table holds only SHA-256 digests. An error about a file names the number of the entry
+   and our own keys. No error, repr or log line repeats any other content of a file, except a room pattern,
+   once it is known to be one. A `label` is meant for the log, so it can't be the token itself.
+2. `verify` does the same work whatever is wrong with a token, also with a missing one: one hash of the
+   presented token, then one look-up by that digest. The look-up needs no comparison in constant time. Its
+   branches depend on the digest, and without knowing the token nobody can bring a digest close to a stored
+   one. (Python also salts the hash of its dictionaries.)
+3. A file is read as a whole or not at all. Each StartError is one line that says where and what to do.
+4. Several sources of identities stand side by side as `Verifiers`. All are asked each time, and the first
    that knows the token decides. Another kind of token is one more `Verifier`.
-5. A name that a table binds to a token is reserved for the tokens that it binds to it. Nobody else takes it,
-   be it by a token that is bound to no name or by one of another source: an issuer's users may choose names.
+5. A username that a table binds to tokens is reserved for these tokens. No other token may take it, whether
+   it is bound to no name or comes from another source: an issuer's users may choose their names.
 
-It doesn't know how a token was presented, what name a client asks for, or where the file comes from.
+It doesn't know how a token was presented, which name a client asks for, or where the file comes from.
 """
 
 import hashlib
@@ -39,18 +38,17 @@ _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 """A token of RFC 9110, section 5.6.2."""
 
 _HEX = re.compile(r"[0-9a-fA-F]{64}")
-_PLACE = re.compile(r"at (line \d+, column \d+|end of document)")
+_POSITION = re.compile(r"at (line \d+, column \d+|end of document)")
 _KEYS = frozenset({"token", "sha256", "username", "rooms", "label"})
 _LABEL_CHARS = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What a good token says: the username it is bound to (None: any) and its rights.
+    """What a good token proves: the username that it is bound to (None: any), and its rights.
 
-    `key` tells tokens apart without being one: it is the same for the same token whenever its table was
-    made, so that a connection's token can be looked for in a newer table. It is no secret to guard a door
-    with, and has no business in a log.
+    `key` identifies the token without being one. It is the same for the same token whenever its table was
+    made, so that a connection's token can be found in a newer table. It proves nothing, and is never logged.
     """
 
     username: str | None
@@ -58,9 +56,9 @@ class Identity:
     source: str
     key: str = field(repr=False)
     expires: int | None = None
-    """When the right ends, in seconds since 1970; None: never."""
+    """When the token expires, in seconds since 1970. None: never."""
     label: str | None = None
-    """How the operator tells this token from others in the log."""
+    """The operator's name for this token in the log."""
 
 
 class Verifier(Protocol):
@@ -71,25 +69,26 @@ class Verifier(Protocol):
         """How many of its tokens let their holder take any name."""
 
     def verify(self, token: str | None) -> Identity | None:
-        """The identity that `token` proves, None if it proves none; never raises, never waits.
+        """The identity that `token` proves, None if it proves none. Never raises, never waits.
 
         None stands for a token that is missing or could not be read, and must cost what a wrong one costs.
         """
 
     def review(self, identity: Identity) -> Identity | None:
-        """What has become of an identity that an older state of this source has proven; None: it is no more.
+        """The identity of a token that an older state of this source has verified. None: it is withdrawn.
 
-        One of another source stays as it is.
+        An identity of another source is returned as it is.
         """
 
     def allows(self, identity: Identity, username: str) -> bool:
-        """Whether `identity`, of any source, may take `username`: not if it is bound to another one, nor if
-        this source reserves that name for others.
+        """Whether `identity`, of any source, may take `username`.
+
+        It may not if it is bound to another name, or if this source reserves the name for other tokens.
         """
 
 
 class Verifiers:
-    """Several verifiers as one. The first that knows a token decides, but all are asked every time."""
+    """Several verifiers as one (rule 4)."""
 
     __slots__ = ("_sources",)
 
@@ -97,27 +96,27 @@ class Verifiers:
         self.replace(sources)
 
     def replace(self, sources: Iterable[Verifier]) -> None:
-        """Ask these from the next token on, and no others."""
+        """Replace all sources, from the next token on."""
         self._sources = tuple(sources)
 
     @property
     def unbound(self) -> int:
-        """Those of all sources."""
+        """The unbound tokens of all sources."""
         return sum(source.unbound for source in self._sources)
 
     def review(self, identity: Identity) -> Identity | None:
-        """What its source makes of it."""
+        """The identity after the review of its source."""
         reviewed: Identity | None = identity
         for source in self._sources:
             reviewed = reviewed and source.review(reviewed)
         return reviewed
 
     def allows(self, identity: Identity, username: str) -> bool:
-        """Whether no source is against it."""
+        """Whether every source allows it."""
         return all(source.allows(identity, username) for source in self._sources)
 
     def verify(self, token: str | None) -> Identity | None:
-        """The identity by the first source that has one."""
+        """The identity of the first source that has one."""
         found = [source.verify(token) for source in self._sources]
         return next((identity for identity in found if identity is not None), None)
 
@@ -135,7 +134,7 @@ class TokenTable:
 
     @property
     def unbound(self) -> int:
-        """Those without a username."""
+        """The tokens without a username."""
         return sum(identity.username is None for identity in self._identities.values())
 
     @classmethod
@@ -147,7 +146,7 @@ class TokenTable:
 
     @classmethod
     def parse(cls, source: bytes | str, name: str) -> Self:
-        """The table that the token file `name` spells in TOML; StartError if anything in it is wrong."""
+        """The table of the token file `name`, in TOML. Raises StartError if the file is wrong."""
         file = f"token file {escape(name)}"
         identities: dict[bytes, Identity] = {}
         for number, entry in enumerate(_entries(source, file), 1):
@@ -165,32 +164,35 @@ class TokenTable:
         return f"<TokenTable of {len(self._identities)}>"
 
     def verify(self, token: str | None) -> Identity | None:
-        """The identity of `token`, if it is one of the table's."""
+        """The identity of `token`, if the table has it."""
         presented = token or ""
         identity = self._identities.get(_digest(presented))
         return identity if _TOKEN.fullmatch(presented) else None
 
     def review(self, identity: Identity) -> Identity | None:
-        """What its token stands for in this table, if it is still there."""
+        """The identity of its token in this table, None if the token is gone."""
         return self._by_key.get(identity.key) if identity.source == self._source else identity
 
     def allows(self, identity: Identity, username: str) -> bool:
-        """Whether the name is free, or reserved for tokens such as this one (rule 5)."""
+        """Whether the name is free, or reserved for this token (rule 5)."""
         if username in self._reserved:
             return (identity.source, identity.username) == (self._source, username)
         return identity.username in (None, username)
 
 
 def _entries(source: bytes | str, file: str) -> list[object]:
-    """The elements of the array `token`, not yet looked at."""
+    """The elements of the array `token`, not checked yet. Raises StartError."""
     try:
         text = source if isinstance(source, str) else source.decode("utf-8-sig")
         document = tomllib.loads(text)
     except UnicodeDecodeError:
         raise StartError(f"{file}: not UTF-8; save it as UTF-8 text") from None
-    except (ValueError, RecursionError) as error:  # its text may quote the file: only the place may leave
-        place = _PLACE.search(str(error))
-        where = f" at {place[1]}" if place else ""
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # its text may quote the file, so only the position is shown
+        position = _POSITION.search(str(error))
+        where = f" at {position[1]}" if position else ""
         raise StartError(f"{file}: not valid TOML{where}; correct it there") from None
     entries = document.pop("token", None)
     if document:
@@ -205,7 +207,7 @@ def _entries(source: bytes | str, file: str) -> list[object]:
 
 
 def _read_entry(entry: object) -> tuple[bytes, Identity]:
-    """The digest and identity of one entry; ValueError says what is wrong with it."""
+    """The digest and the identity of one entry. Raises ValueError, which says what is wrong with it."""
     if not isinstance(entry, dict):
         raise ValueError("must be a table, begun by a line [[token]]")  # noqa: TRY004 (the file's fault)
     if not entry.keys() <= _KEYS:
@@ -259,7 +261,7 @@ def _digest(token: str) -> bytes:
 
 
 def key_of(token: str) -> str:
-    """What tells this token from others; see Identity."""
+    """The `key` of an identity with this token; see Identity."""
     return _key(_digest(token))
 
 

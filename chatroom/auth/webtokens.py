@@ -1,39 +1,38 @@
-"""JSON Web Tokens as a source of identities: taken apart, read, verified.
+"""JSON Web Tokens as a source of identities: parsed (RFC 7515), read (RFC 7519) and verified.
 
-JSON Web Tokens as a source of identities.
-
-1. A key has one algorithm, which follows from the kind of key alone. A token that names another one is
-   refused, so no key is ever used as what it isn't (a public key as a secret, say), nor is `none` a choice.
-2. A token is held against the key that has its `kid`, one without a `kid` against the key without one. Keys
-   of different kinds may share a `kid`: then it is the one for the token's algorithm. Without such a key only
-   the single key of a source will do, and only if not both of them have a name.
-3. Every token costs one check of a signature, with a stand-in where there is nothing to check: how long a
-   refusal takes tells nothing about its reason. Claims are read only when the signature is proven.
-4. A token whose key isn't there is noted with the source of the keys: it may be a new one.
-
-It doesn't know where keys come from, nor how a signature is checked.
-
-A signed token taken apart: the compact form of RFC 7515, section 7.1.
+Owns the compact form of a token, the claims that count, and the choice of the key. Rules of the form (RFC
+7515, section 7.1):
 
 1. There is one way to write a token: base64url without padding, white space or spare bits, and JSON objects
-   without repeated keys. Anything else is a ValueError, which carries nothing of the token along.
-2. The header is the sender's claim, not yet proven. Only `alg` and `kid` are read, to choose among the keys
-   that are known already; a key that comes along (`jwk`, `jku`, `x5c`, `x5u`) is never looked at.
-3. A `crit` of any kind is refused: no extension is understood here.
+   without repeated keys. Anything else is a ValueError, which shows nothing of the token.
+2. The header is the sender's claim and isn't proven. Only `alg` and `kid` are read, to choose among the known
+   keys. A key in the header (`jwk`, `jku`, `x5c`, `x5u`) is never read.
+3. A `crit` of any kind is refused, since no extension is understood here.
 
-It doesn't know keys, nor what a payload means.
+Rules of the claims (RFC 7519, section 4.1), which are read strictly:
 
-What a web token says once its signature is proven: the claims of RFC 7519, read strictly.
+4. `sub` and `exp` are required. `sub` must be a username in its one clean form, so that two accounts of an
+   issuer never become one name here.
+5. Clocks may differ by LEEWAY: a token is good so long after its `exp`, and so long before its `nbf`.
+6. `exp` may be at most MOST_AHEAD ahead, and so may `iat`, so that no token is good without end.
+7. Dates are numbers of seconds, not below zero. A fraction is cut off. A truth value is no number.
+8. If an audience is expected, the token needs an `aud` that names it. If none is expected, a token with an
+   `aud` is meant for another server. An `iss` counts if one is expected.
+9. Other claims mean nothing.
 
-1. `sub` and `exp` are required. `sub` must be a username in its one clean form: an issuer that tells two
-   accounts apart must not see them become one name here.
-2. Clocks may differ by LEEWAY: a token is good so long after its `exp`, and so long before its `nbf`.
-3. `exp` may be at most MOST_AHEAD ahead, and so may `iat`: nothing is good for ever.
-4. Dates are numbers of seconds, not below zero, integers or with a fraction, which is cut off. A truth value
-   is no number.
-5. An `aud` must name the audience that is expected, and there must be one. Where none is expected, a token
-   with an `aud` is meant for somebody else. An `iss` counts where one is expected.
-6. Claims that are not named here mean nothing.
+Rules of the verification:
+
+10. A key has one algorithm, which follows from its kind alone. A token that names another algorithm is
+    refused. So no key is ever used as another kind (a public key as a secret, say), and `none` is never an
+    algorithm.
+11. A token is verified with the key of its `kid`, a token without a `kid` with the key without one. Keys of
+    different kinds may share a `kid`: then the key for the token's algorithm counts. Without such a key, the
+    only key of a source counts, unless both the token and the key have a `kid`.
+12. Every token costs one check of a signature, with a stand-in if there is no signature to check. So the time
+    of a refusal shows nothing about its reason. Claims are read only when the signature is proven.
+13. The source of the keys is told of a token whose key is unknown: the key may be new.
+
+It doesn't know where keys come from, nor how a signature is checked.
 """
 
 import re
@@ -47,8 +46,10 @@ from chatroom.auth.tokens import Identity, key_of
 from chatroom.core.jsontext import RepeatedKey, decoder
 from chatroom.core.names import clean_username
 
+# The form
+
 MAX_TOKEN = 8192
-"""Characters. It fits into the first line of a head, and into a header."""
+"""Characters. A token of this size fits into a request line, and into a header."""
 MAX_KID = 256
 
 _COMPACT = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)")
@@ -57,7 +58,7 @@ _JSON = decoder()
 
 @dataclass(frozen=True, slots=True)
 class SignedToken:
-    """What was signed, supposedly, by which algorithm and with which key."""
+    """A parsed token: the `signed` bytes, and their `signature`, which isn't verified yet."""
 
     algorithm: str
     kid: str | None
@@ -67,7 +68,7 @@ class SignedToken:
 
 
 def parse_compact(token: str) -> SignedToken:
-    """The parts of `token`; ValueError if it has another form."""
+    """Parse a token. Raises ValueError if it has another form."""
     match = _COMPACT.fullmatch(token) if len(token) <= MAX_TOKEN else None
     if match is None:
         raise ValueError("not three parts of base64url")
@@ -84,7 +85,7 @@ def parse_compact(token: str) -> SignedToken:
 
 
 def read_object(source: bytes) -> dict[str, Any]:
-    """The JSON object that `source` is; ValueError if it is none."""
+    """The JSON object in `source`. Raises ValueError if it is none."""
     try:
         value = _JSON.decode(source.decode("utf-8"))
     except (ValueError, RecursionError, RepeatedKey):
@@ -101,16 +102,18 @@ def _decode(part: str) -> bytes:
     return octets
 
 
+# The claims
+
 LEEWAY = 30
 """Seconds by which the clock of an issuer may be wrong."""
 MOST_AHEAD = 30 * 24 * 3600
 _LAST_DATE = 2**53
-"""Beyond it a number with a fraction may stand for another one than it says."""
+"""Beyond it, floats don't represent all integers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """What was claimed, and holds at the moment."""
+    """The claims of a token that is good at the moment."""
 
     username: str
     rights: Rights
@@ -119,14 +122,14 @@ class Claims:
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """For whom tokens must be, and from whom; None: for nobody in particular, from anybody with the key."""
+    """The audience and the issuer that tokens must name. None: no `aud` may be there, any issuer will do."""
 
     audience: str | None = None
     issuer: str | None = None
 
 
 def read_claims(claims: Mapping[str, Any], expected: Expected, now: float) -> Claims:
-    """What the claims say at `now`, in seconds since 1970; ValueError if they prove nothing."""
+    """Read the claims at `now`, in seconds since 1970. Raises ValueError if they prove nothing."""
     expires = _read_dates(claims, now)
     _check_parties(claims, expected)
     rights = Rights.parse(claims["rooms"]) if "rooms" in claims else Rights.everything()
@@ -134,7 +137,7 @@ def read_claims(claims: Mapping[str, Any], expected: Expected, now: float) -> Cl
 
 
 def has_expired(expires: int, now: float) -> bool:
-    """Whether a token with this `exp` is good no longer."""
+    """Whether a token with this `exp` has expired."""
     return now >= expires + LEEWAY
 
 
@@ -177,13 +180,15 @@ def _read_subject(claims: Mapping[str, Any]) -> str:
     return subject
 
 
+# The verification
+
 SOURCE = "jwt"
 """The source of the identities of web tokens."""
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A key that proves signatures of its one algorithm."""
+    """A key that verifies signatures of its one algorithm."""
 
     algorithm: str
     kid: str | None
@@ -191,41 +196,41 @@ class Key:
     check: Callable[[bytes, bytes], bool] = field(repr=False)
     """Whether the second is the signature of the first; never raises."""
     fingerprint: str = field(default="", repr=False)
-    """The same for the same key, whenever it was read. It has no dot, and no business in a log."""
+    """The same for the same key, whenever it was read. It has no dot, and is never logged."""
 
 
 class KeySource(Protocol):
-    """Where the keys are that count now."""
+    """The keys that are valid now."""
 
     @property
     def keys(self) -> tuple[Key, ...]:
-        """The keys, at least one; always the same object while nothing changes."""
+        """The keys, at least one. The same object while nothing changes."""
 
     def missed(self) -> None:
-        """A token's key isn't there. Never waits, never raises."""
+        """A token named an unknown key. Never waits, never raises."""
 
 
 @dataclass(frozen=True, slots=True)
 class FixedKeys:
-    """Keys that stay as they are."""
+    """Keys that never change."""
 
     keys: tuple[Key, ...]
 
     def missed(self) -> None:
-        """There are no others."""
+        """Nothing to do: there are no other keys."""
 
 
 class WebTokens:
-    """A Verifier of signed tokens. `now` tells the seconds since 1970.
+    """A Verifier of signed tokens. `now` returns the seconds since 1970.
 
-    The `key` of an identity begins with the fingerprint of the key that proved it: so what has become of it
-    can be told without the token, which isn't kept.
+    The `key` of an identity begins with the fingerprint of the key that proved it. So a review needs no
+    token, and the token isn't kept.
     """
 
     __slots__ = ("_expected", "_now", "_source")
 
     unbound = 0
-    """See Verifier: a web token always stands for one name."""
+    """See Verifier: a web token is always bound to a username."""
 
     def __init__(self, source: KeySource, expected: Expected, now: Callable[[], float]) -> None:
         self._source = source
@@ -233,7 +238,7 @@ class WebTokens:
         self._now = now
 
     def verify(self, token: str | None) -> Identity | None:
-        """The identity that `token` proves, if its signature, its dates and its claims are good."""
+        """The identity that `token` proves by its signature and its claims. None if it proves none."""
         presented = token or ""
         keys = self._source.keys
         signed, key = self._match(presented)
@@ -252,18 +257,18 @@ class WebTokens:
         return Identity(claims.username, claims.rights, SOURCE, mark, claims.expires)
 
     def review(self, identity: Identity) -> Identity | None:
-        """The same, while the key that proved it is there."""
+        """The same identity while the key that proved it is valid, else None."""
         if identity.source != SOURCE:
             return identity
         proven_by = identity.key.partition(".")[0]
         return identity if any(key.fingerprint == proven_by for key in self._source.keys) else None
 
     def allows(self, identity: Identity, username: str) -> bool:
-        """No name is reserved here: an issuer's names are known only when they come."""
+        """Whether the identity may take the name. No name is reserved: an issuer's names aren't known."""
         return identity.username in (None, username)
 
     def _match(self, token: str) -> tuple[SignedToken | None, Key | None]:
-        """The parts of a token, and the key that may prove it."""
+        """The parsed token, and the key that may verify it."""
         try:
             signed = parse_compact(token)
         except ValueError:
@@ -277,7 +282,7 @@ class WebTokens:
 
 
 def _choose(keys: tuple[Key, ...], kid: str | None, algorithm: str) -> Key | None:
-    """Rule 2. The `algorithm` is the token's; no key but one for it is ever returned."""
+    """The key of rule 11. Only a key for the token's `algorithm` is ever returned."""
     named = [key for key in keys if key.kid == kid]
     if not named and len(keys) == 1 and None in (kid, keys[0].kid):
         named = [keys[0]]

@@ -1,1 +1,1 @@
-"""Config: options, how their values are read, and the settings that they give."""
+"""Config: the options, the parsers of their values, and the settings made of them."""

@@ -1,1 +1,1 @@
-"""System: what the process is given by the operating system and its service manager."""
+"""System: standard descriptors, signals, files and the service manager."""
