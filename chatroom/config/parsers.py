@@ -1,24 +1,22 @@
-"""Option parsers: values as an operator writes them, read into what the program uses.
+"""Option parsers: from the text of an option to the value that the program uses.
 
-Written: values as an operator writes them, read into what the program uses.
+Owns the notations of all values. Rules:
 
-1. A reader takes one string and returns a value, or raises ValueError with a line that says what to write.
+1. A parser takes one string and returns a value. Raises ValueError with one line that says what to write.
 2. Only ASCII digits are numbers: no sign, no exponent, no NaN, no infinity, no digits of other scripts.
-3. A length of time has a unit; a bare `20` might mean anything.
+3. A length of time has a unit, since a bare `20` might mean anything.
+4. The URL of a store has one of these forms:
 
-Doesn't know where a string comes from (flag or environment); whoever does names it before the sentence.
+       redis://[[USER][:PASSWORD]@]HOST[:PORT][/DB]      also valkey://, and with TLS rediss:// and valkeys://
+       unix://[[USER][:PASSWORD]@]/PATH[?db=DB]
+       redis+sentinel://[…@]HOST[:PORT][,HOST[:PORT]]…/PRIMARY[/DB]
+       redis+cluster://[…@]HOST[:PORT][,HOST[:PORT]]…    both also with valkey, rediss and valkeys
 
-Store URLs: from what an operator writes for --redis to the address of a store.
+5. An error about such a URL repeats nothing of it: a mistake may have put the password anywhere in it.
+6. User, password and path of a URL are percent-encoded where they hold reserved characters. IPv6 addresses
+   stand in brackets.
 
-    redis://[[USER][:PASSWORD]@]HOST[:PORT][/DB]        also valkey://, and with TLS rediss:// and valkeys://
-    unix://[[USER][:PASSWORD]@]/PATH[?db=DB]
-    redis+sentinel://[…@]HOST[:PORT][,HOST[:PORT]]…/PRIMARY[/DB]
-    redis+cluster://[…@]HOST[:PORT][,HOST[:PORT]]…      both also with valkey, rediss and valkeys
-
-1. What is wrong is a ValueError of one line. It repeats nothing of the text: a slip of the pen may have put
-   the password anywhere in it.
-2. User, password and path are percent-encoded where they hold anything but what stands in a URL by itself.
-3. IPv6 addresses stand in brackets.
+It doesn't know whether a text comes from a flag or from the environment. The caller names the source.
 """
 
 import re
@@ -29,6 +27,8 @@ from urllib.parse import unquote
 from chatroom.core.messages import Retain
 from chatroom.core.stores import StoreAddress, StoreKind
 from chatroom.net.proxies import UNIX, Proxy
+
+# Store URLs
 
 PORT, SENTINEL_PORT = 6379, 26379
 MAX_HOSTS = 32
@@ -42,7 +42,7 @@ _PORT_NUMBER = re.compile(r"[0-9]{1,5}")
 
 
 def read_store_url(text: str) -> StoreAddress:
-    """The address that a URL says. Raises ValueError (rule 1)."""
+    """The address in the URL of a store. Raises ValueError (rule 5)."""
     scheme, separator, rest = text.partition("://")
     if not separator:
         raise ValueError(f"no URL: {_EXAMPLE}")
@@ -103,7 +103,7 @@ def _read_unix(rest: str) -> StoreAddress:
 
 
 def _split_user(place: str) -> tuple[tuple[str | None, str | None], str]:
-    """User and password, each None where it is left out, and what stands behind the @."""
+    """User and password, each None if it is left out, and the text behind the @. Raises ValueError."""
     user, at, rest = place.rpartition("@")
     if not at:
         return (None, None), rest
@@ -141,8 +141,8 @@ def _read_host(text: str, usual_port: int) -> tuple[str, int]:
         raise ValueError(
             "no host and port: write HOST:PORT, IPv6 in brackets, and percent-encode : and / in a password"
         )
-    six, name, written = match.groups()
-    port = usual_port if written is None else int(written)
+    six, name, given_port = match.groups()
+    port = usual_port if given_port is None else int(given_port)
     if not 0 < port <= 65535:
         raise ValueError("a port is a number from 1 to 65535")
     if six is not None:
@@ -162,6 +162,8 @@ def _read_db(text: str) -> int:
         raise ValueError("the database behind the host is a number, like /0")
     return int(text)
 
+
+# Other values
 
 _NUMBER = re.compile(r"[0-9]{1,15}(?:\.[0-9]{1,9})?")
 _DURATION = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)(ms|s|m|h|d)")
@@ -185,7 +187,7 @@ _UNIX_PATH_BYTES = 107
 
 
 def whole(low: int, high: int) -> Callable[[str], int]:
-    """A reader of whole numbers from `low` to `high`."""
+    """A parser of whole numbers from `low` to `high`."""
 
     def read(text: str) -> int:
         if re.fullmatch(r"[0-9]{1,15}", text) and low <= (number := int(text)) <= high:
@@ -196,7 +198,7 @@ def whole(low: int, high: int) -> Callable[[str], int]:
 
 
 def number(high: float) -> Callable[[str], float]:
-    """A reader of decimal numbers from 0 to `high`."""
+    """A parser of decimal numbers from 0 to `high`."""
 
     def read(text: str) -> float:
         if _NUMBER.fullmatch(text) and (value := float(text)) <= high:
@@ -207,7 +209,7 @@ def number(high: float) -> Callable[[str], float]:
 
 
 def duration(low: str, high: str) -> Callable[[str], float]:
-    """A reader of lengths of time, in seconds, from `low` to `high` (written alike)."""
+    """A parser of lengths of time from `low` to `high`, in the same notation. Values are in seconds."""
     least, most = _seconds(low), _seconds(high)
 
     def read(text: str) -> float:
@@ -228,7 +230,7 @@ def _seconds(text: str) -> float:
 
 
 def retain(text: str) -> Retain:
-    """How long messages are kept: an age, a count per room, or both with a comma between."""
+    """How long messages are kept: an age, a count per room, or both with a comma between them."""
     seconds: int | None = None
     count: int | None = None
     for part in text.split(","):
@@ -245,7 +247,7 @@ def retain(text: str) -> Retain:
 
 
 def size(low: str, high: str) -> Callable[[str], int]:
-    """A reader of sizes in bytes from `low` to `high` (written alike)."""
+    """A parser of sizes from `low` to `high`, in the same notation. Values are in bytes."""
     least, most = _bytes(low), _bytes(high)
 
     def read(text: str) -> int:
@@ -264,7 +266,7 @@ def _bytes(text: str) -> int:
 
 
 def choice(*words: str) -> Callable[[str], str]:
-    """A reader of one of `words`."""
+    """A parser of one of `words`."""
 
     def read(text: str) -> str:
         if text in words:
@@ -279,28 +281,28 @@ def _listed(words: tuple[str, ...]) -> str:
 
 
 def switch(text: str) -> bool:
-    """A switch as the environment writes it."""
+    """A switch: 1 or 0."""
     if text in ("0", "1"):
         return text == "1"
     raise ValueError(f"{text!r} is neither 1 (on) nor 0 (off)")
 
 
 def path(text: str) -> str:
-    """The name of a file; whether it is there and readable is seen when it is opened."""
+    """The name of a file. It isn't opened here."""
     if not text:
         raise ValueError("an empty file name: give the path of a file")
     return text
 
 
 def text(value: str) -> str:
-    """A name that is compared as it is, character by character."""
+    """A name that is compared character by character."""
     if not value or not value.isprintable():
         raise ValueError("give a name of printable characters")
     return value
 
 
 def key_prefix(text: str) -> str:
-    """What keys begin with. A brace would decide where a Cluster keeps them."""
+    """The prefix of keys. It has no brace, which would decide where a Cluster keeps the keys."""
     if _PREFIX.fullmatch(text):
         return text
     raise ValueError("give 1 to 64 visible ASCII characters, without braces")
@@ -314,7 +316,7 @@ def node(text: str) -> str:
 
 
 def file_or_https(text: str) -> str:
-    """The name of a file, or an https address. Nothing else vouches for what comes from it."""
+    """The name of a file, or an https address. Other schemes don't prove who answers."""
     scheme, separator, rest = path(text).partition("://")
     if not separator:
         return text
@@ -331,12 +333,12 @@ def file_or_https(text: str) -> str:
 
 
 def is_https(text: str) -> bool:
-    """Which of the two it is that `file_or_https` has read."""
+    """Whether a value of `file_or_https` is an address."""
     return "://" in text
 
 
 def unix_path(text: str) -> str:
-    """The name of a Unix socket, which the kernel keeps in a small fixed field."""
+    """The name of a Unix socket. The kernel limits its length."""
     if len(path(text).encode("utf-8", "surrogateescape")) > _UNIX_PATH_BYTES:
         raise ValueError(f"longer than the {_UNIX_PATH_BYTES} bytes of a socket's name: use a shorter path")
     return text
@@ -350,7 +352,7 @@ def mode(text: str) -> int:
 
 
 def host(text: str) -> str:
-    """An address or host name to bind, without a port; `[::1]` is read as `::1`."""
+    """An address or host name to bind, without a port. `[::1]` means `::1`."""
     bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
     try:
         ip_address(bare)
@@ -367,7 +369,7 @@ def host(text: str) -> str:
 
 
 def proxy(text: str) -> Proxy:
-    """Addresses of trusted proxies: one, or a network as address and prefix length; or `unix`."""
+    """The addresses of trusted proxies: one address, a network with a prefix length, or `unix`."""
     if text == UNIX:
         return UNIX
     try:
@@ -384,7 +386,7 @@ def proxy(text: str) -> Proxy:
 
 
 def origin(text: str) -> str:
-    """A browser's origin exactly as it is sent, since it is compared character by character; or `null`."""
+    """An origin exactly as browsers send it, since it is compared character by character; or `null`."""
     match = _ORIGIN.fullmatch(text)
     if text == "null" or (match and _usual_port(match[1], match[3])):
         return text
@@ -396,14 +398,14 @@ def origin(text: str) -> str:
 
 
 def _usual_port(scheme: str, port: str | None) -> bool:
-    """True if `port` is as origins have it: left out where it is the scheme's own, no zeros in front."""
+    """Whether `port` has the form of origins: not the scheme's default, and without leading zeros."""
     if port is None:
         return True
     return port == str(int(port)) and 0 < int(port) <= 65535 and _DEFAULT_PORTS.get(scheme) != int(port)
 
 
 def _likely(text: str) -> str:
-    """The origin that was probably meant, if a common slip explains it; else an example."""
+    """The origin that was probably meant, if a common mistake explains the text; else an example."""
     guess = re.sub(r"^([a-z][a-z0-9+.-]*://[^/?#]*)[/?#].*$", r"\1", text.lower())
     match = _ORIGIN.fullmatch(guess)
     if match and not _usual_port(match[1], match[3]):

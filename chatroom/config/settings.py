@@ -1,11 +1,12 @@
-"""Settings: what the operator asked for, read from the command line and environment, checked together.
+"""Settings: the values of all options, read from the command line and the environment, and checked together.
 
-Doesn't know whether a file exists or an address is free; that is seen by what opens them.
+Owns which options need or exclude each other. Rules:
 
-The options of a store that nodes share: what they must have beside each other, and what their files hold.
+1. Options that mean nothing together, or without each other, are a StartError.
+2. A store has one password, in the URL or in a file. No error shows it.
+3. The files of a store are read at the start only. Their content is used for as long as the server runs.
 
-1. There is one password, in the URL or in a file. It is in no error.
-2. A file is read at the start alone: what it holds is in use for as long as the server runs.
+It doesn't know whether a file exists or an address is free. The code that opens them does.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -21,6 +22,8 @@ from chatroom.core.stores import StoreAddress
 from chatroom.net.proxies import Proxy
 from chatroom.system.files import read_file
 
+# The options of a store
+
 STORE_OPTIONS = tuple(
     option
     for option in OPTIONS
@@ -30,7 +33,7 @@ MAX_PASSWORD_FILE = 4096
 
 
 def check_store_options(values: Mapping[str, Any], named: Collection[str]) -> None:
-    """Refuse what can't be meant together. Raises StartError."""
+    """Raises StartError for options of a store that mean nothing together."""
     address: StoreAddress | None = values["redis"]
     if address is None:
         for option in STORE_OPTIONS:
@@ -48,7 +51,7 @@ def check_store_options(values: Mapping[str, Any], named: Collection[str]) -> No
 
 
 def complete_address(address: StoreAddress, password_file: str | None, ca: str | None) -> StoreAddress:
-    """The address with what the files hold that are named. It blocks. Raises StartError."""
+    """The address with the password and the authorities in the named files. It blocks. Raises StartError."""
     if ca is not None:
         _check_authorities(ca)
         address = replace(address, ca=ca)
@@ -58,7 +61,7 @@ def complete_address(address: StoreAddress, password_file: str | None, ca: str |
 
 
 def _check_authorities(ca: str) -> None:
-    import ssl  # noqa: PLC0415  (--help and --version read the options, too, and are quick)
+    import ssl  # noqa: PLC0415  (slow to import, and --help and --version import this module)
 
     try:
         ssl.create_default_context(cafile=ca)
@@ -82,13 +85,15 @@ def _read_password(password_file: str) -> str:
     return password
 
 
+# The settings
+
 NO_DATABASE = "none"
 NO_HOST = "none"
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the operator asked for, read and complete. It stops at the server; below it go named values."""
+    """The values of all options. Only the server and the commands see them; other parts get named values."""
 
     hosts: tuple[str, ...]
     port: int
@@ -123,16 +128,16 @@ class Settings:
     log_format: str
     limits: Limits
     unknown_variables: tuple[str, ...]
-    """Names in the environment that begin like ours and mean nothing here: probably a slip of the pen."""
+    """Variables in the environment that begin like ours and name no option: probably a mistake."""
 
     @property
     def takes_development_tokens(self) -> bool:
-        """Whether well-known tokens count, which let anyone in."""
+        """Whether the well-known development tokens are valid."""
         return self.insecure_dev_tokens or not (self.tokens or self.takes_web_tokens)
 
     @property
     def takes_web_tokens(self) -> bool:
-        """Whether JSON Web Tokens count."""
+        """Whether JSON Web Tokens are valid."""
         return any((self.jwt_secret_file, self.jwt_public_key, self.jwt_jwks))
 
 
@@ -167,7 +172,7 @@ def _parser() -> Parser:
 
 
 def _check_together(values: Mapping[str, Any], named: Collection[str]) -> None:
-    """Refuse options that mean nothing without each other; `named` are those that weren't left out."""
+    """Raises StartError by rule 1. `named` are the flags of options that weren't left out."""
     if (values["tls_cert"] is None) != (values["tls_key"] is None):
         have, lack = ("--tls-cert", "--tls-key") if values["tls_key"] is None else ("--tls-key", "--tls-cert")
         raise StartError(f"{have} needs {lack} beside it: give both, or neither to serve without TLS")
@@ -190,7 +195,7 @@ def _check_places(values: Mapping[str, Any]) -> None:
 
 
 def _check_store(values: Mapping[str, Any], named: Collection[str]) -> None:
-    """Messages are kept in one place."""
+    """Raises StartError if messages would be kept in two places, or if node options have no store."""
     check_store_options(values, named)
     if values["redis"] is not None:
         if "--db" in named:
@@ -209,7 +214,7 @@ def _check_store(values: Mapping[str, Any], named: Collection[str]) -> None:
 
 
 def _check_web_tokens(values: Mapping[str, Any]) -> None:
-    """Where keys come from is one place: a secret and public keys are never beside each other."""
+    """Raises StartError if keys come from two sources: a secret and public keys are never valid together."""
     sources = {
         "--jwt-secret-file": "jwt_secret_file",
         "--jwt-public-key": "jwt_public_key",

@@ -1,8 +1,12 @@
 """Files that are read as a whole: those that an operator names, and the page.
 
-1. No file that an operator names is read beyond the size that makes sense for it.
+Owns the errors of reading, and where the page is. Rules:
+
+1. A file that an operator names is never read beyond the size that makes sense for it.
 2. The built file carries the page inside the package `chatroom`, where the build puts it. A source checkout
    has it once, at the top level beside the package.
+
+It doesn't know what a file means.
 """
 
 from importlib.resources import files
@@ -14,7 +18,7 @@ _PAGE = "client.html"
 
 
 def read_file(flag: str, path: str, *, most: int, kind: str) -> bytes:
-    """What stands in the file that `flag` names, at most so many bytes. It blocks.
+    """The content of the file `path` that the option `flag` names, of at most `most` bytes. It blocks.
 
     Raises StartError, which names the file and asks for one of its `kind`.
     """
@@ -30,7 +34,7 @@ def read_file(flag: str, path: str, *, most: int, kind: str) -> bytes:
 
 
 def load_page() -> bytes:
-    """Read the page as it will be sent; `FileNotFoundError` means an incomplete installation."""
+    """The bytes of the page. Raises FileNotFoundError if the installation is incomplete."""
     packaged = files("chatroom").joinpath(_PAGE)
     if packaged.is_file():
         return packaged.read_bytes()

@@ -1,8 +1,13 @@
-"""What a process is given by whoever started it: three standard descriptors and the signals.
+"""Standard descriptors and signals of a process.
 
-1. A standard descriptor may be closed, full or cut off.
+Owns what is printed on standard output and standard error, and what signals do before a server runs. Rules:
+
+1. A standard descriptor may be closed, full or broken.
 2. SIGTERM, SIGINT and SIGHUP may come at any moment. The built file blocks them in its first lines, so that
-   they wait for what is done here: as process 1 of a container they would be lost, else they would kill.
+   they wait until they are caught here. Otherwise process 1 of a container would lose them, and any other
+   process would be killed by them.
+
+It doesn't know what a stop or a reload does.
 """
 
 import os
@@ -21,9 +26,10 @@ _COMPLAINT_CHARS = 1000
 
 
 def catch_signals(numbers: Collection[signal.Signals] = STOPS) -> Callable[[], bool]:
-    """From here on no signal ends the process by itself, but a second one; whether a stop has been asked for.
+    """Catch the first signal, and end the process only at a second one.
 
-    SIGHUP means nothing before there is something to reload, where it isn't among the `numbers`.
+    Returns a function that tells whether a stop has been asked for. SIGHUP is ignored unless it is among the
+    `numbers`: there is nothing to reload yet.
     """
     first: list[float] = []
 
@@ -41,17 +47,19 @@ def catch_signals(numbers: Collection[signal.Signals] = STOPS) -> Callable[[], b
 
 
 def unblock_signals() -> None:
-    """Let those come that have been blocked from the first line on."""
+    """Deliver the signals that the first lines of the built file have blocked."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (*STOPS, signal.SIGHUP))
 
 
 @contextmanager
 def stopping_between_steps() -> Iterator[Callable[[], None]]:
-    """Take signals for a command that works in steps: what it gets raises KeyboardInterrupt after one.
+    """Catch signals for a command that works in steps. It gets a function to call after each step.
 
-    Those that are ignored (by nohup, or in the background of a shell) stay so.
-    A handler that raises does so wherever the main thread is. Where that is just behind the taking of a lock,
-    the lock is never given back, and the clean-up waits for it until it is killed.
+    That function raises KeyboardInterrupt if a stop has been asked for. Signals that are ignored (by nohup,
+    or in the background of a shell) stay ignored.
+
+    A handler that raises could do so right after the main thread has taken a lock. The lock would never be
+    released, and the clean-up would wait for it without end.
     """
     before = {number: signal.getsignal(number) for number in (*STOPS, signal.SIGHUP)}
     asked = catch_signals([number for number, handler in before.items() if handler is not signal.SIG_IGN])
@@ -68,20 +76,20 @@ def stopping_between_steps() -> Iterator[Callable[[], None]]:
 
 
 def fill_standard_descriptors() -> None:
-    """Point those that are closed at the null device.
+    """Open the null device for each standard descriptor that is closed.
 
-    Otherwise the next socket gets the number of standard error, and what is printed there goes to a stranger.
+    Otherwise the next socket would get the number of standard error, and its peer would get what is printed.
     """
     for fd in range(3):
         try:
             os.fstat(fd)
         except OSError:
             with suppress(OSError):
-                os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
+                os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, which is this one
 
 
 def print_out(text: str) -> bool:
-    """Print `text` on standard output, at once; whether that worked.
+    """Print `text` on standard output at once. Returns whether that worked.
 
     A reader that has gone (`| head -1`) is no error.
     """
@@ -98,7 +106,7 @@ def print_out(text: str) -> bool:
 
 @contextmanager
 def stderr_muted() -> Iterator[None]:
-    """What is written to standard error meanwhile, by whatever code in the process, is lost."""
+    """A context in which everything that the process writes to standard error is lost."""
     kept = os.dup(2)
     try:
         null = os.open(os.devnull, os.O_WRONLY)
@@ -111,7 +119,7 @@ def stderr_muted() -> Iterator[None]:
 
 
 def _forget_stdout() -> None:
-    """What is left in the buffer would fail again, loudly, when the interpreter flushes it at its end."""
+    """Discard the rest of the buffer: at the interpreter's exit it would fail again, with a traceback."""
     with suppress(OSError, ValueError):
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, sys.stdout.fileno())
@@ -119,7 +127,7 @@ def _forget_stdout() -> None:
 
 
 def print_error(text: str) -> None:
-    """Print `text` on standard error as one line that names the program."""
+    """Print `text` on standard error, as one line that begins with the program's name."""
     if sys.stderr is not None:
         with suppress(OSError, ValueError):
             sys.stderr.write(f"chatroom: {escape(cut(text, _COMPLAINT_CHARS))}\n")

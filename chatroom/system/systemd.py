@@ -1,10 +1,14 @@
-"""systemd: the sockets that it hands over, and what it is told; without its library.
+"""systemd, without its library: the sockets that it passes, and the notifications that it gets.
 
-1. `LISTEN_FDS` descriptors from 3 on are listening sockets, if `LISTEN_PID` is this process, named by
-   `LISTEN_FDNAMES` (sd_listen_fds(3)).
-2. What is told goes as a datagram to `NOTIFY_SOCKET` (sd_notify(3)), without waiting. Nothing depends on
-   whether it arrives; the first failure is logged.
-3. Without these variables nothing happens, so that other supervisors that speak the same protocol do as well.
+Owns the environment variables of both protocols. Rules:
+
+1. `LISTEN_FDS` descriptors from 3 on are listening sockets if `LISTEN_PID` is this process. Their names are
+   in `LISTEN_FDNAMES` (sd_listen_fds(3)).
+2. A notification is a datagram to `NOTIFY_SOCKET` (sd_notify(3)), sent without waiting. Nothing depends on
+   its arrival. The first failure is logged.
+3. Without these variables nothing happens. Other supervisors that set them work as well.
+
+It doesn't know what a socket is for, nor what the server does.
 """
 
 import logging
@@ -21,11 +25,11 @@ from chatroom.core.logevents import log_event
 
 FIRST = 3
 MOST = 64
-"""More sockets than anybody hands over."""
+"""More sockets than any unit passes."""
 
 
 def given_sockets(environ: Mapping[str, str]) -> list[tuple[socket.socket, str]]:
-    """The listening sockets that this process was started with, and their names. Raises StartError."""
+    """The listening sockets that the process was started with, and their names. Raises StartError."""
     if environ.get("LISTEN_PID") != str(os.getpid()):
         return []
     number = environ.get("LISTEN_FDS", "")
@@ -55,22 +59,22 @@ def _listening(descriptor: int) -> socket.socket:
 
 
 class Notifier:
-    """What the service manager is told, if there is one that wants to know."""
+    """Notifies the service manager, if there is one that wants notifications."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         address = environ.get("NOTIFY_SOCKET", "")
-        # One that begins with @ is abstract; others than these two kinds are for virtual machines.
+        # A name with @ in front is abstract. Other kinds than these two are for virtual machines.
         self._address = "\0" + address[1:] if address.startswith("@") else address
         self._wanted = address.startswith(("/", "@"))
         self._failed = False
         self.watchdog_seconds = _watchdog(environ) if self._wanted else None
 
     def ready(self, status: str) -> None:
-        """The server serves, or has reloaded, well or not: `status` says which."""
+        """The server serves, or a reload is over. `status` says which, and how it went."""
         self._tell("READY=1", f"STATUS={status}")
 
     def reloading(self) -> None:
-        """It reloads, and will be `ready` again."""
+        """A reload has begun. `ready` follows."""
         self._tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self) -> None:
@@ -78,7 +82,7 @@ class Notifier:
         self._tell("STOPPING=1", "STATUS=Telling everyone to come back")
 
     async def watch(self) -> None:
-        """Say, as often as is wanted, that tasks still run here."""
+        """Notify the watchdog, twice in each of its intervals, that tasks still run. Until cancelled."""
         if self.watchdog_seconds is None:
             return
         while True:
@@ -100,11 +104,11 @@ class Notifier:
 
 
 NO_MANAGER = Notifier({})
-"""Nobody wants to know anything."""
+"""A Notifier without a service manager."""
 
 
 def _watchdog(environ: Mapping[str, str]) -> float | None:
-    """How many seconds may pass without a word, if any are set for this process."""
+    """The seconds of the watchdog's interval. None if this process has no watchdog."""
     if environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return None
     number = environ.get("WATCHDOG_USEC", "")

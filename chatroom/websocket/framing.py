@@ -1,20 +1,17 @@
-"""WebSocket framing both ways (RFC 6455, section 5): frames built, and frames taken apart.
+"""WebSocket framing in both directions (RFC 6455, section 5).
 
-What a client sends, taken apart into messages and what its control frames ask for (RFC 6455 section 5).
+Owns the frames that the server sends, and the parser of those that a client sends. Rules:
 
-1. A message is judged by what its headers declare, so that not a byte of a refused one is kept.
-2. A ping is to be answered by a pong, a close frame by the same one; a pong is a sign of life and no more.
-   A close frame that says something it may not is a fault, and closes all the same.
-3. Nothing is handed out behind a fault or a close frame. After a fault the frames are followed all the
-   same, so that the client's close can still be found; where the framing is broken, they can't be.
-4. What is kept is at most one unfinished message, and what one read brought and nobody has taken yet.
-5. What nearly always comes, a text message in one frame, takes a short way to the same result.
+1. The server sends one unmasked frame for each message.
+2. A message is judged by the headers of its frames, so that no byte of a refused message is kept.
+3. A ping is to be answered by a pong, and a close frame by the same close frame. A pong is only a sign of
+   life. A close frame with an invalid code or reason is a fault, and closes all the same.
+4. No message is returned behind a fault or a close frame. After a fault the parser still follows the frames,
+   so that it finds the client's close. It can't where the framing itself is broken.
+5. At most one unfinished message is kept, and the bytes of one read that nobody has taken yet.
+6. A text message in one frame, by far the most frequent case, takes a short way to the same result.
 
-Does not know: JSON, sockets, clocks.
-
-WebSocket frames as this server sends them (RFC 6455 section 5): unmasked, one to a message.
-
-Does not know: text, JSON, UTF-8, sockets.
+It doesn't know JSON, sockets or clocks.
 """
 
 from collections.abc import Sequence
@@ -22,6 +19,8 @@ from struct import Struct, pack
 
 from chatroom.core.errors import CloseCode, Disconnect
 from chatroom.core.limits import Limits
+
+# Frames to send
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 FIN = 0x80
@@ -34,7 +33,7 @@ _number = int.from_bytes
 Pieces = Sequence[bytes | memoryview]
 """Bytes that belong together, in pieces that may be shared with others."""
 LARGE = 16 * 1024
-"""From so many bytes on, a frame is worth leaving in pieces."""
+"""Frames of at least so many bytes stay in pieces."""
 
 
 def text_frame(payload: bytes) -> bytes:
@@ -43,7 +42,7 @@ def text_frame(payload: bytes) -> bytes:
 
 
 def text_frame_of(pieces: Pieces) -> Pieces:
-    """One whole text message whose payload comes in pieces; a large one stays in them."""
+    """One whole text message with a payload in pieces. A large one stays in pieces."""
     size = sum(map(len, pieces))
     if size < LARGE:
         return (_frame(TEXT, b"".join(pieces)),)
@@ -51,7 +50,7 @@ def text_frame_of(pieces: Pieces) -> Pieces:
 
 
 def ping_frame(payload: bytes = b"") -> bytes:
-    """A ping; the peer's pong will carry the same payload, of at most 125 bytes."""
+    """A ping. The peer's pong will carry the same payload, of at most 125 bytes."""
     return _control(PING, payload)
 
 
@@ -61,12 +60,12 @@ def pong_frame(payload: bytes) -> bytes:
 
 
 def close_reply_frame(payload: bytes) -> bytes:
-    """The answer to a close frame with this payload: it says the same."""
+    """The answer to a close frame: one with the same payload."""
     return _frame(CLOSE, payload)
 
 
 def close_frame(code: int, reason: str) -> bytes:
-    """A close frame; a reason too long for it is cut at a character boundary."""
+    """A close frame. A reason that is too long is cut at a character boundary."""
     text = reason.encode("utf-8", "replace")
     if len(text) > _CONTROL_BYTES - 2:
         text = text[: _CONTROL_BYTES - 2].decode("utf-8", "ignore").encode()
@@ -92,14 +91,16 @@ def _head(opcode: int, size: int) -> bytes:
 
 
 def unmask(key: bytes | bytearray, payload: bytes | bytearray) -> bytes:
-    """What a client masked with `key`, of four bytes (section 5.3).
+    """The payload that a client masked with `key`, of four bytes (RFC 6455, section 5.3).
 
-    One operation on two long numbers, so that Python works as often for a byte as for a million.
+    It is one operation on two long numbers, so Python's work doesn't grow with the number of bytes.
     """
     size = len(payload)
     mask = (key * (size // 4 + 1))[:size]
     return (_number(payload) ^ _number(mask)).to_bytes(size)
 
+
+# Frames of a client
 
 _KNOWN = frozenset({CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG})
 _CONTROL_BIT = 0x8
@@ -110,20 +111,23 @@ _WHOLE_TEXT = FIN | TEXT
 _SHORT_HEADER = 2 + _KEY_BYTES
 _MEDIUM_HEADER = 4 + _KEY_BYTES
 _CLOSE_CODES = frozenset((*range(1000, 1004), *range(1007, 1014), *range(3000, 5000)))
-"""What a peer may give as the reason of its close (sections 7.4.1 and 7.4.2, and the registry until 1013)."""
+"""The codes that a client may close with (RFC 6455, section 7.4, and the IANA registry until 1013)."""
 BROKEN_FRAMING = Disconnect(CloseCode.PROTOCOL_ERROR, "protocol error")
 NOT_UTF8 = Disconnect(CloseCode.INVALID_UTF8, "text is not UTF-8")
 
 
 class Inbound:
-    """One client's bytes: `feed` it what arrives, and call `next` until it has nothing more.
+    """The parser of one client's bytes. `feed` it what arrives, and call `next` until it returns None.
 
-    `pings` are the payloads of the pings that `next` has come past, or None: to be answered and taken from
-    here before the message that it returns, since that came behind them. `fault` is set once, when the client
-    broke a rule; `closed` when its close frame has come, and `close_reply` is the frame that answers it,
-    unless a fault is to be told instead, or the client is ignored. `lost` is set when the framing is broken,
-    so that nothing after can be told apart; `since` is the time of the first byte of a message or frame that
-    is not finished yet.
+    `pings` are the payloads of the pings that `next` has passed, or None. The caller answers and clears them
+    before it takes the message that `next` returned, since that came behind them.
+
+    `fault` is set once, when the client has broken a rule. `lost` is set when the framing is broken, so that
+    later frames can't be told apart. `closed` is set when the client's close frame has come. Then
+    `close_reply` is the frame that answers it, unless there is a fault to send instead, or the client is
+    ignored.
+
+    `since` is the time of the first byte of a message or frame that isn't finished yet.
     """
 
     __slots__ = (
@@ -153,17 +157,17 @@ class Inbound:
         self._limits = limits
         self._binary = binary
         self._data: bytes | bytearray = b""
-        self._at = 0  # where in it the next frame begins
-        self._arrived = 0.0  # when the last of it came
-        self._judged = False  # the header there has been counted
+        self._at = 0  # where the next frame begins in it
+        self._arrived = 0.0  # when its last bytes came
+        self._judged = False  # the header of the next frame has been counted
         self._fragments: list[bytes] | None = None  # of a message that is not finished
-        self._text = True  # and whether it is text
+        self._text = True  # whether that message is text
         self._fragment_count = 0
         self._size = 0
         self._paid_until = 0.0
-        self._ignoring = False  # nothing is handed out any more
-        self._skip = 0  # bytes still to come of a frame that is not kept
-        self._closing = False  # and whether it is a close frame
+        self._ignoring = False  # no message is returned any more
+        self._skip = 0  # further bytes of a frame that isn't kept
+        self._closing = False  # whether that frame is a close frame
         self.pings: list[bytes] | None = None
         self.since: float | None = None
         self.fault: Disconnect | None = None
@@ -172,7 +176,7 @@ class Inbound:
         self.lost = False
 
     def pause(self, seconds: float) -> None:
-        """Nobody was reading for so long: the time doesn't count against an unfinished message."""
+        """Nobody has read for so many seconds. They don't count against an unfinished message."""
         if self.since is not None:
             self.since += seconds
 
@@ -181,13 +185,13 @@ class Inbound:
         self._refuse(CloseCode.POLICY, f"message not finished in {self._limits.frame_seconds:g} seconds")
 
     def ignore(self) -> None:
-        """Hand out nothing more, and only look for the client's close."""
+        """Return no more messages, and only look for the client's close frame."""
         self._ignoring = True
         self._fragments = None
         self._follow()
 
     def feed(self, data: bytes, now: float) -> None:
-        """Take what arrived at `now`; the time that counts, however much later it is taken from here."""
+        """Take the bytes that arrived at `now`. That time counts, whenever the messages are taken."""
         if self.closed or self.lost or not data:
             return
         self._arrived = now
@@ -204,7 +208,7 @@ class Inbound:
             self._follow()
 
     def next(self) -> str | bytes | None:
-        """The next message; None if there is none before a fault, a close frame or the end of what came."""
+        """The next message. None if a fault, a close frame or the end of the bytes comes first."""
         if not self._data:
             return None
         if (text := self._whole_text()) is not None:
@@ -233,7 +237,7 @@ class Inbound:
         return None
 
     def _whole_text(self) -> str | None:
-        """The next message, if the next frame is all of it and has come without a fault (rule 5)."""
+        """The next message, if it is a valid text message in one whole frame (rule 6)."""
         data, at = self._data, self._at
         if len(data) - at < _SHORT_HEADER or data[at] != _WHOLE_TEXT or self._fragments is not None:
             return None
@@ -257,7 +261,7 @@ class Inbound:
         return text
 
     def _header(self) -> tuple[int, int, int] | None:
-        """First byte, size of header and key, declared length of the next frame; None if not there yet."""
+        """First byte, size of header and key, and length of the next frame. None if it hasn't come yet."""
         data, at = self._data, self._at
         have = len(data) - at
         if have < 2:
@@ -291,7 +295,7 @@ class Inbound:
             self._count_fragment(first & 0x0F, length)
 
     def _count_control(self) -> None:
-        """Each control frame takes its slice of a second; a second's worth may come at once."""
+        """Each control frame takes its share of a second. As many as one second holds may come at once."""
         rate = self._limits.control_rate
         if rate <= 0:  # lifted
             return
@@ -317,7 +321,7 @@ class Inbound:
             self._refuse(CloseCode.POLICY, f"message in more than {limits.frame_fragments} fragments")
 
     def _note_control(self, opcode: int, payload: bytes) -> None:
-        """Leave what is to be answered where it is looked for."""
+        """Note the ping or the close frame that is to be answered."""
         if opcode == PING:
             if self.pings is None:
                 self.pings = []
@@ -331,7 +335,7 @@ class Inbound:
                 self._fail(fault)
 
     def _add_fragment(self, first: int, payload: bytes) -> str | bytes | None:
-        """The message, if this was the last of it."""
+        """Add a fragment. Returns the message if this was its last fragment."""
         if opcode := first & 0x0F:
             self._text = opcode == TEXT
         if not first & FIN:
@@ -351,7 +355,7 @@ class Inbound:
             return None
 
     def _end_frame(self) -> None:
-        """The clock of what is not finished starts anew with the next message."""
+        """Restart the clock of unfinished messages with the next message."""
         rest = self._at < len(self._data) and not self.closed
         if not rest:
             self._data, self._at = b"", 0
@@ -359,7 +363,7 @@ class Inbound:
             self.since = self._arrived if rest else None
 
     def _follow(self) -> None:
-        """Rule 3: skip frames up to a close frame."""
+        """Skip frames up to a close frame (rule 4)."""
         while not (self.closed or self.lost):
             if not self._skip:
                 if self._closing:
@@ -387,7 +391,7 @@ class Inbound:
 
 
 def _fault_of_close(payload: bytes) -> Disconnect | None:
-    """What is wrong with a close frame, which has nothing to say, or a code and a reason in UTF-8."""
+    """The fault of a close frame. It must be empty, or have a valid code and a reason in UTF-8."""
     if payload and int.from_bytes(payload[:2]) not in _CLOSE_CODES:
         return BROKEN_FRAMING
     try:

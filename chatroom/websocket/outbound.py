@@ -1,19 +1,22 @@
 """Outbound: the one ordered queue of bytes to a peer, and the only code that sends them.
 
-Owns: the queue, the socket's sending side, and the end of what is sent.
+Owns the queue, the sending half of the socket, and the close frame at the end. Rules:
 
-1. Everything goes out in the order in which it was put, and frames are never cut or mixed: bytes go past
-   the queue only if it is empty, and a chunk stays at its head until its last byte is out.
-2. Offering never waits and never raises. A broken connection is a state (`broken`); whoever waits is woken.
-3. Of an offered batch at most the frame under way is kept, as a copy that doesn't pin the batch.
-4. One task at a time flushes. If it is cancelled, the rest stays first in line.
-5. A close frame is the last thing sent. It stands right behind the frame under way.
-6. Bytes that the transport has taken are sent, for this module. If the transport holds some of them back
-   (`held`), nothing is queued but the connection is `pending` all the same: somebody has to flush.
-7. Pings and pongs are no sign that the peer lives (`moved`): they are so few and small that the kernel takes
-   them for a peer that has vanished. The ping that a pong answers was a sign of its own when it came in.
+1. Bytes go out in the order in which they were put, and frames are never cut or mixed. Bytes bypass the queue
+   only if it is empty, and a chunk stays at its head until its last byte is out.
+2. `offer` never waits and never raises. A broken connection is a state (`broken`), and waiting tasks are
+   woken.
+3. If the socket takes only part of an offered batch, we keep a copy of the current frame and drop the rest.
+   The copy doesn't keep the batch in memory.
+4. One task at a time flushes. If it is cancelled, the rest stays at the head of the queue.
+5. A close frame is the last frame sent. It stands right behind the frame under way.
+6. Bytes that the transport has taken count as sent here. If the transport holds some of them (`held`), the
+   queue may be empty, but the connection is `pending`: a task has to flush.
+7. Pings and pongs that are taken are no sign of life (`moved`). They are so few and small that the kernel
+   takes them even for a peer that has vanished. The ping that a pong answers was a sign of life when it came
+   in.
 
-Does not know: what the frames say, or who reads.
+It doesn't know what the frames say, or who puts them.
 """
 
 from bisect import bisect_left, bisect_right
@@ -24,16 +27,16 @@ from chatroom.net.transport import Stalled, Transport
 from chatroom.websocket.framing import Pieces, close_frame, ping_frame, pong_frame
 
 _PING: Final = ping_frame()
-_GOES_ON: Final = ()  # the ends of a chunk whose frame goes on in the next one
-_CONTROL: Final = range(0)  # the ends of a chunk that is a ping or a pong
-_PIECE: Final = 16 * 1024  # bytes that are put in line at once for a peer that takes nothing
+_GOES_ON: Final = ()  # the `ends` of a chunk whose frame goes on in the next chunk
+_CONTROL: Final = range(0)  # the `ends` of a chunk that is a ping or a pong
+_PIECE: Final = 16 * 1024  # bytes that are queued at once for a peer that takes none
 
 
 class Outbound:
     """The sending half of a Wire.
 
-    `moved`: bytes other than pings and pongs have been taken since this was last cleared. `shut`: the last
-    frame has been put, whatever comes after it is ignored.
+    `moved`: the socket has taken bytes other than pings and pongs since this was last cleared. `shut`: the
+    last frame has been put, and later ones are ignored.
     """
 
     __slots__ = (
@@ -53,23 +56,25 @@ class Outbound:
         self._transport = transport
         self._send_nowait = transport.send_nowait
         self._on_pending = on_pending
-        self._clear = True  # nothing stands in the way of a direct send
-        self._queue: list[tuple[bytes | memoryview, Sequence[int] | None]] = []  # with the ends of frames
-        self._within = False  # a frame is under way that goes on in the first chunk
-        self._at = 0  # bytes of the first chunk that are out
+        self._clear = True  # bytes may be sent past the queue
+        self._queue: list[
+            tuple[bytes | memoryview, Sequence[int] | None]
+        ] = []  # chunks with the ends of their frames
+        self._within = False  # the frame under way goes on in the first chunk
+        self._at = 0  # bytes of the first chunk that are sent
         self.broken = False
         self.moved = False
         self.shut = False
 
     @property
     def pending(self) -> bool:
-        """Something waits for room at the peer."""
+        """Bytes wait for room at the peer."""
         return bool(self._queue) or (self._transport.held and not self.broken)
 
     def offer(self, data: bytes, ends: Sequence[int]) -> int:
-        """Send what the socket takes at once of the frames in `data`, which end at `ends`.
+        """Send as much as the socket takes at once of the frames in `data`, which end at `ends`.
 
-        Returns how many frames are taken care of: out, or under way with their rest queued.
+        Returns how many frames are sent, or under way with their rest queued.
         """
         if not self._clear:
             return 0
@@ -86,10 +91,9 @@ class Outbound:
         return self._keep_frame_under_way(data, ends, taken) if taken else 0
 
     def feed(self, data: bytes, ends: Sequence[int]) -> int:
-        """As offer, but for a peer that takes nothing now, something is put in line all the same.
+        """As offer, but if the socket takes nothing now, a small piece of `data` is queued.
 
-        For the writer, which flushes between two calls: of `data` only a small piece is held at a time.
-        Returns 0 only if nothing may be sent any more.
+        For the writer, which flushes between two calls. Returns 0 only if nothing may be sent any more.
         """
         if count := self.offer(data, ends):
             return count
@@ -100,13 +104,13 @@ class Outbound:
         return count
 
     def put(self, data: bytes, ends: Sequence[int] | None = None) -> None:
-        """Send `data`, at once or in its turn; without `ends` it is one frame."""
+        """Send `data`, at once or in its turn. Without `ends` it is one frame."""
         if not data or self.broken or self.shut:
             return
         self._append(data, ends)
 
     def put_pieces(self, frame: Pieces) -> None:
-        """Send one frame in its turn; of what has to wait, no copy is made."""
+        """Send one frame in its turn. Pieces that have to wait aren't copied."""
         if self.broken or self.shut:
             return
         for piece in frame[:-1]:
@@ -119,10 +123,10 @@ class Outbound:
             self._append(_PING, _CONTROL)
 
     def pong(self, payload: bytes) -> None:
-        """Answer a ping in its turn; `payload`, at most 125 bytes, is that of the ping.
+        """Answer a ping in its turn, with its `payload` of at most 125 bytes.
 
-        A pong that still waits is replaced by this one (RFC 6455 section 5.5.3), so that a peer that pings
-        but doesn't read is owed one pong.
+        A pong that still waits is replaced (RFC 6455, section 5.5.3), so that a peer that pings but doesn't
+        read is owed one pong.
         """
         if self.broken or self.shut:
             return
@@ -135,11 +139,11 @@ class Outbound:
         self._append(pong, _CONTROL)
 
     def close(self, code: int, reason: str) -> None:
-        """Make a close frame the last thing sent; what has not begun is dropped. The first call counts."""
+        """Put a close frame as the last frame, and drop all that have not begun. The first call counts."""
         self.close_with(close_frame(code, reason))
 
     def close_with(self, frame: bytes) -> None:
-        """As close does, with a ready close frame."""
+        """As close, with a ready close frame."""
         if self.shut:
             return
         if not self.broken:
@@ -148,13 +152,13 @@ class Outbound:
         self._shut_up()
 
     async def flush(self) -> None:
-        """Send all that is pending, or return when the connection is broken.
+        """Send all pending bytes, or return when the connection is broken.
 
         Raises Stalled when the peer takes nothing for too long.
         """
         while self.pending:
             try:
-                # Nothing is handed to a waiting call: by the time there is room, the queue may have been cut.
+                # No bytes are given to a call that waits: when there is room, the queue may have been cut.
                 if not self._send_more():
                     await self._transport.wait_room()
             except Stalled:
@@ -163,7 +167,7 @@ class Outbound:
                 self.hang_up()
 
     def _send_more(self) -> bool:
-        """Send what the transport takes at once of the first chunk; false if there is no room for more."""
+        """Send as much of the first chunk as the transport takes at once. False if it is full now."""
         if self._queue:
             taken = self._send_nowait(memoryview(self._queue[0][0])[self._at :])
             if taken:
@@ -174,7 +178,7 @@ class Outbound:
         return not self._transport.held and (taken > 0 or not self._queue)
 
     def _append(self, data: bytes | memoryview, ends: Sequence[int] | None) -> None:
-        """Put `data` last in line, and send of it what can go at once if it is the first, too."""
+        """Put `data` at the end of the queue. If it is empty, send first what the socket takes at once."""
         if self.broken:
             return
         taken = 0
@@ -199,11 +203,11 @@ class Outbound:
         self._hold()
 
     def remind(self) -> None:
-        """Have the owner flush what is pending: of what TLS holds by itself it has not been told."""
+        """Have the owner flush. It isn't told otherwise of bytes that TLS holds."""
         self._on_pending()
 
     def _hold(self) -> None:
-        """Something waits for room: nothing goes past it, and somebody has to flush."""
+        """Bytes wait for room: let none bypass the queue, and have the owner flush."""
         self._clear = False
         self._on_pending()
 
@@ -217,7 +221,7 @@ class Outbound:
         return whole + 1
 
     def _advance(self, taken: int) -> None:
-        """`taken` more bytes of the first chunk are out."""
+        """`taken` more bytes of the first chunk are sent."""
         data, ends = self._queue[0]
         if ends is not _CONTROL:
             self.moved = True
@@ -229,20 +233,20 @@ class Outbound:
             self._settle()
 
     def _settle(self) -> None:
-        """Something that waited may be out or dropped. If nothing waits any more, sending is direct again."""
+        """Let bytes bypass the queue again if no bytes wait any more."""
         if self.pending:
             return
         self._clear = not (self.shut or self.broken)
 
     def _shut_up(self) -> None:
-        """Take nothing more."""
+        """Take no more frames."""
         self.shut = True
         self._clear = False
-        if not (self.pending or self.broken):  # of which the owner has been told
+        if not (self.pending or self.broken):  # then the owner has been told
             self._on_pending()
 
     def _cut(self) -> None:
-        """Drop all that is queued behind the frame under way."""
+        """Drop all queued frames behind the frame under way."""
         kept: list[tuple[bytes | memoryview, Sequence[int] | None]] = []
         for data, ends in self._queue if self._at or self._within else ():
             if ends is _GOES_ON:
@@ -257,7 +261,7 @@ class Outbound:
         self._settle()
 
     def hang_up(self) -> None:
-        """Nothing can be sent any more: say so to whoever waits, to receive as well."""
+        """The connection is broken: wake all tasks that wait to send or to receive."""
         if self.broken:
             return
         self.broken = True
@@ -268,11 +272,10 @@ class Outbound:
         self._on_pending()
 
     def forget(self) -> None:
-        """It is over: let go of the queue and of the owner, who is not to wait for the collector of
-        cycles."""
+        """The connection is over: drop the queue and the owner, so that no cycle of references is left."""
         self.hang_up()
         self._on_pending = _nobody
 
 
 def _nobody() -> None:
-    """Stands for the owner when the connection is over."""
+    """The owner of a connection that is over."""

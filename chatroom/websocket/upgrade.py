@@ -1,7 +1,12 @@
-"""The opening handshake's answer, by trio-websocket (RFC 6455, section 4.2.2).
+"""The answer to the opening handshake, by trio-websocket (RFC 6455, section 4.2.2).
 
-The library gets a vetted handshake, in memory, and sees the end of its stream when it has answered: what
-follows is read and written by Wire. It never sees the socket, so nothing here waits for a peer.
+Owns the stream in memory between the library and the server. Rules:
+
+1. The library gets a checked handshake from memory, and the end of its stream when it has answered. Wire
+   reads and writes everything that follows.
+2. The library never gets the socket, so nothing here waits for a peer.
+
+It doesn't know whether a client is admitted.
 """
 
 import trio
@@ -9,7 +14,7 @@ from trio_websocket import wrap_server_stream
 
 
 class _Memory(trio.abc.Stream):
-    """What the library reads, the handshake and then the end, and what it writes. No turn is given away."""
+    """The library reads the handshake and then the end from here, and writes its answer. No task switches."""
 
     def __init__(self, handshake: bytes) -> None:
         self._handshake = handshake
@@ -31,7 +36,7 @@ class _Memory(trio.abc.Stream):
 
 
 async def answer_handshake(handshake: bytes, subprotocol: str | None) -> bytes:
-    """The 101 to a vetted `handshake`, which agrees on `subprotocol`."""
+    """The answer 101 to a checked `handshake`. It agrees on `subprotocol`."""
     memory = _Memory(handshake)
     async with trio.open_nursery() as nursery:
         request = await wrap_server_stream(nursery, memory)
