@@ -225,7 +225,7 @@ def _word(value: object) -> str:
 # The handler
 
 
-class Handler(logging.Handler):
+class LineHandler(logging.Handler):
     """Formats records and hands the lines to a LineWriter. A record that can't be formatted is dropped."""
 
     def __init__(self, fd: int, line: Callable[[logging.LogRecord], str]) -> None:
@@ -253,7 +253,7 @@ def logging_to(fd: int, level: str, style: str) -> Iterator[None]:
     """
     if style == "auto":
         style = "text" if os.isatty(fd) else "json"
-    handler = Handler(fd, text_line if style == "text" else json_line)
+    handler = LineHandler(fd, text_line if style == "text" else json_line)
     quiet = logging.NullHandler()  # without any handler, logging would print the warnings of libraries
     saved = logger.level, logger.propagate, sys.unraisablehook
     logger.setLevel(level.upper())
@@ -278,7 +278,7 @@ def _log_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
 
 
 def _writers() -> list[LineWriter]:
-    return [handler.writer for handler in logger.handlers if isinstance(handler, Handler)]
+    return [handler.writer for handler in logger.handlers if isinstance(handler, LineHandler)]
 
 
 def lines_dropped() -> int:

@@ -194,9 +194,9 @@ def usual_node(host: str, pid: int) -> str:
 RING_BYTES = 32 * 1024 * 1024
 SETTLE_SECONDS = 1.5
 """How long a stop waits until what was taken is committed and shown."""
-ARRIVING_SECONDS = 0.05
+ACCEPTED_TO_PENDING_SECONDS = 0.05
 """More than a socket takes from being accepted to being counted as a pending handshake."""
-HAND_OVER_SECONDS = 1.0
+LATE_HANDSHAKE_SECONDS = 1.0
 """How long a handshake may take that began before a stop, at a socket on which others go on to serve."""
 HALF_OPEN_SECONDS = 0.3
 """How long a TCP handshake may take that has begun when a shared port is left. Less than RESEND_SECONDS."""
@@ -249,7 +249,7 @@ class Server:
     ) -> None:
         limits = settings.limits
         self._notifier = notifier
-        self._handed_over: list[trio.CancelScope] = []
+        self._left_to_others: list[trio.CancelScope] = []
         self._settings = settings
         self._unbound = verifiers.unbound
         self._feed = feed
@@ -376,17 +376,17 @@ class Server:
             raise
 
     async def _accept(self, listener: Listener, connections: trio.Nursery) -> None:
-        """Accept sockets while handshakes may be pending, until cancelled or until a stop hands over.
+        """Accept sockets while handshakes may be pending, until cancelled or until a stop leaves the port.
 
         A client that comes to a given socket during the stop isn't refused: the next server accepts it. At a
         port that others share, this process serves the clients in its queue; further ones go to the others.
         """
         with trio.CancelScope() as scope:
             if listener.given or listener.shared:
-                self._handed_over.append(scope)
+                self._left_to_others.append(scope)
             await self._accept_from(listener, connections)
         if listener.shared:
-            with trio.move_on_after(HAND_OVER_SECONDS):
+            with trio.move_on_after(LATE_HANDSHAKE_SECONDS):
                 await self._accept_rest(listener, connections)
             listener.close()
 
@@ -429,10 +429,10 @@ class Server:
         log_event(logging.INFO, "draining")
         self._notifier.stopping()
         await self._leave_port(listeners)
-        for accepting in self._handed_over:
+        for accepting in self._left_to_others:
             accepting.cancel()
-        if self._handed_over:
-            await self._hand_over()
+        if self._left_to_others:
+            await self._finish_handshakes()
         self._site.draining = True
         self._acceptor.stop_reading()
         with trio.move_on_after(SETTLE_SECONDS):
@@ -458,10 +458,10 @@ class Server:
         if shared:
             await trio.sleep(HALF_OPEN_SECONDS)
 
-    async def _hand_over(self) -> None:
+    async def _finish_handshakes(self) -> None:
         """Finish the handshakes that came to a socket on which others go on to serve, instead of refusing."""
-        await trio.sleep(ARRIVING_SECONDS)
-        with trio.move_on_after(HAND_OVER_SECONDS):
+        await trio.sleep(ACCEPTED_TO_PENDING_SECONDS)
+        with trio.move_on_after(LATE_HANDSHAKE_SECONDS):
             await self._acceptor.pending.wait_empty()
 
     def statistics(self) -> Statistics:

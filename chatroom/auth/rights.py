@@ -14,7 +14,7 @@ Owns the meaning of the table `rooms` in a file or in claims. Rules:
 5. Rooms and patterns are compared in their clean form, so an entry matches however its file composes accents.
 6. Matching takes at most (length of pattern x length of name) steps, both of them at most 64.
 
-It doesn't know who holds the rights, nor that joining needs `r`: `w` alone is just `w`.
+It doesn't know which token has the rights, nor that joining needs `r`: `w` alone is just `w`.
 """
 
 from collections.abc import Mapping

@@ -30,7 +30,7 @@ Rules of the verification:
     only key of a source counts, unless both the token and the key have a `kid`.
 12. Every token costs one check of a signature, with a stand-in if there is no signature to check. So the time
     of a refusal shows nothing about its reason. Claims are read only when the signature is proven.
-13. The source of the keys is told of a token whose key is unknown: the key may be new.
+13. A token with an unknown key is reported to the source of the keys, since the key may be new.
 
 It doesn't know where keys come from, nor how a signature is checked.
 """

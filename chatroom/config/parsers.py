@@ -61,7 +61,7 @@ def read_store_url(text: str) -> StoreAddress:
     place, _, path = rest.partition("/")
     if "@" in path:
         raise ValueError("a / before the @: percent-encode it in a password, as %2F")
-    who, hosts = _split_user(place)
+    account, hosts = _split_user(place)
     tls = base in _SECURE
     match kind:
         case StoreKind.SENTINEL:
@@ -72,16 +72,22 @@ def read_store_url(text: str) -> StoreAddress:
                     "redis+sentinel://host:26379/primary"
                 )
             return StoreAddress(
-                StoreKind.SENTINEL, _read_hosts(hosts, SENTINEL_PORT), None, tls, *who, _read_db(db), primary
+                StoreKind.SENTINEL,
+                _read_hosts(hosts, SENTINEL_PORT),
+                None,
+                tls,
+                *account,
+                _read_db(db),
+                primary,
             )
         case StoreKind.CLUSTER:
             if path:
                 raise ValueError("a Cluster has one database: leave out what follows the hosts")
-            return StoreAddress(StoreKind.CLUSTER, _read_hosts(hosts, PORT), None, tls, *who)
+            return StoreAddress(StoreKind.CLUSTER, _read_hosts(hosts, PORT), None, tls, *account)
     found = _read_hosts(hosts, PORT)
     if len(found) > 1:
         raise ValueError("several hosts: write redis+sentinel:// or redis+cluster:// for them, or one host")
-    return StoreAddress(StoreKind.STANDALONE, found, None, tls, *who, _read_db(path))
+    return StoreAddress(StoreKind.STANDALONE, found, None, tls, *account, _read_db(path))
 
 
 def _read_unix(rest: str) -> StoreAddress:
@@ -91,7 +97,7 @@ def _read_unix(rest: str) -> StoreAddress:
         raise ValueError(
             "an @ behind the first /: percent-encode it in a path as %40, and / before it as %2F"
         )
-    who, host = _split_user(user)
+    account, host = _split_user(user)
     if host or not slash or not path:
         raise ValueError("no path of a socket: write it like unix:///run/valkey.sock, with three slashes")
     if "#" in place or (query and not query.startswith("db=")):
@@ -99,7 +105,9 @@ def _read_unix(rest: str) -> StoreAddress:
     decoded = "/" + _decode(path)
     if "\0" in decoded or len(decoded.encode()) > _UNIX_PATH_BYTES:
         raise ValueError(f"a socket's path has at most {_UNIX_PATH_BYTES} bytes, and no NUL among them")
-    return StoreAddress(StoreKind.STANDALONE, (), decoded, False, *who, _read_db(query.removeprefix("db=")))
+    return StoreAddress(
+        StoreKind.STANDALONE, (), decoded, False, *account, _read_db(query.removeprefix("db="))
+    )
 
 
 def _split_user(place: str) -> tuple[tuple[str | None, str | None], str]:
@@ -316,7 +324,7 @@ def node(text: str) -> str:
 
 
 def file_or_https(text: str) -> str:
-    """The name of a file, or an https address. Other schemes don't prove who answers."""
+    """The name of a file, or an https address. Other schemes don't prove the server's name."""
     scheme, separator, rest = path(text).partition("://")
     if not separator:
         return text

@@ -1,15 +1,19 @@
-"""The backlog of a connection: what `Outgoing` still has to give it, subscription by subscription, in order.
+"""The backlog of a connection: everything that its client still has to get, in order.
 
-1. A subscription begins with its join reply, then come stored messages from the cursor on, with what was
-   queued at its place between them, up to the end of the subscription or the room's head.
-2. Stored messages come from the room's ring, else from the log; never from a queue. What is read from the
-   log is about what is given at a time, and what of it isn't given yet needn't be read again.
-3. A subscription goes live by a check and a switch without an await between them: everything shown in the
-   room has been given, the current batch included.
+Owns the order of delivery to one lagging client, subscription by subscription. Rules:
+
+1. A subscription begins with its join reply. Then come the stored messages from the cursor on, and between
+   them the queued events at their positions, up to the end of the subscription or the room's head.
+2. Stored messages come from the room's ring, or else from the log, but never from a queue. One read of the
+   log is about as large as one write. Messages of it that aren't given yet needn't be read again.
+3. A subscription goes live by a check and a switch without an await between them. Then everything shown in
+   the room has been given, the current batch included.
 4. If presence was dropped for the subscription, the list of members is given before it goes live.
-5. A switch ends the range of the old subscription, it doesn't discard it.
-6. The join reply says how many messages follow, so it is given when the first of them is at hand. If these
-   have been trimmed meanwhile, the subscription begins with the first that is kept.
+5. A switch ends the range of the old subscription, and doesn't discard it.
+6. The join reply says how many messages follow, so it is given when the first of them is available. If
+   messages have been trimmed meanwhile, the subscription begins with the first that is kept.
+
+It doesn't know how bytes are sent, nor how a room is changed.
 """
 
 from enum import Enum, auto
@@ -28,25 +32,25 @@ READ_LIMIT = 200
 
 
 class Step(Enum):
-    """What a step has come to."""
+    """The result of a step."""
 
-    MORE = auto()  # something was given: flush it, then take the next step
-    READ = auto()  # the ring doesn't reach: `read_on` has to ask the log
+    MORE = auto()  # a piece was given: flush it, then take the next step
+    READ = auto()  # the ring doesn't have the next messages: call `read_on`
     IDLE = auto()  # nothing to give now
 
 
 class DeliveryObserver(Protocol):
-    """It is told how the reading goes. Nothing here waits or fails."""
+    """Gets the progress of a backlog. No method waits or fails."""
 
     def release(self, subscription: Subscription) -> None:
-        """A subscription that ended by a switch has been read to its end: its room may be released."""
+        """A subscription that ended by a switch has been given to its end. Its room may be released."""
 
     def delivered(self, count: int) -> None:
-        """So many stored messages have been given."""
+        """`count` stored messages have been given."""
 
 
 class Backlog:
-    """Reads on for one member; used by its connection's writer alone."""
+    """The backlog of one member. Only its connection's writer uses it."""
 
     __slots__ = ("_engine", "_member", "_observer", "_outbound")
 
@@ -60,14 +64,14 @@ class Backlog:
 
     @property
     def complete(self) -> bool:
-        """Everything shown so far has been given, and everything posted has its outcome."""
+        """Everything shown so far has been given, and every posted message has been answered."""
         subscriptions = self._member.subscriptions
         if len(subscriptions) != 1 or self._member.outstanding:
             return False
         return subscriptions[0].live and subscriptions[0].seen >= subscriptions[0].room.number
 
     def step(self) -> Step:
-        """Give the next piece, as far as it is at hand."""
+        """Give the next piece, if it needs no read of the log."""
         subscriptions = self._member.subscriptions
         if not subscriptions or subscriptions[0].live:
             return Step.IDLE
@@ -90,7 +94,7 @@ class Backlog:
         return self._finish(subscription)
 
     def _is_out_of_reach(self, subscription: Subscription) -> bool:
-        """Whether there is a next message, and the ring doesn't have it any more."""
+        """Whether there is a next message that the ring doesn't have any more."""
         upto = self._upto(subscription)
         return (
             subscription.cursor < upto
@@ -103,7 +107,7 @@ class Backlog:
         self._member.sink.replied()
 
     def _skip(self) -> Step:
-        """Nothing can be given any more; but the handler, which may wait for an answer, has to go on."""
+        """Nothing can be given any more. Wake the handler, which may wait for an answer."""
         for subscription in self._member.subscriptions:
             if subscription.join_reply is not None:
                 subscription.join_reply = None
@@ -114,7 +118,7 @@ class Backlog:
         return Step.IDLE
 
     def _give_queued(self, subscription: Subscription) -> None:
-        """Give what was queued at this place as one write, up to an answer to a command."""
+        """Give the events queued at this position as one write, up to an answer to a command."""
         frames: list[bytes] = []
         reply: Pieces = ()
         while (
@@ -148,13 +152,15 @@ class Backlog:
         self._observer.delivered(given)
 
     def _finish(self, subscription: Subscription) -> Step:
-        """Everything up to the limit is given: end the subscription, or go live."""
+        """Everything up to the limit has been given: end the subscription, or go live."""
         if subscription.end is not None:
             self._member.subscriptions.remove(subscription)
             self._observer.release(subscription)
             return Step.MORE
         if subscription.seen < subscription.room.number:
-            return Step.IDLE  # a fan-out is under way that has not come to this one yet; it will wake us
+            return (
+                Step.IDLE
+            )  # a fan-out under way hasn't reached this subscription yet, and will wake the writer
         if subscription.presence_dropped:
             subscription.presence_dropped = False
             self._outbound.put_pieces(subscription.room.tell_members(subscription))
@@ -167,7 +173,7 @@ class Backlog:
     async def read_on(self) -> None:
         """Give the next piece from the log.
 
-        Raises Disconnect if the next message is no longer kept, or the log was replaced; Unavailable.
+        Raises Disconnect if the next message is no longer kept, or if the log was replaced; and Unavailable.
         """
         subscription = self._member.subscriptions[0]
         after, upto = subscription.cursor, self._upto(subscription)
@@ -186,16 +192,16 @@ class Backlog:
                 subscription.join_reply.first = gone.first
                 return
             raise Disconnect(CloseCode.TOO_FAR_BEHIND, "too far behind") from None
-        # Only this task moves a lagging cursor; a switch meanwhile has left the subscription in its place.
+        # Only this task moves a lagging cursor, and a switch meanwhile leaves the subscription where it is.
         if not messages or messages[0].id != after + 1:
             raise Disconnect(CloseCode.INTERNAL_ERROR, "the log has a hole")
         ring = subscription.room.ring
-        piece = ring.slice(after, upto, CHUNK)  # another reader may have been quicker
+        piece = ring.slice(after, upto, CHUNK)  # another reader may have filled the ring
         if piece is None:
             frames = [text_frame(events.message(subscription.room.name, message)) for message in messages]
             piece = ring.remember_read(frames, after)
         if subscription.join_reply is not None:
-            subscription.join_reply.begin(subscription)  # there may be newer ones by now
+            subscription.join_reply.begin(subscription)  # there may be newer messages by now
             self._give_join_reply(subscription, subscription.join_reply)
             if subscription.cursor >= piece.last_id:
                 return

@@ -101,7 +101,7 @@ class Connection:
     async def run(self, stopping: Disconnect | None = None) -> Ending:
         """Serve until the end, close, and return why the connection ended.
 
-        With `stopping`, the server's stop has begun: the client is told this, and nothing else.
+        With `stopping`, the server's stop has begun: the client gets this close frame, and nothing else.
 
         Error handling: what a fault of ours raises in the tasks below leaves as an exception group, after the
         socket is closed and the member has left its room.
@@ -117,13 +117,13 @@ class Connection:
                 assert ending is not None
                 self.end.raise_fault()
                 if not ending.hard:
-                    await self._say_goodbye(ending)
+                    await self._close_gracefully(ending)
                 nursery.cancel_scope.cancel()
             soft = not ending.hard
         except* Exception:
             self.end.disconnect(FAULT)
             with trio.CancelScope(shield=True):
-                await self._see_out()
+                await self._flush()
             soft = True
             raise
         finally:
@@ -161,14 +161,14 @@ class Connection:
         if ending.disconnect is not None:
             self._wire.outbound.close(ending.disconnect.code, ending.disconnect.reason)
 
-    async def _say_goodbye(self, ending: Ending) -> None:
+    async def _close_gracefully(self, ending: Ending) -> None:
         if self._delivers_first(ending):
             with suppress(Stalled, Disconnect, Unavailable), trio.move_on_after(CATCH_UP_SECONDS):
                 await self._outgoing.catch_up()
             self._put_close(ending)
-        await self._see_out()
+        await self._flush()
 
-    async def _see_out(self) -> None:
+    async def _flush(self) -> None:
         """Flush the queue, which ends with a close frame."""
         with suppress(Stalled), trio.move_on_after(CLOSE_SECONDS):
             await self._wire.outbound.flush()
@@ -179,7 +179,7 @@ class Connection:
                 with trio.move_on_after(LINGER_SECONDS, shield=True), suppress(Stalled):
                     await self._wire.linger()
                 if not _is_restart(self.end.ending):  # all clients wait for the restart
-                    await self._wire.hand_over()
+                    await self._wire.wait_confirmed()
         finally:
             with trio.CancelScope(shield=True):
                 await self._wire.finish(hard=not soft)

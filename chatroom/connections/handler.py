@@ -82,7 +82,7 @@ class Handler:
 
     def _post_at_once(self, post: Post) -> bool:
         member = self._member
-        if self._outgoing.crowded:
+        if self._outgoing.at_limit:
             return False
         member.outstanding += 1
         if not self._broker.submit_nowait(MemberDraft(member, post.text, post.cid)):

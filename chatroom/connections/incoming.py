@@ -115,7 +115,7 @@ class Incoming:
     def _go_on(self) -> None:
         """Take the messages that have come, and go on reading if there is room."""
         self._pull()
-        if not (self._crowded or self._finished):
+        if not (self._queue_full or self._finished):
             self._wire.watch(self._on_readable)
             if self._wire.readable:
                 self._read()
@@ -133,7 +133,7 @@ class Incoming:
             else:
                 self._texts.append(message)
                 self._queued += len(message)
-                if self._crowded:
+                if self._queue_full:
                     self._wire.unwatch()
                     return
             message = inbound.next()
@@ -159,7 +159,7 @@ class Incoming:
         inbound.pings = None
 
     @property
-    def _crowded(self) -> bool:
+    def _queue_full(self) -> bool:
         return len(self._texts) > MESSAGE_QUEUE or self._queued > QUEUED_CHARACTERS
 
     def _finish(self) -> None:
@@ -215,10 +215,10 @@ class Incoming:
 
     def _take(self) -> str:
         """Take the next text from the queue, and go on reading if there is room again."""
-        was_crowded = self._crowded
+        was_full = self._queue_full
         text = self._texts.pop(0)
         self._queued -= len(text)
-        if was_crowded and not self._crowded:
+        if was_full and not self._queue_full:
             self._go_on()
         return text
 

@@ -135,13 +135,13 @@ class Outgoing:
         return True
 
     @property
-    def crowded(self) -> bool:
+    def at_limit(self) -> bool:
         """Whether so many messages are unanswered that no further one may be taken."""
         return self.member.outstanding + self._answers >= MAX_UNANSWERED
 
     async def wait_room(self) -> None:
         """Wait until one more message may be taken."""
-        while self.crowded:
+        while self.at_limit:
             self._relief = trio.Event()
             await self._relief.wait()
 

@@ -1,6 +1,6 @@
 """The Content-Security-Policy of the browser client, computed from the page itself.
 
-Owns: which blocks of the page may run, and what the page may reach.
+Owns which blocks of the page may run, and which servers the page may reach. Rules:
 
 1. The page has exactly two inline scripts and one inline `<style>`; each is allowed by its SHA-256 hash.
    There is no `unsafe-inline`, no `unsafe-eval` and no outside origin. The second script is inert in the
@@ -8,9 +8,10 @@ Owns: which blocks of the page may run, and what the page may reach.
 2. Served at `/`, the page speaks to its own origin only. Opened from a file it may speak to any server, by
    a policy in its own `<meta>`, which is otherwise no weaker.
 3. No string ever becomes HTML or script: Trusted Types are required, and none can be made.
-4. A page that breaks rule 1 is an error of this project (`ValueError`), never served with a weaker policy.
+4. A page that breaks rule 1 is an error of this project (`ValueError`), and never served with a weaker
+   policy.
 
-Doesn't know: where the page comes from or who serves it. Knows of HTML only that a block ends at its end tag.
+It doesn't know where the page comes from. Of HTML it knows only that a block ends at its end tag.
 """
 
 import base64
@@ -42,7 +43,7 @@ def stated_policy(html: bytes) -> str:
 
 
 def seal(html: bytes) -> bytes:
-    """The page with its `<meta>` made right, for whoever has edited its script or style."""
+    """The page with the right policy in its `<meta>`, after its script or style was edited."""
     stated_policy(html)
     fresh = file_policy(html).encode()
     return _META.sub(lambda match: match[1] + fresh + match[3], html)

@@ -121,7 +121,7 @@ class Admissions:
         return Admission(slot, peer, username, identity, join_request)
 
     def preview(self, peer: Peer, identity: Identity, username: str, join_request: JoinRequest) -> Response:
-        """The last step of `GET /handshake`: say who would be admitted. Raises Refusal as `admit` does."""
+        """The last step of `GET /handshake`: answer as whom the client would be admitted. Raises Refusal."""
         self._check_slots(username)
         return _json({"username": username, "room": join_request.room})
 

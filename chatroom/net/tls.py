@@ -130,8 +130,8 @@ class TlsTransport:
                 self._ended = data == b""
             if self._ended:
                 return b""
-            if (said := self._unseal(max_bytes)) is not None:
-                return said
+            if (content := self._unseal(max_bytes)) is not None:
+                return content
         return None
 
     def _unseal(self, max_bytes: int) -> bytes | None:

@@ -27,7 +27,7 @@ from chatroom.core.errors import ChatroomError
 from chatroom.core.limits import Limits
 from chatroom.net.poller import ReadPoller
 
-_LOOKS: Final = 10  # how often, in one send_timeout, a waiting send looks for progress
+_CHECKS: Final = 10  # how often, in one send_timeout, a waiting send checks for progress
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 
 
@@ -120,13 +120,13 @@ class SocketTransport:
         return taken
 
     async def wait_room(self) -> None:
-        looks, least = _LOOKS, self.unsent()
-        while looks:
-            with trio.move_on_after(self._patience / _LOOKS):
+        checks, least = _CHECKS, self.unsent()
+        while checks:
+            with trio.move_on_after(self._patience / _CHECKS):
                 await self._writable()
                 return
             unsent = self.unsent()
-            looks = _LOOKS if unsent < least else looks - 1
+            checks = _CHECKS if unsent < least else checks - 1
             least = min(unsent, least)
         raise Stalled(f"nothing taken for {self._patience:g} seconds")
 

@@ -241,10 +241,10 @@ class Inbound:
         data, at = self._data, self._at
         if len(data) - at < _SHORT_HEADER or data[at] != _WHOLE_TEXT or self._fragments is not None:
             return None
-        told = data[at + 1] - _MASKED
-        if 0 <= told < 126:
-            start, length = at + _SHORT_HEADER, told
-        elif told == 126 and (length := int.from_bytes(data[at + 2 : at + 4])) >= 126:
+        size = data[at + 1] - _MASKED
+        if 0 <= size < 126:
+            start, length = at + _SHORT_HEADER, size
+        elif size == 126 and (length := int.from_bytes(data[at + 2 : at + 4])) >= 126:
             start = at + _MEDIUM_HEADER
         else:
             return None

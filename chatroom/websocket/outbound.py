@@ -16,7 +16,7 @@ Owns the queue, the sending half of the socket, and the close frame at the end. 
    takes them even for a peer that has vanished. The ping that a pong answers was a sign of life when it came
    in.
 
-It doesn't know what the frames say, or who puts them.
+It doesn't know what the frames say, nor their source.
 """
 
 from bisect import bisect_left, bisect_right
@@ -203,7 +203,7 @@ class Outbound:
         self._hold()
 
     def remind(self) -> None:
-        """Have the owner flush. It isn't told otherwise of bytes that TLS holds."""
+        """Have the owner flush. Nothing else tells it of bytes that TLS holds."""
         self._on_pending()
 
     def _hold(self) -> None:

@@ -21,11 +21,11 @@ from chatroom.websocket.framing import Inbound
 from chatroom.websocket.keepalive import Keepalive
 from chatroom.websocket.outbound import Outbound
 
-MOST = 64 * 1024
+READ_BYTES = 64 * 1024
 """Bytes that are read at once."""
 _PACED = 4 * 1024
-_LOOK = 0.02  # seconds between two looks whether the peer has confirmed the last bytes,
-_LOOKS = 25  # and how often to look when it has closed
+_CHECK_SECONDS = 0.02  # seconds between two looks whether the peer has confirmed the last bytes,
+_CHECKS = 25  # and how often to look when it has closed
 
 
 class Wire:
@@ -39,10 +39,10 @@ class Wire:
     """
 
     __slots__ = (
-        "_deaf_since",
         "_keepalive",
         "_limits",
         "_transport",
+        "_unwatched_since",
         "ended",
         "inbound",
         "outbound",
@@ -56,8 +56,8 @@ class Wire:
         self._limits = limits
         self.inbound = Inbound(limits, binary=binary)
         self.outbound = Outbound(transport, on_pending)
-        self._deaf_since: float | None = trio.current_time()  # since when the socket isn't watched
-        self._keepalive = Keepalive(limits, self._deaf_since)
+        self._unwatched_since: float | None = trio.current_time()  # since when the socket isn't watched
+        self._keepalive = Keepalive(limits, self._unwatched_since)
         self.ended = False
         self.paced = False
 
@@ -65,28 +65,28 @@ class Wire:
 
     def watch(self, on_readable: Callable[[], None]) -> None:
         """Call `on_readable`, in another task, whenever `read` has something."""
-        if self._deaf_since is not None:
+        if self._unwatched_since is not None:
             now = trio.current_time()
-            self.inbound.pause(now - self._deaf_since)
+            self.inbound.pause(now - self._unwatched_since)
             self._keepalive.on_reading(now)
-            self._deaf_since = None
+            self._unwatched_since = None
             self._transport.watch(on_readable)
 
     def unwatch(self) -> None:
         """Read no more for now."""
-        if self._deaf_since is None:
-            self._deaf_since = trio.current_time()
+        if self._unwatched_since is None:
+            self._unwatched_since = trio.current_time()
             self._transport.unwatch()
 
     @property
     def readable(self) -> bool:
         """The socket is watched, and `read` has more bytes even if no more arrive."""
-        return self._deaf_since is None and self._transport.buffered
+        return self._unwatched_since is None and self._transport.buffered
 
     def read(self) -> None:
         """Read once, and hand the bytes to `inbound`."""
         try:
-            data = self._transport.receive_nowait(_PACED if self.paced else MOST)
+            data = self._transport.receive_nowait(_PACED if self.paced else READ_BYTES)
         except OSError:
             self.ended = True
             self.outbound.hang_up()
@@ -113,7 +113,7 @@ class Wire:
         inbound = self.inbound
         if inbound.since is None:
             return wait
-        until = now if self._deaf_since is None else self._deaf_since
+        until = now if self._unwatched_since is None else self._unwatched_since
         left = inbound.since + self._limits.frame_seconds - until
         if left > 0:
             return min(wait, left)
@@ -127,7 +127,7 @@ class Wire:
             outbound.remind()
             keepalive.on_bytes(now)
             return self._limits.ping_interval
-        if outbound.moved or (self._deaf_since is not None and self._transport.confirmed()):
+        if outbound.moved or (self._unwatched_since is not None and self._transport.confirmed()):
             outbound.moved = False
             keepalive.on_progress()
         if wait := keepalive.wait(now):
@@ -148,19 +148,19 @@ class Wire:
         self.inbound.ignore()
         while not self._is_over:
             await self._discard()
-        for _ in range(_LOOKS):
+        for _ in range(_CHECKS):
             if self.outbound.broken or not self._transport.unsent():
                 break
-            await trio.sleep(_LOOK)
+            await trio.sleep(_CHECK_SECONDS)
 
-    async def hand_over(self) -> None:
+    async def wait_confirmed(self) -> None:
         """Read and discard until the peer has confirmed all bytes, or has closed; for `send_timeout` at most.
 
         A reset would take back a close frame that stands behind many unread bytes.
         """
         with trio.move_on_after(self._limits.send_timeout):
             while not (self._is_over or self.outbound.pending) and self._transport.unsent():
-                with trio.move_on_after(_LOOK):
+                with trio.move_on_after(_CHECK_SECONDS):
                     await self._discard()
 
     @property
@@ -170,7 +170,7 @@ class Wire:
 
     async def _discard(self) -> None:
         try:
-            self.take(await self._transport.receive_some(MOST))
+            self.take(await self._transport.receive_some(READ_BYTES))
         except OSError:
             self.outbound.hang_up()
 

@@ -299,9 +299,9 @@ def test_a_hangup_during_the_start_ends_nothing_and_is_not_lost(pyz: Path, tmp_p
         os.write(pipes[0], TOKENS.encode())
         os.close(pipes[0])
         started.result()
-        desk = Reloading(server, path)
-        await_true(desk.outcomes, "the hangup is a reload")
-        assert desk.outcomes()[0]["event"] == "reloaded"
+        reloading = Reloading(server, path)
+        await_true(reloading.outcomes, "the hangup is a reload")
+        assert reloading.outcomes()[0]["event"] == "reloaded"
         Chat(server.ws_url + target("den", "guest", "later-secret")).close()
         assert server.stop() == 0
         check_stderr(server.stderr, *SECRETS)

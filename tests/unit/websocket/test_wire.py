@@ -376,7 +376,7 @@ async def close(wire: Wire, code: int = 1012) -> None:
     wire.outbound.close(code, "restarting")
     with trio.move_on_after(2):
         await wire.linger()
-    await wire.hand_over()
+    await wire.wait_confirmed()
     await wire.finish()
 
 
