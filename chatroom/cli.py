@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
-from chatroom.config.options import repeated
+from chatroom.config.options import quoted
 from chatroom.config.settings import Settings, read_settings
 from chatroom.core.errors import StartError
 from chatroom.core.logevents import frames, log_event, logger, whereabouts
@@ -70,7 +70,7 @@ def _command(arguments: Sequence[str]) -> tuple[str, Sequence[str]]:
         return "serve", arguments
     if arguments[0] not in ("serve", "backup", "copy", "token"):
         raise StartError(
-            f"unknown command{repeated(arguments[0])}; write serve, backup, copy, token or nothing, then "
+            f"unknown command{quoted(arguments[0])}; write serve, backup, copy, token or nothing, then "
             "the options"
         )
     return arguments[0], arguments[1:]

@@ -173,7 +173,7 @@ def _shared_engine(
         complete_address(address, settings.redis_password_file, settings.redis_ca),
         new_epoch,
         prefix=settings.redis_prefix,
-        node=settings.node or usual_node(socket.gethostname(), os.getpid()),
+        node=settings.node or default_node(socket.gethostname(), os.getpid()),
         incarnation=secrets.token_hex(4),
         version=__version__,
         retain=settings.retain,
@@ -182,7 +182,7 @@ def _shared_engine(
     )
 
 
-def usual_node(host: str, pid: int) -> str:
+def default_node(host: str, pid: int) -> str:
     """The default name of a node, from its machine and its process."""
     end = f"-{pid}"
     visible = re.sub(r"[^!-~]", "-", host)
@@ -308,11 +308,11 @@ class Server:
         async with trio.open_nursery() as root:
             await root.start(self._serve_engine)
             for part, run in self._background_tasks(hangups):
-                root.start_soon(self._keep, part, run, name=run)
+                root.start_soon(self._run_fatal, part, run, name=run)
             async with trio.open_nursery() as connections:
                 for listener in listeners:
                     accept = partial(self._accept, listener, connections)
-                    connections.start_soon(self._keep, "listener", accept, name=self._accept)
+                    connections.start_soon(self._run_fatal, "listener", accept, name=self._accept)
                 async with self._fatal("server"):
                     self._announce(listeners)
                     stop.begin()
@@ -357,7 +357,7 @@ class Server:
             yield "keys", self._feed.run
         yield "watchdog", self._notifier.watch
 
-    async def _keep(self, part: str, run: Callable[[], Awaitable[None]]) -> None:
+    async def _run_fatal(self, part: str, run: Callable[[], Awaitable[None]]) -> None:
         async with self._fatal(part):
             await run()
 

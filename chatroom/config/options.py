@@ -195,14 +195,14 @@ class Parser(argparse.ArgumentParser):
 def unknown(word: str, options: Iterable[Option]) -> str:
     """The error for an unknown argument. It doesn't repeat what follows `=`, which may be a secret."""
     if not word.startswith("-"):
-        return f"unexpected argument{repeated(word)}; {_SEE_HELP}"
+        return f"unexpected argument{quoted(word)}; {_SEE_HELP}"
     name = word.partition("=")[0][:64]
     near = difflib.get_close_matches(name, [option.flag for option in options], n=1)
     return f"unknown option {name!r}; " + (f"did you mean {near[0]}?" if near else _SEE_HELP)
 
 
-def repeated(word: str) -> str:
-    """An argument as an error repeats it, behind a blank. Empty if the argument may be a URL (rule 4)."""
+def quoted(word: str) -> str:
+    """The argument for an error, behind a blank. Empty if the argument may be a URL (rule 4)."""
     return "" if any(sign in word for sign in ":/@") else f" {word[:64]!r}"
 
 

@@ -4,7 +4,7 @@ Owns the task of the connection and the steps of its end. Rules:
 
 1. The connection's task writes, is the parent of the short tasks that it starts, and alone carries out its
    end. Any task that finds a reason asks for the end (`End`). The first reason wins.
-2. A close is a request, and a drop is a cancellation. To close, the task puts a close frame and flushes it.
+2. A close is a request, and a drop is a reset. To close, the task puts a close frame and flushes it.
    Then it cancels the tasks that still work, awaits the peer's own close frame, and closes the socket. Each
    wait has a deadline.
 3. When the peer has left, the reader decides how the connection ends, not a failure to write. So commands

@@ -68,7 +68,7 @@ class Handler:
 
     def log_forbidden(self, command: str, room: str) -> None:
         """Log that the client had no right to a command."""
-        self._services.forbidden.note(self._client, command, room)
+        self._services.forbidden.log(self._client, command, room)
 
     def stop(self) -> None:
         """Take no further command. One that was handed to the broker isn't taken back."""

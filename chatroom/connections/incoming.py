@@ -129,7 +129,7 @@ class Incoming:
                 self._answer_pings()
             assert isinstance(message, str)
             if not self._busy:
-                self._do(message)
+                self._begin_command(message)
             else:
                 self._texts.append(message)
                 self._queued += len(message)
@@ -179,7 +179,7 @@ class Incoming:
 
     # Carrying out
 
-    def _do(self, text: str) -> None:
+    def _begin_command(self, text: str) -> None:
         """Carry out the command in `text` at once, or start a task that does."""
         if self._handler.stopped:
             return

@@ -165,7 +165,7 @@ class Outgoing:
                 if self._outbound.broken or self._outbound.shut:
                     await self._let_reader_finish()
                 elif not await self._work():
-                    self._hand(await self._channel.receive())
+                    self._write_answer(await self._channel.receive())
         except Stalled:
             self._end.ask(Ending(drop=Drop.STALLED, hard=True))
         except Disconnect as why:
@@ -178,7 +178,7 @@ class Outgoing:
         with trio.move_on_after(LAST_SECONDS):
             while self._end.ending is None:
                 if not await self._work():
-                    self._hand(await self._channel.receive())
+                    self._write_answer(await self._channel.receive())
         self._end.ask(CLIENT_LEFT if self._outbound.shut else BROKEN)
 
     async def catch_up(self) -> None:
@@ -193,7 +193,7 @@ class Outgoing:
                 return
             # A fan-out that comes to a live subscription doesn't wake its writer.
             with trio.move_on_after(LOOK_AGAIN):
-                self._hand(await self._channel.receive())
+                self._write_answer(await self._channel.receive())
 
     async def _work(self) -> bool:
         """Write the next piece. False if there is none."""
@@ -201,7 +201,7 @@ class Outgoing:
             await self._wait(self._outbound.flush)
             return True
         if (answer := self._next_answer()) is not None:
-            self._hand(answer)
+            self._write_answer(answer)
             return True
         step = self._backlog.step()
         if step is Step.MORE:
@@ -222,7 +222,7 @@ class Outgoing:
             if late and self._replied is not None:
                 raise
             with trio.move_on_after(READ_AGAIN):
-                self._hand(await self._channel.receive())
+                self._write_answer(await self._channel.receive())
         else:
             self._unreadable_since = None
 
@@ -239,7 +239,7 @@ class Outgoing:
             return None
         return item
 
-    def _hand(self, answer: _Answer | None) -> None:
+    def _write_answer(self, answer: _Answer | None) -> None:
         if answer is None:
             self._woken = False
             return

@@ -48,7 +48,7 @@ class ForbiddenCommands:
         self._sampler = Sampler()
         self._watch = watch
 
-    def note(self, client: ClientInfo, command: str, room: str) -> None:
+    def log(self, client: ClientInfo, command: str, room: str) -> None:
         """Log a command of `client`, now or in a sum with others, within a second."""
         waiting = self._sampler.waiting
         if self._sampler.passes(command, trio.current_time()):

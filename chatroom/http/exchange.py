@@ -155,7 +155,7 @@ class Exchange:
         if version not in {"1.0", "1.1"}:
             raise Refusal(505, "HTTP version not supported")
         path, _, query = target.partition("?")
-        headers = _headers(head) if host is None else _at(host, _headers(head))
+        headers = _headers(head) if host is None else _with_host(host, _headers(head))
         request = Request(event.method.decode("ascii"), path, query, headers, version, peer, secure)
         if not has_body(request):
             self._connection.next_event()  # the end of the message
@@ -199,7 +199,7 @@ def _split(target: str) -> tuple[str, str | None]:
     return path if path.startswith("/") else f"/{path}", absolute["host"]
 
 
-def _at(host: str, headers: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+def _with_host(host: str, headers: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
     """The headers with this host instead of theirs. An invalid Host header stays, and is refused later."""
     hosts = [value for name, value in headers if name == "host"]
     if len(hosts) > 1 or not all(map(HOST.fullmatch, hosts)):

@@ -92,13 +92,13 @@ class ProxyHeaderReader:
         elif _PREFIX.startswith(read[: len(_PREFIX)]):
             self._read_line(read)
         else:
-            raise _wrong("it is missing")
+            raise _malformed("it is missing")
 
     # Version 1
 
     def _read_line(self, read: bytes) -> None:
         if _UNFIT.search(read):
-            raise _wrong("its line is malformed")
+            raise _malformed("its line is malformed")
         if b"\n" in read:
             self.header = _line(read)
             self.wanted = 0
@@ -107,7 +107,7 @@ class ProxyHeaderReader:
         else:
             self.wanted = _rest_of_line(read)
             if len(read) + self.wanted > MOST_LINE:
-                raise _wrong("its line is too long")
+                raise _malformed("its line is too long")
 
     # Version 2
 
@@ -129,7 +129,7 @@ def _rest_of_line(read: bytes) -> int:
     unknown = b"PROXY UNKNOWN"
     if read.startswith(unknown[: len(read)]):
         return max(len(unknown) - len(read), 0) + 2
-    raise _wrong("its protocol is unknown")
+    raise _malformed("its protocol is unknown")
 
 
 def _line(read: bytes) -> ProxyHeader:
@@ -137,24 +137,24 @@ def _line(read: bytes) -> ProxyHeader:
         return ProxyHeader()
     found = _LINE.fullmatch(read)
     if found is None or max(int(found[4]), int(found[5])) > 65535:
-        raise _wrong("its line is malformed")
+        raise _malformed("its line is malformed")
     kind = IPv4Address if found[1] == b"4" else IPv6Address
     try:
         source, _ = (kind(found[index].decode("ascii")) for index in (2, 3))
     except ValueError:
-        raise _wrong("an address in it is malformed") from None
-    return ProxyHeader(_spelled(source))
+        raise _malformed("an address in it is malformed") from None
+    return ProxyHeader(_normal(source))
 
 
 def _body_bytes(read: bytes) -> int:
     """The bytes that the fixed part of a header of version 2 announces behind it. Raises Refusal."""
     command, family, size = struct.unpack_from("!BBH", read, len(SIGNATURE))
     if command not in {_LOCAL, _PROXY}:
-        raise _wrong("its version or command is unknown")
+        raise _malformed("its version or command is unknown")
     if _FIXED + size > MOST_BYTES:
-        raise _wrong("it is too long")
+        raise _malformed("it is too long")
     if command == _PROXY and size < _ADDRESS_BYTES.get(family, MOST_BYTES):
-        raise _wrong("its addresses are unknown or cut short")
+        raise _malformed("its addresses are unknown or cut short")
     return int(size)
 
 
@@ -170,9 +170,9 @@ def _binary(read: bytes) -> ProxyHeader:
         elif kind == _TLS:
             secure = _by_tls(read, at, value)
     if family == _TCP4:
-        return ProxyHeader(_spelled(IPv4Address(read[_FIXED : _FIXED + 4])), secure)
+        return ProxyHeader(_normal(IPv4Address(read[_FIXED : _FIXED + 4])), secure)
     if family == _TCP6:
-        return ProxyHeader(_spelled(IPv6Address(read[_FIXED : _FIXED + 16])), secure)
+        return ProxyHeader(_normal(IPv6Address(read[_FIXED : _FIXED + 16])), secure)
     return ProxyHeader(None, secure)
 
 
@@ -180,18 +180,18 @@ def _extensions(read: bytes, at: int) -> Iterator[tuple[int, int, bytes]]:
     """The extensions in `read` from `at` on: kind, offset and value of each. They must fill it exactly."""
     while at < len(read):
         if len(read) - at < 3:
-            raise _wrong("an extension in it is cut short")
+            raise _malformed("an extension in it is cut short")
         kind, size = struct.unpack_from("!BH", read, at)
         at += 3
         if len(read) - at < size:
-            raise _wrong("an extension in it is cut short")
+            raise _malformed("an extension in it is cut short")
         yield kind, at, read[at : at + size]
         at += size
 
 
 def _by_tls(read: bytes, at: int, value: bytes) -> bool:
     if len(value) < 5:
-        raise _wrong("what it says of TLS is cut short")
+        raise _malformed("what it says of TLS is cut short")
     list(_extensions(read[: at + len(value)], at + 5))
     return bool(value[0] & _BY_TLS)
 
@@ -199,10 +199,10 @@ def _by_tls(read: bytes, at: int, value: bytes) -> bool:
 def _check(read: bytes, at: int, value: bytes) -> None:
     bare = read[:at] + bytes(4) + read[at + 4 :]
     if len(value) != 4 or int.from_bytes(value, "big") != crc32c(bare):
-        raise _wrong("its checksum is wrong")
+        raise _malformed("its checksum is wrong")
 
 
-def _spelled(address: IPv4Address | IPv6Address) -> str:
+def _normal(address: IPv4Address | IPv6Address) -> str:
     return str(getattr(address, "ipv4_mapped", None) or address)
 
 
@@ -225,7 +225,7 @@ def _remainder(value: int) -> int:
     return value
 
 
-def _wrong(why: str) -> Refusal:
+def _malformed(why: str) -> Refusal:
     return Refusal(400, f"A header of the PROXY protocol must come first, and {why}")
 
 

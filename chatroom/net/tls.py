@@ -51,8 +51,8 @@ class TlsTransport:
 
     async def do_handshake(self) -> None:
         """Do the TLS handshake. Raises OSError if it fails."""
-        while not self._shake_hands():
-            await self._wait_out()
+        while not self._try_handshake():
+            await self._wait_sent()
             data = await self._transport.receive_some(_PIECE)
             if not data:
                 raise ConnectionResetError("the peer has gone")
@@ -60,9 +60,9 @@ class TlsTransport:
         # With TLS 1.3 the rest is tickets for the next handshake. They go out with the first data: a client
         # that sends bytes and closes without reading the tickets would reset the bytes that it sent.
         if self._tls.version() != "TLSv1.3":
-            await self._wait_out()
+            await self._wait_sent()
 
-    def _shake_hands(self) -> bool:
+    def _try_handshake(self) -> bool:
         try:
             self._step(self._tls.do_handshake)
         except ssl.SSLWantReadError:
@@ -103,10 +103,10 @@ class TlsTransport:
         await trio.lowlevel.checkpoint_if_cancelled()
         while not (taken := self.send_nowait(data[:_RECORD])):
             await self.wait_room()
-        await self._wait_out()
+        await self._wait_sent()
         return taken
 
-    async def _wait_out(self) -> None:
+    async def _wait_sent(self) -> None:
         """Wait until all sealed bytes are sent. Raises as send_some does."""
         while self._rest and not self._push():
             await self.wait_room()
@@ -187,10 +187,10 @@ class TlsTransport:
     # The end
 
     async def send_eof(self) -> None:
-        await self._wait_out()
+        await self._wait_sent()
         if not self._tls.pending():
             self._seal_close()
-            await self._wait_out()
+            await self._wait_sent()
         await self._transport.send_eof()
 
     def hang_up(self) -> None:

@@ -88,7 +88,7 @@ class Outbound:
             if self._transport.held:
                 self._hold()
             return len(ends)
-        return self._keep_frame_under_way(data, ends, taken) if taken else 0
+        return self._enqueue_frame_under_way(data, ends, taken) if taken else 0
 
     def feed(self, data: bytes, ends: Sequence[int]) -> int:
         """As offer, but if the socket takes nothing now, a small piece of `data` is queued.
@@ -100,7 +100,7 @@ class Outbound:
         if self.broken or self.shut:
             return 0
         count = max(1, bisect_right(ends, _PIECE))
-        self._line_up(data[: ends[count - 1]], tuple(ends[:count]), 0)
+        self._enqueue(data[: ends[count - 1]], tuple(ends[:count]), 0)
         return count
 
     def put(self, data: bytes, ends: Sequence[int] | None = None) -> None:
@@ -147,9 +147,9 @@ class Outbound:
         if self.shut:
             return
         if not self.broken:
-            self._cut()
+            self._drop_unbegun()
             self._append(frame, None)
-        self._shut_up()
+        self._mark_shut()
 
     async def flush(self) -> None:
         """Send all pending bytes, or return when the connection is broken.
@@ -174,7 +174,7 @@ class Outbound:
                 self._advance(taken)
         else:
             taken = self._send_nowait(b"")  # what is held
-            self._settle()
+            self._update_clear()
         return not self._transport.held and (taken > 0 or not self._queue)
 
     def _append(self, data: bytes | memoryview, ends: Sequence[int] | None) -> None:
@@ -194,9 +194,9 @@ class Outbound:
                 if self._transport.held:
                     self._hold()
                 return
-        self._line_up(data, ends, taken)
+        self._enqueue(data, ends, taken)
 
-    def _line_up(self, data: bytes | memoryview, ends: Sequence[int] | None, taken: int) -> None:
+    def _enqueue(self, data: bytes | memoryview, ends: Sequence[int] | None, taken: int) -> None:
         if not self._queue:
             self._at = taken
         self._queue.append((data, ends))
@@ -211,13 +211,13 @@ class Outbound:
         self._clear = False
         self._on_pending()
 
-    def _keep_frame_under_way(self, data: bytes, ends: Sequence[int], taken: int) -> int:
+    def _enqueue_frame_under_way(self, data: bytes, ends: Sequence[int], taken: int) -> int:
         self.moved = True
         whole = bisect_right(ends, taken)
         start = ends[whole - 1] if whole else 0
         if start == taken:
             return whole
-        self._line_up(data[start : ends[whole]], None, taken - start)
+        self._enqueue(data[start : ends[whole]], None, taken - start)
         return whole + 1
 
     def _advance(self, taken: int) -> None:
@@ -230,22 +230,22 @@ class Outbound:
             self._within = ends is _GOES_ON
             del self._queue[0]
             self._at = 0
-            self._settle()
+            self._update_clear()
 
-    def _settle(self) -> None:
+    def _update_clear(self) -> None:
         """Let bytes bypass the queue again if no bytes wait any more."""
         if self.pending:
             return
         self._clear = not (self.shut or self.broken)
 
-    def _shut_up(self) -> None:
+    def _mark_shut(self) -> None:
         """Take no more frames."""
         self.shut = True
         self._clear = False
-        if not (self.pending or self.broken):  # then the owner has been told
+        if not (self.pending or self.broken):  # else the owner has been called already
             self._on_pending()
 
-    def _cut(self) -> None:
+    def _drop_unbegun(self) -> None:
         """Drop all queued frames behind the frame under way."""
         kept: list[tuple[bytes | memoryview, Sequence[int] | None]] = []
         for data, ends in self._queue if self._at or self._within else ():
@@ -258,7 +258,7 @@ class Outbound:
             break
         self._queue = kept
         self._at = self._at if kept else 0
-        self._settle()
+        self._update_clear()
 
     def hang_up(self) -> None:
         """The connection is broken: wake all tasks that wait to send or to receive."""
@@ -267,15 +267,15 @@ class Outbound:
         self.broken = True
         self._queue = []
         self._at = 0
-        self._settle()
+        self._update_clear()
         self._transport.hang_up()
         self._on_pending()
 
     def forget(self) -> None:
         """The connection is over: drop the queue and the owner, so that no cycle of references is left."""
         self.hang_up()
-        self._on_pending = _nobody
+        self._on_pending = _ignore
 
 
-def _nobody() -> None:
+def _ignore() -> None:
     """The owner of a connection that is over."""

@@ -162,7 +162,7 @@ async def read_to_end(client: WebSocketConnection, into: list[str] | None = None
     [("chat-1", "chat-1-77"), ("my machine\u00e9", "my-machine--77"), ("h" * 80, "h" * 61 + "-77")],
 )
 def test_a_node_is_named_after_its_machine_and_process(host: str, node: str) -> None:
-    assert server.usual_node(host, 77) == node == parsers.node(node)
+    assert server.default_node(host, 77) == node == parsers.node(node)
 
 
 async def test_it_says_where_it_listens_lets_people_talk_and_stops_when_told(
