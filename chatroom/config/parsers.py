@@ -58,10 +58,10 @@ def read_store_url(text: str) -> StoreAddress:
         )
     if "?" in rest or "#" in rest:
         raise ValueError("? and # mean nothing here: percent-encode them in a password, else leave them out")
-    place, _, path = rest.partition("/")
+    authority, _, path = rest.partition("/")
     if "@" in path:
         raise ValueError("a / before the @: percent-encode it in a password, as %2F")
-    account, hosts = _split_user(place)
+    account, hosts = _split_user(authority)
     tls = base in _SECURE
     match kind:
         case StoreKind.SENTINEL:
@@ -91,8 +91,8 @@ def read_store_url(text: str) -> StoreAddress:
 
 
 def _read_unix(rest: str) -> StoreAddress:
-    place, _, query = rest.partition("?")
-    user, slash, path = place.partition("/")
+    before, _, query = rest.partition("?")
+    user, slash, path = before.partition("/")
     if "@" in path:
         raise ValueError(
             "an @ behind the first /: percent-encode it in a path as %40, and / before it as %2F"
@@ -100,7 +100,7 @@ def _read_unix(rest: str) -> StoreAddress:
     account, host = _split_user(user)
     if host or not slash or not path:
         raise ValueError("no path of a socket: write it like unix:///run/valkey.sock, with three slashes")
-    if "#" in place or (query and not query.startswith("db=")):
+    if "#" in before or (query and not query.startswith("db=")):
         raise ValueError("only ?db=N may stand behind the path: percent-encode ? and # in it")
     decoded = "/" + _decode(path)
     if "\0" in decoded or len(decoded.encode()) > _UNIX_PATH_BYTES:
@@ -110,9 +110,9 @@ def _read_unix(rest: str) -> StoreAddress:
     )
 
 
-def _split_user(place: str) -> tuple[tuple[str | None, str | None], str]:
+def _split_user(authority: str) -> tuple[tuple[str | None, str | None], str]:
     """User and password, each None if it is left out, and the text behind the @. Raises ValueError."""
-    user, at, rest = place.rpartition("@")
+    user, at, rest = authority.rpartition("@")
     if not at:
         return (None, None), rest
     if "@" in user:

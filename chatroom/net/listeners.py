@@ -284,19 +284,19 @@ def _name(address: Address, port: int, secure: bool) -> str:
 
 
 def _cannot_listen(host: str, port: int, flag: str, error: OSError) -> str:
-    place = f"{host} port {port}"
+    shown = f"{host} port {port}"
     match error.errno:
         case errno.EADDRINUSE:
-            return f"{place} is in use: stop what runs there, or choose another {flag}"
+            return f"{shown} is in use: stop what runs there, or choose another {flag}"
         case errno.EACCES | errno.EPERM:
-            return f"{place} may not be opened by this user: choose a {flag} above 1023"
+            return f"{shown} may not be opened by this user: choose a {flag} above 1023"
         case errno.EADDRNOTAVAIL:
             return f"{host} is no address of this machine: choose another {flag.replace('port', 'host')}"
         case errno.EINVAL if ip_address(host).is_link_local and "%" not in host:
             return f"{host} is an address of a link: say of which, as in {host}%eth0"
         case _:
             hosts = flag.replace("port", "host")
-            return f"{place} can't be opened ({error.strerror}): choose another {hosts} or {flag}"
+            return f"{shown} can't be opened ({error.strerror}): choose another {hosts} or {flag}"
 
 
 def _open_unix(path: str, mode: int) -> Listener:

@@ -131,10 +131,10 @@ class Outbound:
         if self.broken or self.shut:
             return
         pong = pong_frame(payload)
-        for place in range(1 if self._at else 0, len(self._queue)):
-            data, ends = self._queue[place]
+        for index in range(1 if self._at else 0, len(self._queue)):
+            data, ends = self._queue[index]
             if ends is _CONTROL and data is not _PING:
-                self._queue[place] = (pong, _CONTROL)
+                self._queue[index] = (pong, _CONTROL)
                 return
         self._append(pong, _CONTROL)
 

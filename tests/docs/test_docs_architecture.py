@@ -183,15 +183,15 @@ def modules_with(*names: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("heading", "traces"),
+    ("heading", "signs"),
     [
         ("Adding an event", ["ListMembers", "MembersRequest", "request_members"]),
         ("Adding an event", ["SwitchRoom", "_FIELDS"]),
         ("Adding an engine", ["MemoryEngine", "NO_DATABASE", "engine_for"]),
     ],
 )
-def test_what_is_added_goes_where_what_is_there_has_left_its_traces(heading: str, traces: list[str]) -> None:
-    found = modules_with(*traces) - {"engines/memory"}
+def test_what_is_added_goes_where_what_is_there_shows(heading: str, signs: list[str]) -> None:
+    found = modules_with(*signs) - {"engines/memory"}
     assert len(found) > 1
     assert found <= set(words(section(DOCUMENT, heading))), "a step is missing"
 

@@ -105,7 +105,7 @@ class Wscat:
                 self._news.notify_all()
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGKILL)

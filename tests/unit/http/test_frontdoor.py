@@ -1,4 +1,4 @@
-"""The front door over memory streams: what visitors are told, when they are let in, and how it ends."""
+"""The front door over memory streams: answers, admission, and how a connection ends."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -97,7 +97,7 @@ def answers(raw: bytes, methods: Sequence[str] = ()) -> list[tuple[int, dict[str
     return found
 
 
-async def visit(
+async def answers_to(
     *pieces: bytes, site: Site | None = None, methods: Sequence[str] = (), limits: Limits = LIMITS
 ) -> list[tuple[int, dict[str, str], bytes]]:
     """Send the pieces, half a second apart, and nothing more; the answers up to the end of the connection."""
@@ -122,7 +122,7 @@ async def test_a_request_is_answered_and_an_idle_connection_closed_silently(
     autojump_clock: MockClock,
 ) -> None:
     start = trio.current_time()
-    ((status, headers, body),) = await visit(GET)
+    ((status, headers, body),) = await answers_to(GET)
     assert (status, body) == (200, b"GET /")
     assert headers["date"].endswith(" GMT")
     assert headers["x-content-type-options"] == "nosniff"
@@ -139,7 +139,7 @@ async def test_the_date_is_the_one_of_the_clock(autojump_clock: MockClock) -> No
 
 
 async def test_a_connection_serves_one_request_after_another(autojump_clock: MockClock) -> None:
-    found = await visit(GET, GET, GET.replace(b"GET", b"HEAD"), LAST, methods=["GET", "GET", "HEAD"])
+    found = await answers_to(GET, GET, GET.replace(b"GET", b"HEAD"), LAST, methods=["GET", "GET", "HEAD"])
     assert [body for _, _, body in found] == [b"GET /", b"GET /", b"", b"GET /metrics"]
     assert found[2][1]["content-length"] == str(len(b"HEAD /"))
     assert found[3][1]["connection"] == "close"
@@ -147,7 +147,7 @@ async def test_a_connection_serves_one_request_after_another(autojump_clock: Moc
 
 async def test_pipelined_requests_are_answered_in_order(autojump_clock: MockClock) -> None:
     paths = ["/", "/healthz", "/nowhere", "/metrics", "/readyz"]
-    found = await visit(b"".join(GET.replace(b"/ ", path.encode() + b" ") for path in paths))
+    found = await answers_to(b"".join(GET.replace(b"/ ", path.encode() + b" ") for path in paths))
     assert [status for status, _, _ in found] == [200, 200, 404, 200, 200]
     assert [body for _, _, body in found] == [
         b"GET /",
@@ -159,7 +159,7 @@ async def test_pipelined_requests_are_answered_in_order(autojump_clock: MockCloc
 
 
 async def test_http_1_0_is_answered_once(autojump_clock: MockClock) -> None:
-    ((status, headers, body),) = await visit(b"GET / HTTP/1.0\r\n\r\n" + GET)
+    ((status, headers, body),) = await answers_to(b"GET / HTTP/1.0\r\n\r\n" + GET)
     assert (status, headers["connection"], body) == (200, "close", b"GET /")
 
 
@@ -176,26 +176,26 @@ async def test_http_1_0_is_answered_once(autojump_clock: MockClock) -> None:
 async def test_a_request_with_a_body_is_answered_and_is_the_last(
     announced: bytes, autojump_clock: MockClock
 ) -> None:
-    ((status, headers, body),) = await visit(GET[:-2] + announced, GET)
+    ((status, headers, body),) = await answers_to(GET[:-2] + announced, GET)
     assert (status, headers["connection"], body) == (200, "close", b"GET /")
 
 
 @pytest.mark.parametrize("path", [b"/healthz", b"/nowhere"])
 async def test_a_refused_request_with_a_body_is_the_last(path: bytes, autojump_clock: MockClock) -> None:
     post = b"POST " + path + b" HTTP/1.1\r\nHost: a\r\nContent-Length: 28\r\n\r\n" + GET
-    ((status, headers, _),) = await visit(post)
+    ((status, headers, _),) = await answers_to(post)
     assert status in {404, 405}
     assert headers["connection"] == "close"
 
 
 async def test_an_empty_body_and_a_pointless_expectation_change_nothing(autojump_clock: MockClock) -> None:
-    found = await visit(GET[:-2] + b"Content-Length: 0\r\nExpect: 100-continue\r\n\r\n" + LAST)
+    found = await answers_to(GET[:-2] + b"Content-Length: 0\r\nExpect: 100-continue\r\n\r\n" + LAST)
     assert [body for _, _, body in found] == [b"GET /", b"GET /metrics"]
 
 
 async def test_an_offer_to_upgrade_to_something_else_is_ignored(autojump_clock: MockClock) -> None:
     h2c = GET[:-2] + b"Upgrade: h2c\r\nConnection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAM\r\n\r\n"
-    assert [body for _, _, body in await visit(h2c + LAST)] == [b"GET /", b"GET /metrics"]
+    assert [body for _, _, body in await answers_to(h2c + LAST)] == [b"GET /", b"GET /metrics"]
 
 
 async def test_a_large_answer_goes_out_in_pieces_and_a_small_one_in_one(autojump_clock: MockClock) -> None:
@@ -220,7 +220,7 @@ async def test_a_refusal_of_a_plain_request_leaves_the_connection_usable(
     status: int, autojump_clock: MockClock
 ) -> None:
     site = Site(refusal=Refusal(status, "Not now", (("Retry-After", "7"),)))
-    found = await visit(GET + LAST, site=site)
+    found = await answers_to(GET + LAST, site=site)
     assert [(told, body) for told, _, body in found] == [(status, b"Not now")] * 2
     assert found[0][1]["retry-after"] == "7"
     assert found[0][1]["content-type"].startswith("text/plain")
@@ -229,12 +229,12 @@ async def test_a_refusal_of_a_plain_request_leaves_the_connection_usable(
 
 @pytest.mark.parametrize("status", [400, 503])
 async def test_other_refusals_are_the_last_answer(status: int, autojump_clock: MockClock) -> None:
-    ((found, headers, _),) = await visit(GET + GET, site=Site(refusal=Refusal(status, "no")))
+    ((found, headers, _),) = await answers_to(GET + GET, site=Site(refusal=Refusal(status, "no")))
     assert (found, headers["connection"]) == (status, "close")
 
 
 async def test_a_refusal_is_one_line_whatever_its_text(autojump_clock: MockClock) -> None:
-    ((_, _, body),) = await visit(LAST, site=Site(refusal=Refusal(403, " a\r\n\r\nb\u2028é\ud800 ")))
+    ((_, _, body),) = await answers_to(LAST, site=Site(refusal=Refusal(403, " a\r\n\r\nb\u2028é\ud800 ")))
     assert body.decode() == "a b é?"
 
 
@@ -258,7 +258,7 @@ async def test_what_is_no_request_is_refused_once(
     head: bytes, status: int, autojump_clock: MockClock
 ) -> None:
     site = Site()
-    ((found, headers, body),) = await visit(head + GET, site=site)
+    ((found, headers, body),) = await answers_to(head + GET, site=site)
     assert (found, headers["connection"]) == (status, "close")
     assert body
     assert b"\n" not in body
@@ -267,19 +267,19 @@ async def test_what_is_no_request_is_refused_once(
 
 async def test_a_refused_handshake_is_the_last_answer(autojump_clock: MockClock) -> None:
     site = Site(refusal=Refusal(429, "Too many", (("Retry-After", "7"),)))
-    ((status, headers, body),) = await visit(HANDSHAKE + GET, site=site)
+    ((status, headers, body),) = await answers_to(HANDSHAKE + GET, site=site)
     assert (status, headers["retry-after"], headers["connection"], body) == (429, "7", "close", b"Too many")
     assert site.admitted == 0
 
 
 async def test_another_version_of_the_protocol_is_told_the_right_one(autojump_clock: MockClock) -> None:
-    ((status, headers, _),) = await visit(HANDSHAKE.replace(b"Version: 13", b"Version: 8"))
+    ((status, headers, _),) = await answers_to(HANDSHAKE.replace(b"Version: 13", b"Version: 8"))
     assert (status, headers["sec-websocket-version"], headers["upgrade"]) == (426, "13", "websocket")
 
 
 async def test_a_drain_refuses_a_handshake(autojump_clock: MockClock) -> None:
     site = Site(draining=True)
-    ((status, headers, _),) = await visit(HANDSHAKE, site=site)
+    ((status, headers, _),) = await answers_to(HANDSHAKE, site=site)
     assert (status, site.admitted) == (503, 0)
     assert headers["retry-after"].isdecimal()
 
@@ -287,12 +287,12 @@ async def test_a_drain_refuses_a_handshake(autojump_clock: MockClock) -> None:
 async def test_pages_of_any_origin_may_read_what_a_handshake_would_answer(autojump_clock: MockClock) -> None:
     ask = GET.replace(b"/ ", b"/handshake?room=ops ")
     asks = ask.replace(b"GET", b"OPTIONS") + ask + ask.replace(b"GET", b"HEAD") + GET
-    found = await visit(asks, methods=["OPTIONS", "GET", "HEAD", "GET"])
+    found = await answers_to(asks, methods=["OPTIONS", "GET", "HEAD", "GET"])
     assert [status for status, _, _ in found[:2]] == [204, 200]
     assert found[0][1]["access-control-allow-headers"] == "Authorization"
-    found += await visit(ask, site=Site(refusal=Refusal(401, "Unauthorized")))
-    found += await visit(ask.replace(b"GET", b"PUT"))
-    found += await visit(ask, site=Site(draining=True))
+    found += await answers_to(ask, site=Site(refusal=Refusal(401, "Unauthorized")))
+    found += await answers_to(ask.replace(b"GET", b"PUT"))
+    found += await answers_to(ask, site=Site(draining=True))
     for _, headers, _ in (*found[:3], *found[4:]):
         assert headers["access-control-allow-origin"] == "*"
         assert headers["access-control-expose-headers"] == "Retry-After"
@@ -415,7 +415,7 @@ async def test_an_admission_is_not_lost_to_a_cancellation(autojump_clock: MockCl
 async def test_who_says_nothing_is_closed_silently(autojump_clock: MockClock) -> None:
     site = Site()
     start = trio.current_time()
-    assert await visit(site=site) == []
+    assert await answers_to(site=site) == []
     assert trio.current_time() - start == pytest.approx(LIMITS.head_seconds)
     assert site.refusals == []
 
@@ -423,7 +423,7 @@ async def test_who_says_nothing_is_closed_silently(autojump_clock: MockClock) ->
 async def test_half_a_head_is_told_that_it_took_too_long(autojump_clock: MockClock) -> None:
     site = Site()
     start = trio.current_time()
-    ((status, headers, _),) = await visit(*(GET[n : n + 1] for n in range(20)), site=site)
+    ((status, headers, _),) = await answers_to(*(GET[n : n + 1] for n in range(20)), site=site)
     assert (status, headers["connection"]) == (408, "close")
     assert site.refusals == [(408, None)]
     assert trio.current_time() - start <= LIMITS.head_seconds + 0.5 * 20
@@ -432,14 +432,20 @@ async def test_half_a_head_is_told_that_it_took_too_long(autojump_clock: MockClo
 async def test_the_time_for_a_first_head_runs_from_the_start(autojump_clock: MockClock) -> None:
     late = int(LIMITS.head_seconds * 2) - 1
     pieces = [*([b""] * late), GET[:10], GET[10:]]
-    assert [status for status, _, _ in await visit(*pieces)] == [408]
+    assert [status for status, _, _ in await answers_to(*pieces)] == [408]
 
 
 async def test_the_time_for_another_head_runs_from_its_first_byte(autojump_clock: MockClock) -> None:
     idle = [b""] * (int(LIMITS.head_seconds * 2) - 2)
-    assert [status for status, _, _ in await visit(GET, *idle, GET[:10], b"", b"", GET[10:])] == [200, 200]
-    assert [status for status, _, _ in await visit(GET + GET[:10], *idle, GET[10:])] == [200, 200]
-    assert [status for status, _, _ in await visit(GET + GET[:10], *idle, b"", b"", GET[10:])] == [200, 408]
+    assert [status for status, _, _ in await answers_to(GET, *idle, GET[:10], b"", b"", GET[10:])] == [
+        200,
+        200,
+    ]
+    assert [status for status, _, _ in await answers_to(GET + GET[:10], *idle, GET[10:])] == [200, 200]
+    assert [status for status, _, _ in await answers_to(GET + GET[:10], *idle, b"", b"", GET[10:])] == [
+        200,
+        408,
+    ]
 
 
 async def test_who_leaves_before_the_head_is_whole_gets_nothing(autojump_clock: MockClock) -> None:
@@ -612,7 +618,7 @@ def test_any_bytes_cut_anyhow_lead_to_the_same_declared_answers(
 
 async def test_who_sends_requests_at_once_gets_no_more_than_its_pace(autojump_clock: MockClock) -> None:
     start = trio.current_time()
-    assert len(await visit(GET * 20 + LAST)) == 21
+    assert len(await answers_to(GET * 20 + LAST)) == 21
     assert trio.current_time() - start >= 20 * PIPELINE_PAUSE
 
 

@@ -26,12 +26,12 @@ def empty(sock: socket.socket, greeting: bytes) -> int:
     count = 0
     while True:
         try:
-            visitor, _ = sock.accept()
+            client, _ = sock.accept()
         except BlockingIOError:
             return count
-        with visitor:
-            stop_dropping(visitor)
-            visitor.sendall(greeting)
+        with client:
+            stop_dropping(client)
+            client.sendall(greeting)
         count += 1
 
 

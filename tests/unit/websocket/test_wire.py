@@ -302,7 +302,7 @@ async def test_a_ping_that_is_not_out_yet_is_not_waited_for(autojump_clock: Mock
 
 
 @pytest.mark.parametrize(
-    "arrivals",
+    "received",
     [
         [(0, masked(TEXT, b"hello")[:1])],
         [(0, masked(TEXT, b"hello")[:-1])],
@@ -314,11 +314,11 @@ async def test_a_ping_that_is_not_out_yet_is_not_waited_for(autojump_clock: Mock
     ids=["one byte", "all but one byte", "fragment", "dribble", "pings do not help", "control frame"],
 )
 async def test_an_unfinished_message_ends_in_time(
-    arrivals: list[tuple[int, bytes]], autojump_clock: MockClock
+    received: list[tuple[int, bytes]], autojump_clock: MockClock
 ) -> None:
     async with timed() as one:
         one.read()
-        for second, data in arrivals:
+        for second, data in received:
             await one.after(second)
             await one.arrive(data)
         await one.after(30)
