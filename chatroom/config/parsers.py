@@ -22,6 +22,7 @@ It doesn't know whether a text comes from a flag or from the environment. The ca
 import re
 from collections.abc import Callable
 from ipaddress import IPv6Address, IPv6Network, ip_address, ip_network
+from typing import TypeVar
 from urllib.parse import unquote
 
 from chatroom.core.messages import Retain
@@ -193,6 +194,8 @@ _BYTES = {"": 1, "KiB": 1024, "MiB": 1024 * 1024}
 _DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 _UNIX_PATH_BYTES = 107
 
+_Quantity = TypeVar("_Quantity", int, float)
+
 
 def whole(low: int, high: int) -> Callable[[str], int]:
     """A parser of whole numbers from `low` to `high`."""
@@ -218,15 +221,7 @@ def number(high: float) -> Callable[[str], float]:
 
 def duration(low: str, high: str) -> Callable[[str], float]:
     """A parser of lengths of time from `low` to `high`, in the same notation. Values are in seconds."""
-    least, most = _seconds(low), _seconds(high)
-
-    def read(text: str) -> float:
-        seconds = _seconds(text)
-        if not least <= seconds <= most:
-            raise ValueError(f"{text!r} is out of range: give a duration from {low} to {high}")
-        return seconds
-
-    return read
+    return _between(low, high, _seconds, "a duration")
 
 
 def _seconds(text: str) -> float:
@@ -256,13 +251,18 @@ def retain(text: str) -> Retain:
 
 def size(low: str, high: str) -> Callable[[str], int]:
     """A parser of sizes from `low` to `high`, in the same notation. Values are in bytes."""
-    least, most = _bytes(low), _bytes(high)
+    return _between(low, high, _bytes, "a size")
 
-    def read(text: str) -> int:
-        count = _bytes(text)
-        if not least <= count <= most:
-            raise ValueError(f"{text!r} is out of range: give a size from {low} to {high}")
-        return count
+
+def _between(low: str, high: str, parse: Callable[[str], _Quantity], what: str) -> Callable[[str], _Quantity]:
+    """`parse` with bounds. Its ValueError for a value beyond them asks for `what`."""
+    least, most = parse(low), parse(high)
+
+    def read(text: str) -> _Quantity:
+        value = parse(text)
+        if not least <= value <= most:
+            raise ValueError(f"{text!r} is out of range: give {what} from {low} to {high}")
+        return value
 
     return read
 

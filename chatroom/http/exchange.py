@@ -5,8 +5,8 @@ read differently, so each line of a head is checked before h11 gets it. Rules:
 
 1. Lines end in CRLF. A bare LF, a bare CR, any other control character but the tab, a folded header and an
    empty line before the request line are refused, at the first byte that shows it.
-2. A request line that doesn't end within the limit is refused by 414, a head that doesn't, or that has too
-   many headers, by 431.
+2. A request line that doesn't end within the limit is refused by 414. A head that doesn't, or that has too
+   many headers, is refused by 431.
 3. The result doesn't depend on how the bytes of a head were cut.
 4. The target is a path, or an absolute http address. The host of such an address replaces that of the Host
    header (RFC 9112, section 3.2.2). Authority and asterisk forms are refused. Versions 1.0 and 1.1 are
