@@ -180,11 +180,10 @@ class Engine(Protocol):
         ...
 
     def attend(self, room: str, came: Collection[str], went: Collection[str]) -> None:
-        """The names `came` have their first connection in `room` on this node, `went` had their last. Never
-        waits.
+        """The names `came` have their first connection in `room` on this node, `went` had their last.
 
-        A shared engine tries until the store knows, whatever happens to the store meanwhile. The news for the
-        members comes back by the feed, to this node as to all. Other engines do nothing.
+        Never waits. A shared engine tries until the store knows, whatever happens to the store meanwhile. Any
+        change for the members comes back by the feed, to this node as to all. Other engines do nothing.
         """
         ...
 

@@ -38,8 +38,7 @@ TYPING_FRAMES = 4
 
 
 class Weight:
-    """What a command weighs beyond the 1 that every command has: 1 for each so much of the work that it
-    makes.
+    """What a command weighs beyond the 1 that every command has: 1 for each so much of its work.
 
     Commands of the same weight take about the same time, so the rate bounds a client's share of it.
     """

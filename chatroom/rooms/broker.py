@@ -240,8 +240,7 @@ class Broker:
     # What happens
 
     async def run(self) -> None:
-        """Pump until cancelled: give way while there is more to do, else wait until something enters or is
-        due.
+        """Pump until cancelled. Give way while there is more to do, else wait until more enters or is due.
 
         Resource handling: the tasks that ask the log run in a nursery of this task.
         Error handling: raises what a pump raises, which is a fault of ours.

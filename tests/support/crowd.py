@@ -117,7 +117,7 @@ class Talker:
             nursery.start_soon(self._talk, socket, entered)
             try:
                 while True:
-                    await self._take(json.loads(await socket.get_message()), socket)
+                    await self._handle(json.loads(await socket.get_message()), socket)
                     entered.set()
             except ConnectionClosed:
                 nursery.cancel_scope.cancel()
@@ -160,7 +160,7 @@ class Talker:
             data |= {"since": place.since, "epoch": place.epoch}
         await socket.send_message(json.dumps({"event": "switch_room", "data": data}))
 
-    async def _take(self, frame: dict[str, Any], socket: WebSocketConnection) -> None:
+    async def _handle(self, frame: dict[str, Any], socket: WebSocketConnection) -> None:
         match frame["event"]:
             case "welcome" | "switched":
                 self._enter(frame)

@@ -66,7 +66,7 @@ class MemoryTransport:
 
     def send_nowait(self, data: bytes | memoryview) -> int:
         if not self.tls:
-            return self._take(data)
+            return self._accept(data)
         taken = 0
         while self._push() and taken < len(data):
             self._rest = bytes(data[taken : taken + RECORD])
@@ -74,7 +74,7 @@ class MemoryTransport:
         return taken
 
     def _push(self) -> bool:
-        self._rest = self._rest[self._take(self._rest) :]
+        self._rest = self._rest[self._accept(self._rest) :]
         return not self._rest
 
     async def send_some(self, data: bytes | memoryview) -> int:
@@ -164,7 +164,7 @@ class MemoryTransport:
         self.closed = True
         await trio.lowlevel.checkpoint()
 
-    def _take(self, data: bytes | memoryview) -> int:
+    def _accept(self, data: bytes | memoryview) -> int:
         if self._error or self.hung_up:
             raise self._error or BrokenPipeError
         size = min(len(data), self.room, self.most())

@@ -120,7 +120,7 @@ class Raw:
         """An HTTP answer, with its body by the length declared."""
         while (end := self._buffer.find(b"\r\n\r\n")) < 0:
             assert self._fill(), f"ended in a head: {bytes(self._buffer)!r}"
-        lines = self._take(end + 4).decode("latin-1").split("\r\n")[:-2]
+        lines = self._pop(end + 4).decode("latin-1").split("\r\n")[:-2]
         pairs = [line.split(": ", 1) for line in lines[1:]]
         headers: dict[str, str] = {}
         for name, value in pairs:
@@ -170,14 +170,14 @@ class Raw:
         with contextlib.suppress(ConnectionResetError):
             while self._fill():
                 pass
-        return self._take(len(self._buffer))
+        return self._pop(len(self._buffer))
 
     def _read(self, size: int) -> bytes:
         while len(self._buffer) < size:
             assert self._fill(), "the stream has ended in mid-frame"
-        return self._take(size)
+        return self._pop(size)
 
-    def _take(self, size: int) -> bytes:
+    def _pop(self, size: int) -> bytes:
         taken = bytes(self._buffer[:size])
         del self._buffer[:size]
         return taken

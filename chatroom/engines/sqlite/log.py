@@ -218,8 +218,8 @@ class Log:
     def _range(
         self, extent: Extent, after: int, upto: int, max_bytes: int, *, newest_first: bool = False
     ) -> list[Message]:
-        """The messages above `after` up to `upto`: as many, from the end that is read first, as make
-        `max_bytes` of text.
+        """The messages above `after` up to `upto`: as many, from the end that is read first, as have
+        `max_bytes`.
 
         They are ascending either way. Raises sqlite3.DatabaseError if one is missing.
         """
