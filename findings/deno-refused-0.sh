@@ -1,6 +1,6 @@
 #!/bin/sh
-# Deno 2.9.6 reports a WebSocket whose handshake was refused with close code 0. The WHATWG standard and all browsers say
-# 1006 there, and 0 is no close code at all; so a client that looks for 1006 doesn't recognise a refusal.
+# Deno 2.9.6 reports the close code 0 for a WebSocket whose handshake was refused. The WHATWG standard and all browsers say
+# 1006 there, and 0 is no close code at all. So a client that looks for 1006 doesn't recognise a refusal.
 #
 # Seen: 0 ""
 set -eu

@@ -1,10 +1,10 @@
 #!/bin/sh
-# Who listens to a sharded channel of a Cluster by redis-py 8.1.0 goes deaf for good, without an error, when the channel's
-# slot moves to another server. The old server ends the subscription, as it must; out of `get_sharded_message` that comes
-# as a `sunsubscribe`, as if the program had asked for it, and `subscribed` stays true. The library does subscribe anew,
-# but not before it takes the map of slots again, which it does when a command of the same client has gone to the wrong
-# server. A client that only listens sends none. So look for a `sunsubscribe` that nobody wanted, and call
-# `nodes_manager.initialize()` then. The next `get_sharded_message` raises a MovedError, which means nothing any more.
+# A subscriber of a sharded channel of a Cluster by redis-py 8.1.0 goes deaf for good, without an error, when the channel's
+# slot moves to another server. The old server ends the subscription, as it must. `get_sharded_message` returns that as a
+# `sunsubscribe`, as if the program had asked for it, and `subscribed` stays true. The library subscribes again when it
+# reads the map of slots again. It does so when a command of the same client has gone to the wrong server, but a client
+# that only listens sends no command. A program can look for a `sunsubscribe` that it didn't ask for, and then call
+# `nodes_manager.initialize()`. The next `get_sharded_message` raises a MovedError, which the program may ignore.
 #
 # Seen: before the move 10 of 10; sunsubscribe; after it 0 of 10, subscribed True; a look at the map: MovedError
 # ssubscribe; then 10 of 10. That is with Valkey 9.1.2. Without the look it was 0 of 40 in 20 seconds, with Redis 7.0.15.

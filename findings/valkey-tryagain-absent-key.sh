@@ -1,9 +1,9 @@
 #!/bin/sh
-# While a slot of a Cluster is on its way to another server (SETSLOT MIGRATING), Valkey 9.1.2 answers TRYAGAIN to each
-# command or script that names a key which is there and one which is not, even if no key has moved yet and the absent
-# one is nowhere. So "try again" isn't "in a moment": it is refused until the whole slot has moved. A script that names
-# keys which need not exist (a second hash that is made when it is first wanted) doesn't run meanwhile, nor does UNLINK
-# or EXISTS. So let all keys of a thing exist from the start, or keep it in one.
+# While a slot of a Cluster moves to another server (SETSLOT MIGRATING), Valkey 9.1.2 answers TRYAGAIN to each command or
+# script that names a key that exists and a key that doesn't. It does so even if no key has moved yet and the absent key is
+# on neither server. So to try again in a moment doesn't help: the server refuses until the whole slot has moved. A script
+# that names a key that may not exist (a second hash that is made at its first use) doesn't run meanwhile. Nor do UNLINK and
+# EXISTS. The remedy is to make all keys of one thing exist from the start, or to keep the thing in one key.
 #
 # Seen: GET 1; EVAL of it 1; EVAL with an absent key TRYAGAIN; EXISTS TRYAGAIN; UNLINK TRYAGAIN; with both there 1; keys
 # that have moved 0. The same was seen in Redis 7.0.15.

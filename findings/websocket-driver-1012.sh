@@ -1,7 +1,7 @@
 #!/bin/sh
 # npm's websocket-driver 0.8.0 (under faye-websocket, SockJS and others) reports a close with 1012, "service restart", as
-# 1002, "protocol error"; likewise 1013 and 1014. All three are registered with IANA and sent by servers that restart or
-# are busy. The reason comes through. So a client by it takes a restart for a fault of its own.
+# 1002, "protocol error". It does the same with 1013 and 1014. All three are registered with IANA, and servers that restart
+# or are busy send them. The driver reports the reason as it was sent. So its client takes a restart for a fault of its own.
 #
 # Seen: {"1001":1001,"1012":1002,"1013":1002,"1014":1002,"4001":4001}
 # The same was seen in Debian 12's ruby-websocket-driver 0.6.3, libwebsockets 4.1.6 and Qt 6.4.2.

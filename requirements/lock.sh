@@ -1,5 +1,5 @@
 #!/bin/sh
-# Writes the locks anew from their .in files: ./requirements/lock.sh, or with --upgrade for newer releases.
+# Writes the locks (the .txt files) from their .in files: ./requirements/lock.sh, or with --upgrade for newer releases.
 # pip-compile, not a universal resolver: a lock with markers would differ from builder to builder.
 set -eu
 cd "$(dirname "$0")"
