@@ -1,8 +1,8 @@
-"""What the store holds: bytes for a message, a member and a room, in memory and on its disk.
+"""The size of a store: bytes for a message, a member and a room, in memory and on its disk.
 
 The functions of the engine are called without a node. A size is the growth of all that the server has in use,
 or of its append-only file, divided by how many there are. The file is largest where each message comes by
-itself, and is rewritten by the server from time to time: then it has what there is, once.
+itself. From time to time the server rewrites the file: then it holds each thing once.
 """
 
 import random

@@ -3,10 +3,10 @@
 Owns the folder that the packages are imported from. Knows nothing of the server.
 
 1. The cache (`SHIV_ROOT`, else `~/.shiv`) is used only if it is this user's own and no other may write there:
-   who can write there decides what code runs here.
+   a user who can write there decides what code runs here.
 2. What lies in the cache is compared with the archive at every start, and replaced as a whole if it differs:
    a start that was killed half-way, a full disk or a cleaner of old files can't break the next one. Compiled
-   files can't be compared; a damaged one is made anew when it is imported.
+   files can't be compared; a damaged one is made again when it is imported.
 3. A copy appears in the cache by one rename, so that many first starts at once never see half of one.
 4. Without such a cache a private folder is made and removed again at exit. One that was left behind by a hard
    kill is removed by the next start that needs one: a lock, which the system releases, tells that it is free.
@@ -68,13 +68,13 @@ def _check_bound(archive: zipfile.ZipFile, name: str) -> None:
     if found != wanted:
         sys.stderr.write(
             f"{name} was made for {wanted}, and this Python is {found}: start it with that one, or make it "
-            "anew with this one by ./build.sh --with-cryptography\n"
+            "again with this one by ./build.sh --with-cryptography\n"
         )
         sys.exit(2)
 
 
 class _Mending(SourceFileLoader):
-    """Imports from source where the compiled file beside it is damaged, and writes that anew."""
+    """Imports from source if the compiled file beside it is damaged, and writes that again."""
 
     def get_code(self, fullname: str) -> CodeType | None:
         try:

@@ -3,9 +3,9 @@
 1. requirements/runtime.txt names what goes in (platform.txt, what goes into the other edition), and
    requirements/build.txt what it is made with, all by hash.
 2. Nothing of the machine goes in: no path, time, mode, order of a folder or Python version shows in the file.
-   The archive that shiv makes is written anew for that, and without compression: what a compressor makes of
-   the same bytes depends on the library that this Python was built with, and the file is small enough.
-3. Each step is skipped when what it is made from hasn't changed, so that only changed locks need the network.
+   So the archive of shiv is written again, without compression: the output of a compressor depends on the
+   library that this Python was built with, and the file is small enough.
+3. Each step is skipped if its inputs haven't changed, so only changed locks need the network.
 4. Only pure Python goes in; tests of other projects and what `pip` notes about an installation stay out.
 5. `--with-cryptography` adds what is compiled. Such a file has another name, and says for which Python it is.
 """

@@ -1,7 +1,7 @@
-"""What clients of several nodes see while their store is away, and when it is back.
+"""Clients of several nodes while their store is away, and when it is back.
 
-In each: sockets stay open, what needs the store is answered in time and all else at once, `/readyz` says why,
-it goes on by itself, and nobody is told of joins or leaves that weren't.
+In each test sockets stay open, commands that need the store are answered in time and others at once,
+`/readyz` says why, the chat goes on by itself, and no client is told of joins or leaves that weren't.
 """
 
 from __future__ import annotations

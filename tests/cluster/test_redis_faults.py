@@ -1,7 +1,7 @@
-"""What becomes of several nodes when their store, or the way to it, fails.
+"""Several nodes while their store, or the way to it, fails.
 
-In each: every call ends in time, the nodes find back by themselves, nothing that was acknowledged is missing
-or doubled, and nobody is told of joins or leaves that weren't.
+In each test every call ends in time, the nodes recover by themselves, no acknowledged message is missing or
+doubled, and no node is told of joins or leaves that weren't.
 """
 
 import shutil
@@ -17,7 +17,7 @@ from chatroom.config.parsers import read_store_url
 from chatroom.core.errors import EngineError, Replaced, StartError
 from chatroom.core.messages import Draft, Duplicate, Message, Outcome, Unknown
 from chatroom.core.stores import StoreAddress
-from chatroom.engines.redis.connecting import Dialler, look
+from chatroom.engines.redis.connecting import Connector, look
 from tests.support.relay import Relay
 from tests.support.storenodes import QUICK, Node, Shown, node, until
 from tests.support.stores import Kind, Store, Stores
@@ -135,10 +135,10 @@ def test_a_store_that_does_not_tell_how_it_syncs_is_taken_for_one_that_does(stor
     """So nothing is shown that a crash might take back; only the warning can't be had."""
     told = stores.start(users=["chatroom on nopass ~* &* +@all -config"])
     url = told.url.replace("redis://", "redis://chatroom:x@")
-    connection = Dialler(read_store_url(url), patience=1).dial()
+    connection = Connector(read_store_url(url), patience=1).connect()
     facts = look(connection)
     connection.disconnect()
-    assert (facts.proves, facts.doubts, facts.fault) == (True, (), None)
+    assert (facts.proves, facts.risks, facts.fault) == (True, (), None)
 
 
 # The store goes and comes back

@@ -272,7 +272,7 @@ def test_the_old_go_a_bounded_number_at_a_time(store: Any) -> None:
 
 
 def lives(store: Any) -> tuple[int, int]:
-    """For how many seconds a room's place and presence are kept; -1 is for ever, -2 not at all."""
+    """For how many seconds a room's place and presence are kept; -1 is without limit, -2 not at all."""
     return store.ttl(ROOM.meta), store.ttl(ROOM.presence)
 
 

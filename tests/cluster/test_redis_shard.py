@@ -11,8 +11,8 @@ import trio
 
 from chatroom.config.parsers import read_store_url
 from chatroom.core.errors import Unavailable
-from chatroom.engines.redis.commander import Pace
-from chatroom.engines.redis.connecting import Dialler
+from chatroom.engines.redis.commander import Timing
+from chatroom.engines.redis.connecting import Connector
 from chatroom.engines.redis.pushes import Typing, typing
 from chatroom.engines.redis.shard import Pushes, Shard
 from tests.support.relay import Relay
@@ -33,8 +33,8 @@ class Sink:
     def pushed(self, pushes: Pushes) -> None:
         self.pushes += pushes
 
-    def deaf(self, shard: Shard) -> None: ...
-    def unheard(self, slots: Any) -> None: ...
+    def subscriptions_lost(self, shard: Shard) -> None: ...
+    def unsubscribable(self, slots: Any) -> None: ...
     def regained(self, shard: Shard, *, restarted: bool) -> None: ...
 
 
@@ -46,10 +46,17 @@ async def shard_on(store: Store, relay: Relay) -> AsyncIterator[tuple[Shard, Sin
         listens = threading.current_thread().name == "chatroom-pushes"
         return "127.0.0.1", store.port if listens else relay.port
 
-    sink, pace = Sink(), Pace(answer=5, pipeline=5)
-    dialler = Dialler(read_store_url(store.url), patience=5, where=where)
+    sink, timing = Sink(), Timing(answer=5, pipeline=5)
+    connector = Connector(read_store_url(store.url), patience=5, where=where)
     shard = Shard(
-        ("", 0), dialler, sink, shown="store", node="n1", pace=pace, ping=3, observe=lambda _seconds: None
+        ("", 0),
+        connector,
+        sink,
+        shown="store",
+        node="n1",
+        timing=timing,
+        ping=3,
+        observe=lambda _seconds: None,
     )
     async with trio.open_nursery() as nursery:
         nursery.start_soon(shard.run)
@@ -87,7 +94,7 @@ async def test_a_job_is_answered_in_its_time_and_what_comes_later_is_dropped(sto
             relay.part(deaf=True)
             answers: list[Any] = []
             began = time.monotonic()
-            shard.submit(("SET", "x", "1"), answers.append, patience=0.3, again=False)
+            shard.submit(("SET", "x", "1"), answers.append, patience=0.3, retry=False)
             await until(lambda: answers)
             assert 0.3 <= time.monotonic() - began < 0.8
             assert isinstance(answers[0], Unavailable)

@@ -1,8 +1,8 @@
 """A crowd of clients that talk, switch rooms, reconnect, resume and retry by themselves, and record it all.
 
-1. What a client has sent and got no answer to, it sends again with the same `cid`, whenever it is back in
-   that room; it never gives up.
-2. Chance comes from one generator, so that a seed repeats what the clients want to do.
+1. A client sends a message without an answer again, with the same `cid`, whenever it is back in that room;
+   it never gives up.
+2. Chance comes from one generator, so a seed repeats the wishes of the clients.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ async def connected(port: int, where: str) -> AsyncIterator[WebSocketConnection]
     """A connection that is simply dropped at the end. What goes wrong comes in a group."""
     stream = await trio.open_tcp_stream("127.0.0.1", port)
     async with stream, trio.open_nursery() as nursery:
-        with trio.fail_after(HANDSHAKE_SECONDS):  # the library waits for ever where the peer hangs up in it
+        with trio.fail_after(HANDSHAKE_SECONDS):  # the library waits without end if the peer hangs up in it
             socket = await wrap_client_stream(nursery, stream, "localhost", where, message_queue_size=64)
         yield socket
         nursery.cancel_scope.cancel()

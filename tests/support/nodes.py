@@ -1,8 +1,7 @@
 """Several nodes on one log, in one process, with a feed as bad as the port allows.
 
-What a node is told unasked is dropped, doubled, delayed and reordered by chance; outcomes come before or
-after what the others hear; a room's log may be replaced. Only the order of presence is kept, as engines
-promise.
+Pushes to a node are dropped, doubled, delayed and reordered by chance. Outcomes come before or after the
+pushes to other nodes. A room's log may be replaced. Only the order of presence is kept, as engines promise.
 """
 
 import random
@@ -19,11 +18,11 @@ from chatroom.engines.engine import READ_BYTES, Engine, Feed
 from tests.support.engines import Answered, Committed, append, open_room
 
 HEADS_SECONDS = 1.0
-"""How often each node is told where the logs stand, as an engine does that can't trust its subscription."""
+"""Seconds between two messages to each node about the heads of logs, as an engine sends them."""
 
 
 class SharedStore:
-    """What all nodes share: one engine's logs, and who is where."""
+    """The store of all nodes: the logs of one engine, and the names in each room."""
 
     def __init__(
         self,

@@ -13,12 +13,13 @@ class Relay:
     """Forwards TCP connections to a port of this machine.
 
     1. It cuts all connections when `cut` is called. While `refusing`, new ones are cut at once, too.
-    2. What the server sends is lost, and all connections are cut, the first time that it holds `fatal`.
-    3. After `stall`, nothing more is carried on the connections of before, and nobody is told.
-    4. From `part` to `join` nothing is carried on any connection, new ones among them, and nobody is told;
-       what piled up arrives then. With `deaf`, that is so of what the server sends, not of what it is sent.
-    5. Each piece, of 64 KiB at most, waits `delay` seconds before it is carried on: far away, and narrow.
-    6. A server that is away is a connection that is cut; the next one is tried anew. New connections go to
+    2. When the server first sends bytes that hold `fatal`, it loses them and cuts all connections.
+    3. After `stall`, it forwards nothing more on the connections of before, without a word to either side.
+    4. From `part` to `join` it forwards nothing on any connection, new ones among them, without a word to
+       either side; at `join` it forwards all that piled up. With `deaf`, that holds only for bytes from the
+       server.
+    5. Each piece, of 64 KiB at most, waits `delay` seconds before it is forwarded, as on a slow network.
+    6. If the server is away, it cuts the connection, and tries again for the next one. New connections go to
        the port `target`, which may change.
     """
 

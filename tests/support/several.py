@@ -1,4 +1,4 @@
-"""Built servers on one store, who is on them, and what they say of themselves.
+"""Built servers on one store, their clients, and their answers and metrics.
 
     with several(store.url, store.url) as (one, two):
         alice, bob = come(one, "den", "alice"), come(two, "den", "bob")
@@ -43,18 +43,18 @@ def several(*urls: str, options: Sequence[str] = ()) -> Iterator[list[Served]]:
 
 
 def come(node: Served, room: str, username: str, **more: str | int) -> Chat:
-    """Somebody in a room."""
+    """A client in a room."""
     return Chat(node.ws_url + target(room, username, "token-alice", **more))
 
 
 def reasons(node: Served) -> tuple[int, list[str]]:
-    """What `/readyz` says."""
+    """The status and the reasons in `/readyz`."""
     answer = get(node.port, "/readyz")
     return answer.status, json.loads(answer.body).get("reasons", [])
 
 
 def await_ready(*nodes: Served) -> None:
-    """Wait until they are."""
+    """Wait until these servers are ready."""
     for node in nodes:
         await_true(lambda node=node: reasons(node)[0] == 200, lambda node=node: node.stderr)  # type: ignore[misc]
 
@@ -127,7 +127,7 @@ def say_until_stored(chat: Chat, text: str, cid: str) -> int:
 
 
 def listed(chat: Chat) -> list[str]:
-    """Who is in the room, as the server tells who asks."""
+    """The names in the room, in the server's answer."""
     names: list[str] = Question(chat, "members", f"who-{time.monotonic()}").answer()["data"]["members"]
     return names
 

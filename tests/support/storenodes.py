@@ -1,13 +1,11 @@
-"""Nodes over one store, for tests of the engine: each with a feed that keeps what it is told.
+"""Nodes over one store, for tests of the engine: each with a feed that keeps all that it gets.
 
     async with node(address, "n1") as one, node(address, "n2") as two:
         await one.open("r")
         await one.say("r", "hello")
 
-1. A feed shows what comes as a broker does: in the order of the ids, and it reads what is missing from the
-   log.
-2. The clock is the real one, since the store has none else: `until` waits for what is to happen, a few
-   seconds.
+1. A feed shows messages as a broker does: in the order of the ids, and it reads missing ones from the log.
+2. The clock is the real one, since the store has no other: `until` waits for a condition, a few seconds.
 """
 
 import secrets
@@ -22,7 +20,7 @@ import trio
 from chatroom.core.errors import EngineError
 from chatroom.core.messages import Change, Draft, Head, Message, Outcome, Retain
 from chatroom.core.stores import StoreAddress
-from chatroom.engines.redis.commander import Pace
+from chatroom.engines.redis.commander import Timing
 from chatroom.engines.redis.engine import RedisEngine, Times
 from chatroom.rooms.sequence import Sequence as Order
 from tests.support.engines import append, open_room
@@ -36,9 +34,9 @@ QUICK = Times(
     prune=0.2,
     keep=0.2,
     look=0.2,
-    pace=Pace(answer=0.5, pipeline=1.0, longest_pause=0.2),
+    timing=Timing(answer=0.5, pipeline=1.0, longest_pause=0.2),
 )
-PATIENT = replace(QUICK, pace=Pace())
+PATIENT = replace(QUICK, timing=Timing())
 """For a store that has just begun and is slow, which is not to be taken for one that is away."""
 SELDOM = replace(PATIENT, beat=60, lease=120, ping=60)
 """Nobody looks at the heads, nor where a busy machine keeps the subscription silent or the lease waiting."""

@@ -7,11 +7,12 @@
         store.start()                                   # with its data; `restart(empty=True)`: without
 
 1. Only loopback. A server keeps its port for its whole life, also while it doesn't run: a socket that is
-   bound to it, and never listens, holds it. So nobody else gets it, and no dialler connects to itself there.
-2. A server that was started answers: waiting is for an answer, with a deadline.
-3. All are killed at the end, in whatever state they are. Others' servers are never touched.
-4. What was acknowledged is on the disk, unless a test says otherwise: `appendonly yes`, `appendfsync always`.
-5. A server may write its configuration anew, as Sentinels make it, so it is made for the first start only.
+   bound to it, and never listens, holds it. So no other program gets the port, and no client that tries it
+   connects to itself.
+2. A server that was started answers: `start` waits for an answer, with a deadline.
+3. All servers are killed at the end, in whatever state they are. Servers of other programs are never touched.
+4. An acknowledged write is on the disk, unless a test says otherwise: `appendonly yes`, `appendfsync always`.
+5. A server may write its configuration again, as Sentinels do, so the file is made for the first start only.
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ class Server:
 
     @property
     def running(self) -> bool:
-        """Whether it has a process, be it frozen."""
+        """Whether it has a process, frozen or not."""
         return self.process is not None and self.process.poll() is None
 
     def client(self, **options: Any) -> redis.Redis:
@@ -203,7 +204,7 @@ class Server:
     def await_answer(self, good: Callable[[], object], patience: float = _FAILOVER) -> None:
         """Wait until the answers to what `good` asks are as it wants them.
 
-        A server that isn't there yet, still loads, or is told by Sentinels to drop its clients is asked anew.
+        A server that isn't there yet, still loads, or drops its clients for the Sentinels is asked again.
         """
 
         def is_good() -> object:

@@ -1,16 +1,18 @@
-"""The thread that sends commands to one server of the store, and what has become of them.
+"""The thread that sends commands to one server of the store, and reads their replies.
 
-1. What waits goes out as one pipeline, first what is urgent (appends and who comes or goes, in their
-   order), and all its answers come back to the Trio run by one call. A pipeline is bounded by the weight of
-   its answers, so that it ends in time.
-2. Nothing is tried twice that may have been done. On any doubt the connection is dropped: a job that was
-   under way is answered Unavailable, but one that may be done `again` goes first on the next connection,
-   once.
-3. The thread dials by itself, at once after a drop, then ever more slowly, with jitter. While the store can't
-   be used, jobs are answered at once with the reason.
-4. A job is answered within its own time, whatever the thread does: the Trio run sees to that. What comes
-   later is dropped.
-5. The thread is a daemon: a store that never answers holds up neither the event loop nor the process's end.
+Owns: the connection for commands, and the jobs that wait to be sent.
+
+1. All jobs that wait go out as one pipeline, the urgent ones first (appends and presence, in their order).
+   All replies go back to the Trio run by one call. The weight of its replies bounds a pipeline, so that it
+   ends in time.
+2. A command that may have been done is never sent twice. On any doubt the thread drops the connection. A job
+   under way is answered Unavailable then, but a job with `retry` goes first on the next connection, once.
+3. The thread reconnects by itself: at once after a drop, then ever more slowly, with jitter. While the store
+   can't be used, jobs are answered at once with the reason.
+4. The Trio run answers each job within its own time, whatever the thread does. A later reply is dropped.
+5. The thread is a daemon: a store that never answers delays neither the event loop nor the process's end.
+
+Doesn't know: what commands mean, and which server it is.
 """
 
 import random
@@ -30,7 +32,7 @@ from redis.connection import AbstractConnection
 
 from chatroom.core.errors import Unavailable
 from chatroom.engines.redis.connecting import (
-    Dialler,
+    Connector,
     ServerFacts,
     StoreProblem,
     is_missing_function,
@@ -44,34 +46,34 @@ from chatroom.engines.redis.pushes import read_reply
 HEAVIEST = 600
 """So much weight is sent as one pipeline at most."""
 HEAVY = 20
-"""What a command weighs whose answer may have 64 KiB or more."""
+"""The weight of a command whose reply may have 64 KiB or more."""
 
 Answered = Callable[[Any], None]
 
 
 class Job:
-    """A command, and what is called in the Trio run with its reply or an Unavailable.
+    """A command, and the function that is called in the Trio run with its reply or an Unavailable.
 
-    `again`: doing it twice does no harm. `due`: when it is answered at the latest, in Trio's time.
+    `retry`: it may be done twice without harm. `due`: when it is answered at the latest, in Trio's time.
     """
 
-    __slots__ = ("again", "answered", "command", "due", "given_up", "weight")
+    __slots__ = ("answered", "command", "due", "given_up", "retry", "weight")
 
     def __init__(
-        self, command: Command, answered: Answered, *, again: bool, due: float, weight: int = 1
+        self, command: Command, answered: Answered, *, retry: bool, due: float, weight: int = 1
     ) -> None:
         self.command = command
         self.answered = answered
-        self.again = again
+        self.retry = retry
         self.due = due
         self.weight = weight
         self.given_up = False
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
-    """Seconds that the threads wait: for a dial or an answer, for a whole pipeline, and before they dial
-    again."""
+class Timing:
+    """Seconds that the threads wait: for a connection or a reply, for a whole pipeline, and before they
+    connect again."""
 
     answer: float = 1.0
     pipeline: float = 2.0
@@ -84,27 +86,27 @@ class Pace:
         return min(self.longest_pause, max(self.first_pause, 2 * pause))
 
     def spread(self, pause: float) -> float:
-        """A pause, or up to half of it less: many nodes shall not come at once."""
+        """A random part of a pause, at least half of it: so many nodes don't come at once."""
         return pause * self.chance.uniform(0.5, 1)
 
 
-class Owner(Protocol):
-    """Who is told of what the thread does; all in the Trio run."""
+class CommandListener(Protocol):
+    """The object that hears what the thread does; all its methods are called in the Trio run."""
 
     def connected(self, facts: ServerFacts) -> None:
-        """There is a connection. Called before anything that comes by it."""
+        """There is a connection. Called before `replied` for any command on it."""
         ...
 
     def lost(self, problem: str, *, unfit: bool) -> None:
-        """The store can't be used; it is tried again. `unfit`: as it is, it must not be."""
+        """The store can't be used; the thread keeps trying. `unfit`: its version or settings forbid it."""
         ...
 
     def looked_at(self, facts: ServerFacts) -> None:
-        """How the server is set up now."""
+        """The facts of the server, asked for again."""
         ...
 
     def replied(self, number: int, replies: list[tuple[Job, Any]], seconds: float) -> None:
-        """The answers to a pipeline, which has taken so many seconds."""
+        """The replies to a pipeline, which took so many seconds."""
         ...
 
     def ended(self) -> None:
@@ -119,14 +121,14 @@ class Owner(Protocol):
 class Commander:
     """The thread; `started` is the number of the last pipeline begun."""
 
-    def __init__(self, name: str, dialler: Dialler, owner: Owner, pace: Pace) -> None:
-        self._dialler = dialler
-        self._owner = owner
-        self._pace = pace
+    def __init__(self, name: str, connector: Connector, listener: CommandListener, timing: Timing) -> None:
+        self._connector = connector
+        self._listener = listener
+        self._timing = timing
         # Both threads use these two, by operations that are one step.
         self._urgent: deque[Job] = deque()
         self._jobs: deque[Job] = deque()
-        self._signal: SimpleQueue[None] = SimpleQueue()  # at most one item: there is something to look at
+        self._signal: SimpleQueue[None] = SimpleQueue()  # at most one item: a job or a wish has come
         self._signalled = False
         self._looking = False
         self._stopping = False
@@ -145,12 +147,12 @@ class Commander:
         self._wake()
 
     def look_again(self) -> None:
-        """Find out whether the server is set up as it was."""
+        """Ask the server for its facts again."""
         self._looking = True
         self._wake()
 
     def stop(self) -> None:
-        """The thread ends when what waits has been done, or can't be."""
+        """End the thread when the waiting jobs have been done, or can't be."""
         self._stopping = True
         self._wake()
 
@@ -169,8 +171,8 @@ class Commander:
         try:
             self._keep_connected()
         except BaseException as error:
-            self._post(self._owner.broken, error)
-        self._post(self._owner.ended)
+            self._post(self._listener.broken, error)
+        self._post(self._listener.ended)
 
     def _keep_connected(self) -> None:
         pause = 0.0
@@ -179,27 +181,27 @@ class Commander:
                 connection, facts = self._connect()
             except Exception as error:
                 problem = problem_of(error)
-                self._post(partial(self._owner.lost, problem, unfit=isinstance(error, StoreProblem)))
-                pause = self._pace.longer(pause)
-                self._rest(self._pace.spread(pause), problem)
+                self._post(partial(self._listener.lost, problem, unfit=isinstance(error, StoreProblem)))
+                pause = self._timing.longer(pause)
+                self._rest(self._timing.spread(pause), problem)
                 continue
             pause = 0.0
-            self._post(self._owner.connected, facts)
+            self._post(self._listener.connected, facts)
             self._use(connection)
             connection.disconnect()
         self._fail("the store is closed")
 
     def _connect(self) -> tuple[AbstractConnection, ServerFacts]:
-        connection = self._dialler.dial()
+        connection = self._connector.connect()
         try:
-            facts = self._dialler.prepare(connection)
+            facts = self._connector.prepare(connection)
         except BaseException:
             connection.disconnect()
             raise
         return connection, facts
 
     def _rest(self, seconds: float, problem: str) -> None:
-        """Wait before the next dial, and turn jobs away that have come before the Trio run knew."""
+        """Wait before the next try, and refuse jobs that came before the Trio run knew of the loss."""
         until = time.monotonic() + seconds
         self._fail(problem)
         while not self._stopping and (left := until - time.monotonic()) > 0:
@@ -214,14 +216,14 @@ class Commander:
             while waiting:
                 failed.append((waiting.popleft(), Unavailable(problem)))
         if failed:
-            self._post(self._owner.replied, 0, failed, 0.0)
+            self._post(self._listener.replied, 0, failed, 0.0)
 
     def _use(self, connection: AbstractConnection) -> None:
-        """Send what comes, until there is a doubt or nothing more is to come."""
+        """Send jobs as they come, until there is a doubt or the thread is to end."""
         while True:
             if self._looking and not self._look(connection):
                 return
-            jobs = self._take()
+            jobs = self._next_pipeline()
             if not jobs:
                 if self._stopping:
                     return
@@ -232,21 +234,21 @@ class Commander:
             began = time.monotonic()
             replies, left, problem = self._exchange(connection, jobs)
             self._put_back(left, problem, replies)
-            self._post(self._owner.replied, self.started, replies, time.monotonic() - began)
+            self._post(self._listener.replied, self.started, replies, time.monotonic() - began)
             if problem:
                 return
 
     def _look(self, connection: AbstractConnection) -> bool:
-        """Look at the server; false if the connection is in doubt."""
+        """Ask the server for its facts; false if the connection is in doubt."""
         self._looking = False
         try:
             facts = look(connection)
         except Exception:
             return False
-        self._post(self._owner.looked_at, facts)
+        self._post(self._listener.looked_at, facts)
         return True
 
-    def _take(self) -> list[Job]:
+    def _next_pipeline(self) -> list[Job]:
         jobs: list[Job] = []
         weight = 0
         for waiting in (self._urgent, self._jobs):
@@ -260,10 +262,10 @@ class Commander:
     def _exchange(
         self, connection: AbstractConnection, jobs: list[Job]
     ) -> tuple[list[tuple[Job, Any]], list[Job], str]:
-        """The replies; the jobs that have none and are in doubt; why the connection is to be dropped, or
+        """The replies; the jobs that have none and are in doubt; the reason to drop the connection, or
         nothing."""
         replies: list[tuple[Job, Any]] = []
-        until = time.monotonic() + self._pace.pipeline
+        until = time.monotonic() + self._timing.pipeline
         try:
             _send(connection, jobs)
             missing = []
@@ -287,11 +289,11 @@ class Commander:
         return replies, [], "" if demoted is None else problem_of(demoted)
 
     def _put_back(self, jobs: Iterable[Job], problem: str, replies: list[tuple[Job, Any]]) -> None:
-        """What may be done again goes first, once; the rest is answered."""
+        """Put jobs with `retry` in front, once; answer the others."""
         first = []
         for job in jobs:
-            if job.again and not self._stopping:
-                job.again = False
+            if job.retry and not self._stopping:
+                job.retry = False
                 first.append(job)
             else:
                 replies.append((job, Unavailable(problem)))
@@ -303,7 +305,7 @@ def _send(connection: AbstractConnection, jobs: list[Job]) -> None:
 
 
 def _reply(connection: AbstractConnection) -> Any:
-    """A reply: a list, if one of our functions has answered; or an error that the server has told."""
+    """A reply: a list if it comes from one of our functions; or the error that the server sent."""
     try:
         reply = connection.read_response(disable_decoding=True)
     except refused.ResponseError as error:

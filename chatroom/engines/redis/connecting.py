@@ -1,11 +1,15 @@
-"""Connections to one server of a store: made, looked at before they are used, and their errors in words.
+"""Connections to one server of a store: made, checked before they are used, and their errors in words.
 
-1. Each connection has time-outs for the dial and for every answer, the handshake's included. Nothing is tried
-   twice: who uses a connection drops it on any doubt.
-2. A certificate is checked, with the name of the host.
-3. Before a connection is used, the server is asked what it is, and our functions are loaded where they are
-   missing.
-4. No text that is made here has the password in it.
+Owns: how to connect, what the server must be and have, and the sentences for the operator.
+
+1. Each connection has time-outs for connecting and for every answer, the handshake's included. Nothing is
+   retried here: a user of a connection drops it on any doubt.
+2. The certificate is checked, with the name of the host.
+3. Before a connection is used, the server is asked for its version and its settings, and our functions are
+   loaded if they are missing.
+4. No text that is made here contains the password.
+
+Doesn't know: threads, rooms, and which commands are sent.
 """
 
 import re
@@ -51,7 +55,7 @@ class StoreProblem(Exception):
 
 
 def problem_of(error: Exception) -> str:
-    """What an error of the client library means, in words for the operator."""
+    """The meaning of an error of the client library, in words for the operator."""
     if isinstance(error, StoreProblem):
         return str(error)
     for kind, words in _BY_TYPE:
@@ -75,25 +79,26 @@ def is_missing_function(error: Exception) -> bool:
 
 
 def is_write_refusal(error: Exception) -> bool:
-    """The store takes no message just now; nothing has been done."""
+    """The store accepts no message just now; nothing has been done."""
     return isinstance(error, WRITE_REFUSED) or str(error).partition(" ")[0] in _BY_WORD
 
 
 @dataclass(frozen=True, slots=True)
 class ServerFacts:
-    """What a server has said of itself.
+    """What a server has told about itself.
 
-    `run_id`: changes with each start. `proves`: it syncs each write before it answers. `doubts`: what an
-    acknowledged message may be lost by. `fault`: why it must not be used, as far as anybody begins to.
+    `run_id`: the id of its process, another one after each start. `proves`: it syncs each write before it
+    answers. `risks`: settings by which acknowledged messages may be lost. `fault`: why a new connection must
+    not use it.
     """
 
     run_id: str
     proves: bool
-    doubts: tuple[str, ...]
+    risks: tuple[str, ...]
     fault: str | None
 
 
-class Dialler:
+class Connector:
     """Makes connections to one server."""
 
     def __init__(
@@ -103,13 +108,13 @@ class Dialler:
         patience: float,
         where: Callable[[], tuple[str, int]] | None = None,
     ) -> None:
-        """`patience`: seconds for the dial, and for each answer. `where`: asked before each dial."""
+        """`patience`: seconds to connect, and for each answer. `where` names the server before each try."""
         self._address = address
         self._patience = patience
         self._where = where
 
-    def dial(self) -> AbstractConnection:
-        """A connection that is logged in. Raises what the client library raises, or StoreProblem."""
+    def connect(self) -> AbstractConnection:
+        """A connection that is logged in. Raises StoreProblem, and the errors of the client library."""
         address = self._address
         settings: dict[str, Any] = {
             "db": address.db,
@@ -136,11 +141,11 @@ class Dialler:
         return cast("AbstractConnection", connection)
 
     def identify(self, connection: AbstractConnection) -> str:
-        """The name of the server's process."""
+        """The id of the server's process."""
         return _info(ask(connection, ("INFO", "server"))).get("run_id", "")
 
     def prepare(self, connection: AbstractConnection) -> ServerFacts:
-        """Look at the server, and have our functions in it. Raises as `dial`."""
+        """Check the server, and load our functions into it. Raises as `connect`."""
         facts = look(connection)
         if facts.fault is not None:
             raise StoreProblem(facts.fault)
@@ -149,13 +154,11 @@ class Dialler:
 
 
 def look(connection: AbstractConnection) -> ServerFacts:
-    """Find out how a server is set up; as safe as can be where it doesn't tell."""
+    """Ask a server for its settings. A setting that it doesn't tell counts as a safe one."""
     info = _info(ask(connection, ("INFO",)))
     settings = _settings(connection)
     aof, always = info.get("aof_enabled") == "1", settings.get("appendfsync", "always") == "always"
-    return ServerFacts(
-        info.get("run_id", ""), aof and always, _doubts(info, settings), _fault(info, settings)
-    )
+    return ServerFacts(info.get("run_id", ""), aof and always, _risks(info, settings), _fault(info, settings))
 
 
 def ask(connection: AbstractConnection, command: Command) -> Any:
@@ -165,9 +168,9 @@ def ask(connection: AbstractConnection, command: Command) -> Any:
 
 
 def load_functions(connection: AbstractConnection) -> None:
-    """Have our functions in the store; those of another version stay.
+    """Load our functions into the store; those of another version stay.
 
-    A replica takes nothing, whatever it has. What takes no messages for another reason may have them.
+    A replica is always refused. A server that accepts no writes for another reason may have them already.
     """
     try:
         ask(connection, ("FUNCTION", "LOAD", library.SOURCE))
@@ -183,7 +186,7 @@ def load_functions(connection: AbstractConnection) -> None:
 
 
 def _find_functions(connection: AbstractConnection, refusal: Exception) -> None:
-    """Raise why our functions can't be loaded, unless they are there."""
+    """Raise the refusal to load our functions, unless the server has them already."""
     try:
         ask(connection, library.PROBE)
     except refused.ResponseError as error:
@@ -197,7 +200,7 @@ def _info(data: bytes) -> dict[str, str]:
 
 
 def _settings(connection: AbstractConnection) -> dict[str, str]:
-    """What the server's settings are; empty where it doesn't tell, as hosted ones may not."""
+    """The server's settings; empty if it doesn't tell them, as hosted servers may not."""
     names = ("maxmemory", "maxmemory-policy", "appendfsync", "min-replicas-to-write")
     try:
         found = ask(connection, ("CONFIG", "GET", *names))
@@ -224,27 +227,27 @@ def _fault(info: dict[str, str], settings: dict[str, str]) -> str | None:
     return None
 
 
-def _doubts(info: dict[str, str], settings: dict[str, str]) -> tuple[str, ...]:
-    """Why a message that was acknowledged may be lost."""
-    doubts = []
+def _risks(info: dict[str, str], settings: dict[str, str]) -> tuple[str, ...]:
+    """The reasons why an acknowledged message may be lost."""
+    risks = []
     if info.get("aof_enabled") != "1":
-        doubts.append("appendonly is off: a restart loses messages")
+        risks.append("appendonly is off: a restart loses messages")
     elif settings.get("appendfsync", "always") != "always":
-        doubts.append("appendfsync isn't always: a crash loses the last messages")
+        risks.append("appendfsync isn't always: a crash loses the last messages")
     if info.get("connected_slaves", "0") != "0" and settings.get("min-replicas-to-write", "1") == "0":
-        doubts.append("min-replicas-to-write is 0: a failover may lose the last messages")
-    return tuple(doubts)
+        risks.append("min-replicas-to-write is 0: a failover may lose the last messages")
+    return tuple(risks)
 
 
 def ask_sentinels(address: StoreAddress, patience: float) -> tuple[str, int]:
-    """Where the primary is, by the first Sentinel that knows. Raises StoreProblem."""
+    """The address of the primary, from the first Sentinel that knows it. Raises StoreProblem."""
     problem = "no Sentinel can be reached"
     for host, port in address.hosts:
         alone = replace(
             address, kind=StoreKind.STANDALONE, hosts=((host, port),), username=None, password=None, db=0
         )
         try:
-            with closing_connection(Dialler(alone, patience=patience).dial()) as connection:
+            with closing_connection(Connector(alone, patience=patience).connect()) as connection:
                 found = ask(connection, ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", str(address.primary)))
         except (refused.RedisError, OSError):
             continue

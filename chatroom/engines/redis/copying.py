@@ -1,10 +1,14 @@
-"""Rooms as a whole: brought into a store from a database, or read out of it.
+"""Rooms as a whole: copied into a store from a database, or out of it.
 
-1. A room that is brought in is marked in the store until it is whole: no node opens it meanwhile, and a copy
-   that was interrupted is gone on with where it stood.
-2. What is in the store is never overwritten. Nothing is tried twice: what went wrong ends the copy, and the
-   next run finds out what was done.
-3. It blocks. All that goes wrong is a StartError of one line, without the password.
+Owns: the connections of a copy, and which rooms it finds in the store.
+
+1. A room that is copied in is marked in the store until it is complete. Meanwhile no node opens it, and an
+   interrupted copy goes on where it stopped.
+2. Nothing in the store is ever overwritten. Nothing is retried: an error ends the copy, and the next run
+   finds out what was done.
+3. It blocks. Every failure is a StartError of one line, without the password.
+
+Doesn't know: the database, and nodes that run.
 """
 
 import json
@@ -22,7 +26,7 @@ from chatroom.core.errors import StartError
 from chatroom.core.messages import Message, RoomLog
 from chatroom.core.stores import StoreAddress, StoreKind
 from chatroom.engines.redis import library
-from chatroom.engines.redis.connecting import Dialler, ask, ask_sentinels, is_missing_function, problem_of
+from chatroom.engines.redis.connecting import Connector, ask, ask_sentinels, is_missing_function, problem_of
 from chatroom.engines.redis.library import Command, RoomKeys, ServerAddress, SlotMap, slot_of
 from chatroom.engines.redis.pushes import messages_of, read_reply
 from chatroom.engines.redis.shards import find_map
@@ -32,12 +36,12 @@ PATIENCE = 10.0
 PIECE, PIECE_BYTES = 500, 256 * 1024
 """Messages that one call moves at most, and about how much text."""
 _TOGETHER, _TOGETHER_BYTES = 64, 1024 * 1024
-"""Calls that are under way at once."""
+"""Calls, and bytes of their arguments, that are under way at once."""
 _SCAN = 1000
 
 
 class Condition(StrEnum):
-    """What there is of a room in the store."""
+    """The state of a room in the store."""
 
     FREE = "free"
     FOREIGN = "foreign"
@@ -46,7 +50,7 @@ class Condition(StrEnum):
 
 
 class Stand(NamedTuple):
-    """What there is of a room: for one that is there, or being copied, its log and its newest message."""
+    """The state of a room, and, if it is there or being copied, its log and its newest message."""
 
     condition: Condition
     log: RoomLog
@@ -57,7 +61,7 @@ class StoreRooms:
     """The rooms in a store, below a prefix."""
 
     def __init__(self, address: StoreAddress, prefix: str, check: Callable[[], None] = lambda: None) -> None:
-        """`check` is called before anything is asked; what it raises ends the copy. Raises StartError."""
+        """`check` is called before each command; an exception of it ends the copy. Raises StartError."""
         self._check = check
         self._shown = address.shown
         self._prefix = prefix
@@ -75,32 +79,32 @@ class StoreRooms:
                 self._map = find_map(address, PATIENCE)
                 for server in self._map.servers:
                     one = replace(address, kind=StoreKind.STANDALONE, hosts=(server,))
-                    self._connections[server] = self._dial(Dialler(one, patience=PATIENCE))
+                    self._connections[server] = self._prepared(Connector(one, patience=PATIENCE))
             case StoreKind.SENTINEL:
                 where = partial(ask_sentinels, address, PATIENCE)
-                self._connections[None] = self._dial(Dialler(address, patience=PATIENCE, where=where))
+                self._connections[None] = self._prepared(Connector(address, patience=PATIENCE, where=where))
             case StoreKind.STANDALONE:
-                self._connections[None] = self._dial(Dialler(address, patience=PATIENCE))
+                self._connections[None] = self._prepared(Connector(address, patience=PATIENCE))
 
     @staticmethod
-    def _dial(dialler: Dialler) -> AbstractConnection:
-        connection = dialler.dial()
+    def _prepared(connector: Connector) -> AbstractConnection:
+        connection = connector.connect()
         try:
-            dialler.prepare(connection)
+            connector.prepare(connection)
         except BaseException:
             connection.disconnect()
             raise
         return connection
 
     def close(self) -> None:
-        """Give up the connections."""
+        """Close the connections."""
         for connection in self._connections.values():
             connection.disconnect()
 
     def _failed(self, error: Exception) -> StartError:
         if isinstance(error, StartError):
             return StartError(f"--redis {self._shown}: {error}")
-        if is_missing_function(error):  # they could not be loaded, and why isn't known
+        if is_missing_function(error):  # they could not be loaded; the reason isn't known
             return StartError(f"--redis {self._shown}: the store takes no functions: its memory may be full")
         return StartError(f"--redis {self._shown}: {problem_of(error)}")
 
@@ -115,19 +119,19 @@ class StoreRooms:
         return [unquote(line.partition(b"#")[0]) for line in found]
 
     def rooms(self) -> list[str]:
-        """The names of all rooms, in their order. Raises StartError."""
+        """The names of all rooms, sorted. Raises StartError."""
         found: set[str] = set()
         for connection in self._connections.values():
             cursor = None
             while cursor != b"0":
                 cursor, keys = self._ask(connection, *library.scan_rooms(self._prefix, cursor or b"0", _SCAN))
                 for key in keys:
-                    with suppress(ValueError):  # somebody else's
+                    with suppress(ValueError):  # a key of another program
                         found.add(library.room_of(self._prefix, key.decode()))
         return sorted(found)
 
     def stands(self, rooms: Sequence[str]) -> list[Stand]:
-        """What there is of these rooms. Raises StartError."""
+        """The states of these rooms. Raises StartError."""
         replies = self._call([library.inspect(self._keys(room)) for room in rooms])
         return [self._stand(room, reply) for room, reply in zip(rooms, replies, strict=True)]
 
@@ -150,7 +154,7 @@ class StoreRooms:
     # Bringing in
 
     def bring_in(self, logs: Iterable[tuple[RoomLog, Iterable[Sequence[Message]]]]) -> Iterator[int]:
-        """Write rooms and what is still missing of each of them, in pieces; yields how many messages are new.
+        """Write the missing messages of each room, in pieces; yields how many messages are new.
 
         Raises StartError.
         """
@@ -167,7 +171,7 @@ class StoreRooms:
     # Reading out
 
     def read(self, logs: Sequence[RoomLog]) -> Iterator[tuple[RoomLog, list[Message]]]:
-        """The messages of all these rooms, room by room, in pieces. Raises StartError."""
+        """Read the messages of these rooms, room by room, in pieces. Raises StartError."""
         for at in range(0, len(logs), _TOGETHER):
             some = logs[at : at + _TOGETHER]
             replies = self._call([self._piece(log, log.first) for log in some])
@@ -197,7 +201,7 @@ class StoreRooms:
         return messages
 
     def changed(self, room: str) -> StartError:
-        """What to say where somebody else has written meanwhile."""
+        """The error for a room that another program has written to meanwhile."""
         return StartError(
             f"room {room!a} in --redis {self._shown} has changed meanwhile: stop all nodes, and other copies"
         )
@@ -230,7 +234,7 @@ class StoreRooms:
         return replies
 
     def exchange(self, commands: Sequence[Command]) -> list[list[Any]]:
-        """Have a few functions called at once: on each server in their order. Raises StartError."""
+        """Call a few functions at once, on each server in their order. Raises StartError."""
         self._check()
         routes = [self._of(str(command[3])) for command in commands]  # by their first key
         try:
@@ -247,13 +251,13 @@ class StoreRooms:
 
 
 def renew_rooms(address: StoreAddress, prefix: str, new_epoch: Callable[[], str]) -> None:
-    """Give each room that there is a new epoch, whatever nodes run. Raises StartError."""
+    """Give each room a new epoch, whatever nodes run. Raises StartError."""
     with closing(StoreRooms(address, prefix)) as store:
         store.renew(new_epoch)
 
 
 class _Pipeline:
-    """Calls that bring rooms in: gathered, sent together, and their answers looked at."""
+    """Calls that copy rooms in: gathered, sent together, and their answers checked."""
 
     def __init__(self, store: StoreRooms) -> None:
         self._store = store
@@ -261,14 +265,14 @@ class _Pipeline:
         self._bytes = 0
 
     def put(self, room: str, command: Command, messages: int = 0) -> Iterator[int]:
-        """One more call, by which so many messages get there."""
+        """Add a call, which writes so many messages."""
         self._gathered.append((room, command, messages))
         self._bytes += len(str(command[-1]))
         if len(self._gathered) >= _TOGETHER or self._bytes >= _TOGETHER_BYTES:
             yield from self.flush()
 
     def flush(self) -> Iterator[int]:
-        """Send what waits."""
+        """Send the gathered calls."""
         gathered, self._gathered, self._bytes = self._gathered, [], 0
         replies = self._store.exchange([command for _, command, _ in gathered])
         for (room, _, messages), reply in zip(gathered, replies, strict=True):

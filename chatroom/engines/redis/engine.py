@@ -1,13 +1,13 @@
 """The engine for several nodes: an Engine on one store of Valkey or Redis that all of them use.
 
-Owns: the parts of the engine, put together while it serves, and what is done again and again.
+Owns: the parts of the engine, put together while it serves, and the work of each beat.
 
 1. The log is the queue, and a push is a hint: `storeevents` gives pushes out, `heads` finds those that were
    lost and logs that were replaced, `log` appends and reads.
 2. A node lives while it renews its lease (`nodelease`); rooms are opened and given up by `opening`, and
-   `attendance` knows who is in them.
+   `presence` knows who is in them.
 3. Every call ends within the times of `Times`, whatever the store does.
-4. Nothing here waits for the store but tasks of their own; the threads are the shards'.
+4. Only tasks of their own wait for the store; the threads belong to the shards.
 
 Doesn't know: members, frames, and how a room is shown.
 """
@@ -25,14 +25,14 @@ from chatroom.core.messages import Draft, Head, Message, Outcome, Page, Retain
 from chatroom.core.stores import StoreAddress, StoreStatistics
 from chatroom.engines.engine import READ_BYTES, Feed
 from chatroom.engines.redis import library
-from chatroom.engines.redis.attendance import Attendance
-from chatroom.engines.redis.commander import Pace
+from chatroom.engines.redis.commander import Timing
 from chatroom.engines.redis.copying import renew_rooms
 from chatroom.engines.redis.heads import HeadCheck
 from chatroom.engines.redis.library import Command, RoomKeys, context_of
 from chatroom.engines.redis.log import StoreLog
 from chatroom.engines.redis.nodelease import NodeLease
 from chatroom.engines.redis.opening import RoomOpener
+from chatroom.engines.redis.presence import PresenceTracker
 from chatroom.engines.redis.pushes import typing
 from chatroom.engines.redis.shards import Shards
 from chatroom.engines.redis.sharedroom import Opened, SharedRoom, SharedRooms
@@ -45,12 +45,12 @@ TICK = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """Seconds. `patience`: for all that is asked, and `append`, for appends: a bit less than is promised;
-    `beat`: between two renewals of the lease and looks at the heads; `lease`: how long a node lives without
-    one; `grace`: how long one that stops does; `linger`: how long a room that nobody uses is listened to;
-    `ping`: after so long a silence the subscription is tried; `prune`: between two looks for what is too
-    old; `keep`: between two words that rooms are used in which nothing was said, which live for an hour
-    without; `look`: between two looks at how the store is set up."""
+    """Seconds. `patience`: for an answer of the store, and `append`, for one to an append: a bit less than
+    the port promises; `beat`: between two renewals of the lease and looks at the heads; `lease`: how long a
+    node lives without a renewal, and `grace`, after its stop; `linger`: how long an unused room is listened
+    to; `ping`: after so long a silence the subscriber sends a ping; `prune`: between two searches for old
+    messages; `keep`: between two renewals of rooms without messages, which live for an hour without;
+    `look`: between two looks at the settings of the store."""
 
     patience: float = 2.7
     append: float = 1.8
@@ -63,7 +63,7 @@ class Times:
     keep: float = 900.0
     look: float = 30.0
     close: float = 1.5
-    pace: Pace = field(default_factory=Pace)
+    timing: Timing = field(default_factory=Timing)
 
 
 class RedisEngine:
@@ -108,8 +108,8 @@ class RedisEngine:
     async def serve(
         self, feed: Feed, /, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """See Engine. At the end names stay for a grace, so that whoever comes back on another node was never
-        away."""
+        """See Engine. At the end names stay for a grace, so that a person who comes back on another node was
+        never away."""
         times = self._times
         self._built = parts = self._build(feed)
         if self._renew_epoch:
@@ -153,12 +153,12 @@ class RedisEngine:
         store = Shards(
             self._address,
             node=self._node,
-            pace=times.pace,
+            timing=times.timing,
             ping=times.ping,
             observe=self._observe,
         )
         rooms = SharedRooms()
-        presence = Attendance(
+        presence = PresenceTracker(
             self._node,
             feed,
             partial(_ask, store, times.patience),
@@ -201,12 +201,12 @@ class RedisEngine:
         try:
             await nursery.start(store.run, parts.events)
             await lease.read()
-            # a user's rights to channels are others than to keys: say nothing to nobody
+            # a user may have rights to keys and none to channels: publish nothing, to try
             await store.call(lease.slot, store.publish(lease.key, ""), patience=self._times.patience)
         except StartError as error:
             raise StartError(f"{self._address.shown}: {error}") from None
         except Unavailable as error:
-            if store.of(lease.slot).down is None:  # else it is one of several, and others have rooms
+            if store.of(lease.slot).down is None:  # else it is one of several servers; others have rooms
                 raise StartError(f"{self._address.shown}: {error}") from None
         store.begin()
         store.probe()
@@ -234,12 +234,12 @@ class RedisEngine:
         return () if trouble is None else (trouble,)
 
     def sizes(self) -> tuple[int, int]:
-        """See Engine. What is on the disk is the store's own affair."""
+        """See Engine. The disk is the store's own."""
         return 0, 0
 
     @property
     def statistics(self) -> StoreStatistics:
-        """How it stands with the store."""
+        """The figures of the store and of this node; see StoreStatistics."""
         parts = self._parts
         shards = parts.store.all
         return StoreStatistics(
@@ -309,7 +309,7 @@ class RedisEngine:
         parts = self._parts
         if (known := parts.rooms.by_name.get(room)) is not None:
             push = typing(self._node, known.epoch, username, active=active)
-            parts.store.tell(known.keys.slot, parts.store.publish(known.keys.channel, push))
+            parts.store.send_and_forget(known.keys.slot, parts.store.publish(known.keys.channel, push))
 
     # Again and again
 
@@ -334,12 +334,12 @@ class RedisEngine:
 
     @staticmethod
     def _keep(parts: "_Parts") -> None:
-        """Rooms in which nothing was said go by themselves, so that none is left behind by a node that has
-        died: but for those that are used here."""
+        """Keep the rooms without messages that are used here. The store removes others after an hour, so a
+        node that has died leaves none behind."""
         for room in parts.rooms.used:
             shown = parts.feed.shown(room.name)
             if shown is not None and shown.last_id == 0:
-                parts.store.tell(room.keys.slot, library.keep(room.keys))
+                parts.store.send_and_forget(room.keys.slot, library.keep(room.keys))
 
     async def _retry(self, parts: "_Parts") -> None:
         while True:
@@ -350,7 +350,7 @@ class RedisEngine:
     def _prune(self, room: SharedRoom) -> None:
         command = library.prune(room.keys, room.context)
         self._parts.store.submit(
-            room.keys.slot, command, partial(self._pruned, room), patience=self._times.patience, again=True
+            room.keys.slot, command, partial(self._pruned, room), patience=self._times.patience, retry=True
         )
 
     def _pruned(self, room: SharedRoom, reply: Any) -> None:
@@ -383,7 +383,7 @@ class _Parts:
     store: Shards
     feed: Feed
     rooms: SharedRooms
-    presence: Attendance
+    presence: PresenceTracker
     lease: NodeLease
     heads: HeadCheck
     log: StoreLog
@@ -399,6 +399,6 @@ def _ask(
         command,
         answered,
         patience=patience,
-        again=True,
-        urgent=True,  # as appends are: whoever says something has come before
+        retry=True,
+        urgent=True,  # as appends are: a person comes in before their first message
     )

@@ -21,7 +21,7 @@ from typing import Any
 from chatroom.core.messages import Head
 from chatroom.engines.engine import Feed
 from chatroom.engines.redis import library
-from chatroom.engines.redis.attendance import Attendance
+from chatroom.engines.redis.presence import PresenceTracker
 from chatroom.engines.redis.pushes import Versions
 from chatroom.engines.redis.shards import Shards
 from chatroom.engines.redis.sharedroom import SharedRoom
@@ -33,13 +33,13 @@ TURNS = 4
 
 
 class HeadCheck:
-    """The look at heads of one engine. `gaps`: how often the store had more than was pushed."""
+    """The comparison for one engine. `gaps`: how often the store had more than was pushed."""
 
     def __init__(
         self,
         store: Shards,
         feed: Feed,
-        presence: Attendance,
+        presence: PresenceTracker,
         new_epoch: Callable[[], str],
         *,
         patience: float,
@@ -56,8 +56,7 @@ class HeadCheck:
     # Looking
 
     def look_in_turn(self, rooms: list[SharedRoom]) -> None:
-        """Read where those of these rooms stand whose turn it is. In a Cluster each slot takes a command of
-        its own."""
+        """Read the heads of those rooms whose turn it is: a Cluster takes one command for each slot."""
         self._turn += 1
         self.look([room for room in rooms if self._in_turn(room)])
 
@@ -65,7 +64,7 @@ class HeadCheck:
         return not self._store.sharded or (room.keys.slot + self._turn) % TURNS == 0
 
     def look(self, rooms: list[SharedRoom]) -> None:
-        """Read where these rooms stand."""
+        """Read the heads of these rooms."""
         slots: dict[int, list[SharedRoom]] = {}
         for room in rooms:
             if not room.looking:
@@ -83,11 +82,11 @@ class HeadCheck:
             library.heads([room.keys.meta for room in rooms]),
             partial(self._heads_read, known),
             patience=self._patience,
-            again=True,
+            retry=True,
         )
 
     def _heads_read(self, known: list[tuple[SharedRoom, Head | None, int]], reply: Any) -> None:
-        """`known` is what had been shown, and heard of the presence, before the heads were asked for."""
+        """`known` has the head that was shown, and the presence's version, before the heads were read."""
         for room, _, _ in known:
             room.looking = False
         match reply:
@@ -116,11 +115,11 @@ class HeadCheck:
                 self._presence.expect(room, epoch, newest)
 
     def verify(self, room: SharedRoom) -> None:
-        """Find out whether the store has what was shown."""
+        """Find out whether the store has the messages that were shown."""
         if (shown := self._feed.shown(room.name)) is not None:
-            command = library.verify(room.keys, shown.last_id, room.marks.get(shown.last_id, 0))
+            command = library.verify(room.keys, shown.last_id, room.stored_at.get(shown.last_id, 0))
             then = partial(self._verified, room, shown, room.versions.known)
-            self._store.submit(room.keys.slot, command, then, patience=self._patience, again=True)
+            self._store.submit(room.keys.slot, command, then, patience=self._patience, retry=True)
 
     def _verified(self, room: SharedRoom, shown: Head, version: int, reply: Any) -> None:
         match reply:
@@ -135,7 +134,7 @@ class HeadCheck:
     # Replaced logs
 
     def renew(self, room: SharedRoom, epoch: str) -> None:
-        """The store has less than was shown of this epoch: it gets another one, unless another node was
+        """The store has less than was shown of this epoch: give the room a new one, unless another node was
         first."""
         if not room.renewing and room.used:
             room.renewing = True
@@ -145,7 +144,7 @@ class HeadCheck:
                 command,
                 partial(self._renewed, room),
                 patience=self._patience,
-                again=True,
+                retry=True,
             )
 
     def _renewed(self, room: SharedRoom, reply: Any) -> None:
@@ -155,7 +154,7 @@ class HeadCheck:
                 self.found_replaced(room, epoch, last)
 
     def found_replaced(self, room: SharedRoom, epoch: str, last: int) -> None:
-        """The room has another epoch than on this node: tell, and state again who is here."""
+        """The room has another epoch than on this node: tell the broker, and state all names again."""
         if not room.used:
             return
         self._feed.ahead(room.name, epoch, last)

@@ -1,12 +1,16 @@
 """Which nodes live, by the leases that they hold in the store; times are the store's, in ms.
 
-1. A node lives while its lease lasts. Without one it is dead, once that may be judged.
-2. Only who has held a lease of its own without a break for a whole life may judge: after an outage of the
-   store nobody is declared dead by those who were cut off themselves.
-3. Who has just started may judge those alone whose lease ran out a whole life ago, and not before `patience`
-   is over: after an outage others need a moment to come back.
-4. What one node does for all is done by the first of those that live. For a moment, none may take itself for
-   it, or two.
+Owns: the leases of all nodes as they were at the last renewal.
+
+1. A node lives while its lease lasts. A node without a lease is dead, once that may be judged.
+2. A node may judge if it has held its own lease without a break for a whole life. So after an outage of the
+   store, nodes that were cut off themselves declare no other node dead.
+3. A node that has just started may judge only nodes whose leases ended a whole life ago, and only after
+   `patience`: after an outage other nodes need a moment to come back.
+4. One task for all nodes is done by the first of those that live. For a moment, no node may think that it is
+   the first, or two nodes may.
+
+Doesn't know: the store, clocks, and what a node is declared dead for.
 """
 
 from collections.abc import Collection, Iterable

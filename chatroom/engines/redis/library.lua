@@ -4,23 +4,25 @@
 -- are <id>-0 with the fields t u x and perhaps c: time, username, text, cid), `c` hash of cids, `p` presence hash
 -- (n:NODE\nNAME: the node has the name here; k:NAME: how many nodes do; s:NODE: the last sequence number taken).
 --
--- 1. Every function checks everything, then writes everything, then announces by a publish that may fail: a function
---    that fails half-way would keep what it has written.
+-- 1. Every function checks everything, then writes everything, then announces by a publish that may fail: the writes of a
+--    function that fails half-way would stay.
 -- 2. Every function answers one JSON text: a list that begins with a word of ours. An empty list is {} in it.
--- 3. Ids are dense within an epoch. What others have put into the stream is skipped, or ends what is read.
+-- 3. Ids are dense within an epoch. An entry of another program in the stream is skipped, or ends a page.
 -- 4. A context is a JSON list: the node, the room's channel, the command that publishes, how many messages are kept and
---    for how many milliseconds (0: no limit). What it doesn't know: rooms' names, and who subscribes.
+--    for how many milliseconds (0: no limit).
 -- 5. From a room's first message on all its keys exist. While a slot of a Cluster moves to another server, a function that
 --    names an absent key beside others is refused (TRYAGAIN).
+--
+-- Doesn't know: rooms' names, and who subscribes.
 --
 -- In front of this text stand the library's name and SUFFIX, which ends the names of its functions.
 
 local STEP = 50            -- so many entries are read at a time
-local TRIM = 200           -- so many entries are trimmed in one call at most, beyond what it adds
-local BETWEEN = 200        -- so many messages of others an append tells at most
+local TRIM = 200           -- so many entries are trimmed in one call at most, beyond those that it adds
+local BETWEEN = 200        -- so many messages of other nodes are in the reply to an append at most
 local BETWEEN_BYTES = 65536
-local IDLE = 60            -- seconds for which a room outlives its use if nothing was ever said in it
-local UNSAID = 3600        -- and for which it lives in use, if no node says that it holds it: that may be dead
+local IDLE = 60            -- seconds for which a room without messages outlives its use
+local UNSAID = 3600        -- seconds for which it lives in use, unless a node renews it: that node may be dead
 local PLACEHOLDER = ''     -- a field of no cid's, which nobody reads: see rule 5
 
 local function answer(...)
@@ -56,7 +58,7 @@ local function in_epoch(key, epoch)
   return room
 end
 
--- A room without a meta hash begins with `epoch`, behind what its stream may still hold.
+-- A room without a meta hash begins with `epoch`, behind the messages that its stream may still hold.
 local function create(key, stream, epoch)
   local room = { epoch = epoch, last = 0, first = 1, version = 0 }
   if redis.call('EXISTS', stream) == 1 then
@@ -73,7 +75,7 @@ local function create(key, stream, epoch)
   return room
 end
 
--- A room lives for ever once something was said in it; before, for as long as it is held.
+-- A room with messages lives without limit; a room without messages lives for as long as it is held.
 local function hold(key, presence, room)
   for _, each in ipairs({ key, presence }) do
     if room.last == 0 then
@@ -84,8 +86,8 @@ local function hold(key, presence, room)
   end
 end
 
--- Whether the log has the message `id` as it was shown, at the time `ts` (0: whatever the time). After a failover it
--- may have gone back and have got others under the same ids.
+-- Whether the log has the message `id` as it was shown, at the time `ts` (0: at any time). After a failover the log may
+-- have gone back and have got other messages under the same ids.
 local function is_same(keys, room, id, ts)
   if room.last < id then
     return false
@@ -100,7 +102,7 @@ local function is_same(keys, room, id, ts)
   return not entry or tonumber(entry[2][2]) == ts
 end
 
--- The message in an entry, if it is that of `id`; whether it is somebody else's entry that is to be skipped.
+-- The message in an entry, if it is that of `id`; whether it is an entry of another program that is to be skipped.
 local function message_of(entry, id)
   local fields = entry[2]
   local found = tonumber(string.match(entry[1], '^(%d+)%-0$') or '')
@@ -174,7 +176,7 @@ local function announce(command, channel, payload)
   return payload
 end
 
--- Give up the oldest messages beyond the limits, and their cids with them. Returns the first id kept.
+-- Remove the oldest messages beyond the limits, with their cids. Returns the first id kept.
 local function trim(keys, room, count, ms, now, most)
   local first, limit = room.first, math.min(room.last, room.first + most - 1)
   if first > limit or (count == 0 and ms == 0) then
@@ -212,8 +214,8 @@ local function trim(keys, room, count, ms, now, most)
 end
 
 -- m s c p | context, epoch, the last id that the node has shown, its time or 0, [[username, text, cid or nothing], …]
--- ["ok", first id kept, [outcome, …], ts, [message of others, …], what refused the rest or false]
---   an outcome: the id; -id of what is stored already; 0: a conflict; false: not stored
+-- ["ok", first id kept, [outcome, …], ts, [message of another node, …], the error that refused the rest or false]
+--   an outcome: the id; -id of a message that is stored already; 0: a conflict; false: not stored
 -- ["replaced", epoch, last] ["behind", epoch, last] ["missing"]
 local function append(keys, args)
   local room, refusal = in_epoch(keys[1], args[2])
@@ -293,7 +295,7 @@ local function append(keys, args)
       end
     end
   end
-  if refused then  -- what would repeat a draft that is not stored isn't stored either
+  if refused then  -- a draft that repeats one that is not stored isn't stored either
     for at, id in ipairs(outcomes) do
       if id and math.abs(id) > last then
         outcomes[at] = false
@@ -364,7 +366,7 @@ local function history(keys, args)
   return answer('ok', room.first, start, found, #found > 0 and start > room.first)
 end
 
--- Who is in a room: {node: [name, …], …} with all nodes that have ever spoken of it.
+-- The names in a room: {node: [name, …], …} with all nodes that have ever told names of it.
 local function names_of(key)
   local nodes = {}
   for _, field in ipairs(redis.call('HKEYS', key)) do
@@ -382,7 +384,7 @@ local function names_of(key)
 end
 
 -- Copies. A room that is being copied into the store has no epoch yet, so every function finds it missing, and a node
--- that would make it is refused. Its meta hash has i (the epoch that it is to get), f, and l (the last id that is there).
+-- can't open it. Its meta hash has i (the epoch that it is to get), f, and l (the last id that is there).
 
 local function is_being_copied(key)
   return redis.call('HEXISTS', key, 'i') == 1
@@ -444,7 +446,7 @@ local function heads(keys)
   return answer('ok', found)
 end
 
--- Let names come and go on a node; as one version, if anything changed. Returns what was published.
+-- Let names come and go on a node, as one version if anything changed. Returns the push that was published.
 local function change(keys, room, context, node, came, went)
   local arrived, left = {}, {}
   for _, name in ipairs(came) do
@@ -469,7 +471,7 @@ local function change(keys, room, context, node, came, went)
   return announce(context[3], context[2], head .. '\n' .. cjson.encode({ arrived, left }))
 end
 
--- Whether what a node tells of who is here comes behind something newer. If not, the room is held.
+-- Whether names that a node tells come behind newer ones. If not, the room is held.
 local function is_late(keys, room, context, seq)
   local field = 's:' .. context[1]
   if tonumber(redis.call('HGET', keys[2], field) or 0) >= tonumber(seq) then
@@ -481,7 +483,7 @@ local function is_late(keys, room, context, seq)
 end
 
 -- m p | context, sequence number, [name that came, …], [name that went, …]
--- ["ok", epoch, last, version, [what was published, …]] ["late"] ["missing"]
+-- ["ok", epoch, last, version, [push that was published, …]] ["late"] ["missing"]
 local function attend(keys, args)
   local room = meta(keys[1])
   if not room then
@@ -532,7 +534,7 @@ local function reap(keys, args)
   return answer('ok', room.epoch, room.last, room.version, told)
 end
 
--- m s c | context   ["ok", first id kept, whether there is more to give up]
+-- m s c | context   ["ok", first id kept, whether there is more to remove]
 local function prune(keys, args)
   local room = meta(keys[1])
   if not room then
@@ -552,7 +554,7 @@ local function keep(keys)
   return answer('ok')
 end
 
--- m p | (nothing)   Nobody uses the room on this node: where nothing was said and nobody is, it is given up in a while.
+-- m p | (nothing)   This node no longer uses the room: without messages and names it is removed after a while.
 local function forget(keys)
   local room = meta(keys[1])
   if room and room.last == 0 then
@@ -581,7 +583,7 @@ local function lease(keys, args)
   return answer('ok', now, held, leases)
 end
 
--- Is refused whenever an append would be.
+-- Refused whenever an append would be refused.
 local function probe()
   return answer('ok')
 end
@@ -649,7 +651,7 @@ local function copy_add(keys, args)
   return answer('ok', last)
 end
 
--- m s c | epoch, last id   From here on the room is one like others.   ["ok", last] ["taken"]
+-- m s c | epoch, last id   From here on the room is like any other.   ["ok", last] ["taken"]
 local function copy_end(keys, args)
   local found = redis.call('HMGET', keys[1], 'i', 'l')
   if found[1] ~= args[1] or found[2] ~= args[2] then

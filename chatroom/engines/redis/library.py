@@ -1,17 +1,15 @@
-"""The functions in the store: their text, names, keys and calls, and the slots of a Cluster.
+"""The functions in the store, called from Python: their text and names, and the keys and arguments of a call.
 
-The functions in the store: their text, their names, the keys they take, and the lines in which they are
-called.
+Owns: the text of `library.lua`, the keys of a room, and which of a Cluster's 16,384 slots a key belongs to.
 
-1. The library's name carries a hash of its text, and so do its functions' names: two versions live side by
-   side in one store, and each node calls those that it has brought.
-2. Whatever a function needs is in its arguments; numbers are written in full.
+1. The name of the library carries a hash of its text, and so do the names of its functions. So two versions
+   live side by side in one store, and each node calls those that it has brought.
+2. A function gets all that it needs in its arguments. Numbers are written in full.
+3. If a key has a brace and later a closing brace with something in between, the slot is computed from that
+   part alone. So all keys of a room lie in one slot.
+4. The slot is the CRC16 of XMODEM, which the standard library computes, modulo the number of slots.
 
-Which of a Cluster's 16,384 slots a key belongs to.
-
-1. If a key has a brace and later a closing one with something in between, that alone is hashed: keys that
-   share it lie together.
-2. The hash is CRC16 as XMODEM has it, which the standard library computes.
+Doesn't know: connections, replies, and what the functions do.
 """
 
 import hashlib
@@ -43,13 +41,13 @@ class SlotMap:
     """Which server, by host and port, has which slots."""
 
     def __init__(self, ranges: Iterable[tuple[int, int, ServerAddress]]) -> None:
-        """A range is its first and its last slot, and who has them."""
+        """A range is its first slot, its last slot, and the server that has them."""
         self._ranges = sorted(ranges)
         self._firsts = [first for first, _, _ in self._ranges]
 
     @classmethod
     def read(cls, reply: Any, asked: str) -> "SlotMap":
-        """From what CLUSTER SLOTS answers; a server that names no host is at that which was `asked`."""
+        """The map in an answer to CLUSTER SLOTS; a server without a host is at the host that was `asked`."""
         return cls(
             (first, last, (host.decode() if host else asked, port))
             for first, last, (host, port, *_), *_ in reply
@@ -82,7 +80,7 @@ _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 def packed(command: Command) -> bytes:
-    """A command as it is sent: the client library's own way takes three times as long."""
+    """A command as bytes on the wire; the client library takes three times as long for it."""
     parts = [b"*%d\r\n" % len(command)]
     for word in command:
         data = word if isinstance(word, bytes) else str(word).encode()
@@ -115,7 +113,7 @@ class RoomKeys(NamedTuple):
 def context_of(
     keys: RoomKeys, node: str, *, sharded: bool, keep: int | None, keep_seconds: float | None
 ) -> str:
-    """What the functions that write a room are told of the node."""
+    """The context for the functions that write a room: the node, and how it publishes and keeps messages."""
     kept = 0 if keep_seconds is None else max(1, int(keep_seconds * 1000))
     return _encode([node, keys.channel, "SPUBLISH" if sharded else "PUBLISH", keep or 0, kept])
 
@@ -151,27 +149,27 @@ def history(
 
 
 def open_room(keys: RoomKeys, epoch: str) -> Command:
-    """Where a room stands and who is there; a new one gets this epoch."""
+    """Read the head and the presence of a room; a new room gets this epoch."""
     return ("FCALL", "open" + _SUFFIX, 3, keys.meta, keys.stream, keys.presence, epoch)
 
 
 def who(keys: RoomKeys) -> Command:
-    """Where a room stands and who is there."""
+    """Read the head and the presence of a room."""
     return ("FCALL", "who" + _SUFFIX, 2, keys.meta, keys.presence)
 
 
 def renew(keys: RoomKeys, wrong: str, epoch: str) -> Command:
-    """Replace the epoch that is `wrong`, unless another node has."""
+    """Replace the epoch that is `wrong`, unless another node has replaced it."""
     return ("FCALL", "renew" + _SUFFIX, 2, keys.meta, keys.stream, wrong, epoch)
 
 
 def verify(keys: RoomKeys, known: int, ts: int) -> Command:
-    """Where a room stands, and whether it has the last message that was shown still."""
+    """Read the head of a room, and whether it still has the last message that was shown."""
     return ("FCALL", "verify" + _SUFFIX, 2, keys.meta, keys.stream, known, ts)
 
 
 def heads(metas: Sequence[str]) -> Command:
-    """Where these rooms stand, by their first keys."""
+    """Read the heads of these rooms, by their first keys."""
     return ("FCALL", "heads" + _SUFFIX, len(metas), *metas)
 
 
@@ -189,17 +187,17 @@ def state(keys: RoomKeys, context: str, number: int, names: Iterable[str]) -> Co
 
 
 def reap(keys: RoomKeys, context: str, nodes: Iterable[str]) -> Command:
-    """These nodes are dead: their names go."""
+    """These nodes are dead: remove their names."""
     return ("FCALL", "reap" + _SUFFIX, 2, keys.meta, keys.presence, context, line_of(nodes))
 
 
 def prune(keys: RoomKeys, context: str) -> Command:
-    """Give up what is too old or too much."""
+    """Remove messages that are too old or too many."""
     return ("FCALL", "prune" + _SUFFIX, 3, keys.meta, keys.stream, keys.cids, context)
 
 
 def keep(keys: RoomKeys) -> Command:
-    """This node uses the room, in which nothing may have been said: it lives for an hour longer."""
+    """This node uses the room. A room without messages lives for an hour longer."""
     return ("FCALL", "keep" + _SUFFIX, 2, keys.meta, keys.presence)
 
 
@@ -209,7 +207,7 @@ def forget(keys: RoomKeys) -> Command:
 
 
 def lease(key: str, line: str, seconds: float) -> Command:
-    """The node lives for so long, at least."""
+    """Take the lease of a node for so many seconds."""
     return ("FCALL", "lease" + _SUFFIX, 1, key, line, int(seconds * 1000))
 
 
@@ -217,38 +215,38 @@ def lease(key: str, line: str, seconds: float) -> Command:
 
 
 def inspect(keys: RoomKeys) -> Command:
-    """What there is of a room, also while it is being copied."""
+    """Read the state of a room, also while it is being copied."""
     return ("FCALL", "inspect" + _SUFFIX, 3, *keys[:3])
 
 
 def copy_begin(keys: RoomKeys, epoch: str, first: int) -> Command:
-    """Begin to copy a room into the store, or go on with it."""
+    """Begin to copy a room into the store, or resume the copy."""
     return ("FCALL", "copy_begin" + _SUFFIX, 3, *keys[:3], epoch, first)
 
 
 def copy_add(keys: RoomKeys, epoch: str, last: int, messages: Sequence[Message]) -> Command:
-    """Add messages behind the id that is the last one there."""
+    """Add messages behind the last id in the store."""
     lines = [each[1:] if each.cid is not None else each[1:4] for each in messages]
     return ("FCALL", "copy_add" + _SUFFIX, 3, *keys[:3], epoch, last, _encode(lines))
 
 
 def copy_end(keys: RoomKeys, epoch: str, last: int) -> Command:
-    """The room is whole."""
+    """The copy of the room is complete."""
     return ("FCALL", "copy_end" + _SUFFIX, 3, *keys[:3], epoch, last)
 
 
 def pattern(prefix: str) -> str:
-    """What the first keys of all rooms match."""
+    """The pattern that the first keys of all rooms match."""
     return "".join(f"\\{char}" if char in "\\*?[]" else char for char in prefix) + ":{*}:m"
 
 
 def scan_rooms(prefix: str, cursor: bytes, keys: int) -> Command:
-    """The first keys of rooms among the next so many keys of a server."""
+    """Scan so many keys of a server for the first keys of rooms."""
     return ("SCAN", cursor, "MATCH", pattern(prefix), "COUNT", keys, "TYPE", "hash")
 
 
 def room_of(prefix: str, key: str) -> str:
-    """The room whose first key that is. Raises ValueError if it is none's."""
+    """The room of a first key. Raises ValueError if the key belongs to no room."""
     escaped = key.removeprefix(f"{prefix}:{{").removesuffix("}:m")
     room = unquote(escaped, errors="strict")
     if RoomKeys.of(prefix, room).meta != key:

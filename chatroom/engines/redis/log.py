@@ -67,7 +67,7 @@ class StoreLog:
             rooms.setdefault(draft.room, []).append(number)
         batch = _Batch(drafts, len(rooms), committed)
         for name, numbers in rooms.items():
-            if (room := self._rooms.by_name.get(name)) is None:  # of a log that was replaced, and long ago
+            if (room := self._rooms.by_name.get(name)) is None:  # its log was replaced long ago
                 batch.done(numbers, [Unknown()] * len(numbers))
                 continue
             shown = self._feed.shown(name) or Head(room.epoch, room.last)
@@ -78,11 +78,11 @@ class StoreLog:
                 library.append(
                     *(room.keys, room.context, shown.epoch, own),
                     known=shown.last_id,
-                    ts=room.marks.get(shown.last_id, 0),
+                    ts=room.stored_at.get(shown.last_id, 0),
                 ),
                 partial(self._appended, batch, room, shown, numbers),
                 patience=self._append_patience,
-                again=False,
+                retry=False,
                 urgent=True,
             )
 
@@ -101,29 +101,30 @@ class StoreLog:
                 own = [batch.drafts[number] for number in numbers]
                 outcomes = [_outcome(line, draft, ts) for line, draft in zip(lines, own, strict=True)]
                 self._tell_between(room, shown, lines, messages_of(shown.last_id + 1, between or ()))
-                room.mark((outcome for outcome in outcomes if isinstance(outcome, Message)), shown)
+                room.remember_times((outcome for outcome in outcomes if isinstance(outcome, Message)), shown)
             case ["replaced", epoch, last]:
                 self._heads.found_replaced(room, epoch, last)
             case ["behind" | "missing", *_]:
                 self._heads.renew(room, shown.epoch)
-        tip, room.own_tip = room.own_tip, None
+        tip, room.own_pushed = room.own_pushed, None
         batch.done(numbers, outcomes)
         if tip is not None:
             self.tell_own(room, *tip)
 
     def tell_own(self, room: SharedRoom, epoch: str, last: int) -> None:
-        """Own messages are in the log. That is news only if their outcomes are not known: a reply was lost.
+        """Own messages are in the log. Tell the broker, if a reply was lost and their outcomes are not known.
 
-        Otherwise it may come before all of its batch is answered, and they would be read from the log again.
+        Else their push may come before the whole batch is answered, and they would be read from the log once
+        more.
         """
         if epoch != room.epoch or last > room.last:
             self._feed.ahead(room.name, epoch, last)
 
     def _tell_between(self, room: SharedRoom, shown: Head, lines: list[Any], between: list[Message]) -> None:
-        """What others have stored, or its number alone where that is much, goes before the outcomes."""
+        """Hand messages of other nodes to the broker before the outcomes; if they are many, their last id."""
         if between:
             self.foreign += len(between)
-            room.mark(between, shown)
+            room.remember_times(between, shown)
             self._feed.arrived(room.name, shown.epoch, between)
         ids = [abs(line) for line in lines if line]
         if ids:
@@ -159,7 +160,7 @@ class StoreLog:
                 messages = messages_of(after + 1, lines or ())
                 shown = self._feed.shown(room)
                 if shown is not None and after >= shown.last_id:  # it is about to be shown
-                    known.mark(messages, shown)
+                    known.remember_times(messages, shown)
                 elif shown is not None and not messages and shown.epoch == epoch:  # it has been
                     self._heads.renew(known, epoch)
                     raise Replaced(UNREAD)

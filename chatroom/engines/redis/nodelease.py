@@ -1,4 +1,4 @@
-"""This node's lease in the store: taken, renewed, and given up; and whom it shows to be dead.
+"""This node's lease in the store: taken, renewed and given up; and the nodes that it shows to be dead.
 
 Owns: the line of this node among the leases, and when it was last renewed.
 
@@ -22,9 +22,9 @@ from typing import Any
 
 from chatroom.core.logevents import log_event
 from chatroom.engines.redis import library
-from chatroom.engines.redis.attendance import Attendance
 from chatroom.engines.redis.leases import Leases
 from chatroom.engines.redis.library import Command, slot_of
+from chatroom.engines.redis.presence import PresenceTracker
 from chatroom.engines.redis.shards import Shards
 from chatroom.engines.redis.sharedroom import SharedRooms
 
@@ -36,7 +36,7 @@ class NodeLease:
         self,
         store: Shards,
         rooms: SharedRooms,
-        presence: Attendance,
+        presence: PresenceTracker,
         *,
         prefix: str,
         node: str,
@@ -58,7 +58,7 @@ class NodeLease:
         self.slot = slot_of(self.key)
         self._leases = Leases(node, life, 2 * beat)
         self._leased_at = time.monotonic()
-        self._met: dict[str, str] = {}
+        self._warned_of: dict[str, str] = {}
 
     async def read(self) -> None:
         """Take the lease, and see which nodes live. Raises Unavailable."""
@@ -73,14 +73,14 @@ class NodeLease:
             self._lease(self._life),
             then,
             patience=self._patience,
-            again=True,
+            retry=True,
             urgent=True,
         )
 
     def leave(self, grace: float, *, patience: float) -> None:
         """Live for the grace alone. Never waits."""
         if self._store.all:
-            self._store.submit(self.slot, self._lease(grace), _ignore, patience=patience, again=False)
+            self._store.submit(self.slot, self._lease(grace), _ignore, patience=patience, retry=False)
 
     @property
     def lives(self) -> bool:
@@ -110,22 +110,21 @@ class NodeLease:
         return library.lease(self.key, self._line, seconds)
 
     def _leased(self, nodes: frozenset[str], reply: Any) -> None:
-        """The lease is renewed, or not. `nodes` were known in rooms before it was asked for."""
+        """The lease is renewed, or not. `nodes` had names in rooms before the renewal was sent."""
         match reply:
             case ["ok", now, held, lines]:
                 self._leased_at = time.monotonic()
                 if not self._leases.renewed(now, held, lines):
                     for room in self._rooms.by_name.values():
                         self._presence.restate(room, reread=True)
-                self._meet()
+                self._warn_of_others()
                 self._presence.reap(self._leases.dead(nodes))
 
-    def _meet(self) -> None:
-        """Warn once of each node whose names may be others than ours: its Unicode tables are of another
-        version."""
+    def _warn_of_others(self) -> None:
+        """Warn once of each node whose Unicode tables have another version: it judges names differently."""
         for node, about in self._leases.others.items():
-            if self._met.get(node) != about:
-                self._met[node] = about
+            if self._warned_of.get(node) != about:
+                self._warned_of[node] = about
                 with suppress(ValueError):
                     _, tables, _ = about.split(" ")
                     if tables != unicodedata.unidata_version:

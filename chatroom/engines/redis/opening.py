@@ -22,10 +22,10 @@ import trio
 from chatroom.core.errors import Unavailable
 from chatroom.core.messages import Head
 from chatroom.engines.redis import library
-from chatroom.engines.redis.attendance import Attendance
 from chatroom.engines.redis.commander import HEAVY
 from chatroom.engines.redis.library import RoomKeys
 from chatroom.engines.redis.nodelease import NodeLease
+from chatroom.engines.redis.presence import PresenceTracker
 from chatroom.engines.redis.pushes import Push, Versions
 from chatroom.engines.redis.shards import Shards
 from chatroom.engines.redis.sharedroom import Opened, SharedRoom, SharedRooms
@@ -41,7 +41,7 @@ class RoomOpener:
         self,
         store: Shards,
         rooms: SharedRooms,
-        presence: Attendance,
+        presence: PresenceTracker,
         lease: NodeLease,
         *,
         prefix: str,
@@ -52,7 +52,7 @@ class RoomOpener:
         patience: float,
         linger: float,
     ) -> None:
-        """`context` is what the store's functions are told of the node. `give_out` gets what was pushed while
+        """`context` describes the node to the store's functions. `give_out` gets the pushes that came while
         the room was opened.
 
         `patience`: seconds for an opening; `linger`: seconds for which a room that nobody uses is kept.
@@ -112,8 +112,8 @@ class RoomOpener:
             opened(answer)
             return
         _, epoch, last, first, version, who = answer
-        room.epoch, room.last, room.first, room.own_tip = epoch, last, first, None
-        room.marks = {}
+        room.epoch, room.last, room.first, room.own_pushed = epoch, last, first, None
+        room.stored_at = {}
         room.versions = Versions(epoch, version)
         opened(Head(epoch, last))
         self._presence.relist(room, epoch, last, version, who)
@@ -121,7 +121,7 @@ class RoomOpener:
             self._give_out(room, push)
 
     async def _find(self, room: SharedRoom) -> Any:
-        """Where the room stands and who is there, without the dead as far as that may be judged."""
+        """The head and the presence of the room, without the names of nodes that are known to be dead."""
         command = library.open_room(room.keys, self._new_epoch())
         found = await self._store.call(room.keys.slot, command, patience=self._patience, weight=HEAVY)
         if found[0] == "copying":
@@ -129,7 +129,7 @@ class RoomOpener:
         strangers = {node for node, names in found[5].items() if names} - self._lease.others
         strangers.discard(self._node)
         if strangers:
-            with suppress(Unavailable):  # they are judged later
+            with suppress(Unavailable):  # the beat judges them later
                 await self._lease.read()
             if dead := self._lease.dead(strangers):
                 command_reap = library.reap(room.keys, room.context, dead)
@@ -149,13 +149,13 @@ class RoomOpener:
             self.give_up_idle()
 
     def give_up_idle(self) -> None:
-        """Give up rooms that nobody has used for a while, or too many."""
+        """Give up rooms that were unused for a while, and those beyond MOST_IDLE."""
         now = trio.current_time()
         too_many = len(self._idle) - MOST_IDLE
-        for room in list(self._idle):  # the longest idle come first
+        for room in list(self._idle):  # the room that is idle for the longest comes first
             if too_many <= 0 and now < room.idle_since + self._linger:
                 break
-            if not room.unsaid:
+            if not room.presence_pending:
                 too_many -= 1
                 self._give_up(room)
 
@@ -164,4 +164,4 @@ class RoomOpener:
         self._rooms.remove(room)
         self._presence.drop(room)
         self._store.unsubscribe(room.keys.channel)
-        self._store.tell(room.keys.slot, library.forget(room.keys))
+        self._store.send_and_forget(room.keys.slot, library.forget(room.keys))

@@ -1,25 +1,25 @@
-"""What nodes tell each other through the channel of a room, and the order of its presence.
+"""What nodes tell each other through the channel of a room, decoded; and the order of a room's presence.
 
-What nodes tell each other through the channel of a room, and the replies of the store's functions,
-decoded.
+Owns: the format of pushes, the replies of the store's functions as values, and the pushes of presence that
+came too early.
 
     m NODE EPOCH FIRST LAST
 [[ts, username, text, cid?], …]       messages were stored
     p NODE EPOCH VERSION LAST
 [[[username, nodes], …], […]]       names came and went on the node
     t NODE EPOCH
-[username, active]                               somebody types
+[username, active]                               a user types, or no longer does
 
-1. Whatever can't be read is None: a push is a hint, and anybody may publish.
-2. One's own messages are not decoded, since they come back as outcomes: only their number is told.
-3. `nodes` is on how many nodes a name is after the change. 1 for a name that came, or 0 for one that went,
+1. A push that can't be read is None: a push is a hint, and any client of the store may publish.
+2. A node doesn't decode its own messages, since they come back as outcomes: it learns only their last id.
+3. `nodes` is the number of nodes that have a name after the change. A name that came with 1, or went with 0,
    changes who is in the room.
+4. The versions of a room's presence go up by one within an epoch. The next version is applied. An older one,
+   or one that is known, is dropped.
+5. A later version is held until the versions before it have come. Until then there is a gap; after a while
+   the node reads the whole presence.
 
-The order of a room's presence: pushes with versions in, those that may be applied out.
-
-1. Versions go up by one within an epoch. The next is applied; an older one, or one that is known, is dropped.
-2. A later one is held until those before it have come. Until then there is a gap, and after a while whoever
-   is interested reads the whole.
+Doesn't know: where pushes come from, and what is done with them.
 """
 
 import json
@@ -56,7 +56,7 @@ class Presence(NamedTuple):
 
 
 class Typing(NamedTuple):
-    """Somebody on another node types, or no longer does."""
+    """A user on another node types, or no longer does."""
 
     username: str
     active: bool
@@ -66,7 +66,7 @@ Push = Stored | Own | Presence | Typing
 
 
 def read_push(data: bytes, node: str) -> Push | None:
-    """What a push says, for this `node`."""
+    """The content of a push, for this `node`; None if it can't be read or isn't for it."""
     head, _, body = data.partition(b"\n")
     kind, *words = head.decode("ascii", "replace").split(" ")
     try:
@@ -94,7 +94,7 @@ def read_push(data: bytes, node: str) -> Push | None:
 
 
 def _decoded(body: bytes) -> Any:
-    """The JSON of a body, if it can be written again. Raises ValueError, RecursionError."""
+    """The JSON of a body, if it can be encoded again. Raises ValueError, RecursionError."""
     text = body.decode()
     value = json.loads(text)
     if "\\u" in text:  # it may be half of a character
@@ -112,7 +112,7 @@ def _is_whole(message: Message) -> bool:
 
 
 def typing(node: str, epoch: str, username: str, *, active: bool) -> str:
-    """The push that says that somebody types."""
+    """The push for a user who types, or no longer does."""
     return f"t {node} {epoch}\n{json.dumps([username, active])}"
 
 
@@ -132,7 +132,7 @@ def _changes(parts: Any, ours: bool) -> list[Change]:
 
 
 def read_reply(data: bytes) -> list[Any]:
-    """What a function has answered; empty lists are {} in it. Raises ValueError."""
+    """The answer of a function; empty lists are {} in it. Raises ValueError."""
     reply = json.loads(data)
     if not (isinstance(reply, list) and reply and isinstance(reply[0], str)):
         raise ValueError("no answer of ours")
@@ -140,7 +140,7 @@ def read_reply(data: bytes) -> list[Any]:
 
 
 class Versions:
-    """Where the presence of one room stands on this node."""
+    """The version of one room's presence on this node, and the pushes that wait for those before them."""
 
     __slots__ = ("_held", "_highest", "epoch", "known")
 
@@ -150,8 +150,8 @@ class Versions:
         self._highest = known
         self._held: dict[int, Presence] = {}
 
-    def take(self, push: Presence) -> list[Presence]:
-        """What is to be applied now that this has come, in order."""
+    def add(self, push: Presence) -> list[Presence]:
+        """A push has come. Returns the pushes that may be applied now, in order."""
         if push.epoch != self.epoch or push.version <= self.known:
             return []
         self.expect(push.version)
@@ -169,11 +169,11 @@ class Versions:
 
     @property
     def gap(self) -> bool:
-        """Something is missing."""
+        """A version is missing."""
         return self._highest > self.known
 
-    def read(self, epoch: str, version: int) -> list[Presence]:
-        """The whole has been read as it was at `version`; what was held and lies behind it is given."""
+    def reset(self, epoch: str, version: int) -> list[Presence]:
+        """The whole presence was read as it was at `version`. Returns the held pushes that come after it."""
         held = (
             []
             if epoch != self.epoch
@@ -181,4 +181,4 @@ class Versions:
         )
         self.epoch, self.known, self._held = epoch, version, {}
         self._highest = version
-        return [ready for each in held for ready in self.take(each)]
+        return [ready for each in held for ready in self.add(each)]

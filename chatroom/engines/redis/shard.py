@@ -1,10 +1,14 @@
-"""One server of the store, as the Trio run sees it: jobs with a time by which they are answered, and pushes.
+"""One server of the store, as the Trio run sees it: jobs that are answered in time, and pushes.
+
+Owns: the two threads of the server, the jobs under way, and the pushes that wait for their proof.
 
 1. A job is answered once and in time: with its reply, or with Unavailable and the reason. While the server
-   can't be used, that is at once.
-2. Where the server syncs each write before it answers, a push proves nothing: it may come before the sync. It
-   is handed on when a command that was sent after it arrived has been answered.
-3. `trouble` says why no message can be stored just now; each change of it is one line in the log.
+   can't be used, it is answered at once.
+2. If the server syncs each write before it answers, a push proves nothing: it may come before the sync. Such
+   a push is given out when the server has answered a command that was sent after the push arrived.
+3. `trouble` is the reason why no message can be stored just now. Each change of it is one line in the log.
+
+Doesn't know: rooms, and the other servers.
 """
 
 import logging
@@ -24,8 +28,8 @@ from redis.exceptions import (
 
 from chatroom.core.errors import Unavailable
 from chatroom.core.logevents import log_event
-from chatroom.engines.redis.commander import Commander, Job, Pace
-from chatroom.engines.redis.connecting import Dialler, ServerFacts, is_write_refusal, problem_of
+from chatroom.engines.redis.commander import Commander, Job, Timing
+from chatroom.engines.redis.connecting import Connector, ServerFacts, is_write_refusal, problem_of
 from chatroom.engines.redis.library import PING, PROBE, Command, ServerAddress, slot_of
 from chatroom.engines.redis.pushes import Push
 from chatroom.engines.redis.subscriber import Subscriber
@@ -36,44 +40,44 @@ TICK = 0.1
 """Seconds between two looks at jobs whose time is up."""
 PROOF_SECONDS = 3.0
 MOST_UNPROVEN = 100
-"""So many calls' worth of pushes wait for their proof at most."""
+"""So many calls' pushes wait for their proof at most."""
 
 Pushes = list[tuple[bytes, Push]]
 
 
-class Elsewhere(Unavailable):
-    """It isn't this server that has what was asked for, or not yet; nothing was done."""
+class WrongServer(Unavailable):
+    """Another server has the slot, or will have it in a moment; nothing was done."""
 
 
 class ShardSink(Protocol):
-    """Who uses the shards; all is called in the Trio run."""
+    """The user of the shards; all its methods are called in the Trio run."""
 
     def subscribed(self, channels: list[bytes]) -> None:
-        """These channels are listened to from now on; there may have been a gap before."""
+        """These channels are subscribed to from now on; pushes before it may have been lost."""
         ...
 
     def pushed(self, pushes: Pushes) -> None:
-        """This has come."""
+        """These pushes have come."""
         ...
 
-    def deaf(self, shard: "Shard") -> None:
-        """Nothing is listened to just now."""
+    def subscriptions_lost(self, shard: "Shard") -> None:
+        """No channel of this server is subscribed to just now."""
         ...
 
-    def unheard(self, slots: Iterable[int]) -> None:
-        """Channels in these slots can't be listened to at this server."""
+    def unsubscribable(self, slots: Iterable[int]) -> None:
+        """This server takes no subscriptions to channels in these slots."""
         ...
 
     def regained(self, shard: "Shard", *, restarted: bool) -> None:
-        """The server can be used again; `restarted`: it isn't the process that it was."""
+        """The server can be used again; `restarted`: it is another process than before."""
         ...
 
     def looked_at(self) -> None:
-        """How a server is set up has been looked at."""
+        """The facts of a server were asked for again."""
         ...
 
     def refused(self, error: Exception) -> None:
-        """The server has refused something for a reason that is none of its states."""
+        """The server has refused a command for a reason that is none of its states."""
         ...
 
 
@@ -83,12 +87,12 @@ class Shard:
     def __init__(
         self,
         address: ServerAddress,
-        dialler: Dialler,
+        connector: Connector,
         sink: ShardSink,
         *,
         shown: str,
         node: str,
-        pace: Pace,
+        timing: Timing,
         ping: float,
         observe: Callable[[float], None],
         sharded: bool = False,
@@ -102,60 +106,60 @@ class Shard:
         self._observe = observe
         self._jobs: dict[Job, None] = {}
         self._busy = trio.Event()
-        self._looked = trio.Event()  # the first dial has ended
-        self._begun = False  # what is wrong is told from now on
+        self._looked = trio.Event()  # the first try to connect has ended
+        self._begun = False  # trouble is logged from now on
         self.unfit = False  # the server must not be used as it is
         self._ended = trio.Event()
         self._threads = 2
         self._down: str | None = "the store hasn't been reached yet"
         self._refusal: str | None = None
         self._forbidden: str | None = None
-        self._deaf: str | None = None
-        self._hears = True
+        self._subscriber_problem: str | None = None
+        self._subscribed = True
         self._told: str | None = None
         self._unproven: deque[tuple[int, Pushes]] = deque()
         self._proving = False
         self._stopping = False
         self._failure: BaseException | None = None
-        self._heard_of: str | None = None  # the process that the subscription is with
+        self._heard_of: str | None = None  # the process that the subscriber is connected to
         self.facts: ServerFacts | None = None
         self.reconnects = 0
-        self._commander = Commander("chatroom-store", dialler, self, pace)
+        self._commander = Commander("chatroom-store", connector, self, timing)
         self._subscriber = Subscriber(
-            "chatroom-pushes", dialler, self, pace, node=node, ping=ping, sharded=sharded
+            "chatroom-pushes", connector, self, timing, node=node, ping=ping, sharded=sharded
         )
 
     @property
     def trouble(self) -> str | None:
-        """Why nothing can be stored just now, or nothing heard."""
-        return self._down or self._refusal or self._forbidden or self._deaf
+        """The reason why no message can be stored just now, or no push heard."""
+        return self._down or self._refusal or self._forbidden or self._subscriber_problem
 
     @property
     def down(self) -> str | None:
-        """Why nothing at all can be asked just now."""
+        """The reason why the server answers no command just now."""
         return self._down
 
     @property
     def under_way(self) -> int:
-        """How many jobs wait for their answer."""
+        """The number of jobs that wait for their answer."""
         return len(self._jobs)
 
     @property
     def silence(self) -> float:
-        """For how many seconds the subscription has heard nothing."""
+        """Seconds since the subscriber last heard the server."""
         return max(0.0, time.monotonic() - self._subscriber.heard)
 
     async def wait_looked(self) -> None:
-        """Wait for the end of the first dial; `down` says then whether the server can be used."""
+        """Wait for the end of the first try to connect; `down` tells then whether the server can be used."""
         await self._looked.wait()
 
     def begin(self) -> None:
-        """Say from now on in the log what is wrong."""
+        """Log trouble from now on."""
         self._begun = True
         self._tell_change()
 
     async def run(self) -> None:
-        """See that jobs are answered in time, until cancelled. Raises what a thread has ended by."""
+        """Answer jobs whose time is up, until cancelled. Raises the exception that ended a thread."""
         while True:
             await self._busy.wait()
             if self._failure is not None:
@@ -169,13 +173,13 @@ class Shard:
                 self._busy = trio.Event()
 
     def stop(self) -> None:
-        """Take no further job; the threads end when what waits has been done."""
+        """Refuse further jobs; the threads end when the waiting jobs have been done."""
         self._stopping = True
         self._commander.stop()
         self._subscriber.stop()
 
     async def wait_ended(self) -> None:
-        """Wait for the threads: one that is in OpenSSL while the process ends would crash it."""
+        """Wait for the threads: a thread inside OpenSSL would crash the process at its end."""
         await self._ended.wait()
 
     # Jobs
@@ -186,16 +190,15 @@ class Shard:
         answered: Callable[[Any], None],
         *,
         patience: float,
-        again: bool,
+        retry: bool,
         weight: int = 1,
         urgent: bool = False,
     ) -> Job:
-        """Have a command done; `answered` gets its reply or Unavailable, perhaps at once. For the rest see
-        Job.
+        """Have a command done; `answered` gets its reply or Unavailable, perhaps at once.
 
-        What is `urgent` goes before all else.
+        An `urgent` command goes before all others. For the other arguments see Job.
         """
-        job = Job(command, answered, again=again, due=trio.current_time() + patience, weight=weight)
+        job = Job(command, answered, retry=retry, due=trio.current_time() + patience, weight=weight)
         if self._stopping or self._down is not None:
             answered(Unavailable(self._down or "the store is closed"))
             return job
@@ -214,7 +217,7 @@ class Shard:
             answer = reply
             done.set()
 
-        job = self.submit(command, answered, patience=patience, again=True, weight=weight)
+        job = self.submit(command, answered, patience=patience, retry=True, weight=weight)
         try:
             await done.wait()
         finally:
@@ -224,24 +227,24 @@ class Shard:
             raise answer
         return answer
 
-    def tell(self, command: Command) -> None:
-        """Have a command done that may be lost."""
+    def send_and_forget(self, command: Command) -> None:
+        """Have a command done that may be lost; its reply is dropped."""
         if self._down is None and not self._stopping:
-            self._commander.submit(Job(command, _ignore, again=False, due=0.0))
+            self._commander.submit(Job(command, _ignore, retry=False, due=0.0))
 
     def probe(self) -> None:
         """Find out whether messages can be stored."""
-        self.submit(PROBE, self._probed, patience=1.0, again=False)
+        self.submit(PROBE, self._probed, patience=1.0, retry=False)
 
     def _probed(self, reply: Any) -> None:
         if isinstance(reply, list):
             self.accepted()
 
     def accepted(self) -> None:
-        """A message, or a probe, was taken."""
+        """The server has accepted a message or a probe."""
         self._refusal = None
-        if self._hears:
-            self._deaf = None
+        if self._subscribed:
+            self._subscriber_problem = None
         self._tell_change()
 
     def _answer(self, job: Job, reply: Any) -> None:
@@ -250,11 +253,11 @@ class Shard:
             job.answered(reply)
 
     def _understood(self, reply: Any) -> Any:
-        """A reply, or Unavailable in the place of what the server has told."""
+        """A reply, or Unavailable in the place of an error that the server sent."""
         if not isinstance(reply, Exception) or isinstance(reply, Unavailable):
             return reply
         if isinstance(reply, CHANGES):
-            return Elsewhere(CHANGING)
+            return WrongServer(CHANGING)
         problem = problem_of(reply)
         if is_write_refusal(reply):
             self._refusal = problem
@@ -264,9 +267,9 @@ class Shard:
         return Unavailable(problem)
 
     def _look_at_rights(self, command: Command, reply: Any) -> None:
-        """Whether the server's user may do what all depends on: call functions, with keys.
+        """Find out whether the server's user may call functions with keys.
 
-        A probe has no keys, so only others can say that it may again.
+        A probe has no keys, so only other commands show that the user may again.
         """
         name, _, keys, *_ = (*command, 0, 0)
         if name == "FCALL" and isinstance(reply, NoPermissionError):
@@ -279,7 +282,7 @@ class Shard:
     # Called by the thread that sends
 
     def connected(self, facts: ServerFacts) -> None:
-        """See Owner."""
+        """See CommandListener."""
         restarted = self.facts is not None and self.facts.run_id != facts.run_id
         again = self._looked.is_set()
         self.facts, self._down, self.unfit = facts, None, False
@@ -294,24 +297,24 @@ class Shard:
             self._sink.regained(self, restarted=restarted)
 
     def look_again(self) -> None:
-        """Find out whether the server is set up as it was."""
+        """Ask the server for its facts again."""
         if self._down is None and not self._stopping:
             self._commander.look_again()
 
     def looked_at(self, facts: ServerFacts) -> None:
-        """See Owner."""
+        """See CommandListener."""
         self.facts = facts
         self._sink.looked_at()
 
     def lost(self, problem: str, *, unfit: bool) -> None:
-        """See Owner."""
+        """See CommandListener."""
         self._down = problem
         self.unfit = unfit
         self._looked.set()
         self._tell_change()
 
     def replied(self, number: int, replies: list[tuple[Job, Any]], seconds: float) -> None:
-        """See Owner."""
+        """See CommandListener."""
         if number:
             self._observe(seconds)
             if any(not isinstance(reply, Unavailable) for _, reply in replies):
@@ -322,13 +325,13 @@ class Shard:
                 self._answer(job, self._understood(reply))
 
     def ended(self) -> None:
-        """See Owner and Listener."""
+        """See CommandListener and PushListener."""
         self._threads -= 1
         if not self._threads:
             self._ended.set()
 
     def broken(self, error: BaseException) -> None:
-        """See Owner and Listener."""
+        """See CommandListener and PushListener."""
         self._failure = error
         self._busy.set()
 
@@ -349,74 +352,74 @@ class Shard:
         self._subscriber.subscribe(channel)
 
     def unsubscribe(self, channel: str) -> None:
-        """Listen to it no longer."""
+        """Stop listening to a channel."""
         self._subscriber.unsubscribe(channel)
 
     def subscribed(self, channels: list[bytes]) -> None:
-        """See Listener."""
+        """See PushListener."""
         self._sink.subscribed(channels)
 
     def ended_by_server(self, channels: list[bytes]) -> None:
-        """See Listener."""
-        self._sink.unheard([slot_of(channel.decode()) for channel in channels])
+        """See PushListener."""
+        self._sink.unsubscribable([slot_of(channel.decode()) for channel in channels])
 
     def refused(self, error: Exception) -> None:
-        """See Listener."""
+        """See PushListener."""
         if isinstance(error, MovedError):
-            self._sink.unheard([error.slot_id])
+            self._sink.unsubscribable([error.slot_id])
         elif isinstance(error, CHANGES):
-            self._sink.unheard(())
+            self._sink.unsubscribable(())
         elif not is_write_refusal(error):
             self._sink.refused(error)
 
-    def hearing(self, run_id: str) -> None:
-        """See Listener. What loads its data can be listened to before it takes messages."""
-        self._hears, self._heard_of = True, run_id
-        if self._deaf is not None:
+    def subscriber_connected(self, run_id: str) -> None:
+        """See PushListener. A server that loads its data takes subscriptions before it takes messages."""
+        self._subscribed, self._heard_of = True, run_id
+        if self._subscriber_problem is not None:
             self.probe()
 
     def look_after(self) -> None:
-        """See that both connections lead to the same server: after a failover one may be left at the old
-        one."""
+        """Reconnect the subscriber if it is connected to another process: after a failover it may still be at
+        the old primary."""
         if self.facts is not None and self._down is None and self._heard_of not in (None, self.facts.run_id):
             self._heard_of = None
-            self._subscriber.dial_anew()
+            self._subscriber.reconnect()
 
-    def cut(self) -> None:
-        """See Listener."""
-        self._sink.deaf(self)
-        self.probe()  # who has lost one connection may have lost both
+    def subscriber_lost(self) -> None:
+        """See PushListener."""
+        self._sink.subscriptions_lost(self)
+        self.probe()  # the other connection may be lost as well
 
-    def deaf(self, problem: str) -> None:
-        """See Listener."""
-        self._hears, self._deaf = False, problem
+    def subscriber_down(self, problem: str) -> None:
+        """See PushListener."""
+        self._subscribed, self._subscriber_problem = False, problem
         self._tell_change()
 
     def pushed(self, pushes: Pushes, run_id: str) -> None:
-        """See Listener."""
+        """See PushListener."""
         if self.facts is None or not self.facts.proves:
             self._sink.pushed(pushes)
             return
         if run_id != self.facts.run_id:
-            return  # another process's answers prove nothing of it: the heads tell what there is
+            return  # answers of another process prove nothing of these pushes: the heads find the messages
         self._unproven.append((self._commander.started, pushes))
         if len(self._unproven) > MOST_UNPROVEN:
-            self._unproven.clear()  # the heads will tell
+            self._unproven.clear()  # the heads find the messages
         self._ask_for_proof()
 
     def _ask_for_proof(self) -> None:
-        """Have something answered by the server, unless something will be."""
+        """Send a ping as proof, unless a command waits that serves as one."""
         usable = self._down is None and not self._stopping
         if self._unproven and usable and not self._proving and not self._commander.waiting:
             self._proving = True
-            self.submit(PING, self._proved, patience=PROOF_SECONDS, again=True)
+            self.submit(PING, self._proved, patience=PROOF_SECONDS, retry=True)
 
     def _proved(self, _reply: Any) -> None:
         self._proving = False
         self._ask_for_proof()
 
     def _prove(self, number: int) -> None:
-        """Pipeline `number` has been answered: what had come before it was sent is in the log."""
+        """Pipeline `number` has been answered: messages whose push came before it was sent are synced."""
         while self._unproven and self._unproven[0][0] < number:
             self._sink.pushed(self._unproven.popleft()[1])
 

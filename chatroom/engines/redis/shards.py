@@ -1,11 +1,15 @@
-"""All servers of the store: one, or the primaries of a Cluster, and which of them has what.
+"""All servers of the store: the only one, or the primaries of a Cluster; and which of them has which slots.
 
-1. What is asked of a Cluster's wrong server was not done: the map is taken anew, and it is asked again,
-   within the same time.
-2. A channel is listened to at the server that has its room. When the map changes, it is subscribed to at the
-   new one.
-3. Servers that are no longer in the map are given up.
-4. At the start one that can be used is enough, unless another one must not be used.
+Owns: the map of slots, the shards, and at which shard each channel is subscribed to.
+
+1. A command that was sent to the wrong server of a Cluster was not done. The map is read again, and the
+   command is sent again, within its time.
+2. A channel is subscribed to at the server that has its room. When the map changes, the channel moves with
+   its room.
+3. A server that is no longer in the map is given up.
+4. At the start one usable server is enough, unless the version or the settings of another one forbid its use.
+
+Doesn't know: rooms, and what commands mean.
 """
 
 from collections.abc import Callable, Iterable
@@ -16,43 +20,43 @@ import trio
 
 from chatroom.core.errors import StartError, Unavailable
 from chatroom.core.stores import StoreAddress, StoreKind
-from chatroom.engines.redis.commander import Pace
-from chatroom.engines.redis.connecting import Dialler, ask, ask_sentinels, closing_connection, problem_of
+from chatroom.engines.redis.commander import Timing
+from chatroom.engines.redis.connecting import Connector, ask, ask_sentinels, closing_connection, problem_of
 from chatroom.engines.redis.library import Command, ServerAddress, SlotMap
-from chatroom.engines.redis.shard import CHANGING, Elsewhere, Pushes, Shard
+from chatroom.engines.redis.shard import CHANGING, Pushes, Shard, WrongServer
 
-AGAIN_SECONDS = 0.05
-"""How long to wait before a Cluster that is changing is asked again."""
+RETRY_SECONDS = 0.05
+"""Seconds before a Cluster that is changing is asked again."""
 MAP: Command = ("CLUSTER", "SLOTS")
 ALONE: ServerAddress = ("", 0)
 """In the place of an address where the store is one server, which `StoreAddress` or the Sentinels name."""
 
 
 class Sink(Protocol):
-    """Who uses the store; all is called in the Trio run."""
+    """The user of the store; all its methods are called in the Trio run."""
 
     def subscribed(self, channels: list[bytes]) -> None:
-        """These channels are listened to from now on; there may have been a gap before."""
+        """These channels are subscribed to from now on; pushes before it may have been lost."""
         ...
 
     def pushed(self, pushes: Pushes) -> None:
-        """This has come."""
+        """These pushes have come."""
         ...
 
-    def deaf(self, shard: Shard) -> None:
-        """The channels of this server aren't listened to just now."""
+    def subscriptions_lost(self, shard: Shard) -> None:
+        """No channel of this server is subscribed to just now."""
         ...
 
     def regained(self, shard: Shard, *, restarted: bool) -> None:
-        """The server can be used again; `restarted`: it isn't the process that it was."""
+        """The server can be used again; `restarted`: it is another process than before."""
         ...
 
     def looked_at(self) -> None:
-        """How a server is set up has been looked at."""
+        """The facts of a server were asked for again."""
         ...
 
     def refused(self, error: Exception) -> None:
-        """The server has refused something for a reason that is none of its states."""
+        """The server has refused a command for a reason that is none of its states."""
         ...
 
 
@@ -64,7 +68,7 @@ class Shards:
         address: StoreAddress,
         *,
         node: str,
-        pace: Pace,
+        timing: Timing,
         ping: float,
         observe: Callable[[float], None],
     ) -> None:
@@ -72,25 +76,25 @@ class Shards:
         self._address = address
         self._sink: Sink  # from `run` on, before there is a server
         self._node = node
-        self._pace = pace
+        self._timing = timing
         self._ping = ping
         self._observe = observe
         self.sharded = address.kind is StoreKind.CLUSTER
         self._map = SlotMap([])
         self._shards: dict[ServerAddress, Shard] = {}
-        self._homes: dict[str, tuple[int, Shard]] = {}
+        self._subscriptions: dict[str, tuple[int, Shard]] = {}
         self._tasks: trio.Nursery | None = None
         self._looking = False
         self._looked = trio.Event()
-        self._unheard: set[int] = set()
+        self._unsubscribable: set[int] = set()
 
     def begin(self) -> None:
-        """Say from now on in the log what is wrong: before the start has succeeded, its one line does."""
+        """Log trouble from now on: a start that fails says so in its one line."""
         for shard in self.all:
             shard.begin()
 
     async def run(self, sink: Sink, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Reach all servers, and look after them until cancelled. Raises StartError before it has started."""
+        """Connect to all servers, and serve until cancelled. Raises StartError before it has started."""
         self._sink = sink
         if self.sharded:
             self._map = await trio.to_thread.run_sync(self._find_map, abandon_on_cancel=True)
@@ -109,7 +113,7 @@ class Shards:
 
     @property
     def _refusal(self) -> str | None:
-        """Why not to start: no server can be used, or one must not be."""
+        """The reason not to start: no server can be used, or one must not be used."""
         down = {shard: shard.down for shard in self.all if shard.down is not None}
         unfit = [problem for shard, problem in down.items() if shard.unfit]
         if unfit or len(down) == len(self._shards):
@@ -119,17 +123,17 @@ class Shards:
     def _add(self, server: ServerAddress) -> Shard:
         address, where, shown = self._address, None, self._address.shown
         if address.kind is StoreKind.SENTINEL:
-            where = partial(ask_sentinels, address, self._pace.answer)
+            where = partial(ask_sentinels, address, self._timing.answer)
         elif self.sharded:
             where, shown = partial(_at, server), f"{server[0]}:{server[1]}"
-        dialler = Dialler(address, patience=self._pace.answer, where=where)
+        connector = Connector(address, patience=self._timing.answer, where=where)
         shard = self._shards[server] = Shard(
             server,
-            dialler,
+            connector,
             self,
             shown=shown,
             node=self._node,
-            pace=self._pace,
+            timing=self._timing,
             ping=self._ping,
             observe=self._observe,
             sharded=self.sharded,
@@ -139,7 +143,7 @@ class Shards:
         return shard
 
     async def close(self, last: Callable[[], None]) -> None:
-        """Take nothing more but what `last` asks for; ends when all is done that was asked for."""
+        """Refuse further commands after those that `last` submits; wait until all are done."""
         last()
         for shard in self.all:
             shard.stop()
@@ -153,19 +157,19 @@ class Shards:
 
     @property
     def trouble(self) -> str | None:
-        """Why no message can be stored just now; None if some room's can."""
+        """The reason why no room can store a message just now; None if some room can."""
         troubles = [shard.trouble for shard in self._shards.values()]
         return troubles[0] if troubles and all(troubles) else None
 
     @property
-    def doubts(self) -> list[str]:
-        """What acknowledged messages may be lost by."""
+    def risks(self) -> list[str]:
+        """The reasons why acknowledged messages may be lost."""
         facts = [shard.facts for shard in self._shards.values() if shard.facts is not None]
         faults = [each.fault for each in facts if each.fault is not None]
-        return list(dict.fromkeys([*faults, *(doubt for each in facts for doubt in each.doubts)]))
+        return list(dict.fromkeys([*faults, *(risk for each in facts for risk in each.risks)]))
 
     def look_again(self) -> None:
-        """Find out whether the servers are set up as they were."""
+        """Ask the servers for their facts again."""
         for shard in self._shards.values():
             shard.look_again()
 
@@ -187,22 +191,22 @@ class Shards:
         answered: Callable[[Any], None],
         *,
         patience: float,
-        again: bool,
+        retry: bool,
         urgent: bool = False,
     ) -> None:
         """See Shard.submit."""
         if self.sharded:
             due = trio.current_time() + patience
-            answered = partial(self._answered, _Asked(slot, command, answered, again, urgent, due))
-        self.of(slot).submit(command, answered, patience=patience, again=again, urgent=urgent)
+            answered = partial(self._answered, _Request(slot, command, answered, retry, urgent, due))
+        self.of(slot).submit(command, answered, patience=patience, retry=retry, urgent=urgent)
 
-    def _answered(self, asked: "_Asked", reply: Any) -> None:
-        if isinstance(reply, Elsewhere) and self._tasks is not None and trio.current_time() < asked.due:
+    def _answered(self, asked: "_Request", reply: Any) -> None:
+        if isinstance(reply, WrongServer) and self._tasks is not None and trio.current_time() < asked.due:
             self._tasks.start_soon(self._submit_again, asked)
         else:
             asked.answered(reply)
 
-    async def _submit_again(self, asked: "_Asked") -> None:
+    async def _submit_again(self, asked: "_Request") -> None:
         with trio.move_on_at(asked.due):
             await self._look_again()
         left = asked.due - trio.current_time()
@@ -210,7 +214,7 @@ class Shards:
             self.submit(
                 *(asked.slot, asked.command, asked.answered),
                 patience=left,
-                again=asked.again,
+                retry=asked.retry,
                 urgent=asked.urgent,
             )
         else:
@@ -224,20 +228,20 @@ class Shards:
                 try:
                     left = due - trio.current_time()
                     return await self.of(slot).call(command, patience=left, weight=weight)
-                except Elsewhere:
+                except WrongServer:
                     await self._look_again()
         raise Unavailable(CHANGING)
 
-    def tell(self, slot: int, command: Command) -> None:
-        """Have a command done that may be lost."""
-        self.of(slot).tell(command)
+    def send_and_forget(self, slot: int, command: Command) -> None:
+        """Have a command done that may be lost; its reply is dropped."""
+        self.of(slot).send_and_forget(command)
 
     def publish(self, channel: str, push: str | bytes) -> Command:
         """The command that publishes in the channel of a room."""
         return ("SPUBLISH" if self.sharded else "PUBLISH", channel, push)
 
     def probe(self, *, troubled: bool = False) -> None:
-        """Find out whether messages can be stored; with `troubled`, only where they couldn't be."""
+        """Find out whether messages can be stored; with `troubled`, only at servers in trouble."""
         for shard in self._shards.values():
             if not troubled or (shard.trouble is not None and shard.facts is not None):
                 shard.probe()
@@ -248,7 +252,7 @@ class Shards:
 
     def _find_map(self) -> SlotMap:
         """In a thread."""
-        return find_map(self._address, self._pace.answer)
+        return find_map(self._address, self._timing.answer)
 
     def moved(self) -> None:
         """The map may have changed."""
@@ -257,33 +261,33 @@ class Shards:
 
     async def _look_again(self) -> None:
         self.moved()
-        await trio.sleep(AGAIN_SECONDS)
+        await trio.sleep(RETRY_SECONDS)
         if self._looking:
             await self._looked.wait()
 
     async def _look(self) -> None:
-        """Take the map anew from any server that tells."""
+        """Read the map again, from the first server that answers."""
         if self._looking:
             return
         self._looking, self._looked = True, trio.Event()
         try:
             for shard in sorted(self.all, key=lambda shard: shard.trouble is not None):
                 try:
-                    reply = await shard.call(MAP, patience=self._pace.answer)
+                    reply = await shard.call(MAP, patience=self._timing.answer)
                 except Unavailable:
                     continue
                 found = SlotMap.read(reply, shard.address[0])
                 if found.servers:
                     self._use(found)
                     break
-            if self._unheard:
-                await trio.sleep(AGAIN_SECONDS)
+            if self._unsubscribable:
+                await trio.sleep(RETRY_SECONDS)
         finally:
             self._looking = False
             self._looked.set()
-        unheard, self._unheard = self._unheard, set()
-        for channel, (slot, home) in self._homes.items():
-            if slot in unheard:
+        unsubscribable, self._unsubscribable = self._unsubscribable, set()
+        for channel, (slot, home) in self._subscriptions.items():
+            if slot in unsubscribable:
                 home.subscribe(channel)
 
     def _use(self, found: SlotMap) -> None:
@@ -291,7 +295,7 @@ class Shards:
         for server in found.servers:
             if server not in self._shards:
                 self._add(server).begin()
-        for channel, (slot, home) in list(self._homes.items()):
+        for channel, (slot, home) in list(self._subscriptions.items()):
             if self.of(slot) is not home:
                 home.unsubscribe(channel)
                 self.subscribe(slot, channel)
@@ -303,17 +307,17 @@ class Shards:
     def subscribe(self, slot: int, channel: str) -> None:
         """Listen to a channel."""
         shard = self.of(slot)
-        self._homes[channel] = (slot, shard)
+        self._subscriptions[channel] = (slot, shard)
         shard.subscribe(channel)
 
     def unsubscribe(self, channel: str) -> None:
-        """Listen to it no longer."""
-        _, shard = self._homes.pop(channel)
+        """Stop listening to a channel."""
+        _, shard = self._subscriptions.pop(channel)
         shard.unsubscribe(channel)
 
-    def unheard(self, slots: Iterable[int]) -> None:
-        """See ShardSink: who has these slots is looked for, and subscribed to."""
-        self._unheard.update(slots)
+    def unsubscribable(self, slots: Iterable[int]) -> None:
+        """See ShardSink. The map is read again, and the channels are subscribed to again."""
+        self._unsubscribable.update(slots)
         self.moved()
 
     def subscribed(self, channels: list[bytes]) -> None:
@@ -324,9 +328,9 @@ class Shards:
         """See Sink."""
         self._sink.pushed(pushes)
 
-    def deaf(self, shard: Shard) -> None:
+    def subscriptions_lost(self, shard: Shard) -> None:
         """See Sink."""
-        self._sink.deaf(shard)
+        self._sink.subscriptions_lost(shard)
 
     def regained(self, shard: Shard, *, restarted: bool) -> None:
         """See Sink."""
@@ -341,13 +345,13 @@ class Shards:
         self._sink.refused(error)
 
 
-class _Asked(NamedTuple):
-    """What was asked of a Cluster, and may have to be asked again."""
+class _Request(NamedTuple):
+    """A command for a Cluster, which may have to be sent again."""
 
     slot: int
     command: Command
     answered: Callable[[Any], None]
-    again: bool
+    retry: bool
     urgent: bool
     due: float
 
@@ -357,12 +361,12 @@ def _at(server: ServerAddress) -> ServerAddress:
 
 
 def find_map(address: StoreAddress, patience: float) -> SlotMap:
-    """Who has what in a Cluster, by the first server that tells. It blocks. Raises StartError."""
+    """The map of a Cluster, from the first server that answers. It blocks. Raises StartError."""
     problem = ""
     for server in address.hosts:
         try:
-            dialler = Dialler(address, patience=patience, where=partial(_at, server))
-            with closing_connection(dialler.dial()) as connection:
+            connector = Connector(address, patience=patience, where=partial(_at, server))
+            with closing_connection(connector.connect()) as connection:
                 found = SlotMap.read(ask(connection, MAP), server[0])
         except Exception as error:
             problem = problem or problem_of(error)

@@ -1,4 +1,12 @@
-"""What the engine keeps of each room that it listens to."""
+"""The rooms that the engine listens to, and what it keeps of each of them.
+
+Owns: the state of a room that the parts of the engine share; each part says what it does with its share.
+
+1. A room is listened to from its opening on, until nobody has used it for a while.
+2. The times of messages are kept from the last one that is shown on, at most MOST_TIMES of them.
+
+Doesn't know: the store.
+"""
 
 from collections.abc import Callable, Iterable
 
@@ -9,21 +17,23 @@ from chatroom.core.messages import Head, Message
 from chatroom.engines.redis.library import RoomKeys
 from chatroom.engines.redis.pushes import Push, Versions
 
-MARKS = 300
-"""So many messages' times are kept."""
+MOST_TIMES = 300
+"""So many messages' times are kept at most."""
 
 Opened = Callable[[Head | Exception], None]
 
 
 class SharedRoom:
-    """One room: its keys, its subscription, and what is to be told of its presence.
+    """One room: its keys, its subscription, and its presence.
 
-    `used`: the broker has it open, or will in a moment. `held`: what is pushed while it is being opened.
-    `marks`: when the last message that is shown, and those behind it, had been stored, by id. `own_tip`: own
-    messages that were pushed and whose outcome is on the way. `looking`: the store is being asked where the
-    room stands.
-    `pending`: names and whether they are here, as the store is to be told; `stale`: it is to be told the
-    whole. `reread`: the whole is to be read from it. `dead`: nodes whose names are to go.
+    `used`: the broker has the room open, or will in a moment. `held`: pushes that came while it is being
+    opened. `stored_at`: the times of the last message that is shown and of those behind it, by id.
+    `own_pushed`: the epoch and last id of own messages whose push came before their outcome. `looking`: the
+    engine is reading the room's head.
+
+    `pending`: names that the store is to be told of, and whether they are here; `stale`: the store is to be
+    told all names. `reread`: all names are to be read from the store. `dead`: nodes whose names are to be
+    removed.
     """
 
     __slots__ = (
@@ -40,15 +50,15 @@ class SharedRoom:
         "keys",
         "last",
         "looking",
-        "marks",
         "name",
         "nodes",
-        "own_tip",
+        "own_pushed",
         "pending",
         "refused",
         "renewing",
         "reread",
         "stale",
+        "stored_at",
         "used",
         "versions",
     )
@@ -66,10 +76,10 @@ class SharedRoom:
         self.first = 1
         self.appending = 0
         self.refused = ""
-        self.own_tip: tuple[str, int] | None = None
+        self.own_pushed: tuple[str, int] | None = None
         self.renewing = False
         self.looking = False
-        self.marks: dict[int, int] = {}
+        self.stored_at: dict[int, int] = {}
         # Presence
         self.versions = Versions("", 0)
         self.nodes: set[str] = set()
@@ -80,22 +90,24 @@ class SharedRoom:
         self.busy = False
         self.gap_since: float | None = None
 
-    def mark(self, messages: Iterable[Message], shown: Head | None) -> None:
-        """These messages were handed on; of those before the last one that is `shown` nobody will ask."""
+    def remember_times(self, messages: Iterable[Message], shown: Head | None) -> None:
+        """Keep the times of messages that were handed on, from the last one that is `shown` on."""
         first = 0 if shown is None else shown.last_id
         for message in messages:
             if message.id >= first:
-                self.marks[message.id] = message.ts
-        while self.marks and ((oldest := next(iter(self.marks))) < first or len(self.marks) > MARKS):
-            del self.marks[oldest]
+                self.stored_at[message.id] = message.ts
+        while self.stored_at and (
+            (oldest := next(iter(self.stored_at))) < first or len(self.stored_at) > MOST_TIMES
+        ):
+            del self.stored_at[oldest]
 
     def trimmed(self, first: int) -> None:
         """The log keeps its messages from the id `first` on."""
         self.first = max(self.first, first)
 
     @property
-    def unsaid(self) -> bool:
-        """The store has yet to be told who is here."""
+    def presence_pending(self) -> bool:
+        """The store has yet to be told of names."""
         return self.busy or self.stale or bool(self.pending)
 
 

@@ -1,13 +1,13 @@
 """What the store tells unasked: pushes given out to the broker, and servers that were lost and come back.
 
-Owns: how many messages came by pushes, and which refusals and doubts were logged.
+Owns: how many messages came by pushes, and which refusals and risks were logged.
 
 1. A push is a hint: it is given out if it belongs to the epoch that this node knows. Else the log decides.
 2. What is pushed while a room is being opened is held for the opening.
 3. Own messages come back as outcomes. Their push is news only if no append of the room is under way.
 4. When a server can be used again, this node's lease is renewed first, so that no node takes this one for
    dead while it states its names again. After a restart of the server all that was shown is verified.
-5. Each refusal, and each doubt about acknowledged messages, is logged once.
+5. Each refusal, and each risk for acknowledged messages, is logged once.
 
 Doesn't know: connections and threads.
 """
@@ -18,10 +18,10 @@ import trio
 
 from chatroom.core.logevents import log_event
 from chatroom.engines.engine import Feed
-from chatroom.engines.redis.attendance import Attendance
 from chatroom.engines.redis.heads import HeadCheck
 from chatroom.engines.redis.log import StoreLog
 from chatroom.engines.redis.nodelease import NodeLease
+from chatroom.engines.redis.presence import PresenceTracker
 from chatroom.engines.redis.pushes import Own, Presence, Push, Stored, Typing
 from chatroom.engines.redis.shard import Pushes, Shard
 from chatroom.engines.redis.shards import Shards
@@ -39,7 +39,7 @@ class StoreEvents:
         feed: Feed,
         rooms: SharedRooms,
         *,
-        presence: Attendance,
+        presence: PresenceTracker,
         lease: NodeLease,
         heads: HeadCheck,
         log: StoreLog,
@@ -52,7 +52,7 @@ class StoreEvents:
         self._heads = heads
         self._log = log
         self._begun = False
-        self._doubts: list[str] = []
+        self._risks: list[str] = []
         self._refusals: set[str] = set()
         self.foreign = 0
 
@@ -73,7 +73,7 @@ class StoreEvents:
             room.confirmed.set()
         self._heads.look([room for room in rooms if room.used and room.held is None])
 
-    def deaf(self, shard: Shard) -> None:
+    def subscriptions_lost(self, shard: Shard) -> None:
         """See Sink."""
         for room in self._rooms.by_name.values():
             if room.confirmed.is_set() and self._store.of(room.keys.slot) is shard:
@@ -96,14 +96,14 @@ class StoreEvents:
             case Typing(username, active):
                 feed.typed(room.name, username, active=active)
             case _ if push.epoch != room.versions.epoch:
-                self._heads.look([room])  # it may be the old one or the new one: the log decides
+                self._heads.look([room])  # the epoch may be the old one or the new one: the log decides
             case Stored(epoch, messages):
                 self.foreign += len(messages)
-                room.mark(messages, feed.shown(room.name))
+                room.remember_times(messages, feed.shown(room.name))
                 feed.arrived(room.name, epoch, messages)
             case Own(epoch, last):
                 if room.appending:
-                    room.own_tip = (epoch, last)  # its outcome is on the way
+                    room.own_pushed = (epoch, last)  # its outcome is on the way
                 else:
                     self._log.tell_own(room, epoch, last)
             case Presence():
@@ -115,9 +115,9 @@ class StoreEvents:
         """See Sink."""
         self._refusals.clear()
         self.looked_at()
-        self._lease.renew()  # first, so that nobody takes for dead who says again who is there
+        self._lease.renew()  # first: see rule 4
         rooms = [room for room in self._rooms.used if self._store.of(room.keys.slot) is shard]
-        if restarted:  # it may have gone back, and have got other messages under the same ids
+        if restarted:  # its log may have gone back, and have got other messages under the same ids
             for room in rooms:
                 self._heads.verify(room)
                 self._presence.restate(room, reread=True)
@@ -126,15 +126,15 @@ class StoreEvents:
         self._presence.retry()
 
     def looked_at(self) -> None:
-        """See Sink. What may lose acknowledged messages is told once."""
-        doubts = self._store.doubts
-        for doubt in doubts:
-            if doubt not in self._doubts:
-                log_event(logging.WARNING, "store_unsafe", reason=doubt)
-        self._doubts = doubts
+        """See Sink. Each risk for acknowledged messages is logged once."""
+        risks = self._store.risks
+        for risk in risks:
+            if risk not in self._risks:
+                log_event(logging.WARNING, "store_unsafe", reason=risk)
+        self._risks = risks
 
     def refused(self, error: Exception) -> None:
-        """See Sink. Each refusal is told once; a start that fails by it says so in one line."""
+        """See Sink. Each refusal is logged once; a start that fails by it says so in one line."""
         text = str(error)[:200]
         if self._begun and text not in self._refusals:
             if len(self._refusals) >= MOST_REFUSALS:

@@ -1,12 +1,16 @@
 """The thread that reads what is published in the channels of one server of the store.
 
-1. It subscribes and unsubscribes as it is told; the server's word on each subscription goes to the Trio run,
-   in its order among the pushes.
-2. The connection has pings of its own. On any doubt it is dropped, and a new one subscribes to everything
-   again: what has come in between is lost, and who listens is told so.
-3. Pushes go to the Trio run many at once. When it doesn't keep up, the thread stops reading: then the store's
-   own limit decides, and rule 2 follows.
+Owns: the connection for subscriptions, and the channels that it is to be subscribed to.
+
+1. It subscribes and unsubscribes as it is told. The server's confirmation of each subscription goes to the
+   Trio run, in its order among the pushes.
+2. The thread pings the server on this connection. On any doubt it drops the connection, and a new one
+   subscribes to all channels again. The pushes in between are lost, and the listener is told so.
+3. Many pushes go to the Trio run by one call. When the Trio run doesn't keep up, the thread stops reading:
+   then the store's own limit decides, and rule 2 follows.
 4. The thread is a daemon.
+
+Doesn't know: rooms, and which pushes are of use.
 """
 
 import select
@@ -22,8 +26,8 @@ import trio
 from redis.connection import AbstractConnection
 from redis.exceptions import MovedError, RedisError, ResponseError
 
-from chatroom.engines.redis.commander import Pace
-from chatroom.engines.redis.connecting import Dialler, problem_of
+from chatroom.engines.redis.commander import Timing
+from chatroom.engines.redis.connecting import Connector, problem_of
 from chatroom.engines.redis.library import PING, packed
 from chatroom.engines.redis.pushes import Push, read_push
 
@@ -35,35 +39,35 @@ CHUNK = 500
 """So many channels are subscribed to by one command."""
 
 
-class Listener(Protocol):
-    """Who is told of what comes; all in the Trio run."""
+class PushListener(Protocol):
+    """The object that hears what comes; all its methods are called in the Trio run."""
 
     def subscribed(self, channels: list[bytes]) -> None:
-        """The server has confirmed these. There may have been a gap before."""
+        """The server has confirmed these subscriptions. Pushes before it may have been lost."""
         ...
 
     def ended_by_server(self, channels: list[bytes]) -> None:
-        """The server has ended these subscriptions unasked."""
+        """The server has ended these subscriptions without a request."""
         ...
 
     def refused(self, error: Exception) -> None:
-        """The server has refused something."""
+        """The server has refused a command."""
         ...
 
     def pushed(self, pushes: list[tuple[bytes, Push]], run_id: str) -> None:
-        """This has come, by channel, from the server's process of this name."""
+        """These pushes have come, by channel, from the server's process of this id."""
         ...
 
-    def hearing(self, run_id: str) -> None:
-        """There is a connection, to the process of this name. What was subscribed to is confirmed anew."""
+    def subscriber_connected(self, run_id: str) -> None:
+        """There is a connection, to the process of this id. All subscriptions are confirmed again."""
         ...
 
-    def cut(self) -> None:
-        """The connection is lost, and made anew at once."""
+    def subscriber_lost(self) -> None:
+        """The connection is lost; the thread connects again at once."""
         ...
 
-    def deaf(self, problem: str) -> None:
-        """No connection can be made; it is tried again."""
+    def subscriber_down(self, problem: str) -> None:
+        """No connection can be made; the thread keeps trying."""
         ...
 
     def ended(self) -> None:
@@ -81,18 +85,18 @@ class Subscriber:
     def __init__(
         self,
         name: str,
-        dialler: Dialler,
-        listener: Listener,
-        pace: Pace,
+        connector: Connector,
+        listener: PushListener,
+        timing: Timing,
         *,
         node: str,
         ping: float,
         sharded: bool = False,
     ) -> None:
-        """`ping`: after so many seconds of silence the server is asked for a sign of life."""
-        self._dialler = dialler
+        """`ping`: after so many seconds of silence the thread sends a ping."""
+        self._connector = connector
         self._listener = listener
-        self._pace = pace
+        self._timing = timing
         self._node = node
         self._ping = ping
         letter = "S" if sharded else ""
@@ -101,37 +105,37 @@ class Subscriber:
         self._kinds = _Kinds(
             *(f"{letter}{kind}".lower().encode() for kind in ("message", "subscribe", "unsubscribe"))
         )
-        self._anew = False
-        self._orders: deque[tuple[bool, str]] = deque()
+        self._reconnecting = False
+        self._requests: deque[tuple[bool, str]] = deque()
         self._wake_out, self._wake_in = socket.socketpair()
         self._wake_in.setblocking(False)
         self._wake_out.setblocking(False)
-        self._places = threading.Semaphore(UNREAD)
+        self._free_calls = threading.Semaphore(UNREAD)
         self._stopping = False
         self._token = trio.lowlevel.current_trio_token()
         self.heard = time.monotonic()
         threading.Thread(target=self._run, name=name, daemon=True).start()
 
     def subscribe(self, channel: str) -> None:
-        """Listen to this channel; see `Listener.subscribed`."""
-        self._order(True, channel)
+        """Listen to this channel; see `PushListener.subscribed`."""
+        self._request(True, channel)
 
     def unsubscribe(self, channel: str) -> None:
-        """Listen to it no longer."""
-        self._order(False, channel)
+        """Stop listening to this channel."""
+        self._request(False, channel)
 
-    def dial_anew(self) -> None:
-        """Drop the connection, and make another one."""
-        self._anew = True
+    def reconnect(self) -> None:
+        """Drop the connection, and connect again."""
+        self._reconnecting = True
         self._wake()
 
     def stop(self) -> None:
-        """The thread ends."""
+        """End the thread."""
         self._stopping = True
         self._wake()
 
-    def _order(self, wanted: bool, channel: str) -> None:
-        self._orders.append((wanted, channel))
+    def _request(self, wanted: bool, channel: str) -> None:
+        self._requests.append((wanted, channel))
         self._wake()
 
     def _wake(self) -> None:
@@ -161,22 +165,22 @@ class Subscriber:
             try:
                 connection, run_id = self._connect()
             except Exception as error:
-                self._post(self._listener.deaf, problem_of(error))
+                self._post(self._listener.subscriber_down, problem_of(error))
             else:
-                self._post(self._listener.hearing, run_id)
+                self._post(self._listener.subscriber_connected, run_id)
                 self._use(connection, run_id, wanted)
                 connection.disconnect()
-                self._post(self._listener.cut)
-                if time.monotonic() > began + self._pace.longest_pause:
+                self._post(self._listener.subscriber_lost)
+                if time.monotonic() > began + self._timing.longest_pause:
                     pause = 0.0
                     continue
-            pause = self._pace.longer(pause)
-            self._rest(self._pace.spread(pause), wanted)
+            pause = self._timing.longer(pause)
+            self._rest(self._timing.spread(pause), wanted)
 
     def _connect(self) -> tuple[AbstractConnection, str]:
-        connection = self._dialler.dial()
+        connection = self._connector.connect()
         try:
-            run_id = self._dialler.identify(connection)
+            run_id = self._connector.identify(connection)
         except BaseException:
             connection.disconnect()
             raise
@@ -189,16 +193,16 @@ class Subscriber:
         poll.register(self._wake_in, select.POLLIN)
         while not self._stopping and (left := until - time.monotonic()) > 0:
             if poll.poll(left * 1000):
-                self._take_orders(wanted)
+                self._apply_requests(wanted)
 
-    def _take_orders(self, wanted: dict[str, None]) -> tuple[list[str], list[str]]:
-        """The channels that are new, and those that are no longer wanted."""
+    def _apply_requests(self, wanted: dict[str, None]) -> tuple[list[str], list[str]]:
+        """The channels that are new, and the channels that are no longer wanted."""
         with suppress(BlockingIOError):
             self._wake_in.recv(4096)
         new: dict[str, None] = {}
         old: dict[str, None] = {}
-        while self._orders:
-            wants, channel = self._orders.popleft()
+        while self._requests:
+            wants, channel = self._requests.popleft()
             if wants:
                 wanted[channel] = new[channel] = None
                 old.pop(channel, None)
@@ -209,22 +213,22 @@ class Subscriber:
         return list(new), list(old)
 
     def _use(self, connection: AbstractConnection, run_id: str, wanted: dict[str, None]) -> None:
-        """Listen until there is a doubt, or nothing more is wanted."""
+        """Listen until there is a doubt, or the thread is to end."""
         poll = select.poll()
         listened: Any = connection
         poll.register(listened._sock, select.POLLIN)  # there is no other way to wait for two things
         poll.register(self._wake_in, select.POLLIN)
         reader = _Reader(connection, self._kinds, self._node, wanted)
-        asked: float | None = None  # when it was asked for a sign of life
+        asked: float | None = None  # when a ping was sent
         with suppress(RedisError, OSError):
-            self._take_orders(wanted)
+            self._apply_requests(wanted)
             self._send(connection, self._subscribe, wanted)
-            self._anew = False
-            while not (self._stopping or self._anew):
-                due = self.heard + self._ping if asked is None else asked + self._pace.answer
+            self._reconnecting = False
+            while not (self._stopping or self._reconnecting):
+                due = self.heard + self._ping if asked is None else asked + self._timing.answer
                 ready = poll.poll(max(0.0, due - time.monotonic()) * 1000)
                 if any(number == self._wake_in.fileno() for number, _ in ready):
-                    new, old = self._take_orders(wanted)
+                    new, old = self._apply_requests(wanted)
                     self._send(connection, self._unsubscribe, old)
                     self._send(connection, self._subscribe, new)
                 if any(number != self._wake_in.fileno() for number, _ in ready):
@@ -244,7 +248,7 @@ class Subscriber:
             connection.send_packed_command([some], check_health=False)
 
     def _read(self, reader: "_Reader", run_id: str) -> None:
-        """Read what has come, and hand it on."""
+        """Read what has come, and hand it to the listener."""
         more = True
         while more and not self._stopping:
             confirmed, ended, pushes, more = reader.read(AT_ONCE)
@@ -256,21 +260,21 @@ class Subscriber:
                 reader.refusal = None
                 self._post(self._listener.refused, refusal)
                 if not isinstance(refusal, MovedError):
-                    raise refusal  # nobody knows of which channels: rule 2
+                    raise refusal  # it doesn't tell of which channels: rule 2
             if pushes:
-                while not self._places.acquire(timeout=0.2):
+                while not self._free_calls.acquire(timeout=0.2):
                     if self._stopping:
                         return
                 self._post(self._hand_on, pushes, run_id)
 
     def _hand_on(self, pushes: list[tuple[bytes, Push]], run_id: str) -> None:
         """In the Trio run."""
-        self._places.release()
+        self._free_calls.release()
         self._listener.pushed(pushes, run_id)
 
 
 class _Kinds(NamedTuple):
-    """How what comes is called."""
+    """The words for a message, a subscription and its end."""
 
     message: bytes
     subscribed: bytes
@@ -278,7 +282,7 @@ class _Kinds(NamedTuple):
 
 
 class _Reader:
-    """Takes apart what a connection that listens has received. `refusal` is the last error that was told."""
+    """Parses what the connection has received. `refusal`: the last error that the server sent."""
 
     def __init__(
         self, connection: AbstractConnection, kinds: _Kinds, node: str, wanted: Container[str]
@@ -290,8 +294,8 @@ class _Reader:
         self.refusal: Exception | None = None
 
     def read(self, most: int) -> tuple[list[bytes], list[bytes], list[tuple[bytes, Push]], bool]:
-        """The channels that are confirmed, and that the server has ended; the pushes; whether there is
-        more."""
+        """The channels that the server has confirmed, those that it has ended, the pushes, and whether there
+        is more to read."""
         confirmed: list[bytes] = []
         ended: list[bytes] = []
         pushes: list[tuple[bytes, Push]] = []

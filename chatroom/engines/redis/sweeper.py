@@ -1,12 +1,14 @@
-"""What is too old or too much goes from all rooms of the store, also from those that are open on no node.
+"""Messages that are too old or too many, removed from all rooms of the store, also from those not in use.
 
-1. One node does it for all: the one that `leads`. The others look again later.
-2. It walks over the keys of each server slowly, by PACE calls a second at most. So the traffic doesn't feel
-   it, however many rooms there are.
-3. A room loses a bounded number of messages by each call, and is called upon until it has no more to lose.
-4. What can't be reached is passed over: the next walk comes by again.
+Owns: the walk over the keys of each server.
 
-Doesn't know: what is kept. The functions in the store do.
+1. One node does it for all: the node that `leads`. The other nodes look again later.
+2. It walks over the keys of each server slowly, by at most CALLS_PER_SECOND. So the traffic doesn't feel it,
+   however many rooms there are.
+3. A room loses a bounded number of messages by each call, and is called again until it has no more to lose.
+4. A server that can't be reached is skipped: the next walk comes by again.
+
+Doesn't know: which messages are kept. The functions in the store know.
 """
 
 from collections.abc import Callable
@@ -22,10 +24,10 @@ from chatroom.engines.redis.library import Command, RoomKeys
 from chatroom.engines.redis.shard import Shard
 from chatroom.engines.redis.shards import Shards
 
-PACE = 50
-"""Calls in a second at most."""
+CALLS_PER_SECOND = 50
+"""So many calls are made in a second at most."""
 KEYS = 200
-"""So many keys are looked at by one call; a room has up to four."""
+"""One call looks at so many keys; a room has up to four."""
 
 
 class Sweeper:
@@ -42,9 +44,9 @@ class Sweeper:
         every: float,
         patience: float,
     ) -> None:
-        """`pruned` is told a room and the first id that it keeps.
+        """`pruned` gets a room and the first id that it keeps.
 
-        `every`: seconds between two walks; `patience`: for an answer.
+        `every`: seconds between two walks; `patience`: seconds for an answer.
         """
         self._store = store
         self._prefix = prefix
@@ -68,11 +70,11 @@ class Sweeper:
         while self._leads():
             scan = library.scan_rooms(self._prefix, cursor, KEYS)
             cursor, keys = await shard.call(scan, patience=self._patience)
-            await trio.sleep(1 / PACE)
+            await trio.sleep(1 / CALLS_PER_SECOND)
             rooms = [room for key in keys if (room := self._room_of(key)) is not None]
             while rooms:
                 left = await self._call_upon(rooms)
-                await trio.sleep(len(rooms) / PACE)
+                await trio.sleep(len(rooms) / CALLS_PER_SECOND)
                 rooms = left
             if cursor == b"0":
                 break
@@ -80,10 +82,10 @@ class Sweeper:
     def _room_of(self, key: bytes) -> str | None:
         with suppress(ValueError):
             return library.room_of(self._prefix, key.decode())
-        return None  # somebody else's
+        return None  # a key of another program
 
     async def _call_upon(self, rooms: list[str]) -> list[str]:
-        """Each of them once, all together; returns those that have more to lose."""
+        """Prune each of them once, all together. Returns the rooms that have more to lose."""
         done = trio.Event()
         waiting = len(rooms)
         left: list[str] = []
@@ -106,7 +108,7 @@ class Sweeper:
                 self._prune(keys),
                 partial(answered, room),
                 patience=self._patience,
-                again=True,
+                retry=True,
             )
         await done.wait()
         return left

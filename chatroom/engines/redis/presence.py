@@ -1,11 +1,15 @@
 """Who is in the rooms, told to the store and heard from it.
 
-1. What a node tells of a room goes one piece at a time. What comes meanwhile waits, and goes as one.
-2. Whatever happens to a piece, the store gets to know in the end: after a failure the node states the whole,
-   with a higher number, so that what was sent before can't take effect any more.
-3. What has changed comes as pushes, in the order of the room's versions, the node's own changes included;
-   they stand in the function's reply, too, and whatever comes first counts. After a gap the whole is read.
-4. At most MOST_ASKED rooms are under way: after an outage thousands of rooms don't come at once.
+Owns: what the store is still to be told of each room, and on which nodes a room has names.
+
+1. A node tells the store one piece at a time for each room. Changes that come meanwhile wait, and go as one.
+2. The store learns every change in the end: after a failure the node states all its names, with a higher
+   number, so that an earlier command can't take effect any more.
+3. Changes come as pushes, in the order of the room's versions, the node's own changes included. The reply of
+   the function has them, too, and the first of the two counts. After a gap the whole presence is read.
+4. At most MOST_ASKED rooms are under way: so after an outage thousands of rooms don't come at once.
+
+Doesn't know: connections to the store, and how members are shown.
 """
 
 from collections.abc import Callable, Collection, Iterable
@@ -23,10 +27,10 @@ from chatroom.engines.redis.sharedroom import SharedRoom
 
 MOST_ASKED = 100
 GAP_SECONDS = 1.0
-"""How long a version may be missing before the whole is read."""
+"""Seconds that a version may be missing before the whole presence is read."""
 
 
-class Attendance:
+class PresenceTracker:
     """The presence of all rooms of one engine."""
 
     def __init__(
@@ -39,8 +43,8 @@ class Attendance:
         replaced: Callable[[SharedRoom, str, int], None],
         lives: Callable[[], bool],
     ) -> None:
-        """`ask` has a command done, once or twice. `missing`: the store has no such room; `replaced`: another
-        one. `lives`: this node holds its lease.
+        """`ask` has a command done, once or twice. `missing` is called if the store has no such room,
+        `replaced` if it has one of another epoch. `lives` tells whether this node holds its lease.
         """
         self._node = node
         self._feed = feed
@@ -54,26 +58,26 @@ class Attendance:
         self._gaps: dict[SharedRoom, None] = {}
         self._asked = 0
         self._pumping = False
-        self._places: dict[str, set[SharedRoom]] = {}
+        self._rooms_of: dict[str, set[SharedRoom]] = {}
 
     # Told by this node
 
     def attend(self, room: SharedRoom, came: Iterable[str], went: Iterable[str]) -> None:
-        """Names begin and cease to be in the room on this node."""
+        """Names came into the room, or left it, on this node."""
         room.pending |= dict.fromkeys(came, True)
         room.pending |= dict.fromkeys(went, False)
         self._want(room)
 
     def restate(self, room: SharedRoom, *, reread: bool = False) -> None:
-        """What the store knows of this node may be wrong; with `reread`, what this node knows as well."""
+        """State all names of this node again, and with `reread` read all names of the room, too."""
         room.stale = True
         room.reread = room.reread or reread
         self._want(room)
 
     def reap(self, nodes: Iterable[str]) -> None:
-        """These nodes are dead: their names go from the rooms that are in use here."""
+        """These nodes are dead: remove their names from the rooms in use here."""
         for node in nodes:
-            for room in self._places.pop(node, ()):
+            for room in self._rooms_of.pop(node, ()):
                 room.nodes.discard(node)
                 if room.used:
                     room.dead.add(node)
@@ -82,10 +86,10 @@ class Attendance:
     @property
     def nodes(self) -> Collection[str]:
         """The other nodes that have names in rooms in use here."""
-        return list(self._places)
+        return list(self._rooms_of)
 
     def retry(self) -> None:
-        """Try again what has failed; and read what has been missing for long."""
+        """Retry what has failed, and read rooms whose gap has lasted too long."""
         now = trio.current_time()
         for room in list(self._gaps):
             if not room.versions.gap or not room.used:
@@ -103,7 +107,7 @@ class Attendance:
         """The room is no longer listened to."""
         for several in (self._wanting, self._later, self._gaps):
             several.pop(room, None)
-        self._place(room, set())
+        self._set_nodes(room, set())
 
     def _want(self, room: SharedRoom) -> None:
         self._wanting[room] = None
@@ -121,7 +125,7 @@ class Attendance:
         self._pumping = False
 
     def _tell(self, room: SharedRoom) -> None:
-        """The next piece, if there is one."""
+        """Send the next piece, if there is one."""
         keys, context = room.keys, room.context
         then: Callable[[Any], None]
         if room.stale:
@@ -161,23 +165,23 @@ class Attendance:
     def _told(self, room: SharedRoom, reply: Any) -> None:
         match reply:
             case ["ok", epoch, last, version, told]:
-                self._take_all(room, epoch, last, version, told)
+                self._apply_reply(room, epoch, last, version, told)
             case ["missing"]:
-                room.stale = room.used  # where nobody is there is nothing to say of a room that is gone
+                room.stale = room.used  # of a room without people there is nothing to tell
                 self._missing(room)
-            case _:  # late, or nobody knows
+            case _:  # late, or unknown
                 room.stale = True
 
     def _reaped(self, room: SharedRoom, dead: set[str], reply: Any) -> None:
         match reply:
             case ["ok", epoch, last, version, told]:
-                self._take_all(room, epoch, last, version, told)
+                self._apply_reply(room, epoch, last, version, told)
             case ["missing"]:
                 self._missing(room)
             case _:
                 room.dead |= dead
 
-    def _take_all(self, room: SharedRoom, epoch: str, last: int, version: int, told: Any) -> None:
+    def _apply_reply(self, room: SharedRoom, epoch: str, last: int, version: int, told: Any) -> None:
         if not room.used:
             return
         if epoch != room.versions.epoch:
@@ -193,26 +197,26 @@ class Attendance:
 
     def pushed(self, room: SharedRoom, push: Presence) -> None:
         """Names came or went on a node."""
-        for ready in room.versions.take(push):
+        for ready in room.versions.add(push):
             self._apply(room, ready)
         self._look_for_gap(room)
 
     def expect(self, room: SharedRoom, epoch: str, version: int) -> None:
-        """The store is known to have reached a version."""
+        """The store has reached at least this version."""
         if epoch == room.versions.epoch:
             room.versions.expect(version)
             self._look_for_gap(room)
 
     def relist(self, room: SharedRoom, epoch: str, last: int, version: int, who: dict[str, Any]) -> None:
-        """The whole has been read."""
+        """The whole presence has been read."""
         counts: dict[str, int] = {}
         for node, names in who.items():
             for name in names or ():
                 counts[name] = counts.get(name, 0) + (node != self._node)
-        self._place(room, {node for node in who if node != self._node})
-        later = room.versions.read(epoch, version)
+        self._set_nodes(room, {node for node in who if node != self._node})
+        later = room.versions.reset(epoch, version)
         self._feed.roster(room.name, counts, last)
-        self._insist(room, set(self._feed.here(room.name)).difference(who.get(self._node) or ()))
+        self._restate_if_missing(room, set(self._feed.here(room.name)).difference(who.get(self._node) or ()))
         for push in later:
             self._apply(room, push)
         self._look_for_gap(room)
@@ -224,18 +228,19 @@ class Attendance:
             and any(each.here for each in push.changes)
         ):
             room.nodes.add(push.node)
-            self._places.setdefault(push.node, set()).add(room)
+            self._rooms_of.setdefault(push.node, set()).add(room)
         self._feed.present(room.name, push.changes, push.last)
         if push.node == self._node:
-            self._insist(room, {each.username for each in push.changes if not each.here})
+            self._restate_if_missing(room, {each.username for each in push.changes if not each.here})
 
-    def _insist(self, room: SharedRoom, missing: set[str]) -> None:
-        """The store has not these names on this node: say so where that is wrong, unless it is being said.
+    def _restate_if_missing(self, room: SharedRoom, missing: set[str]) -> None:
+        """The store doesn't have these names on this node: state all names if it is wrong, unless they are
+        under way.
 
-        Another node has taken this one for dead, just before it came back. Without a lease it is: then it
-        states all rooms when it has one again.
+        Another node took this one for dead, just before it came back. Without a lease the other node is
+        right: then this one states its names when it has a lease again.
         """
-        if not room.unsaid and self._lives() and not missing.isdisjoint(self._feed.here(room.name)):
+        if not room.presence_pending and self._lives() and not missing.isdisjoint(self._feed.here(room.name)):
             self.restate(room)
 
     def _look_for_gap(self, room: SharedRoom) -> None:
@@ -246,8 +251,8 @@ class Attendance:
             self._gaps[room] = None
 
     def _read(self, room: SharedRoom, known: int, reply: Any) -> None:
-        """`known` was the version when the whole was asked for: the store has gone back if it is behind
-        that."""
+        """`known` was the version when the whole presence was asked for: the store has gone back if it is
+        behind it."""
         match reply:
             case ["ok", epoch, last, version, who]:
                 if not room.used or room.held is not None:
@@ -255,7 +260,7 @@ class Attendance:
                 if epoch != room.versions.epoch:
                     self._replaced(room, epoch, last)
                 elif known <= version < room.versions.known:
-                    return  # what was pushed meanwhile is newer, and complete
+                    return  # the pushes that came meanwhile are newer, and complete
                 else:
                     self.relist(room, epoch, last, version, who)
             case ["missing"]:
@@ -263,12 +268,12 @@ class Attendance:
             case _:
                 room.reread = True
 
-    def _place(self, room: SharedRoom, nodes: set[str]) -> None:
+    def _set_nodes(self, room: SharedRoom, nodes: set[str]) -> None:
         for node in room.nodes - nodes:
-            if (rooms := self._places.get(node)) is not None:
+            if (rooms := self._rooms_of.get(node)) is not None:
                 rooms.discard(room)
                 if not rooms:
-                    del self._places[node]
+                    del self._rooms_of[node]
         for node in nodes - room.nodes:
-            self._places.setdefault(node, set()).add(room)
+            self._rooms_of.setdefault(node, set()).add(room)
         room.nodes = nodes
