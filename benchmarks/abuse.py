@@ -1,10 +1,10 @@
-"""The worst clients inside all limits: what each takes of a core, and what it costs others.
+"""The worst clients inside all limits: the share of a core that each takes, and the delay for other clients.
 
-A room of 1,000 members who read, on a server with its default limits and its log on disk. In each run one
-kind of abuse is played there for some seconds, on a fresh server. Meanwhile bystanders talk in rooms of their
-own: what they wait is the time from a message to its echo. They are a process of their own, and don't
-wait for this one. The share of a core is what the server took above a run in which nobody did anything, or
-above the same without the abuse.
+A room of 1,000 members that read, on a server with its default limits and its log on disk. Each run plays
+one kind of abuse there for some seconds, on a fresh server. Meanwhile bystanders talk in rooms of their own:
+their delay is the time from a message to its echo. They are a process of their own, and don't wait for this
+one. The share of a core is the server's CPU time beyond that of a run in which the members only read, or of
+the same run without the abuse.
 
 A kind of abuse is a class below, listed in `ABUSES`: `begin` before the clock runs, `act` again and again.
 """
@@ -62,7 +62,7 @@ class Client:
 
 
 class Stage:
-    """The server's room and who is in it."""
+    """The server's room and its members."""
 
     def __init__(self, server: Server) -> None:
         self.server = server
@@ -134,7 +134,7 @@ class Abuse:
 class Nothing(Abuse):
     """The room is there, and quiet."""
 
-    name, what = "nothing", "1,000 members who only read"
+    name, what = "nothing", "1,000 members only read"
 
     def act(self, stage: Stage, now: float) -> float:
         return now + 1.0
@@ -143,7 +143,7 @@ class Nothing(Abuse):
 class Talk(Abuse):
     """An ordinary busy room."""
 
-    name, what = "talk", f"{TALKERS} members who say {TALK_PACE:g} things a second each"
+    name, what = "talk", f"{TALKERS} members send {TALK_PACE:g} messages a second each"
 
     def __init__(self) -> None:
         self.said = 0
@@ -159,7 +159,7 @@ class Talk(Abuse):
 class TypingOfAll(Abuse):
     """All begin and stop typing at the same moments, four times in three seconds."""
 
-    name, what = "typing", "1,000 members who begin and stop typing at the same moments"
+    name, what = "typing", "1,000 members begin and stop typing at the same moments"
 
     def __init__(self) -> None:
         self.times = 0
@@ -173,9 +173,9 @@ class TypingOfAll(Abuse):
 
 
 class MembersAsked(Abuse):
-    """One asks who is here, as often as may be."""
+    """A client asks for the members as often as it may."""
 
-    name, what = "members", "one who asks for the members 200 times a second"
+    name, what = "members", "a client asks for the members 200 times a second"
 
     def __init__(self) -> None:
         self.asked = 0
@@ -218,7 +218,7 @@ class Commands(Abuse):
 class Pings(Commands):
     """The cheapest command."""
 
-    name, what = "ping", "one who sends 200 pings a second"
+    name, what = "ping", "a client sends 200 pings a second"
 
     def ask(self, number: int) -> None:
         self.client.send("ping")
@@ -227,7 +227,7 @@ class Pings(Commands):
 class HugePings(Commands):
     """The same, with all that fits into a frame beside them."""
 
-    name, what = "huge", "one who sends 200 pings of 60 KiB a second, each 15,000 lists and an escaped emoji"
+    name, what = "huge", "a client sends 200 pings of 60 KiB a second, each 15,000 lists and an escaped emoji"
 
     def ask(self, number: int) -> None:
         self.client.send("ping", more=[[]] * 15_000, face="😀")
@@ -236,7 +236,7 @@ class HugePings(Commands):
 class Histories(Commands):
     """Pages as large as can be."""
 
-    name, what = "history", "one who asks for pages of texts of 4,000 characters 200 times a second"
+    name, what = "history", "a client asks for pages of texts of 4,000 characters 200 times a second"
 
     def enter(self, stage: Stage) -> Client:
         fill_archive(stage, leave=False)
@@ -249,7 +249,7 @@ class Histories(Commands):
 class Switches(Commands):
     """In and out of the big room."""
 
-    name, what = "switch", "one who switches into the big room and out of it, 200 times a second in all"
+    name, what = "switch", "a client switches into the big room and out of it, 200 times a second in all"
 
     def ask(self, number: int) -> None:
         self.client.send("switch_room", room=ROOM if number % 2 else "elsewhere")
@@ -258,18 +258,18 @@ class Switches(Commands):
 class SmallSwitches(Commands):
     """From one room of one's own to the next."""
 
-    name, what = "rooms", "one who switches through new rooms of its own, 200 a second"
+    name, what = "rooms", "a client switches through new rooms of its own, 200 a second"
 
     def ask(self, number: int) -> None:
         self.client.send("switch_room", room=f"room-{number}")
 
 
 class CatchingUp(Commands):
-    """A room that nobody is in is read from the log each time."""
+    """An empty room is read from the log each time."""
 
     name, what = (
         "catch-up",
-        "one who switches again and again to where 480 texts of 4,000 characters are missed",
+        "a client switches again and again to a room in which it has missed 480 texts of 4,000 characters",
     )
 
     def enter(self, stage: Stage) -> Client:
@@ -314,7 +314,7 @@ def fill_archive(stage: Stage, *, leave: bool) -> str:
 class InAndOut(Abuse):
     """One comes and goes, so that there is always presence to tell."""
 
-    name, what = "in-out", "one who comes in and goes 25 times a second"
+    name, what = "in-out", "a client comes in and leaves 25 times a second"
 
     def __init__(self) -> None:
         self.times = 0
@@ -347,7 +347,7 @@ class InAndOutWithMembers(Abuse):
 class Joins(Abuse):
     """A storm: as many more come in at once, and stay."""
 
-    name, what = "joins", "1,000 more who come in at once, within the time that is measured"
+    name, what = "joins", "1,000 more clients come in at once, within the measured time"
 
     def __init__(self) -> None:
         self.done = False
@@ -364,7 +364,7 @@ class Joins(Abuse):
 class Laggards(Talk):
     """Half of a busy room has stopped reading, and half of the others begins and stops typing."""
 
-    name, what = "laggards", "500 members who don't read, while the others talk"
+    name, what = "laggards", "500 members don't read, while the others talk"
     against = "talk"
 
     def begin(self, stage: Stage) -> None:
@@ -428,7 +428,7 @@ def stand_by(port: int, pipe: Connection) -> None:
 
 
 class Bystanders:
-    """The process of those who talk elsewhere."""
+    """The process of the bystanders."""
 
     def __init__(self, server: Server) -> None:
         self._pipe, theirs = multiprocessing.Pipe()

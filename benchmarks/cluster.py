@@ -1,21 +1,21 @@
 """Several nodes on one store, against one node, SQLite, and Socket.IO on its Redis Streams adapter.
 
 1. `senders`: messages per second of 200 senders, each in a room of its own and waiting for its echo: a node
-   on the store against one on SQLite.
-2. `pace`: what a message costs a node where messages come one at a time: on the store, and on SQLite.
-3. `scale`: rooms of 20 over two nodes: what these deliver for a second of CPU, against one node.
-4. `latency`: how long a message takes to a member on the other node, against one node on SQLite, and how long
-   a sync of the disk takes by itself.
-5. `idle`: a node that has 10,000 rooms of one member open, where nothing happens; and while another node
-   talks in rooms of its own.
-6. `joins`: 1,000 who come into one room over two nodes, against one node.
-7. `others`: what a delivery costs two nodes, in rooms of 20: ours and Socket.IO's.
-8. `faults`: what the member on the other node gets while the store is killed again and again (see faults.py).
+   on the store against a node on SQLite.
+2. `pace`: a node's CPU for a message if messages come one at a time: on the store, and on SQLite.
+3. `scale`: rooms of 20 over two nodes: their deliveries for a second of CPU, against one node.
+4. `latency`: the time of a message to a member on the other node, against one node on SQLite; and the time of
+   a sync of the disk.
+5. `idle`: a node that has 10,000 rooms of one member open, without traffic; and while another node talks in
+   rooms of its own.
+6. `joins`: 1,000 clients come into one room over two nodes, against one node.
+7. `others`: the CPU of two nodes for a delivery, in rooms of 20: ours and Socket.IO's.
+8. `faults`: the messages of a member on the other node while the store is killed repeatedly (see faults.py).
 9. `sizing`: bytes in the store for a message, a member, a room.
 
-The store is started by the program itself, with `appendonly yes`. All nodes are on core 0; the generator and
-the store are on core 1, where the store goes first. So two nodes share one core here, and what is compared is
-CPU time: with a core for each they deliver twice as much in the same time.
+The program starts the store itself, with `appendonly yes`. All nodes are on core 0; the generator and the
+store are on core 1, where the store goes first. So two nodes share one core here, and the figure is CPU time:
+with a core for each they deliver twice as much in the same time.
 """
 
 import argparse

@@ -1,13 +1,13 @@
-"""What comes through while the store is killed and started again: taken by one node, shown by the other.
+"""Messages from one node to the other while the store is killed and started: lost, doubled, out of order.
 
 1. A crew is some senders on the first node and one listener on the second, all in one room. A sender has one
-   message under way, and sends the next when that is acknowledged: by its own echo from ours, by Socket.IO's
-   acknowledgement from the other. What is refused, or isn't answered in time, is sent again: to ours under
-   the same `cid`.
+   message under way, and sends the next when that is acknowledged: by its own echo on ours, by Socket.IO's
+   acknowledgement on the other. A message that is refused, or isn't answered in time, is sent again: on ours
+   under the same `cid`.
 2. Both crews talk at the same time, on one store. After each kill there is a pause without a store, then a
    time with one.
-3. In the end all that is under way is waited for. Lost is what was acknowledged and never came to the
-   listener; doubled what came to it again; out of order what came after a later one of the same sender.
+3. The program waits for all messages under way at the end. A message is lost if it was acknowledged and never
+   came to the listener, doubled if it came again, out of order if it came after a later one of its sender.
 
 Doesn't know: how nodes and stores are started.
 """

@@ -1,9 +1,9 @@
-"""A storm of joins: many clients enter one room, and every join is announced to all who are there.
+"""A storm of joins: many clients enter one room, and every join is announced to all its members.
 
 The time runs from the first connect to the last byte of the last announcement. A server may send a `members`
-frame in the place of announcements that it withheld from a client that wasn't reading yet: what counts is
-that each client knows the whole roster in the end, which is checked from all it received when the clock has
-stopped. n clients make n(n-1)/2 announcements.
+frame in the place of announcements that it withheld from a client that wasn't reading yet. Each client must
+know the whole roster in the end; that is checked when the clock has stopped. n clients make n(n-1)/2
+announcements.
 
 Each username holds one capital letter that stands nowhere else, so that a client's names can be counted
 without parsing: its own name comes twice (in the welcome's text and beside it), every other at least once.
@@ -117,7 +117,7 @@ def measure(server: Loaded, args: argparse.Namespace) -> Result:
 
 
 def check(joiner: Joiner, clients: int) -> Counter[str]:
-    """This client knows everybody, and was told of nobody twice; else `WrongDeliveryError`."""
+    """This client knows all members, and got no announcement twice; else `WrongDeliveryError`."""
     kinds: Counter[str] = Counter()
     roster: set[str] = set()
     for payload, _ in wire.frames(joiner.received, wire.after_head(joiner.received)):

@@ -1,8 +1,8 @@
-"""Rooms in which nothing was stored leave nothing behind.
+"""Rooms without messages leave nothing behind.
 
-A handful of connections switch through rooms that nobody has been in before: a first 100,000 of them, then a
-second, all of them left again. What the second lot adds to the server's memory is what rooms cost that are
-gone. Ours alone is measured.
+A handful of connections switch through new rooms: a first 100,000 of them, then a second, and leave them all
+again. The growth of the server's memory during the second lot is the cost of rooms that are gone. Ours alone
+is measured.
 """
 
 import argparse

@@ -1,14 +1,14 @@
-"""What a server needs: bytes on disk for a message, memory for connections, what a core delivers.
+"""The needs of a server: bytes on disk for a message, memory for connections, deliveries of a core.
 
-1. `disk`: messages of several lengths are stored by a server that is then stopped; what its database has
-   grown by is divided by their number.
-2. `load`: a thousand members in rooms of one size, at a steady pace that is far from saturation, as chats
-   are: then a message finds nobody else's to share a write with, and costs the most. From the CPU time of
-   the server follows what a whole core would do.
-3. `memory`: of the same members, before anything is said, and while they talk.
+1. `disk`: messages of several lengths are stored by a server that is then stopped. The growth of its database
+   is divided by their number.
+2. `load`: a thousand members in rooms of one size, at a steady pace that is far from saturation, as in chats:
+   then a message shares its write with no other, and costs the most. The figures for a whole core follow from
+   the CPU time of the server.
+3. `memory`: of the same members, before the first message, and while they talk.
 4. Plain and by TLS that the server ends itself. The log is on disk, synced as always.
-5. Every member must have been given every message of its room: frames are counted by their first byte, which
-   nothing else in the traffic is.
+5. Every member must get every message of its room. Frames are counted by their first byte, which occurs
+   nowhere else in the traffic.
 
 Ours alone is measured. The database lies where `--folder` says, which should be a real disk.
 """

@@ -1,9 +1,9 @@
-"""What readers who have stopped cost the others: a flooded room, with and without them.
+"""The cost of readers that have stopped, to the others: a flooded room, with and without them.
 
 In each round a fresh server with its log on disk has one big room: once all members read, once some of them
-have stopped. A sender posts at a steady pace; the delay is from that moment to a reader's having the message,
-taken over all messages and all who read. In the end each of the stopped reads on, and must be given every
-message, in order, once. Memory is what the flood adds to it.
+have stopped. A sender posts at a steady pace. The delay is the time until a reader has the message, over all
+messages and all readers. In the end each stopped member reads on, and must get every message once, in order.
+Memory is the growth during the flood.
 """
 
 import argparse

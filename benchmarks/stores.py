@@ -1,9 +1,9 @@
-"""The store that several nodes share: a Valkey or Redis server of one's own, from its start to its end.
+"""The store that several nodes share: a Valkey or Redis server for a benchmark, from its start to its end.
 
-1. It runs on the generator's core, and goes before the generator: it answers when it is asked, as one with a
-   core of its own would.
-2. `appendonly yes`: what it has acknowledged is on the disk within a second (`everysec`), or before
-   (`always`).
+1. It runs on the generator's core, and goes before the generator: it answers as a store with a core of its
+   own would.
+2. `appendonly yes`: an acknowledged write is on the disk within a second (`everysec`), or before its
+   acknowledgement (`always`).
 3. It may be killed and started again, with its data, at the same port.
 
 Doesn't know: what is kept in it.

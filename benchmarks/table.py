@@ -1,7 +1,7 @@
 """The table of results as Markdown: ours beside the others, by all the programs that compare.
 
-Everything is measured by the other programs, with their defaults. For each figure the systems take turns;
-printed are the median, with the least and the greatest value, and how many times as good ours is.
+The other programs measure, with their defaults. For each figure the systems take turns. The table shows the
+median, with the least and the greatest value, and the cost of the other system divided by ours.
 """
 
 import argparse

@@ -1,13 +1,13 @@
-"""What a delivery costs in rooms of any size: some messages a second in all, or as many as go through.
+"""The cost of a delivery in rooms of any size: at a steady number of messages a second, or saturated.
 
 A workload is called ROOMSxMEMBERS@RATE, as 500x2@3000: evenly spaced messages, each by a random member.
-Without a rate the rooms are saturated: each member has a message under way, but not more than 64 in a room,
-and sends its next when that comes back; at most ten of a room send.
+Without a rate the rooms are saturated: each member has a message under way, but a room has at most 64, and a
+sender sends its next when that comes back; at most ten members of a room send.
 
-What counts is the CPU time of the server for what all members received. All servers are up at once, and the
+The figure is the CPU time of the server for a delivery to a member. All servers are up at once, and the
 members of one after the other talk for half a second, round by round, so that a machine whose speed changes
-is as fast for each of them. The generator checks that each message came to each member once and in order;
-see the head of generator.c.
+is as fast for each of them. The generator checks that each message came to each member once and in order; see
+the head of generator.c.
 """
 
 import argparse

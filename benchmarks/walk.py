@@ -1,13 +1,13 @@
-"""What one message and one join cost in steps: calls, files, turns and tasks, from socket to sockets.
+"""The cost of one message and of one join in steps: calls, files, turns and tasks, from socket to sockets.
 
-Counted is the real server, in this process, by what Python and Trio tell of themselves; so these numbers,
-unlike times, are the same on every machine.
+The program counts in the real server, in this process, by hooks of Python and Trio. So these numbers, unlike
+times, are the same on every machine.
 
-1. *calls* are functions entered, in Python or in C, and coroutines gone on with; *files* are those of our
-   package that hold any of them.
-2. *turns* are steps that Trio gave to tasks; *tasks* are those that got them.
-3. The client is a thread, which is not counted; it begins when nothing moves any more, and waits a moment for
-   what comes after.
+1. *calls* are functions entered, in Python or in C, and coroutines that were resumed; *files* are those of
+   our package that hold any of them.
+2. *turns* are steps that Trio gave to tasks; *tasks* are the tasks that got them.
+3. The client is a thread, which is not counted. It begins when nothing moves any more, and waits a moment for
+   late work.
 """
 
 import argparse
