@@ -1,4 +1,4 @@
-"""Nodes that are cut off, killed and stopped: whose names go and whose stay. All wait at the same time."""
+"""Nodes that are cut off, killed and stopped: which names go and which stay. All wait at the same time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ REAPED = 30.0
 
 
 class Watcher:
-    """Somebody who is told who comes and goes in a room."""
+    """A member that hears of joins and leaves in a room."""
 
     def __init__(self, chat: Chat) -> None:
         self.chat = chat
@@ -93,7 +93,7 @@ def test_names_of_nodes_that_are_gone_go_once_and_no_others_do(stores: Stores) -
         assert ("left", "cuthbert") not in there.told
         assert Question(there.chat, "message", "m", text="back").answer()["event"] == "message"
         assert here.chat.messages(1)[0]["data"]["text"] == "back"
-        # The other store was away for longer than a lease: nobody there was taken for dead.
+        # The other store was away for longer than a lease: no node there was taken for dead.
         away.start()
         await_ready(*others)
         time.sleep(1)

@@ -64,7 +64,7 @@ class Nemesis:
         self.ports = [held.getsockname()[1] for held in self._held]
 
     async def start(self) -> None:
-        for held in self._held:  # as long as nobody listens there, else a client may connect to itself
+        for held in self._held:  # as long as no server listens there, else a client may connect to itself
             self._resources.enter_context(held)
         for number in range(NODES):
             self._relays.append(self._resources.enter_context(Relay(self.store.port)))
@@ -234,7 +234,7 @@ async def read_logs(nemesis: Nemesis) -> list[dict[str, list[tuple[int, Content]
 
 
 async def disagreements(crowd: Crowd, nemesis: Nemesis) -> list[str]:
-    """Where a node doesn't name just those as members of a room who are there."""
+    """The rooms whose members a node doesn't name exactly."""
     wrong = []
     for room in ROOMS:
         there = {client.username for client in crowd.clients if client.room == room}
@@ -246,7 +246,7 @@ async def disagreements(crowd: Crowd, nemesis: Nemesis) -> list[str]:
 
 
 async def members(port: int, room: str) -> list[str]:
-    """Who is in a room, but for who asks."""
+    """The other members of a room, by an answer of the server."""
     async with connected(port, target(room, "asker")) as socket:
         names: list[str] = json.loads(await socket.get_message())["data"]["members"]
     return [name for name in names if name not in ("asker", "reader")]

@@ -1,4 +1,4 @@
-"""Several nodes on a store that others meddle with, on machines whose clocks differ, and of two versions."""
+"""Several nodes on a store that others write to, on machines whose clocks differ, and of two versions."""
 
 from __future__ import annotations
 
@@ -276,7 +276,7 @@ def test_two_versions_side_by_side_are_one_server(pyz: Path, stores: Stores, tmp
 
 
 def everything(store: Store) -> str:
-    """All keys with all that they hold, and whatever else the store tells."""
+    """All keys with their content, and all else that the store tells."""
     asked: list[Any] = []
     client = store.client()
     for key in client.scan_iter("*", count=1000):

@@ -1,4 +1,4 @@
-"""People on several nodes of one store: who is there, what they have seen, what they say again elsewhere."""
+"""Clients on several nodes of one store: rosters, histories, and messages sent again on another node."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ _numbers = count(1)
 
 
 class Quiet(NoNews):
-    """Is told of its own messages, and who is there."""
+    """A feed that hears of its own messages, and of rosters."""
 
     def ahead(self, *news: Any) -> None: ...
     def roster(self, *news: Any) -> None: ...

@@ -452,7 +452,7 @@ async def test_gone_back_it_gets_a_new_epoch(stores: Stores) -> None:
 
 
 async def test_gone_back_and_ahead_again_it_gets_a_new_epoch(stores: Stores) -> None:
-    """As after a failover to a replica that was behind: others go on there before those who had seen more."""
+    """As after a failover to a replica that was behind: a node writes there before those that saw more."""
     store, other = stores.start(), stores.start()
     with Relay(store.port) as relay:
         way = StoreAddress(address_of(store).kind, (("127.0.0.1", relay.port),))
@@ -513,7 +513,7 @@ async def test_a_way_that_carries_nothing_and_says_nothing(stores: Stores) -> No
 
 
 async def test_answers_that_are_lost(stores: Stores) -> None:
-    """The store does everything, and nobody hears of it."""
+    """The store does everything, and its answers are lost."""
     store = stores.start()
     with Relay(store.port) as relay:
         far = StoreAddress(address_of(store).kind, (("127.0.0.1", relay.port),))

@@ -293,7 +293,7 @@ def test_a_room_in_which_nothing_was_said_goes_when_nobody_is_there(store: Any) 
 
 
 def test_a_room_in_which_nothing_was_said_outlives_its_nodes_by_an_hour(store: Any) -> None:
-    """They may have died, and then nobody says that it isn't used any more."""
+    """The nodes may have died, and then none of them says that the room isn't used any more."""
     assert call(store, library.keep(ROOM)) == ["ok"]
     assert lives(store) == (-2, -2)
     opened(store)

@@ -72,7 +72,7 @@ async def test_own_messages_come_as_outcomes_alone(address: StoreAddress) -> Non
 
 async def test_own_messages_are_not_read_from_the_log(address: StoreAddress) -> None:
     names = [f"r{number}" for number in range(100)]
-    # The heads, at which nobody looks, may be ahead of the outcomes.
+    # The engine reads no heads here, so they may be ahead of the outcomes.
     async with node(address, "n1", times=SELDOM) as one:
         rooms = [await one.open(name) for name in names]
         for turn in range(20):
@@ -117,7 +117,7 @@ async def test_a_subscription_that_was_cut_is_made_again_and_what_was_missed_is_
 
 
 async def test_many_messages_at_once_are_all_shown(address: StoreAddress) -> None:
-    # The heads, at which nobody looks, may be ahead of the pushes.
+    # The engine reads no heads here, so they may be ahead of the pushes.
     async with node(address, "n1", times=SELDOM) as one, node(address, "n2", times=SELDOM) as two:
         await one.open()
         room = await two.open()
@@ -195,7 +195,7 @@ async def test_names_come_and_go_quickly_and_the_last_word_counts(address: Store
         await until(lambda: room.names == other.names == {"zoe"})
         for each in (room, other):
             state: dict[str, bool] = {}
-            for name, here in each.told:  # nobody comes twice, or goes without having come
+            for name, here in each.told:  # no name comes twice, or goes without having come
                 assert state.get(name, False) is not here
                 state[name] = here
 
@@ -215,7 +215,7 @@ async def test_a_node_that_dies_is_missed_once_and_only_when_its_lease_is_over(
                 "chat:nodes",
                 *[line for line in server.ask("ZRANGE", "chat:nodes", 0, -1) if "n2" in line],
             )
-            await trio.sleep(0.15)  # its next beat takes a lease again, and states who is there
+            await trio.sleep(0.15)  # its next beat takes a lease again, and states its names
         stopped = trio.current_time()
         await until(lambda: room.names == {"bob"})
         assert trio.current_time() - stopped > 0.3  # the grace
@@ -375,7 +375,7 @@ def kept(server: Store, room: str = "r") -> tuple[int, int, int]:
 
 
 async def write_and_leave(address: StoreAddress, *rooms: str, messages: int = 2) -> dict[str, str]:
-    """Rooms that nobody is in any more; returns their epochs."""
+    """Write in rooms and leave them; returns their epochs."""
     async with node(address, "gone") as one:
         for room in rooms:
             await one.open(room)
