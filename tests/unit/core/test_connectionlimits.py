@@ -198,7 +198,7 @@ def owner(peer: Peer) -> str:
     return OWNERS.get(peer.address, peer.address)
 
 
-class TalliesMachine(RuleBasedStateMachine):
+class ConnectionLimitsMachine(RuleBasedStateMachine):
     """Handshakes, departures and wrong tokens in any order, against lists that are counted each time."""
 
     def __init__(self) -> None:
@@ -269,5 +269,5 @@ class TalliesMachine(RuleBasedStateMachine):
         assert not self.limits._addresses
 
 
-TalliesMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
-TestTalliesMachine = TalliesMachine.TestCase
+ConnectionLimitsMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestConnectionLimitsMachine = ConnectionLimitsMachine.TestCase
