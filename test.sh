@@ -127,8 +127,8 @@ if [ -n "$quick" ]; then
     check tests .venv/bin/python -m pytest -q -n 2 --dist loadfile --hypothesis-profile quick tests/unit "$@"
 else
     .venv/bin/coverage erase
-    # More workers than cores, since many tests wait; conftest.py says in which order the files come.
-    check tests .venv/bin/coverage run -m pytest -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
+    # conftest.py says in which order the files come. A third worker on two cores made it slower, and tests late.
+    check tests .venv/bin/coverage run -m pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
     check coverage .venv/bin/coverage report
 fi
 [ $status = 0 ] && say "all passed"
