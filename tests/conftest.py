@@ -15,6 +15,7 @@ import pytest
 import trio
 import trio.testing
 from _pytest.faulthandler import fault_handler_stderr_fd_key
+from coverage import Coverage
 from hypothesis import settings
 
 from tests.support.browser import Visit, Visitor, chromium
@@ -52,8 +53,12 @@ LONG = (
     "test_cluster_leases",
 )
 """The files that take longest, by turns those that wait and those that work: a run ends with short ones."""
-UNMEASURED = ("test_docs", "test_page", "test_pyz")
-"""Where servers run what others run, too: to measure one takes as long as to start it."""
+OUTSIDE = ("test_autobahn", "test_cluster", "test_docs", "test_page", "test_pyz", "test_served", "test_wscat")
+"""Where tests look at servers from outside. Coverage doubles the work of both, and most of what these run is
+measured where modules are tested by themselves; the rest by tests that say `usefixtures("measured")`."""
+MEASURING = "COVERAGE_PROCESS_CONFIG"
+"""By this variable a process is told to measure itself."""
+_HOW_TO_MEASURE = os.environ.get(MEASURING)
 
 
 @pytest.fixture(scope="session")
@@ -93,12 +98,24 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Func
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _measured(request: pytest.FixtureRequest) -> Iterator[None]:
-    """The coverage of servers is measured where they run lines that no other test runs."""
-    with pytest.MonkeyPatch.context() as environment:
-        if request.path.stem.startswith(UNMEASURED):
-            environment.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
+def _unmeasured(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Neither the tests that look from outside nor their servers are measured."""
+    here = Coverage.current()
+    if not request.path.stem.startswith(OUTSIDE) or here is None:
         yield
+        return
+    here.stop()
+    with pytest.MonkeyPatch.context() as environment:
+        environment.delenv(MEASURING)
+        yield
+    here.start()
+
+
+@pytest.fixture
+def measured(_unmeasured: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The coverage of servers that this test starts counts, also in a file where it doesn't otherwise."""
+    if _HOW_TO_MEASURE is not None:
+        monkeypatch.setenv(MEASURING, _HOW_TO_MEASURE)
 
 
 @pytest.fixture

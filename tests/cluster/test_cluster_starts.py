@@ -135,6 +135,7 @@ def test_its_settings_or_its_users_rights_will_not_do(stores: Stores) -> None:
         assert says in refusal(store.url.replace("://:", f"://{user}:")), user
 
 
+@pytest.mark.usefixtures("measured")
 @pytest.mark.parametrize("kind", Kind)
 def test_it_takes_no_writes(stores: Stores) -> None:
     store = stores.start()

@@ -205,6 +205,7 @@ def test_a_full_disk_shows_nothing_and_leaves_no_hole(disk: Disk, tmp_path: Path
         assert "log_recovered" in server.stderr
 
 
+@pytest.mark.usefixtures("measured")
 @pytest.mark.parametrize("umask", ["0000", "0022", "0077"])
 def test_the_files_are_the_server_s_alone_whatever_the_umask(tmp_path: Path, umask: str) -> None:
     command = ["sh", "-c", f'umask {umask}; exec "$@"', "sh", *python_command()]

@@ -200,6 +200,7 @@ def test_readers_of_every_speed_get_the_same(scene: Scene) -> None:
     await_true(lambda: snapshot(scene.server)["chatroom_lagging_members"] == 0, "all are up to date")
 
 
+@pytest.mark.usefixtures("measured")
 def test_one_that_pauses_too_long_is_told_so(pyz: Path) -> None:
     """Whatever it has got is without a gap; and it is told that there is one now."""
     with served("--db", "none", "--rate", "0") as server, Scene(server) as scene:

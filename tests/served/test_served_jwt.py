@@ -158,6 +158,7 @@ def status(server: ServerProcess, shown: str) -> int:
     return knock(server.port, "/?" + urlencode({"token": shown, "username": "alice"})).status
 
 
+@pytest.mark.usefixtures("measured")
 def test_web_tokens_stand_beside_static_ones_and_end_the_development_tokens(
     pyz: Path, tmp_path: Path
 ) -> None:
@@ -178,6 +179,7 @@ def test_web_tokens_stand_beside_static_ones_and_end_the_development_tokens(
         assert "unbound_tokens" not in server.stderr
 
 
+@pytest.mark.usefixtures("measured")
 def test_a_name_that_the_token_file_binds_is_for_no_web_token(pyz: Path, tmp_path: Path) -> None:
     """An issuer's users may choose their names: the file says whose they are."""
     file = tmp_path / "tokens"
@@ -248,6 +250,7 @@ def test_the_longest_token_is_let_in_however_it_is_shown(pyz: Path, tmp_path: Pa
         assert server.stop() == 0
 
 
+@pytest.mark.usefixtures("measured")
 def test_the_example_of_the_documentation_works(pyz: Path, tmp_path: Path) -> None:
     if shutil.which("openssl") is None:
         pytest.skip("there is no openssl here to make a secret with")
@@ -274,6 +277,7 @@ def headed(key: Any, kid: str, algorithm: str | None = None) -> str:
     return token(now(), key, {"alg": algorithm or algorithm_of(key), "kid": kid})
 
 
+@pytest.mark.usefixtures("measured")
 def test_a_set_from_a_file(pyz: Path, tmp_path: Path) -> None:
     (tmp_path / "set").write_bytes(jwks(jwk(OLD, "old"), jwk(NEW, "new"), {"kty": "oct", "k": b64(SECRET)}))
     with ServerProcess("--jwt-jwks", str(tmp_path / "set")) as server:
@@ -342,6 +346,7 @@ def test_a_set_of_several_kinds_from_an_address_changes_its_kind(pyz: Path) -> N
             assert server.stop() == 0
 
 
+@pytest.mark.usefixtures("measured")
 def test_a_set_from_an_address_is_fetched_and_the_last_good_one_kept(pyz: Path) -> None:
     with Issuer() as issuer:
         issuer.body = jwks(jwk(OLD, "old"))

@@ -53,6 +53,7 @@ def test_hosts_may_be_repeated_and_ipv4_comes_first(pyz: Path) -> None:
         assert len(server.lines) == 1
 
 
+@pytest.mark.usefixtures("measured")
 def test_options_by_environment(pyz: Path) -> None:
     names = {"CHATROOM_HOST": "127.0.0.1,127.0.0.2", "CHATROOM_MAX_TEXT": "20", "CHATROOM_LOG_FORMAT": "text"}
     names |= {"CHATROOM_RATE": "0", "CHATROOM_MAX_FRAME": "128KiB"}
@@ -131,6 +132,7 @@ def test_the_mode_of_the_socket_is_no_matter_of_the_umask(
         assert server.stop() == 0
 
 
+@pytest.mark.usefixtures("measured")
 def test_a_unix_socket_alone(pyz: Path, path: str) -> None:
     with Served("--host", "none", "--unix", path) as server:
         assert server.lines == [f"Listening on unix:{path}"]
@@ -162,6 +164,7 @@ def test_a_host_that_another_covers_is_left_out(pyz: Path) -> None:
 # A port for metrics
 
 
+@pytest.mark.usefixtures("measured")
 def test_metrics_at_a_port_of_their_own(pyz: Path) -> None:
     with Served("--host", "127.0.0.1", "--metrics-port", "0", "--metrics-host", "127.0.0.2") as server:
         await_true(lambda: len(server.lines) == 2, "both ports are told")
@@ -222,6 +225,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
+@pytest.mark.usefixtures("measured")
 def test_talking_by_tls(pyz: Path, certificate: Path) -> None:
     context = ssl.create_default_context(cafile=str(certificate))
     with Served("--tls-cert", str(certificate), "--tls-key", str(certificate), "--rate", "0") as server:

@@ -129,6 +129,7 @@ def test_a_client_is_told_apart_and_where_it_was(server: Logged, options: list[s
         assert again.stop() == 0
 
 
+@pytest.mark.usefixtures("measured")
 def test_what_is_not_told_yet_is_told_at_the_stop(server: Logged) -> None:
     alice = enter(server, "hall")
     for _ in range(30):

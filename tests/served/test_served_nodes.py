@@ -43,6 +43,7 @@ def connections(server: Served) -> int:
     return int(float(line.split()[1]))
 
 
+@pytest.mark.usefixtures("measured")
 def test_nodes_at_one_port_take_turns_and_nobody_is_reset(pyz: Path, store: Store) -> None:
     """People come all the time while one node after the other stops, and others take their places."""
     over = threading.Event()
@@ -83,6 +84,7 @@ def test_nodes_at_one_port_take_turns_and_nobody_is_reset(pyz: Path, store: Stor
             assert node.stop() == 0
 
 
+@pytest.mark.usefixtures("measured")
 def test_nodes_share_rooms_and_no_password_is_told(pyz: Path, store: Store, tmp_path: Path) -> None:
     """Its file, its name and its place in the log; what clients see of it is in other files."""
     password = tmp_path / "password"
@@ -276,6 +278,7 @@ def test_who_is_in_an_empty_room_that_is_copied_comes_back_into_the_whole_one(
         assert server.stop() == 0
 
 
+@pytest.mark.usefixtures("measured")
 def test_the_metrics_say_how_it_stands_with_the_store(pyz: Path, store: Store) -> None:
     def metric(node: Served, name: str) -> float:
         lines = get(node.port, "/metrics").body.decode().splitlines()

@@ -136,6 +136,7 @@ def test_that_the_client_came_by_tls_is_told_and_makes_the_own_origin(
                 assert call(proxy, ALICE, request).status == status, (how, origin)
 
 
+@pytest.mark.usefixtures("measured")
 @pytest.mark.parametrize("how", ["send-proxy", "send-proxy-v2"])
 def test_the_header_comes_before_the_tls_that_the_server_ends(
     how: str, open_server: Callable[..., Served], tmp_path: Path
@@ -165,6 +166,7 @@ def test_the_header_by_a_unix_socket(how: str, open_server: Callable[..., Served
 LINE = b"PROXY TCP4 203.0.113.5 127.0.0.1 5 6\r\n"
 
 
+@pytest.mark.usefixtures("measured")
 def test_what_comes_without_a_header_from_who_has_to_send_one_is_refused(
     open_server: Callable[..., Served],
 ) -> None:
@@ -218,6 +220,7 @@ def test_a_header_of_a_proxy_behind_the_one_that_is_named_counts(open_server: Ca
     assert peers(server, "JOIN", 1) == ["198.51.100.7"]
 
 
+@pytest.mark.usefixtures("measured")
 def test_the_option_needs_a_proxy_to_be_trusted(pyz: Path) -> None:
     assert "--trusted-proxy" in refused_start("--proxy-protocol")
 
@@ -290,6 +293,7 @@ def test_the_address_that_the_proxy_sees_is_the_one_that_counts(
             chat.close()
 
 
+@pytest.mark.usefixtures("measured")
 def test_a_proxy_that_was_forgotten_is_told_once(open_server: Callable[..., Served], tmp_path: Path) -> None:
     server = open_server()
     with haproxy_http(tmp_path, server.port) as proxy:

@@ -79,6 +79,7 @@ def said(outcome: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in outcome.items() if key != "ts"}
 
 
+@pytest.mark.usefixtures("measured")
 def test_whose_token_is_gone_goes_and_the_others_stay(reloading: Reloading, scene: Scene) -> None:
     alice = scene.join("alice", "den", token="alice-secret")
     guest = scene.join("guest", "den", token="guest-secret")
@@ -185,6 +186,7 @@ def test_a_token_is_replaced_without_a_cut(reloading: Reloading, scene: Scene) -
         assert chat.ask("members")["data"]["members"] == ["alice"]
 
 
+@pytest.mark.usefixtures("measured")
 @pytest.mark.parametrize("text", ["[[token]]\n", TOKENS + "[[token", "token = 1", None])
 def test_a_broken_file_changes_nothing_and_is_told_once(
     reloading: Reloading, scene: Scene, text: str | None
@@ -226,6 +228,7 @@ def test_a_file_that_does_not_answer_holds_up_nobody(reloading: Reloading, scene
     # The hang-ups during that reload are one more, which waits for the pipe as well; the stop doesn't.
 
 
+@pytest.mark.usefixtures("measured")
 def test_a_certificate_is_renewed_for_who_comes_next(pyz: Path, tmp_path: Path) -> None:
     path = tmp_path / "both.pem"
     shutil.copy(PEM, path)
@@ -267,6 +270,7 @@ def der(path: Path) -> bytes:
     return ssl.PEM_cert_to_DER_cert(CERTIFICATE + path.read_text().partition(CERTIFICATE)[2])
 
 
+@pytest.mark.usefixtures("measured")
 def test_a_hangup_that_has_nothing_to_read_is_harmless(pyz: Path) -> None:
     with served("--rate", "0", "--log-format", "json") as server, Scene(server) as scene:
         alice, bob = scene.pair()

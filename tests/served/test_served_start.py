@@ -5,6 +5,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
+
 from tests.support.raw import knock
 from tests.support.scene import Scene, Served, await_true, check_clean, refused_start, served
 
@@ -78,6 +80,7 @@ def test_wrong_starts(pyz: Path, tmp_path: Path) -> None:
         list(together.map(check, range(len(WRONG))))
 
 
+@pytest.mark.usefixtures("measured")
 def test_a_port_in_use(pyz: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])

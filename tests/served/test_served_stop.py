@@ -64,6 +64,7 @@ def test_everyone_is_told_why(scene: Scene, number: int) -> None:
     assert time.monotonic() - begun < 5
 
 
+@pytest.mark.usefixtures("measured")
 def test_an_empty_server_stops_at_once(scene: Scene) -> None:
     scene.server.dismiss_bystanders()
     begun = stop(scene.server)
@@ -105,6 +106,7 @@ def messages_until_closed(raw: Raw, prefix: str) -> list[str]:
     raise AssertionError("no close frame")
 
 
+@pytest.mark.usefixtures("measured")
 def test_during_a_drain(scene: Scene) -> None:
     """One who doesn't answer the close holds the drain; meanwhile the port answers, and lets nobody in."""
     server = scene.server
@@ -154,6 +156,7 @@ def test_one_that_never_reads_holds_nothing(pyz: Path) -> None:
         check_stderr(server.stderr)
 
 
+@pytest.mark.usefixtures("measured")
 def test_a_second_signal_ends_it_at_once(scene: Scene) -> None:
     stubborn = scene.raw("stubborn")
     begun = stop(scene.server)
@@ -209,6 +212,7 @@ class Start:
         return self.process.returncode, said, logged
 
 
+@pytest.mark.usefixtures("measured")
 @pytest.mark.parametrize("numbers", [[signal.SIGTERM], [signal.SIGINT], [signal.SIGHUP, signal.SIGTERM]])
 def test_a_stop_before_it_listens_is_not_lost(numbers: list[int], pyz: Path, tmp_path: Path) -> None:
     start = Start(tmp_path)

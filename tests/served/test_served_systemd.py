@@ -46,6 +46,7 @@ def listening() -> Iterator[socket.socket]:
 # What it is told
 
 
+@pytest.mark.usefixtures("measured")
 def test_systemd_is_told_when_the_server_is_ready_reloads_and_stops(
     pyz: Path, manager: Manager, tmp_path: Path
 ) -> None:
@@ -149,6 +150,7 @@ def await_more(statuses: list[int]) -> None:
     await_true(lambda: len(statuses) > seen + 20, "people come")
 
 
+@pytest.mark.usefixtures("measured")
 def test_a_restart_refuses_nobody(pyz: Path, listening: socket.socket) -> None:
     """People come all the time while one server stops and another one starts on the same socket."""
     port = listening.getsockname()[1]
