@@ -1,59 +1,177 @@
-"""A message before and after it is stored, and the other values that engines take and give.
+"""What a room's log holds, before and after it is stored, and the other values that engines take and give.
 
-    messages   Draft, Message, and the Outcome of a draft
-    places     Head, Page, RoomLog: where a log stands, a piece of it, all of it
+    records    Message, Edited, Deleted, Moderated: everything that has an id
+    drafts     Draft, with the Edit, Delete or Moderate that it is; and the Outcome of a draft
+    places     Head, Page, RoomLog, RoomSummary: where a log stands, a piece of it, all of it
     presence   Change: what several nodes tell each other of who is in a room
     retention  Retain: how long messages are kept
 
-1. Times are in milliseconds since 1970 UTC. Ids are dense within a room and its epoch, from 1 on.
-2. A Message is a named tuple, since making one takes a third of the time of a frozen dataclass.
+1. Times are in milliseconds since 1970 UTC. Ids are dense within a room and its epoch, from 1 on, whatever the
+   record is.
+2. A log is append-only: what changes a message is a record of its own. The message is kept as it is now.
+3. The first five fields of all records are the same: id, time, who did it, the text, the client's `cid`.
+4. A Message is a named tuple, since making one takes a third of the time of a frozen dataclass.
 
 These values decide nothing. They don't know who stores them.
 """
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import NamedTuple
 
-# Messages
+from chatroom.core.sanctions import Action, Sanction
+
+# Records
+
+
+class Message(NamedTuple):
+    """A stored message as it is now: `edited` and `deleted` are the ids of the records that last changed it."""
+
+    id: int
+    ts: int
+    username: str
+    text: str
+    cid: str | None
+    edited: int | None = None
+    deleted: int | None = None
+
+
+class Edited(NamedTuple):
+    """The author of the message `about` has replaced its text by `text`; empty once that was replaced, too.
+
+    `replaces` is the id of the record that held the text until then: of the message, or of an earlier edit.
+    """
+
+    id: int
+    ts: int
+    username: str
+    text: str
+    cid: str | None
+    about: int
+    replaces: int
+
+
+class Deleted(NamedTuple):
+    """`username` has deleted the message `about` of `author`. `replaces` is as in Edited; `text` is empty."""
+
+    id: int
+    ts: int
+    username: str
+    text: str
+    cid: str | None
+    about: int
+    author: str
+    replaces: int
+
+
+class Moderated(NamedTuple):
+    """`username` has taken an action against `target`, for the reason `text`; None as `until` sets no end."""
+
+    id: int
+    ts: int
+    username: str
+    text: str
+    cid: str | None
+    action: Action
+    target: str
+    until: int | None
+
+
+Record = Message | Edited | Deleted | Moderated
+"""Everything that has an id in a room's log."""
+
+STORED = (Message, Edited, Deleted, Moderated)
+"""The same for isinstance, the most frequent one first."""
+
+
+def text_bytes(record: Record) -> int:
+    """The bytes of its text in UTF-8, by which limits on reading count."""
+    text = record.text
+    return len(text) if text.isascii() else len(text.encode())
+
+
+# Drafts
+
+
+class Edit(NamedTuple):
+    """Replace the text of the message `about` by the draft's, if it is younger than `within` milliseconds."""
+
+    about: int
+    within: int
+
+
+class Delete(NamedTuple):
+    """Delete the message `about`: one's own that is younger than `within` ms, a moderator any."""
+
+    about: int
+    within: int
+
+
+class Moderate(NamedTuple):
+    """Take an action against `target`, for so many seconds (None: without end). The draft's text says why."""
+
+    action: Action
+    target: str
+    seconds: int | None
+
+
+Act = Edit | Delete | Moderate
 
 
 @dataclass(slots=True)
 class Draft:
-    """A message that may be stored but is not stored yet."""
+    """A message that may be stored but is not stored yet; or, with an `act`, what is to be done instead.
+
+    `moderator`: who drafts it holds the right `m` in the room, so sanctions don't bite.
+    """
 
     room: str
     username: str
     text: str
     cid: str | None
     ts: int
-
-
-class Message(NamedTuple):
-    """A stored message."""
-
-    id: int
-    ts: int
-    username: str
-    text: str
-    cid: str | None
-
-
-def text_bytes(message: Message) -> int:
-    """The bytes of its text in UTF-8, by which limits on reading count."""
-    text = message.text
-    return len(text) if text.isascii() else len(text.encode())
+    moderator: bool = False
+    act: Act | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Duplicate:
-    """The same (username, cid) is stored already with the same text, under this id."""
+    """The same (username, cid) is stored already with the same content, under this id."""
 
     id: int
 
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """The same (username, cid) is stored already with another text; nothing was stored."""
+    """The same (username, cid) is stored already with other content; nothing was stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """It is as the draft wants it already; nothing was stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class NotFound:
+    """There is no message that the draft could change; nothing was stored."""
+
+
+class Denial(Enum):
+    """Why a draft was denied, in words for its author."""
+
+    MUTED = "You are muted in this room"
+    BANNED = "You are banned from this room"
+    NOT_YOURS = "Not your message"
+    TOO_LATE = "The message is too old to be changed"
+    TOO_MANY = "Too many sanctions are in force in this room"
+
+
+@dataclass(frozen=True, slots=True)
+class Denied:
+    """The draft's author may not do this; nothing was stored. `until` is when a sanction ends, if it does."""
+
+    why: Denial
+    until: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +184,9 @@ class Unknown:
     """The store gave no answer that can be trusted: the draft may be there or not."""
 
 
-Outcome = Message | Duplicate | Conflict | Failed | Unknown
-"""What has become of a draft: the message, if it is stored."""
+Refused = Duplicate | Conflict | Done | NotFound | Denied | Failed | Unknown
+Outcome = Record | Refused
+"""What has become of a draft: the record, if it is stored."""
 
 
 # Places in a log
@@ -75,15 +194,20 @@ Outcome = Message | Duplicate | Conflict | Failed | Unknown
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """Where a room's log stands: the name of its history and the id of its last message (0: none)."""
+    """Where a room's log stands: the name of its history and the id of its last record (0: none).
+
+    `others`: how many of all records that it ever had are no messages. `sanctions`: those in force.
+    """
 
     epoch: str
     last_id: int
+    others: int = 0
+    sanctions: tuple[Sanction, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A piece of history in ascending order; `more` says that there is more in the direction read."""
+    """A piece of history in ascending order, of messages alone; `more`: there may be more that way."""
 
     messages: tuple[Message, ...]
     more: bool
@@ -101,6 +225,18 @@ class RoomLog(NamedTuple):
     def messages(self) -> int:
         """How many there are."""
         return self.last - self.first + 1
+
+
+class RoomSummary(NamedTuple):
+    """A room in which something is stored: its last record's id and time, and the names in it on all nodes.
+
+    `members` is None if only this node has members, and knows better.
+    """
+
+    room: str
+    last_id: int
+    last_ts: int
+    members: int | None = None
 
 
 # Presence

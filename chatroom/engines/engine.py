@@ -12,6 +12,9 @@
 6. Threads, clocks, files and networks are below the port; above it there are none.
 7. An engine with a store that others write to as well is `shared`. It hands to its feed what the others do.
    That may be lost, come twice, or in any order. The log decides: what is missing is read from it.
+8. From its commit on a change to a message shows wherever the message is read: its text as it is now. The text
+   that it replaced is nowhere in the store.
+9. The sanctions in force are kept apart from the log. They outlast what is trimmed, and the epoch.
 
 All engines pass one suite of tests, `tests/support/engine_contract.py`. The port doesn't know connections,
 nor who is told.
@@ -22,7 +25,8 @@ from typing import Protocol
 
 import trio
 
-from chatroom.core.messages import Change, Draft, Head, Message, Outcome, Page
+from chatroom.core.messages import Change, Draft, Head, Moderated, Outcome, Page, Record, RoomSummary
+from chatroom.core.sanctions import Sanction
 from chatroom.core.stores import StoreStatistics
 
 READ_BYTES = 64 * 1024
@@ -36,8 +40,8 @@ class Feed(Protocol):
     for rooms that are no longer in use.
     """
 
-    def arrived(self, room: str, epoch: str, messages: Sequence[Message]) -> None:
-        """These messages are stored in `room`. They are no more than a batch has."""
+    def arrived(self, room: str, epoch: str, records: Sequence[Record]) -> None:
+        """These records are stored in `room`. They are no more than a batch has."""
         ...
 
     def ahead(self, room: str, epoch: str, last_id: int) -> None:
@@ -122,7 +126,8 @@ class Engine(Protocol):
         """Store the drafts in their order, in one commit; `committed` gets the outcome of each, in order.
 
         Durability: a draft that was reported stored or Duplicate is as durable as the engine is.
-        Ordering: ids rise with the order of the drafts in their room. At most one append is under way.
+        Ordering: ids rise with the order of the drafts in their room, and each draft is judged as the log and
+        the sanctions stand behind those before it: see `changes`. At most one append is under way.
         A store that fails makes outcomes Unknown (may be there, may not) or Failed (certainly not). An
         exception in place of the outcomes is a fault of ours.
 
@@ -141,11 +146,11 @@ class Engine(Protocol):
 
     async def read(
         self, room: str, epoch: str, after: int, upto: int, *, limit: int, max_bytes: int = READ_BYTES
-    ) -> list[Message]:
-        """The messages with ids above `after`, ascending, up to `upto` and at most `limit` of them.
+    ) -> list[Record]:
+        """The records with ids above `after`, ascending, up to `upto` and at most `limit` of them.
 
-        The list ends with the message by which the texts make `max_bytes` (of UTF-8); none is read beyond it.
-        There is at least one message, and no hole: the first one has the id `after + 1`. The list is empty
+        The list ends with the record by which the texts make `max_bytes` (of UTF-8); none is read beyond it.
+        There is at least one record, and no hole: the first one has the id `after + 1`. The list is empty
         only if that id is above all that this node has shown, and the log ends at `after`, whatever the feed
         was told. Raises Trimmed if the first one is no longer kept; Replaced if the log has another epoch
         than `epoch`, or less than was shown of it; Unavailable.
@@ -163,11 +168,29 @@ class Engine(Protocol):
         limit: int,
         max_bytes: int = READ_BYTES,
     ) -> Page:
-        """A page of what is kept, ascending: below `before`, or above `after`, or the newest.
+        """A page of the messages that are kept, ascending: below `before`, or above `after`, or the newest.
 
         It begins where it continues what the reader has, and is bounded by `limit` and `max_bytes` as in
-        `read`. It has nothing above `upto`, the last id that the room has been shown. Raises Replaced as
+        `read`. Other records are left out, and don't count. It has nothing above `upto`, the last id that the room has been shown. Raises Replaced as
         `read` does, Unavailable.
+        """
+        ...
+
+    async def moderations(self, room: str, epoch: str, *, upto: int, limit: int) -> list[Moderated]:
+        """The last `limit` actions of moderators that the room's log still has, ascending, up to `upto`.
+
+        An engine may look at the newest 10,000 records only. Raises Replaced, Unavailable.
+        """
+        ...
+
+    async def sanctions(self, room: str) -> tuple[Sanction, ...]:
+        """The sanctions in force in any room, in use or not, by name. Raises Unavailable within 3 s."""
+        ...
+
+    async def summaries(self) -> Sequence[RoomSummary]:
+        """All rooms in which something is stored, in any order. Raises Unavailable.
+
+        This costs as much as there are rooms, in small pieces of work.
         """
         ...
 

@@ -6,27 +6,37 @@
 3. A room where nothing was stored leaves nothing behind.
 4. Each time a log is given up, later rooms get a new epoch, so that a stale id is never taken for a valid
    one. Rooms that never stored anything can be freed and come back under the same epoch.
+5. Sanctions outlive the log of their room, since memory that runs short must let nobody back in.
 
 It doesn't know who uses a room, only whether anybody does.
 """
 
+import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import islice
 
 import trio
 
 from chatroom.core.errors import Replaced, Trimmed
 from chatroom.core.messages import (
+    Act,
     Conflict,
     Draft,
     Duplicate,
+    Edited,
     Head,
     Message,
+    Moderate,
+    Moderated,
     Outcome,
     Page,
+    Record,
+    RoomSummary,
     text_bytes,
 )
+from chatroom.core.sanctions import Sanction, Sanctions
+from chatroom.engines import changes
 from chatroom.engines.engine import READ_BYTES, Feed
 
 PER_ROOM = 500
@@ -37,59 +47,72 @@ IDLE_ROOM = 2000
 """About the bytes that a room that nobody uses takes beyond its messages."""
 
 
-_NOTHING: deque[Message] = deque()
+_NOTHING: deque[Record] = deque()
 """Shared by rooms where nothing was stored: an empty deque would be most of what such a room takes."""
 
 
-def _size(message: Message) -> int:
-    return OVERHEAD + 4 * len(message.text)  # a string's widest form
+def _size(record: Record) -> int:
+    return OVERHEAD + 4 * len(record.text)  # a string's widest form
+
+
+def _bounded(records: Iterable[Record], max_bytes: int) -> list[Record]:
+    """As many as make `max_bytes`, with the one that does."""
+    found, size = [], 0
+    for record in records:
+        found.append(record)
+        if (size := size + text_bytes(record)) >= max_bytes:
+            break
+    return found
 
 
 class _Log:
     """The log of one room, as far as it is kept."""
 
-    __slots__ = ("cids", "epoch", "last_id", "messages")
+    __slots__ = ("cids", "epoch", "last_id", "others", "records")
 
     def __init__(self, epoch: str) -> None:
         self.epoch = epoch
         self.last_id = 0
-        self.messages = _NOTHING
-        self.cids: dict[tuple[str, str], Message] = {}
+        self.others = 0  # records that were no messages
+        self.records = _NOTHING
+        self.cids: dict[tuple[str, str], int] = {}
 
     @property
     def first_id(self) -> int:
-        return self.last_id - len(self.messages) + 1
+        return self.last_id - len(self.records) + 1
 
-    def put(self, draft: Draft) -> Message:
-        self.last_id += 1
-        message = Message(self.last_id, draft.ts, draft.username, draft.text, draft.cid)
-        if self.messages is _NOTHING:
-            self.messages = deque()
-        self.messages.append(message)
-        if message.cid is not None:
-            self.cids[message.username, message.cid] = message
-        return message
+    def get(self, record_id: int) -> Record | None:
+        """The record of an id, if it is kept."""
+        at = record_id - self.first_id
+        return self.records[at] if 0 <= at < len(self.records) else None
 
-    def trim(self) -> Message:
-        message = self.messages.popleft()
-        if message.cid is not None:
-            del self.cids[message.username, message.cid]
-        return message
+    def put(self, record: Record) -> None:
+        """Add a record, whose id is the next one."""
+        self.last_id = record.id
+        if self.records is _NOTHING:
+            self.records = deque()
+        self.records.append(record)
+        if record.cid is not None:
+            self.cids[record.username, record.cid] = record.id
 
-    def between(self, after: int, upto: int, max_bytes: int, *, newest_first: bool = False) -> list[Message]:
-        """The messages of a range, ascending: as many, from the end read first, as make `max_bytes`."""
+    def replace(self, record: Record) -> None:
+        """The record of this id is now another one."""
+        self.records[record.id - self.first_id] = record
+
+    def trim(self) -> Record:
+        record = self.records.popleft()
+        if record.cid is not None:
+            del self.cids[record.username, record.cid]
+        return record
+
+    def between(self, after: int, upto: int) -> Iterable[Record]:
+        """The records of a range, ascending."""
         start = max(0, after + 1 - self.first_id)
-        found = list(islice(self.messages, start, max(start, upto + 1 - self.first_id)))
-        if newest_first:
-            found.reverse()
-        size = 0
-        for count, message in enumerate(found, 1):
-            if (size := size + text_bytes(message)) >= max_bytes:
-                del found[count:]
-                break
-        if newest_first:
-            found.reverse()
-        return found
+        return islice(self.records, start, max(start, upto + 1 - self.first_id))
+
+    def messages(self, after: int, upto: int) -> list[Message]:
+        """The messages among the records of a range, ascending."""
+        return [each for each in self.between(after, upto) if isinstance(each, Message)]
 
 
 class MemoryEngine:
@@ -104,14 +127,18 @@ class MemoryEngine:
         *,
         per_room: int = PER_ROOM,
         total_bytes: int = TOTAL_BYTES,
+        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
+        """`now_ms` says which sanctions are over."""
         self._new_epoch = new_epoch
+        self._now_ms = now_ms
         self._per_room = per_room
         self._total = total_bytes
         self._bytes = 0
         self._epoch = new_epoch()
         self._used: OrderedDict[str, _Log] = OrderedDict()  # by last write, the stalest first
         self._idle: OrderedDict[str, _Log] = OrderedDict()  # by release, the stalest first
+        self._sanctions: dict[str, Sanctions] = {}  # of rooms that ever had any
 
     async def serve(
         self,
@@ -146,7 +173,7 @@ class MemoryEngine:
             else:
                 self._bytes -= IDLE_ROOM
             self._used[room] = log
-        opened(Head(log.epoch, log.last_id))
+        opened(self._head(room))
 
     def release(self, room: str) -> None:
         """See Engine."""
@@ -163,14 +190,52 @@ class MemoryEngine:
     def _append(self, draft: Draft) -> Outcome:
         log = self._used[draft.room]
         if draft.cid is not None and (known := log.cids.get((draft.username, draft.cid))) is not None:
-            return Duplicate(known.id) if known.text == draft.text else Conflict()
-        message = log.put(draft)
-        self._bytes += _size(message)
-        self._used.move_to_end(draft.room)
-        if len(log.messages) > self._per_room:
+            record = log.get(known)
+            assert record is not None, "a cid goes with its record"
+            return Duplicate(known) if changes.is_same(draft, record) else Conflict()
+        sanctions = self._sanctions.get(draft.room)
+        if sanctions is not None and (denied := changes.denied(draft, sanctions)) is not None:
+            return denied
+        if draft.act is not None:
+            return self._append_act(log, draft, draft.act)
+        message = Message(log.last_id + 1, draft.ts, draft.username, draft.text, draft.cid)
+        self._put(draft.room, log, message)
+        return message
+
+    def _append_act(self, log: _Log, draft: Draft, act: Act) -> Outcome:
+        """A draft that is no message."""
+        number = log.last_id + 1
+        record: Record
+        if isinstance(act, Moderate):
+            sanctions = self._sanctions.setdefault(draft.room, Sanctions())
+            if (refused := changes.judge_sanction(draft, act, sanctions)) is not None:
+                return refused
+            record = changes.moderated(draft, act, number)
+            sanctions.apply(record.action, changes.sanction_of(record))
+        else:
+            target = log.get(act.about)
+            if (refused := changes.judge_change(draft, act, target)) is not None:
+                return refused
+            assert isinstance(target, Message), "it was judged"
+            record = changes.changed(draft, act, number, target)
+            self._replace(log, target, changes.as_it_is(target, record))
+            if isinstance(earlier := log.get(record.replaces), Edited):
+                self._replace(log, earlier, earlier._replace(text=""))
+        log.others += 1
+        self._put(draft.room, log, record)
+        return record
+
+    def _put(self, room: str, log: _Log, record: Record) -> None:
+        log.put(record)
+        self._bytes += _size(record)
+        self._used.move_to_end(room)
+        if len(log.records) > self._per_room:
             self._bytes -= _size(log.trim())
         self._fit()
-        return message
+
+    def _replace(self, log: _Log, old: Record, new: Record) -> None:
+        log.replace(new)
+        self._bytes += _size(new) - _size(old)
 
     def _fit(self) -> None:
         while self._bytes > self._total:
@@ -180,11 +245,11 @@ class MemoryEngine:
         """Free some memory by rule 2."""
         if self._idle:
             _, log = self._idle.popitem(last=False)
-            self._bytes -= IDLE_ROOM + sum(map(_size, log.messages))
+            self._bytes -= IDLE_ROOM + sum(map(_size, log.records))
             self._epoch = self._new_epoch()
             return
         room, log = next(iter(self._used.items()))
-        if log.messages:
+        if log.records:
             self._bytes -= _size(log.trim())
         else:
             self._used.move_to_end(room)
@@ -192,18 +257,23 @@ class MemoryEngine:
     async def head(self, room: str) -> Head:
         """See Engine."""
         await trio.lowlevel.checkpoint()
+        return self._head(room)
+
+    def _head(self, room: str) -> Head:
         log = self._used[room]
-        return Head(log.epoch, log.last_id)
+        sanctions = self._sanctions.get(room)
+        known = () if sanctions is None else sanctions.in_force(self._now_ms())
+        return Head(log.epoch, log.last_id, log.others, known)
 
     async def read(
         self, room: str, epoch: str, after: int, upto: int, *, limit: int, max_bytes: int = READ_BYTES
-    ) -> list[Message]:
+    ) -> list[Record]:
         """See Engine."""
         await trio.lowlevel.checkpoint()
         log = self._log(room, epoch)
         if after + 1 < log.first_id:
             raise Trimmed(log.first_id)
-        return log.between(after, min(upto, after + limit), max_bytes)
+        return _bounded(log.between(after, min(upto, after + limit)), max_bytes)
 
     async def history(
         self,
@@ -219,13 +289,37 @@ class MemoryEngine:
         """See Engine."""
         await trio.lowlevel.checkpoint()
         log = self._log(room, epoch)
-        if after is not None:
-            start = max(after, log.first_id - 1)
-            found = log.between(start, min(upto, start + limit), max_bytes)
-            return Page(tuple(found), more=bool(found) and found[-1].id < upto)
         end = upto if before is None else min(upto, before - 1)
-        found = log.between(end - limit, end, max_bytes, newest_first=True)
-        return Page(tuple(found), more=bool(found) and found[0].id > log.first_id)
+        kept = log.messages(0 if after is None else after, end)
+        if after is None:
+            kept.reverse()
+        found = [each for each in _bounded(kept[:limit], max_bytes) if isinstance(each, Message)]
+        more = len(found) < len(kept)
+        return Page(tuple(found if after is not None else reversed(found)), more)
+
+    async def moderations(self, room: str, epoch: str, *, upto: int, limit: int) -> list[Moderated]:
+        """See Engine."""
+        await trio.lowlevel.checkpoint()
+        found = [
+            each for each in self._log(room, epoch).between(0, upto) if isinstance(each, Moderated)
+        ]
+        return found[-limit:]
+
+    async def sanctions(self, room: str) -> tuple[Sanction, ...]:
+        """See Engine."""
+        await trio.lowlevel.checkpoint()
+        known = self._sanctions.get(room)
+        return () if known is None else known.in_force(self._now_ms())
+
+    async def summaries(self) -> list[RoomSummary]:
+        """See Engine."""
+        await trio.lowlevel.checkpoint()
+        return [
+            RoomSummary(room, log.last_id, log.records[-1].ts)
+            for logs in (self._used, self._idle)
+            for room, log in logs.items()
+            if log.records
+        ]
 
     def first_id(self, room: str) -> int:
         """See Engine."""

@@ -11,12 +11,24 @@ It doesn't know SQL, nor what a failure of the disk means.
 import logging
 import time
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 
 import trio
 
 from chatroom.core.errors import Replaced, Trimmed, Unavailable
 from chatroom.core.logevents import log_event
-from chatroom.core.messages import Draft, Head, Message, Outcome, Page, Retain, Unknown
+from chatroom.core.messages import (
+    Draft,
+    Head,
+    Moderated,
+    Outcome,
+    Page,
+    Record,
+    Retain,
+    RoomSummary,
+    Unknown,
+)
+from chatroom.core.sanctions import Sanction
 from chatroom.engines.engine import READ_BYTES, Feed
 from chatroom.engines.sqlite.opening import open_database
 from chatroom.engines.sqlite.retention import Retention
@@ -25,6 +37,10 @@ from chatroom.engines.sqlite.worker import Job, Worker
 
 READ_SECONDS = 10.0
 """Seconds that a reader waits for the thread, which a commit may hold up, and so the disk."""
+LOOK_SECONDS = 3.0
+"""Seconds that a newcomer waits for the thread, to hear whether the room is closed to it."""
+SUMMARIES = 200
+"""Rooms that the thread looks at in one piece of work."""
 CLOSE_SECONDS = 2.0
 """Seconds that the end may wait for the thread, and so for the disk."""
 MEASURE_SECONDS = 1.0
@@ -109,13 +125,13 @@ class SqliteEngine:
         """The task that opens one room."""
         self._firsts[room] = 1
         try:
-            epoch, trimmed, last = await self._thread.call(lambda: self._where(room), patience=READ_SECONDS)
+            head, trimmed = await self._thread.call(lambda: self._where(room), patience=READ_SECONDS)
         except Exception as error:
             del self._firsts[room]
             opened(error)
         else:
             self._trimmed(room, trimmed + 1)
-            opened(Head(epoch, last))
+            opened(head)
 
     def release(self, room: str) -> None:
         """See Engine."""
@@ -132,12 +148,12 @@ class SqliteEngine:
 
     async def head(self, room: str) -> Head:
         """See Engine."""
-        epoch, _, last = await self._thread.call(lambda: self._where(room), patience=READ_SECONDS)
-        return Head(epoch, last)
+        head, _ = await self._thread.call(lambda: self._where(room), patience=READ_SECONDS)
+        return head
 
     async def read(
         self, room: str, epoch: str, after: int, upto: int, *, limit: int, max_bytes: int = READ_BYTES
-    ) -> list[Message]:
+    ) -> list[Record]:
         """See Engine."""
         try:
             return await self._thread.call(
@@ -166,6 +182,27 @@ class SqliteEngine:
             ),
             patience=READ_SECONDS,
         )
+
+    async def moderations(self, room: str, epoch: str, *, upto: int, limit: int) -> list[Moderated]:
+        """See Engine."""
+        return await self._thread.call(
+            lambda: self._store_of(room, epoch).moderations(room, upto, limit), patience=READ_SECONDS
+        )
+
+    async def sanctions(self, room: str) -> tuple[Sanction, ...]:
+        """See Engine."""
+        return await self._thread.call(
+            lambda: self._opened.sanctions(room, self._now_ms()), patience=LOOK_SECONDS
+        )
+
+    async def summaries(self) -> list[RoomSummary]:
+        """See Engine."""
+        found: list[RoomSummary] = []
+        after = ""
+        while some := await self._thread.call(partial(self._summaries, after), patience=READ_SECONDS):
+            after, summaries = some
+            found += summaries
+        return found
 
     def first_id(self, room: str) -> int:
         """See Engine."""
@@ -222,9 +259,17 @@ class SqliteEngine:
         if self._store is not None:
             self._store.close()
 
-    def _where(self, room: str) -> tuple[str, int, int]:
-        extent = self._opened.extent(room)
-        return extent.epoch or self._opened.epoch, extent.trimmed, extent.last
+    def _where(self, room: str) -> tuple[Head, int]:
+        """The head of a room, and the id below which its log is trimmed."""
+        store = self._opened
+        extent = store.extent(room)
+        sanctions = store.sanctions(room, self._now_ms())
+        return Head(extent.epoch or store.epoch, extent.last, extent.others, sanctions), extent.trimmed
+
+    def _summaries(self, after: str) -> tuple[str, list[RoomSummary]] | None:
+        """Some rooms behind the name `after`, and the last of their names; None if there are none."""
+        names = self._opened.rooms_after(after, SUMMARIES)
+        return (names[-1], self._opened.summaries(names)) if names else None
 
     def _append(self, drafts: Sequence[Draft]) -> list[Outcome]:
         outcomes = self._opened.append(drafts)

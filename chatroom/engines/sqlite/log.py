@@ -1,31 +1,41 @@
-"""Rooms and messages in SQL.
+"""Rooms and their records in SQL.
 
 1. Everything here is called by one thread, on one connection.
-2. An append is one transaction: look-up of `cid`, id and insert go draft by draft in their order, whatever
-   statements that takes. Nothing that an append decided is remembered before COMMIT has returned.
+2. An append is one transaction: look-up of `cid`, judgement, id and insert go draft by draft in their order,
+   whatever statements that takes. Nothing that an append decided is remembered before COMMIT has returned.
 3. What is known of a room (its key and where its log begins and ends) is only a memory of the database, and
-   may be dropped whenever no transaction is open.
+   may be dropped whenever no transaction is open. The sanctions of all rooms are held in memory, too.
 4. Ids are dense, so ranges are reckoned, never counted, and every page costs one walk down the tree.
+5. A batch of messages costs one statement. Only a draft that changes something goes by itself.
 
 It doesn't know what a failure means, nor who reads.
 """
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 from chatroom.core.errors import Trimmed
 from chatroom.core.messages import (
+    Act,
     Conflict,
     Draft,
     Duplicate,
+    Edited,
     Failed,
     Message,
+    Moderate,
+    Moderated,
     Outcome,
     Page,
+    Record,
+    RoomSummary,
     text_bytes,
 )
+from chatroom.core.sanctions import Action, Sanction, Sanctions
+from chatroom.engines import changes
 from chatroom.engines.sqlite.schema import EPOCH_OF_ROOM, is_of_the_store, transaction
 
 REMEMBERED_ROOMS = 10_000
@@ -33,44 +43,70 @@ _LOOKUPS = 64
 """Drafts that are looked up by one statement. It is filled up with NULL, which finds nothing."""
 
 _BLANK = (None, None, None)
+_FIELDS = "id, ts, username, text, cid, rest"
 _LOOK_UP = f"""
-    SELECT m.room, m.username, m.cid, m.id, m.text
+    SELECT m.room, m.id, m.ts, m.username, m.text, m.cid, m.rest
     FROM (VALUES {", ".join(["(?, ?, ?)"] * _LOOKUPS)}) AS wanted
     CROSS JOIN message AS m
     ON m.room = wanted.column1 AND m.username = wanted.column2 AND m.cid = wanted.column3
 """  # noqa: S608  (made of constants)
-INSERT_MESSAGE = "INSERT INTO message (room, id, ts, username, text, cid) VALUES (?, ?, ?, ?, ?, ?)"
+INSERT = f"INSERT INTO message (room, {_FIELDS}) VALUES (?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
+_UPDATE = "UPDATE message SET text = ?, rest = ? WHERE room = ? AND id = ?"
 _EXTENT = """
     SELECT key, trimmed, (SELECT max(id) FROM message WHERE room = key),
-        (SELECT value FROM meta WHERE meta.name = ? || room.name)
+        (SELECT value FROM meta WHERE meta.name = ? || room.name), others
     FROM room WHERE name = ?
 """
-_RANGE = "SELECT id, ts, username, text, cid FROM message WHERE room = ? AND id > ? AND id <= ? ORDER BY id"
+_ONE = f"SELECT {_FIELDS} FROM message WHERE room = ? AND id = ?"  # noqa: S608
+_RANGE = f"SELECT {_FIELDS} FROM message WHERE room = ? AND id > ? AND id <= ? ORDER BY id"  # noqa: S608
+_MODERATIONS = f"""
+    SELECT {_FIELDS} FROM message WHERE room = ? AND id <= ? AND rest IS NOT NULL ORDER BY id DESC
+"""  # noqa: S608
+_LOOKED_THROUGH = 10_000
+"""Records that were changed or are no messages, among which moderations are looked for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Extent:
     """What is known of a room: `key` is None where nothing was ever stored.
 
-    `epoch` is None where the room has that of the file.
+    `epoch` is None where the room has that of the file. `others`: records that were no messages.
     """
 
     key: int | None
     trimmed: int
     last: int
     epoch: str | None = None
+    others: int = 0
+
+
+class Before(NamedTuple):
+    """How a room stood before an append."""
+
+    extent: Extent
+    sanctions: tuple[Sanction, ...]
+
+
+@dataclass(slots=True)
+class Undo:
+    """What it takes to undo an append: how its rooms stood, and the records that it replaced."""
+
+    rooms: dict[str, Before] = field(default_factory=dict)
+    replaced: list[tuple[int, Record]] = field(default_factory=list)  # with the keys of their rooms
 
 
 class _TransactionState:
-    """Where the rooms stand within the open transaction of an append."""
+    """Where the rooms stand within the open transaction of an append; and the rows that wait to be inserted."""
 
-    __slots__ = ("extents",)
+    __slots__ = ("extents", "rows", "sanctions")
 
-    def __init__(self, extents: dict[str, Extent]) -> None:
+    def __init__(self, extents: dict[str, Extent], sanctions: dict[str, Sanctions]) -> None:
         self.extents = extents
+        self.sanctions = sanctions  # of rooms that have any; changed ones are copies
+        self.rows: list[tuple[object, ...]] = []
 
     def copy(self) -> "_TransactionState":
-        return _TransactionState(dict(self.extents))
+        return _TransactionState(dict(self.extents), dict(self.sanctions))
 
 
 class Log:
@@ -79,6 +115,9 @@ class Log:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.connection = connection
         self._known: dict[str, Extent] = {}
+        self._sanctions = _load_sanctions(connection)
+        self.undo = Undo()
+        """How to undo the last append, if nobody knows whether it was committed."""
 
     def close(self) -> None:
         """Close the database."""
@@ -91,8 +130,8 @@ class Log:
         found = self.connection.execute(_EXTENT, (EPOCH_OF_ROOM, room)).fetchone()
         if found is None:
             return Extent(None, 0, 0)  # not remembered: an empty room is to cost nothing
-        key, trimmed, last, epoch = found
-        extent = Extent(key, trimmed, trimmed if last is None else last, epoch)
+        key, trimmed, last, epoch, others = found
+        extent = Extent(key, trimmed, trimmed if last is None else last, epoch, others)
         self._remember({room: extent})
         return extent
 
@@ -106,18 +145,21 @@ class Log:
 
     def append(self, drafts: Sequence[Draft]) -> list[Outcome]:
         """Store the drafts in one transaction. Raises only what is the store's fault."""
+        self.undo = Undo()
         before = {room: self.extent(room) for room in {draft.room for draft in drafts}}
-        state = _TransactionState(before.copy())
+        self.undo.rooms = {room: Before(extent, self._all_sanctions(room)) for room, extent in before.items()}
+        state = _TransactionState(before.copy(), self._sanctions.copy() if self._sanctions else {})
         try:
             with transaction(self.connection):
                 outcomes = self._write(drafts, state)
         except Exception as error:
             if is_of_the_store(error):
                 raise
-            state = _TransactionState(before.copy())
+            state = _TransactionState(before.copy(), self._sanctions.copy())
             with transaction(self.connection):
                 outcomes = [self._write_alone(draft, state) for draft in drafts]
         self._remember({room: extent for room, extent in state.extents.items() if extent.key is not None})
+        self._sanctions = state.sanctions
         return outcomes
 
     def _write_alone(self, draft: Draft, state: _TransactionState) -> Outcome:
@@ -132,43 +174,94 @@ class Log:
             self.connection.execute("ROLLBACK TO draft")
             outcome = Failed()
         else:
-            state.extents = trial.extents
+            state.extents, state.sanctions = trial.extents, trial.sanctions
         self.connection.execute("RELEASE draft")
         return outcome
 
     def _write(self, drafts: Sequence[Draft], state: _TransactionState) -> list[Outcome]:
         outcomes: list[Outcome] = []
-        rows: list[tuple[object, ...]] = []
         stored = self._look_up(drafts, state)
         for draft in drafts:
             mark = (draft.room, draft.username, draft.cid)
             if draft.cid is not None and (first := stored.get(mark)) is not None:
-                number, text = first
-                outcomes.append(Duplicate(number) if text == draft.text else Conflict())
+                outcomes.append(Duplicate(first.id) if changes.is_same(draft, first) else Conflict())
                 continue
-            extent = self._advance(draft.room, state)
-            message = Message(extent.last, draft.ts, draft.username, draft.text, draft.cid)
-            rows.append((extent.key, message.id, message.ts, message.username, message.text, message.cid))
-            outcomes.append(message)
-            if draft.cid is not None:
-                stored[mark] = (message.id, message.text)
-        self.connection.executemany(INSERT_MESSAGE, rows)
+            outcome = self._write_one(draft, state)
+            outcomes.append(outcome)
+            if draft.cid is not None and isinstance(outcome, Message | Edited | Moderated):
+                stored[mark] = outcome
+        self._insert(state)
         return outcomes
 
-    def _advance(self, room: str, state: _TransactionState) -> Extent:
-        """Take the room's next id."""
+    def _write_one(self, draft: Draft, state: _TransactionState) -> Outcome:
+        """Take the next id for a draft, unless it is refused."""
+        if state.sanctions and (sanctions := state.sanctions.get(draft.room)) is not None:
+            denied = changes.denied(draft, sanctions)
+            if denied is not None:
+                return denied
+        if draft.act is not None:
+            return self._write_act(draft, draft.act, state)
+        extent = self._advance(draft.room, state)
+        message = Message(extent.last, draft.ts, draft.username, draft.text, draft.cid)
+        state.rows.append((extent.key, *message[:5], None))
+        return message
+
+    def _write_act(self, draft: Draft, act: Act, state: _TransactionState) -> Outcome:
+        """A draft that is no message (rule 5)."""
+        record: Record
+        if isinstance(act, Moderate):
+            sanctions = state.sanctions.get(draft.room, Sanctions()).copy()
+            if (refused := changes.judge_sanction(draft, act, sanctions)) is not None:
+                return refused
+            extent = self._advance(draft.room, state, other=True)
+            record = changes.moderated(draft, act, extent.last)
+            sanctions.apply(record.action, changes.sanction_of(record))
+            state.sanctions[draft.room] = sanctions
+            self._write_sanctions(draft.room, sanctions.all())
+        else:
+            self._insert(state)  # the message may be among them
+            key = state.extents[draft.room].key
+            target = self._one(key, act.about)
+            if (refused := changes.judge_change(draft, act, target)) is not None:
+                return refused
+            assert isinstance(target, Message), "it was judged"
+            extent = self._advance(draft.room, state, other=True)
+            record = changes.changed(draft, act, extent.last, target)
+            self._replace(extent.key, target, changes.as_it_is(target, record))
+            if isinstance(earlier := self._one(key, record.replaces), Edited):
+                self._replace(extent.key, earlier, earlier._replace(text=""))
+        state.rows.append((extent.key, *record[:5], changes.rest_of(record)))
+        self.connection.execute("UPDATE room SET others = ? WHERE key = ?", (extent.others, extent.key))
+        return record
+
+    def _insert(self, state: _TransactionState) -> None:
+        if state.rows:
+            self.connection.executemany(INSERT, state.rows)
+            state.rows = []
+
+    def _one(self, key: int | None, record_id: int) -> Record | None:
+        row = self.connection.execute(_ONE, (key, record_id)).fetchone()
+        return None if row is None else _record(row)
+
+    def _replace(self, key: int | None, old: Record, new: Record) -> None:
+        assert key is not None, "it has records"
+        self.undo.replaced.append((key, old))
+        self.connection.execute(_UPDATE, (new.text, changes.rest_of(new), key, new.id))
+
+    def _advance(self, room: str, state: _TransactionState, *, other: bool = False) -> Extent:
+        """Take the room's next id, for a record that is no message if `other`."""
         extent = state.extents[room]
         key = extent.key
         if key is None:
             key = self.connection.execute("INSERT INTO room (name, trimmed) VALUES (?, 0)", (room,)).lastrowid
-        advanced = replace(extent, key=key, last=extent.last + 1)
+        advanced = replace(extent, key=key, last=extent.last + 1, others=extent.others + other)
         state.extents[room] = advanced
         return advanced
 
     def _look_up(
         self, drafts: Sequence[Draft], state: _TransactionState
-    ) -> dict[tuple[str, str, str | None], tuple[int, str]]:
-        """Id and text of the stored messages that have the `cid` of one of the drafts."""
+    ) -> dict[tuple[str, str, str | None], Record]:
+        """The stored records that have the `cid` of one of the drafts."""
         rooms: dict[int, str] = {}
         wanted: list[tuple[object, ...]] = []
         for draft in drafts:
@@ -179,74 +272,146 @@ class Log:
         for start in range(0, len(wanted), _LOOKUPS):
             some = wanted[start : start + _LOOKUPS]
             some += [_BLANK] * (_LOOKUPS - len(some))
-            for key, username, cid, number, text in self.connection.execute(
+            for key, *row in self.connection.execute(
                 _LOOK_UP, [value for triple in some for value in triple]
             ):
-                found[rooms[key], username, cid] = (number, text)
+                record = _record(row)
+                found[rooms[key], record.username, record.cid] = record
         return found
 
-    def truncate(self, room: str, last: int) -> None:
-        """Remove the messages beyond `last`: those of a commit that failed, of which no client was told."""
-        key = self.extent(room).key
-        if key is not None:
+    def take_back(self, undo: Undo) -> None:
+        """Undo an append that failed, of which no client was told."""
+        for room, before in undo.rooms.items():
+            key = self.extent(room).key
+            self._known.pop(room, None)
+            if key is None:
+                continue
             with transaction(self.connection):
-                self.connection.execute("DELETE FROM message WHERE room = ? AND id > ?", (key, last))
-        self._known.pop(room, None)
+                self.connection.execute(
+                    "DELETE FROM message WHERE room = ? AND id > ?", (key, before.extent.last)
+                )
+                self.connection.execute(
+                    "UPDATE room SET others = ? WHERE key = ?", (before.extent.others, key)
+                )
+                self._write_sanctions(room, before.sanctions)
+                for old in reversed([old for of, old in undo.replaced if of == key]):
+                    self.connection.execute(_UPDATE, (old.text, changes.rest_of(old), key, old.id))
+        self._sanctions = _load_sanctions(self.connection)
+
+    # Sanctions
+
+    def sanctions(self, room: str, now: int) -> tuple[Sanction, ...]:
+        """Those in force in a room."""
+        found = self._sanctions.get(room)
+        return () if found is None else found.in_force(now)
+
+    def _all_sanctions(self, room: str) -> tuple[Sanction, ...]:
+        found = self._sanctions.get(room) if self._sanctions else None
+        return () if found is None else found.all()
+
+    def _write_sanctions(self, room: str, sanctions: Iterable[Sanction]) -> None:
+        """Within a transaction: these are the sanctions of the room, and no others."""
+        self.connection.execute("DELETE FROM sanction WHERE room = ?", (room,))
+        self.connection.executemany(
+            "INSERT INTO sanction VALUES (?, ?, ?, ?, ?, ?)", [(room, *each) for each in sanctions]
+        )
 
     # Reading
 
-    def read(self, room: str, after: int, upto: int, limit: int, max_bytes: int) -> list[Message]:
+    def read(self, room: str, after: int, upto: int, limit: int, max_bytes: int) -> list[Record]:
         """See Engine. Raises Trimmed."""
         extent = self.extent(room)
         if after < extent.trimmed:
             raise Trimmed(extent.trimmed + 1)
         return self._range(extent, after, min(upto, after + limit), max_bytes)
 
+    def _range(self, extent: Extent, after: int, upto: int, max_bytes: int) -> list[Record]:
+        """The records above `after` up to `upto`, ascending, as many as have `max_bytes`.
+
+        Raises sqlite3.DatabaseError if one is missing.
+        """
+        upto = min(upto, extent.last)
+        if upto <= after:
+            return []
+        found: list[Record] = []
+        size = 0
+        with closing(self.connection.execute(_RANGE, (extent.key, after, upto))) as rows:
+            for row in rows:
+                found.append(record := _record(row))
+                if (size := size + text_bytes(record)) >= max_bytes:
+                    break
+        whole = size >= max_bytes or len(found) == upto - after
+        if not whole or (found[0].id, found[-1].id) != (after + 1, after + len(found)):
+            raise _missing(after)
+        return found
+
     def history(
         self, room: str, *, before: int | None, after: int | None, upto: int, limit: int, max_bytes: int
     ) -> Page:
         """See Engine."""
         extent = self.extent(room)
-        if after is not None:
-            start = max(after, extent.trimmed)
-            found = self._range(extent, start, min(upto, start + limit), max_bytes)
-            return Page(tuple(found), more=bool(found) and found[-1].id < upto)
-        end = upto if before is None else min(upto, before - 1)
-        found = self._range(extent, max(end - limit, extent.trimmed), end, max_bytes, newest_first=True)
-        return Page(tuple(found), more=bool(found) and found[0].id > extent.trimmed + 1)
-
-    def _range(
-        self, extent: Extent, after: int, upto: int, max_bytes: int, *, newest_first: bool = False
-    ) -> list[Message]:
-        """The messages above `after` up to `upto`: as many, from the end that is read first, as have
-        `max_bytes`.
-
-        They are ascending either way. Raises sqlite3.DatabaseError if one is missing.
-        """
         upto = min(upto, extent.last)
-        if upto <= after:
-            return []
+        if after is not None:
+            return self._page(extent, max(after, extent.trimmed), upto, limit, max_bytes)
+        end = upto if before is None else min(upto, before - 1)
+        return self._page(extent, extent.trimmed, end, limit, max_bytes, newest_first=True)
+
+    def _page(
+        self, extent: Extent, after: int, upto: int, limit: int, max_bytes: int, *, newest_first: bool = False
+    ) -> Page:
+        """The messages above `after` up to `upto`, from the end that is read first: `limit`, or `max_bytes`.
+
+        They are ascending either way. Other records are passed over. Raises sqlite3.DatabaseError if a record
+        is missing.
+        """
         found: list[Message] = []
-        size = 0
-        with closing(
-            self.connection.execute(_RANGE + " DESC" if newest_first else _RANGE, (extent.key, after, upto))
-        ) as rows:
+        size, more = 0, False
+        expected = upto if newest_first else after + 1
+        query = _RANGE + " DESC" if newest_first else _RANGE
+        with closing(self.connection.execute(query, (extent.key, after, upto))) as rows:
             for row in rows:
-                found.append(message := Message(*row))
-                if (size := size + text_bytes(message)) >= max_bytes:
+                if row[0] != expected:
+                    raise _missing(after)
+                expected += -1 if newest_first else 1
+                record = _record(row)
+                if not isinstance(record, Message):
+                    continue
+                if len(found) == limit or size >= max_bytes:
+                    more = True
                     break
-        if newest_first:
-            found.reverse()
-        begin = upto - len(found) if newest_first else after
-        whole = size >= max_bytes or len(found) == upto - after
-        if not whole or (found[0].id, found[-1].id) != (begin + 1, begin + len(found)):
-            raise sqlite3.DatabaseError(f"messages are missing after {after}")
+                found.append(record)
+                size += text_bytes(record)
+        if not more and upto > after and expected != (after if newest_first else upto + 1):
+            raise _missing(after)
+        return Page(tuple(reversed(found) if newest_first else found), more)
+
+    def moderations(self, room: str, upto: int, limit: int) -> list[Moderated]:
+        """See Engine."""
+        found: list[Moderated] = []
+        with closing(self.connection.execute(_MODERATIONS, (self.extent(room).key, upto))) as rows:
+            for _, row in zip(range(_LOOKED_THROUGH), rows, strict=False):
+                if isinstance(record := _record(row), Moderated):
+                    found.append(record)
+                    if len(found) == limit:
+                        break
+        return found[::-1]
+
+    def summaries(self, rooms: Sequence[str]) -> list[RoomSummary]:
+        """See Engine, of these rooms."""
+        found = []
+        for room in rooms:
+            extent = self.extent(room)
+            row = self.connection.execute(
+                "SELECT ts FROM message WHERE room = ? AND id = ?", (extent.key, extent.last)
+            ).fetchone()
+            if row is not None:
+                found.append(RoomSummary(room, extent.last, row[0]))
         return found
 
     # Trimming
 
     def rooms_after(self, room: str, limit: int) -> list[str]:
-        """The next `limit` names after `room`, in order, of rooms in which a message was ever stored."""
+        """The next `limit` names after `room`, in order, of rooms in which anything was ever stored."""
         rows = self.connection.execute(
             "SELECT name FROM room WHERE name > ? ORDER BY name LIMIT ?", (room, limit)
         )
@@ -274,3 +439,24 @@ class Log:
                 self.connection.execute("DELETE FROM message WHERE room = ? AND id < ?", (key, first))
                 self.connection.execute("UPDATE room SET trimmed = ? WHERE key = ?", (first - 1, key))
         self._remember({room: replace(extents[room], trimmed=first - 1) for room, first in firsts.items()})
+
+
+def _record(row: Sequence[Any]) -> Record:
+    number, ts, username, text, cid, rest = row
+    if rest is None:  # nearly always
+        return Message(number, ts, username, text, cid)
+    try:
+        return changes.record_of(number, ts, username, text, cid, rest)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise sqlite3.DatabaseError(f"the record {number} can't be read") from None
+
+
+def _missing(after: int) -> sqlite3.DatabaseError:
+    return sqlite3.DatabaseError(f"records are missing after {after}")
+
+
+def _load_sanctions(connection: sqlite3.Connection) -> dict[str, Sanctions]:
+    found: dict[str, list[Sanction]] = {}
+    for room, action, *rest in connection.execute("SELECT * FROM sanction"):
+        found.setdefault(room, []).append(Sanction(Action(action), *rest))
+    return {room: Sanctions(sanctions) for room, sanctions in found.items()}

@@ -4,8 +4,9 @@ The tables and the epochs:
 
 1. `application_id` says that a file is ours, `user_version` which form its tables have. Each step of
    MIGRATIONS leads from one version to the next. A file is only ever led forward.
-2. A room has a row from its first message on. Its messages are dense from `trimmed + 1` on, so its last id is
-   that of its last message, or `trimmed` where none is left: ids go on even if all messages are gone.
+2. A room has a row from its first record on. Its records, in the table `message`, are dense from `trimmed + 1`
+   on, so its last id is that of its last record, or `trimmed` where none is left: ids go on even if all are gone.
+   `others` is how many of all that it ever had were no messages.
 3. The rooms of a file share one epoch, which goes where their last ids go. A copy carries a mark. When a copy
    is opened as a database, it gets an epoch of its own in the transaction that removes the mark.
 4. A room that came from a store of several nodes has an epoch of its own, until the file gets a new one.
@@ -13,7 +14,8 @@ The tables and the epochs:
 Connections and their errors:
 
 5. A connection begins no transaction by itself. A commit returns when it is on the disk.
-6. An error is either the store's or a draft's:
+6. What is deleted is overwritten by zeros, so that no copy of the file has it.
+7. An error is either the store's or a draft's:
 
     the store's  the disk is full or fails, the file is locked or damaged: no draft is at fault
     a draft's    everything else: this draft can't be stored, others can
@@ -75,6 +77,7 @@ def use_write_ahead_log(connection: sqlite3.Connection) -> None:
         raise sqlite3.OperationalError("no write-ahead log can be used here")
     connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
     connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
+    connection.execute("PRAGMA secure_delete = ON")
 
 
 def error_code(error: BaseException) -> int:
@@ -112,7 +115,22 @@ _FIRST = (
     ) WITHOUT ROWID""",
     "CREATE UNIQUE INDEX message_cid ON message (room, username, cid) WHERE cid IS NOT NULL",
 )
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST,)
+_RECORDS = (
+    # All that a record says beyond the other columns, as JSON: see `changes`. NULL for a message as it was posted.
+    "ALTER TABLE message ADD COLUMN rest TEXT",
+    "CREATE INDEX message_rest ON message (room, id) WHERE rest IS NOT NULL",
+    "ALTER TABLE room ADD COLUMN others INTEGER NOT NULL DEFAULT 0",
+    """CREATE TABLE sanction (
+        room TEXT NOT NULL,
+        action TEXT NOT NULL,
+        username TEXT NOT NULL,
+        by TEXT NOT NULL,
+        until INTEGER,
+        reason TEXT NOT NULL,
+        PRIMARY KEY (room, action, username)
+    ) WITHOUT ROWID""",
+)
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _RECORDS)
 VERSION = len(MIGRATIONS)
 
 EPOCH_OF_ROOM = "epoch of "

@@ -4,15 +4,16 @@
    is written but the way back, which is tried at the next append, and by itself now and then.
 2. Full and busy are certain: SQLite has rolled everything back. After any other failure the commit may be
    there or not, whatever SQLite says now. So the database is opened again, which plays the write-ahead log.
-   The log is moved into the database, so that it stands on a sync that has succeeded. Then messages beyond
-   the last ids that were ever told are removed. No client was told of them: their senders were answered
-   `unavailable`, and if a sender sends such a message again with the same `cid`, it gets the id that is next
-   then. (If the process ends before that, the message is there at the next start, under the id that no client
-   knew. Then it is shown, and the same `cid` finds it.)
+   The log is moved into the database, so that it stands on a sync that has succeeded. Then the append is undone:
+   records beyond the last ids that were ever told are removed, and those that it replaced are put back. No client
+   was told of it: the senders were answered `unavailable`, and if a sender sends such a message again with the
+   same `cid`, it gets the id that is next then. (If the process ends before that, the message is there at the
+   next start, under the id that no client knew. Then it is shown, and the same `cid` finds it.)
 3. The way back ends with a write of some size that succeeds: so a full disk is seen to have room again.
 4. Reading goes on while there is a database to read. What can't be read is Unavailable, and no trouble.
 5. When nothing has been written for a moment, a write-ahead log of some size is moved into the database and
-   emptied. A program that reads stands in the way of that; then it is tried again later.
+   emptied. A program that reads stands in the way of that; then it is tried again later. A log that may have a
+   text that was edited or deleted is emptied in any case, a moment after that.
 
 It doesn't know threads or tasks, nor which messages are old.
 """
@@ -26,9 +27,10 @@ from contextlib import contextmanager, suppress
 
 from chatroom.core.errors import Unavailable
 from chatroom.core.logevents import log_event
-from chatroom.core.messages import Draft, Message, Outcome, Page, Unknown
+from chatroom.core.messages import Draft, Moderated, Outcome, Page, Record, RoomSummary, Unknown
+from chatroom.core.sanctions import Sanction
 from chatroom.engines.engine import READ_BYTES
-from chatroom.engines.sqlite.log import Extent, Log
+from chatroom.engines.sqlite.log import Extent, Log, Undo
 from chatroom.engines.sqlite.opening import Opened
 from chatroom.engines.sqlite.schema import (
     BUSY_SECONDS,
@@ -84,7 +86,8 @@ class Store:
         self._lock = opened.lock
         self._now = now
         self._log: Log | None = Log(opened.connection)
-        self._doubtful: dict[str, int] | None = None  # last ids before a commit of unknown outcome
+        self._doubtful: Undo | None = None  # of a commit of unknown outcome
+        self._erased_since: float | None = None  # since when the write-ahead log may have a text that is gone
         self._retry_at = 0.0
         self._shrink_at = math.inf
         self.trouble: str | None = None
@@ -113,12 +116,14 @@ class Store:
         if self.heal():
             self._shrink_at = self._now() + IDLE_SECONDS
             log = self._in_use()
-            before: dict[str, int] = {}
             try:
-                before = {room: log.extent(room).last for room in {draft.room for draft in drafts}}
-                return log.append(drafts)
+                outcomes = log.append(drafts)
             except Exception as error:
-                self._fail(error, before)
+                self._fail(error, log.undo)
+            else:
+                if log.undo.replaced and self._erased_since is None:
+                    self._erased_since = self._now()
+                return outcomes
         return [Unknown()] * len(drafts)
 
     def trim(self, firsts: Mapping[str, int]) -> bool:
@@ -131,7 +136,7 @@ class Store:
             try:
                 self._in_use().trim(firsts)
             except (sqlite3.Error, MemoryError) as error:
-                self._fail(error, {})
+                self._fail(error, Undo())
         return self.trouble is None
 
     def note_time(self, time: int) -> bool:
@@ -142,16 +147,16 @@ class Store:
                 with transaction(connection):
                     note_time(connection, time)
             except (sqlite3.Error, MemoryError) as error:
-                self._fail(error, {})
+                self._fail(error, Undo())
         return self.trouble is None
 
-    def _fail(self, error: Exception, before: dict[str, int]) -> None:
+    def _fail(self, error: Exception, undo: Undo) -> None:
         """Rules 1 and 2."""
         code = error_code(error)
         self.trouble = _words(error)
         log_event(logging.ERROR, "log_failed", reason=self.trouble)
         if code not in _CERTAIN:
-            self._doubtful = before
+            self._doubtful = undo
 
     # The way back
 
@@ -169,13 +174,13 @@ class Store:
             self.trouble = _words(error)
             self._retry_at = self._now() + RETRY_SECONDS
             if self._doubtful is None and error_code(error) not in _CERTAIN:
-                self._doubtful = {}
+                self._doubtful = Undo()
             return False
         log_event(logging.WARNING, "log_recovered", reason=self.trouble)
         self.trouble = None
         return True
 
-    def _look_up_again(self, told: dict[str, int]) -> None:
+    def _look_up_again(self, undo: Undo) -> None:
         """Rule 2. Raises what SQLite raises, OSError, Unavailable."""
         if self._log is not None:
             old, self._log = self._log, None
@@ -189,8 +194,7 @@ class Store:
             use_write_ahead_log(connection)
             log = Log(connection)
             self._settle(connection)
-            for room, last in told.items():
-                log.truncate(room, last)
+            log.take_back(undo)
         except BaseException:
             connection.close()
             raise
@@ -220,20 +224,30 @@ class Store:
     @property
     def due(self) -> float:
         """When `work` has something to do, in the thread's time; infinity for not before the next write."""
-        return self._shrink_at if self.trouble is None else self._retry_at
+        if self.trouble is not None:
+            return self._retry_at
+        erase_at = math.inf if self._erased_since is None else self._erased_since + IDLE_SECONDS
+        return min(self._shrink_at, erase_at)
 
     def work(self) -> bool:
         """Do what is due. Return whether the store can be written."""
         if not self.heal():
             return False
-        if self._now() >= self._shrink_at:
-            self._shrink_at = math.inf if self._shrink() else self._now() + IDLE_SECONDS
+        now = self._now()
+        if self._erased_since is not None and now >= self._erased_since + IDLE_SECONDS:
+            self._erased_since = None if self._empty_log() else now
+        if now >= self._shrink_at:
+            self._shrink_at = math.inf if self._shrink() else now + IDLE_SECONDS
         return True
 
     def _shrink(self) -> bool:
         """Rule 5. Return whether it is done. A failure here comes again at a commit, and is told then."""
         if self.sizes()[1] < LARGE_BYTES:
             return True
+        return self._empty_log()
+
+    def _empty_log(self) -> bool:
+        """Move the write-ahead log into the database and empty it. Return whether that was done."""
         connection = self._in_use().connection
         with suppress(sqlite3.Error):
             connection.execute("PRAGMA busy_timeout = 0")
@@ -263,7 +277,7 @@ class Store:
 
     def read(
         self, room: str, after: int, upto: int, limit: int, max_bytes: int = READ_BYTES
-    ) -> list[Message]:
+    ) -> list[Record]:
         """See Engine. Raises Trimmed, Unavailable."""
         with self._reading() as log:
             return log.read(room, after, upto, limit, max_bytes)
@@ -274,6 +288,21 @@ class Store:
         """See Engine."""
         with self._reading() as log:
             return log.history(room, before=before, after=after, upto=upto, limit=limit, max_bytes=max_bytes)
+
+    def moderations(self, room: str, upto: int, limit: int) -> list[Moderated]:
+        """See Engine."""
+        with self._reading() as log:
+            return log.moderations(room, upto, limit)
+
+    def sanctions(self, room: str, now: int) -> tuple[Sanction, ...]:
+        """Those in force in a room, at `now` in milliseconds. Raises Unavailable."""
+        with self._reading() as log:
+            return log.sanctions(room, now)
+
+    def summaries(self, rooms: Sequence[str]) -> list[RoomSummary]:
+        """See Engine, of these rooms."""
+        with self._reading() as log:
+            return log.summaries(rooms)
 
     def first_since(self, room: str, ts: int, limit: int) -> int:
         """See Log. Raises Unavailable."""
