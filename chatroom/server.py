@@ -276,6 +276,7 @@ class Server:
         self._acceptor = Acceptor(
             site=self._site,
             renew=admissions.renew,
+            verifier=verifiers,
             broker=self._broker,
             engine=self._engine,
             limits=limits,

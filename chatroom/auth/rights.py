@@ -19,18 +19,24 @@ It doesn't know which token has the rights, nor that joining needs `r`: `w` alon
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import permutations
 from typing import Literal, Self
 
 from chatroom.core.names import clean_room, clean_room_pattern
 
-Access = Literal["r", "w"]
+Access = Literal["r", "w", "m"]
+"""To read, to write, to moderate."""
 
-_GRANTS = {"": "", "r": "r", "w": "w", "rw": "rw", "wr": "rw"}
+_GRANTS = {
+    "".join(order): "".join(each for each in "rwm" if each in order)
+    for count in range(4)
+    for order in permutations("rwm", count)
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Rights:
-    """Rights per room and glob: `entries` are (pattern, "", "r", "w" or "rw"), the most decisive first."""
+    """Rights per room and glob: `entries` are (pattern, letters of "rwm"), the most decisive first."""
 
     entries: tuple[tuple[str, str], ...]
     _exact: Mapping[str, str] = field(init=False, repr=False, compare=False)
@@ -42,7 +48,7 @@ class Rights:
 
     @classmethod
     def everything(cls) -> Self:
-        """All rights in all rooms."""
+        """To read and write in all rooms."""
         return cls((("*", "rw"),))
 
     @classmethod
@@ -106,7 +112,7 @@ def _grant(pattern: str, value: object) -> str:
         raise ValueError(f"rooms: {pattern!r} is a table; put names with dots in quotes")  # noqa: TRY004
     grant = _GRANTS.get(value) if isinstance(value, str) else None
     if grant is None:
-        raise ValueError(f'rooms: {pattern!r} must be "r", "w", "rw" or ""')
+        raise ValueError(f'rooms: {pattern!r} must be "r", "w", "m", several of them, or ""')
     return grant
 
 

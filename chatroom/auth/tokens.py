@@ -86,6 +86,9 @@ class Verifier(Protocol):
         It may not if it is bound to another name, or if this source reserves the name for other tokens.
         """
 
+    def moderates(self, room: str, username: str) -> bool:
+        """Whether a token that is bound to `username` is known to have the right `m` in a room."""
+
 
 class Verifiers:
     """Several verifiers as one (rule 4)."""
@@ -114,6 +117,10 @@ class Verifiers:
     def allows(self, identity: Identity, username: str) -> bool:
         """Whether every source allows it."""
         return all(source.allows(identity, username) for source in self._sources)
+
+    def moderates(self, room: str, username: str) -> bool:
+        """Whether any source knows such a token."""
+        return any(source.moderates(room, username) for source in self._sources)
 
     def verify(self, token: str | None) -> Identity | None:
         """The identity of the first source that has one."""
@@ -178,6 +185,13 @@ class TokenTable:
         if username in self._reserved:
             return (identity.source, identity.username) == (self._source, username)
         return identity.username in (None, username)
+
+    def moderates(self, room: str, username: str) -> bool:
+        """Whether one of the tokens of that name may."""
+        return username in self._reserved and any(
+            identity.username == username and identity.rights.can(room, "m")
+            for identity in self._identities.values()
+        )
 
 
 def _entries(source: bytes | str, file: str) -> list[object]:

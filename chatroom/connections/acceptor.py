@@ -174,6 +174,7 @@ class Acceptor:
         *,
         site: ChatSite,
         renew: Callable[[Peer, str, str], Identity | None],
+        verifier: Verifier,
         broker: Broker,
         engine: Engine,
         limits: Limits,
@@ -185,6 +186,7 @@ class Acceptor:
         poller: ReadPoller,
     ) -> None:
         self._site = site
+        self._verifier = verifier
         self._metrics_site = MetricsSite(site)
         self._limits = limits
         self.tls = tls
@@ -203,6 +205,7 @@ class Acceptor:
             keepalive=self.keepalive,
             expiry=self.expiry,
             renew=renew,
+            moderates=self.moderates,
             forbidden=self.forbidden,
         )
         self._run = run
@@ -340,6 +343,13 @@ class Acceptor:
     def review(self, verifier: Verifier) -> int:
         """Check the rights of all connections again, see Authorization. Returns how many end by that."""
         return sum(connection.authorization.review(verifier) for connection in self._connections)
+
+    def moderates(self, room: str, username: str) -> bool:
+        """Whether a connection of that name may moderate the room, or a token that is bound to the name."""
+        return self._verifier.moderates(room, username) or any(
+            connection.client.username == username and connection.authorization.identity.rights.can(room, "m")
+            for connection in self._connections
+        )
 
     # For the server's stop
 

@@ -176,10 +176,10 @@ class Backlog:
         Raises Disconnect if the next message is no longer kept, or if the log was replaced; and Unavailable.
         """
         subscription = self._member.subscriptions[0]
-        after, upto = subscription.cursor, self._upto(subscription)
+        room, after, upto = subscription.room, subscription.cursor, self._upto(subscription)
         try:
-            room = subscription.room
-            messages = await self._engine.read(
+            changes = room.changes
+            records = await self._engine.read(
                 room.name, room.epoch, after, upto, limit=READ_LIMIT, max_bytes=CHUNK
             )
         except Replaced:
@@ -193,12 +193,14 @@ class Backlog:
                 return
             raise Disconnect(CloseCode.TOO_FAR_BEHIND, "too far behind") from None
         # Only this task moves a lagging cursor, and a switch meanwhile leaves the subscription where it is.
-        if not messages or messages[0].id != after + 1:
+        if not records or records[0].id != after + 1:
             raise Disconnect(CloseCode.INTERNAL_ERROR, "the log has a hole")
+        if room.changes != changes:
+            return  # what was read may not be so any more: it is read again
         ring = subscription.room.ring
         piece = ring.slice(after, upto, CHUNK)  # another reader may have filled the ring
         if piece is None:
-            frames = [text_frame(events.message(subscription.room.name, message)) for message in messages]
+            frames = [text_frame(events.record(room.name, record)) for record in records]
             piece = ring.remember_read(frames, after)
         if subscription.join_reply is not None:
             subscription.join_reply.begin(subscription)  # there may be newer messages by now

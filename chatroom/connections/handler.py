@@ -20,12 +20,27 @@ from chatroom.connections.outgoing import Outgoing
 from chatroom.connections.services import ClientInfo, Services
 from chatroom.core.errors import CommandError, ErrorCode, Replaced, Unavailable
 from chatroom.core.logevents import log_event
+from chatroom.core.messages import Moderate
+from chatroom.core.sanctions import TAKES_BACK, Action
 from chatroom.protocol import events
-from chatroom.protocol.codec import Authenticate, ListMembers, Post, ReadHistory, SwitchRoom, Typing
-from chatroom.protocol.session import Decision, Reply, Session, Weight
+from chatroom.protocol.codec import (
+    MAX_PAGE,
+    Authenticate,
+    ListMembers,
+    ListSanctions,
+    Post,
+    ReadHistory,
+    SwitchRoom,
+    Typing,
+)
+from chatroom.protocol.session import Change, Decision, Reply, Session, Weight, Write
 from chatroom.rooms.entries import Enter, MemberDraft, MembersRequest, TypingUpdate
 from chatroom.rooms.room import Subscription
 from chatroom.websocket.framing import text_frame
+
+
+def _is_sanction(write: Write) -> bool:
+    return isinstance(write, Change) and isinstance(write.act, Moderate)
 
 
 class Handler:
@@ -61,7 +76,8 @@ class Handler:
 
     async def enter(self, since: int | None, epoch: str | None) -> None:
         """Enter the session's room. Returns when `welcome` is on its way."""
-        await self._command(Enter(self._member, self._session.room, since, epoch))
+        moderator = self._member.moderator = self._session.moderator
+        await self._command(Enter(self._member, self._session.room, since, epoch, moderator=moderator))
         self._authorization.welcome()
         label = self._authorization.identity.label
         log_event(logging.INFO, "JOIN", **self._client.fields(), room=self._session.room, label=label)
@@ -76,25 +92,35 @@ class Handler:
 
     def carry_out_at_once(self, decision: Decision) -> bool:
         """Carry out a decision that needs no wait. False, and nothing is done, if it needs one."""
-        if isinstance(decision, Post):
-            return self._post_at_once(decision)
+        if isinstance(decision, Write):
+            return not _is_sanction(decision) and self._write_at_once(decision)
         return isinstance(decision, Reply) and self._outgoing.reply_at_once(decision.payload)
 
-    def _post_at_once(self, post: Post) -> bool:
+    def _write_at_once(self, write: Write) -> bool:
         member = self._member
         if self._outgoing.at_limit:
             return False
         member.outstanding += 1
-        if not self._broker.submit_nowait(MemberDraft(member, post.text, post.cid)):
+        if not self._broker.submit_nowait(self._draft(write)):
             member.outstanding -= 1
             return False
         return True
 
+    def _draft(self, write: Write) -> MemberDraft:
+        if isinstance(write, Post):
+            return MemberDraft(self._member, write.text, write.cid)
+        return MemberDraft(self._member, write.text, write.cid, write.act)
+
     async def carry_out(self, decision: Decision) -> float:
         """Carry out a decision, and wait until it is answered. Returns its weight, see `Weight`."""
         match decision:
-            case Post():
-                await self._post(decision)
+            case Change(act=Moderate(action, target), cid=cid) if self._protects(action, target):
+                error = CommandError(ErrorCode.FORBIDDEN, "A moderator can't be sanctioned", cid=cid)
+                await self._reply(events.error(error))
+            case Post() | Change():
+                await self._write(decision)
+            case ListSanctions(past, cid):
+                return await self._list_sanctions(past, cid)
             case Reply(payload):
                 await self._reply(payload)
             case Typing(active, None):
@@ -114,13 +140,13 @@ class Handler:
                 assert_never(decision)
         return 0.0
 
-    async def _post(self, post: Post) -> None:
+    async def _write(self, write: Write) -> None:
         await self._outgoing.wait_room()
         if self.stopped:
             return
         self._member.outstanding += 1
         try:
-            await self._broker.submit(MemberDraft(self._member, post.text, post.cid))
+            await self._broker.submit(self._draft(write))
         except trio.Cancelled:
             self._member.outstanding -= 1
             raise
@@ -143,7 +169,11 @@ class Handler:
     async def _switch(self, switch: SwitchRoom) -> float:
         old = self._member.current
         await self._command(
-            Enter(self._member, switch.room, switch.since, switch.epoch, switch.cid, switch=True)
+            Enter(
+                *(self._member, switch.room, switch.since, switch.epoch, switch.cid),
+                switch=True,
+                moderator=self._session.rights.can(switch.room, "m"),
+            )
         )
         new = self._member.current
         if new is old or old is None or new is None:
@@ -156,6 +186,7 @@ class Handler:
     def _enter_room(self, room: str) -> None:
         log_event(logging.INFO, "SWITCH", **self._client.fields(), room=room, left=self._session.room)
         self._session.enter_room(room)
+        self._member.moderator = self._session.moderator
         self._authorization.check_room()  # the rights may have been replaced while the switch was under way
 
     async def _history(self, query: ReadHistory) -> float:
@@ -165,32 +196,63 @@ class Handler:
         if self._member.outstanding or (subscription.live and subscription.cursor < subscription.last_posted):
             await self._broker.wait_settled(self._member)
         payload, messages = await self._page(subscription, query)
-        if subscription.cursor >= subscription.last_posted:
-            await self._reply(payload)
-        else:
-            replied = self._outgoing.expect_reply()
-            subscription.answer_behind((text_frame(payload),), subscription.last_posted)
-            self._outgoing.wake()
-            await replied.wait()
+        await self._reply_in_place(subscription, payload)
         return Weight.of_page(messages, len(payload))
+
+    async def _reply_in_place(self, subscription: Subscription, payload: bytes) -> None:
+        """Answer behind what this client posted, and before any change that the answer doesn't have."""
+        if not subscription.live and subscription.cursor >= subscription.last_posted:
+            await self._reply(payload)  # its writer gives it all that changes later
+            return
+        replied = self._outgoing.expect_reply()
+        subscription.live = False
+        subscription.answer_behind((text_frame(payload),), max(subscription.cursor, subscription.last_posted))
+        self._outgoing.wake()
+        await replied.wait()
 
     async def _page(self, subscription: Subscription, query: ReadHistory) -> tuple[bytes, int]:
         """The answer, and how many messages were read for it."""
         room = subscription.room
         try:
-            page = await self._services.engine.history(
-                room.name,
-                room.epoch,
-                before=query.before,
-                after=query.after,
-                upto=subscription.cursor if subscription.live else room.head,
-                limit=query.limit,
-                max_bytes=events.HISTORY_BYTES,
-            )
+            changes = -1
+            while changes != room.changes:  # a message that was changed meanwhile is read again
+                changes = room.changes
+                page = await self._services.engine.history(
+                    room.name,
+                    room.epoch,
+                    before=query.before,
+                    after=query.after,
+                    upto=subscription.cursor if subscription.live else room.head,
+                    limit=query.limit,
+                    max_bytes=events.HISTORY_BYTES,
+                )
         except (Replaced, Unavailable):
             return self._broker.rooms.unavailable_error("The history can't be read now", query.cid), 0
         forward = query.after is not None
         return events.history(room.name, page, query.cid, forward=forward), len(page.messages)
+
+    def _protects(self, action: Action, target: str) -> bool:
+        """Whether an action is against somebody who may moderate the room, too."""
+        return action not in TAKES_BACK and self._services.moderates(self._session.room, target)
+
+    async def _list_sanctions(self, past: bool, cid: str | None) -> float:
+        """Answer with the sanctions of the room. That includes what this client posted before."""
+        subscription = self._member.current
+        assert subscription is not None
+        if self._member.outstanding:
+            await self._broker.wait_settled(self._member)
+        room, entries = subscription.room, None
+        try:
+            if past:
+                entries = await self._services.engine.moderations(
+                    room.name, room.epoch, upto=room.head, limit=MAX_PAGE
+                )
+        except (Replaced, Unavailable):
+            payload = self._broker.rooms.unavailable_error("The sanctions can't be read now", cid)
+        else:
+            payload = events.sanctions(room.name, self._broker.rooms.sanctions(room), entries, cid)
+        await self._reply(payload)
+        return Weight.of_page(len(room.sanctions) + len(entries or ()), len(payload))
 
     async def _authenticate(self, token: str, cid: str | None) -> None:
         identity = self._services.renew(self._client.peer, self._session.username, token)

@@ -27,8 +27,7 @@ from chatroom.core.errors import CommandError, Disconnect, Forbidden
 from chatroom.core.pace import RateLimiter
 from chatroom.core.statistics import Drop
 from chatroom.protocol import events
-from chatroom.protocol.codec import Post
-from chatroom.protocol.session import Decision, Reply, Session, Weight
+from chatroom.protocol.session import Decision, Reply, Session, Weight, Write
 from chatroom.websocket.keepalive import KeepaliveTimeout
 from chatroom.websocket.wire import Wire
 
@@ -235,7 +234,7 @@ class Incoming:
         limits = self._services.limits
         if not limits.message_rate:
             return 0.0
-        if isinstance(decision, Post):
+        if isinstance(decision, Write):
             wait = self._services.pace.reserve(self._session.username, now)
         else:
             if self._commands is None:
@@ -274,7 +273,7 @@ class Incoming:
     def _judge_again(self, decision: Decision | None) -> Decision | None:
         """The decision after a wait: the client may have lost its right meanwhile."""
         try:
-            if isinstance(decision, Post):
+            if isinstance(decision, Write):
                 self._session.check_right(decision)
         except CommandError as error:
             return self._answer(error)

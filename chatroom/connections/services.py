@@ -75,6 +75,7 @@ class Services:
 
     `pace` limits messages by username. `keepalive` and `expiry` call back when something is due, by the
     clock and by the time of day. `renew` gives the identity of a later token, see `Admissions.renew`.
+    `moderates` says whether, in that room, that username is known to have the right to moderate.
     """
 
     broker: Broker
@@ -84,4 +85,5 @@ class Services:
     keepalive: Timers
     expiry: Timers
     renew: Callable[[Peer, str, str], Identity | None]
+    moderates: Callable[[str, str], bool]
     forbidden: ForbiddenCommands

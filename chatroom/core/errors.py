@@ -39,6 +39,7 @@ class CloseCode(IntEnum):
     TOKEN_EXPIRED = 4001
     TOO_FAR_BEHIND = 4008
     NOT_ALLOWED = 4503
+    REMOVED = 4510
 
 
 class ErrorCode(StrEnum):
@@ -49,6 +50,7 @@ class ErrorCode(StrEnum):
     BAD_DATA = "bad_data"
     TOO_LONG = "too_long"
     FORBIDDEN = "forbidden"
+    NOT_FOUND = "not_found"
     CID_CONFLICT = "cid_conflict"
     UNAVAILABLE = "unavailable"
     INTERNAL = "internal"
@@ -69,7 +71,8 @@ class CommandError(ChatroomError):
     """A command failed; its sender gets an `error` event and may go on.
 
     `field` names the member of the frame that is wrong; `limit` is the number that was exceeded; `retry`
-    says that the same command may succeed later; `cid` is the command's own, where it could be read.
+    says that the same command may succeed later; `until` is when the sanction ends that forbids it, in
+    milliseconds since 1970; `cid` is the command's own, where it could be read.
     """
 
     def __init__(
@@ -80,6 +83,7 @@ class CommandError(ChatroomError):
         field: str | None = None,
         limit: int | None = None,
         retry: bool = False,
+        until: int | None = None,
         cid: str | None = None,
     ) -> None:
         super().__init__(message)
@@ -88,6 +92,7 @@ class CommandError(ChatroomError):
         self.field = field
         self.limit = limit
         self.retry = retry
+        self.until = until
         self.cid = cid
 
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 class Limits:
     """Sizes in bytes or characters, times in seconds, rates per second.
 
-    A `message_rate` of 0 lifts the pace of messages and of all other commands.
+    A `message_rate` of 0 lifts the pace of messages and of all other commands. `edit_seconds` is the age up
+    to which an author may change a message; 0: never.
     """
 
     head_bytes: int = 32 * 1024
@@ -21,6 +22,7 @@ class Limits:
     frame_fragments: int = 64
     frame_seconds: float = 10.0
     text_chars: int = 4000
+    edit_seconds: float = 24 * 3600.0
     message_rate: float = 5.0
     message_burst: int = 20
     command_rate: float = 200.0

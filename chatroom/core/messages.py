@@ -6,8 +6,8 @@
     presence   Change: what several nodes tell each other of who is in a room
     retention  Retain: how long messages are kept
 
-1. Times are in milliseconds since 1970 UTC. Ids are dense within a room and its epoch, from 1 on, whatever the
-   record is.
+1. Times are in milliseconds since 1970 UTC. Ids are dense within a room and its epoch, from 1 on, whatever
+   the record is.
 2. A log is append-only: what changes a message is a record of its own. The message is kept as it is now.
 3. The first five fields of all records are the same: id, time, who did it, the text, the client's `cid`.
 4. A Message is a named tuple, since making one takes a third of the time of a frozen dataclass.
@@ -25,7 +25,7 @@ from chatroom.core.sanctions import Action, Sanction
 
 
 class Message(NamedTuple):
-    """A stored message as it is now: `edited` and `deleted` are the ids of the records that last changed it."""
+    """A stored message as it is now. `edited` and `deleted` are the ids of what changed it last."""
 
     id: int
     ts: int

@@ -1,7 +1,7 @@
 """Sanctions: what moderators have taken against names in one room, and what of that is in force.
 
 1. A mute and a ban of the same name stand beside each other; a new one of a kind replaces the old one.
-2. A sanction ends at its time by itself, or when it is taken back. A kick is over at once, and never in force.
+2. A sanction ends at its time by itself, or when it is taken back. A kick is over at once.
 3. At most MAX_SANCTIONS are in force in a room.
 
 They don't know rights, nor how a sanction is carried out.

@@ -148,7 +148,9 @@ def rest_of(record: Record) -> str | None:
     return json.dumps({key: value for key, value in rest.items() if value is not None}, ensure_ascii=False)
 
 
-def record_of(number: int, ts: int, username: str, text: str, cid: str | None, rest: str | None) -> Record:
+def record_of(  # noqa: PLR0917  (the columns of a store)
+    number: int, ts: int, username: str, text: str, cid: str | None, rest: str | None
+) -> Record:
     """The record of these fields. Raises ValueError, KeyError if `rest` isn't from `rest_of`."""
     if rest is None:
         return Message(number, ts, username, text, cid)

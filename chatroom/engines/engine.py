@@ -12,8 +12,8 @@
 6. Threads, clocks, files and networks are below the port; above it there are none.
 7. An engine with a store that others write to as well is `shared`. It hands to its feed what the others do.
    That may be lost, come twice, or in any order. The log decides: what is missing is read from it.
-8. From its commit on a change to a message shows wherever the message is read: its text as it is now. The text
-   that it replaced is nowhere in the store.
+8. From its commit on a change to a message shows wherever the message is read: its text as it is now. The
+   text that it replaced is nowhere in the store.
 9. The sanctions in force are kept apart from the log. They outlast what is trimmed, and the epoch.
 
 All engines pass one suite of tests, `tests/support/engine_contract.py`. The port doesn't know connections,
@@ -171,8 +171,8 @@ class Engine(Protocol):
         """A page of the messages that are kept, ascending: below `before`, or above `after`, or the newest.
 
         It begins where it continues what the reader has, and is bounded by `limit` and `max_bytes` as in
-        `read`. Other records are left out, and don't count. It has nothing above `upto`, the last id that the room has been shown. Raises Replaced as
-        `read` does, Unavailable.
+        `read`. Other records are left out, and don't count. It has nothing above `upto`, the last id that the
+        room has been shown. Raises Replaced as `read` does, Unavailable.
         """
         ...
 

@@ -300,9 +300,7 @@ class MemoryEngine:
     async def moderations(self, room: str, epoch: str, *, upto: int, limit: int) -> list[Moderated]:
         """See Engine."""
         await trio.lowlevel.checkpoint()
-        found = [
-            each for each in self._log(room, epoch).between(0, upto) if isinstance(each, Moderated)
-        ]
+        found = [each for each in self._log(room, epoch).between(0, upto) if isinstance(each, Moderated)]
         return found[-limit:]
 
     async def sanctions(self, room: str) -> tuple[Sanction, ...]:

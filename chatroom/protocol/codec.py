@@ -21,7 +21,8 @@ from typing import Any, NamedTuple
 
 from chatroom.core.errors import CommandError, ErrorCode
 from chatroom.core.jsontext import RepeatedKey, decoder
-from chatroom.core.names import clean_room
+from chatroom.core.names import clean_room, clean_username
+from chatroom.core.sanctions import Action
 
 # Commands
 
@@ -86,7 +87,55 @@ class Ping:
     cid: str | None
 
 
-Command = Post | SwitchRoom | Typing | ReadHistory | ListMembers | Authenticate | Ping
+@dataclass(frozen=True, slots=True)
+class EditMessage:
+    """Replace the text of the message `id` by `text` (stripped, within the limit)."""
+
+    id: int
+    text: str
+    cid: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteMessage:
+    """Delete the message `id`."""
+
+    id: int
+    cid: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ModerateUser:
+    """Take an action against a username in the current room, for so many seconds (None: without end)."""
+
+    action: Action
+    username: str
+    seconds: int | None
+    reason: str
+    cid: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ListSanctions:
+    """List the sanctions in force in the current room; with `past` also what moderators have done."""
+
+    past: bool
+    cid: str | None
+
+
+Command = (
+    Post
+    | EditMessage
+    | DeleteMessage
+    | ModerateUser
+    | ListSanctions
+    | SwitchRoom
+    | Typing
+    | ReadHistory
+    | ListMembers
+    | Authenticate
+    | Ping
+)
 
 
 # From text to command
@@ -102,9 +151,14 @@ DEFAULT_PAGE = 50
 MAX_PAGE = 200
 """Messages of a page of history."""
 
-_FIELDS = frozenset(
-    {"event", "data", "cid", "text", "room", "since", "epoch", "active", "before", "after", "limit", "token"}
-)
+MAX_REASON = 100
+"""Bytes of a moderator's reason, in UTF-8: a close frame has room for 123."""
+MAX_SANCTION_SECONDS = 100 * 366 * 24 * 3600
+
+_FIELDS = frozenset({
+    "event", "data", "cid", "text", "room", "since", "epoch", "active", "before", "after", "limit", "token",
+    "id", "action", "username", "seconds", "reason", "all",
+})  # fmt: skip
 _WHITE_SPACE = " \t\n\r"
 """What JSON allows around a value (RFC 8259, section 2)."""
 _ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
@@ -285,16 +339,67 @@ def _count(data: dict[str, Any], field: str, cid: str | None, least: int = 0) ->
 
 
 def _read_message(data: dict[str, Any], cid: str | None, max_text: int) -> Post | None:
+    text = _text(data, cid, max_text)
+    if text:
+        return Post(text, cid)
+    if cid is None:
+        return None
+    raise _bad_data("text is empty", "text", cid)
+
+
+def _text(data: dict[str, Any], cid: str | None, max_text: int) -> str:
     text = _string(data, "text", "", cid).strip()
-    if not text:
-        if cid is None:
-            return None
-        raise _bad_data("text is empty", "text", cid)
     if len(text) > max_text:
         raise CommandError(
             ErrorCode.TOO_LONG, f"text is longer than {max_text} characters", limit=max_text, cid=cid
         )
-    return Post(text, cid)
+    return text
+
+
+def _read_edit(data: dict[str, Any], cid: str | None, max_text: int) -> EditMessage:
+    number = _id(data, cid)
+    text = _text(data, cid, max_text)
+    if not text:
+        raise _bad_data("text is empty", "text", cid)
+    return EditMessage(number, text, cid)
+
+
+def _read_delete(data: dict[str, Any], cid: str | None, _max_text: int) -> DeleteMessage:
+    return DeleteMessage(_id(data, cid), cid)
+
+
+def _id(data: dict[str, Any], cid: str | None) -> int:
+    number = _count(data, "id", cid, least=1)
+    if number is None:
+        raise _bad_data("id is missing", "id", cid)
+    return number
+
+
+def _read_moderate(data: dict[str, Any], cid: str | None, _max_text: int) -> ModerateUser:
+    try:
+        action = Action(_string(data, "action", "", cid))
+    except ValueError:
+        raise _bad_data(f"action must be one of {', '.join(Action)}", "action", cid) from None
+    try:
+        username = clean_username(_string(data, "username", "", cid))
+    except ValueError as error:
+        raise _bad_data(f"username: {error}", "username", cid) from None
+    seconds = _count(data, "seconds", cid, least=1)
+    if seconds is not None and seconds > MAX_SANCTION_SECONDS:
+        raise _bad_data(f"seconds must be at most {MAX_SANCTION_SECONDS}", "seconds", cid)
+    reason = " ".join(_string(data, "reason", "", cid).split())
+    if len(reason.encode()) > MAX_REASON:
+        raise CommandError(
+            ErrorCode.TOO_LONG, f"reason is longer than {MAX_REASON} bytes", limit=MAX_REASON, cid=cid
+        )
+    return ModerateUser(action, username, seconds, reason, cid)
+
+
+def _read_sanctions(data: dict[str, Any], cid: str | None, _max_text: int) -> ListSanctions:
+    past = data.get("all", False)
+    if not isinstance(past, bool):
+        raise _bad_data("all must be true or false", "all", cid)
+    return ListSanctions(past, cid)
 
 
 def _read_switch(data: dict[str, Any], cid: str | None, _max_text: int) -> SwitchRoom:
@@ -332,6 +437,10 @@ def _read_auth(data: dict[str, Any], cid: str | None, _max_text: int) -> Authent
 
 _READERS: dict[str, Callable[[dict[str, Any], str | None, int], Command | None]] = {
     "message": _read_message,
+    "edit": _read_edit,
+    "delete": _read_delete,
+    "moderate": _read_moderate,
+    "sanctions": _read_sanctions,
     "switch_room": _read_switch,
     "typing": _read_typing,
     "history": _read_history,

@@ -9,11 +9,14 @@ It doesn't know to whom an event goes.
 """
 
 import re
+from collections.abc import Iterable
 from json.encoder import encode_basestring
+from typing import assert_never
 
 from chatroom.core.errors import CommandError
 from chatroom.core.limits import Limits
-from chatroom.core.messages import Message, Page
+from chatroom.core.messages import Deleted, Edited, Message, Moderated, Page, Record
+from chatroom.core.sanctions import Sanction
 from chatroom.websocket.framing import Pieces
 
 HISTORY_BYTES = 128 * 1024
@@ -43,13 +46,76 @@ def _bool(value: bool) -> str:
     return "true" if value else "false"
 
 
-def message(room: str, stored: Message) -> bytes:
-    """A stored message, the same bytes for every member, live or replayed."""
-    number, ts, username, text, cid = stored
+def record(room: str, stored: Record) -> bytes:
+    """A stored record, the same bytes for every member, live or replayed."""
+    if not isinstance(stored, Message):
+        return _other_record(room, stored)
+    number, ts, username, text, cid, edited, deleted = stored
     tail = "" if cid is None else f',"cid":{encode_basestring(cid)}'
+    if edited is not None or deleted is not None:
+        tail = _changes(stored) + tail
     return _without_c1(
         f'{{"event":"message","data":{{"username":{encode_basestring(username)},'
         f'"text":{encode_basestring(text)}}},"room":{encode_basestring(room)},"id":{number},"ts":{ts}{tail}}}'
+    ).encode()
+
+
+def _changes(stored: Message) -> str:
+    """Which records have changed the message."""
+    edited = "" if stored.edited is None or stored.deleted is not None else f',"edited":{stored.edited}'
+    return edited if stored.deleted is None else f',"deleted":{stored.deleted}'
+
+
+def _other_record(room: str, stored: Edited | Deleted | Moderated) -> bytes:
+    match stored:
+        case Edited():
+            event = "edited"
+            data = (
+                f'"id":{stored.about},"username":{quoted(stored.username)},"text":{quoted(stored.text)},'
+                f'"by":{quoted(stored.username)}'
+            )
+        case Deleted():
+            event = "deleted"
+            data = f'"id":{stored.about},"username":{quoted(stored.author)},"by":{quoted(stored.username)}'
+        case Moderated():
+            event = "moderated"
+            data = (
+                f'"action":"{stored.action}","username":{quoted(stored.target)},'
+                f'"by":{quoted(stored.username)}{_sanction_tail(stored.until, stored.text)}'
+            )
+        case _:
+            assert_never(stored)
+    return (
+        f'{{"event":"{event}","data":{{{data}}},"room":{quoted(room)},"id":{stored.id},"ts":{stored.ts}'
+        f"{_cid(stored.cid)}}}"
+    ).encode()
+
+
+def _sanction_tail(until: int | None, reason: str) -> str:
+    end = "" if until is None else f',"until":{until}'
+    return end + (f',"reason":{quoted(reason)}' if reason else "")
+
+
+def sanctions(
+    room: str, in_force: Iterable[Sanction], past: Iterable[Moderated] | None, cid: str | None
+) -> bytes:
+    """The answer to `sanctions`: those in force, and with `past` also what moderators have done."""
+    now = [
+        f'{{"action":"{each.action}","username":{quoted(each.username)},"by":{quoted(each.by)}'
+        f"{_sanction_tail(each.until, each.reason)}}}"
+        for each in in_force
+    ]
+    tail = ""
+    if past is not None:
+        entries = [
+            f'{{"id":{each.id},"ts":{each.ts},"action":"{each.action}","username":{quoted(each.target)},'
+            f'"by":{quoted(each.username)}{_sanction_tail(each.until, each.text)}}}'
+            for each in past
+        ]
+        tail = f',"past":[{",".join(entries)}]'
+    return (
+        f'{{"event":"sanctions","data":{{"sanctions":[{",".join(now)}]{tail}}},'
+        f'"room":{quoted(room)}{_cid(cid)}}}'
     ).encode()
 
 
@@ -171,7 +237,7 @@ def history(
 def _history_item(stored: Message) -> str:
     return (
         f'{{"id":{stored.id},"ts":{stored.ts},"username":{quoted(stored.username)},'
-        f'"text":{quoted(stored.text)}{_cid(stored.cid)}}}'
+        f'"text":{quoted(stored.text)}{_changes(stored)}{_cid(stored.cid)}}}'
     )
 
 
@@ -196,7 +262,7 @@ def expiring(seconds: int) -> bytes:
 
 
 def duplicate(message_id: int, cid: str | None) -> bytes:
-    """The message is stored already, under `message_id`."""
+    """The same is stored already, under `message_id`."""
     return f'{{"event":"ack","data":{{"id":{message_id},"duplicate":true}}{_cid(cid)}}}'.encode()
 
 
@@ -205,7 +271,8 @@ def error(failure: CommandError) -> bytes:
     field = "" if failure.field is None else f',"field":{quoted(failure.field)}'
     limit = "" if failure.limit is None else f',"limit":{failure.limit}'
     retry = ',"retry":true' if failure.retry else ""
+    until = "" if failure.until is None else f',"until":{failure.until}'
     return (
         f'{{"event":"error","data":{{"message":{quoted(failure.message)}}},'
-        f'"code":"{failure.code}"{field}{limit}{retry}{_cid(failure.cid)}}}'
+        f'"code":"{failure.code}"{field}{limit}{retry}{until}{_cid(failure.cid)}}}'
     ).encode()

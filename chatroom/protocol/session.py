@@ -12,16 +12,21 @@ It doesn't know sockets, rooms or the log.
 
 from collections import deque
 from dataclasses import dataclass
-from typing import assert_never
+from typing import NamedTuple, assert_never
 
 from chatroom.auth.rights import Access, Rights
 from chatroom.core.errors import FAULTS, CloseCode, CommandError, Disconnect, Forbidden
 from chatroom.core.limits import Limits
+from chatroom.core.messages import Act, Delete, Edit, Moderate
 from chatroom.core.pace import Window
 from chatroom.protocol import codec, events
 from chatroom.protocol.codec import (
     Authenticate,
+    DeleteMessage,
+    EditMessage,
     ListMembers,
+    ListSanctions,
+    ModerateUser,
     Ping,
     Post,
     ReadHistory,
@@ -89,8 +94,31 @@ class Reply:
     payload: bytes
 
 
-_Other = Ping | Typing | SwitchRoom | ReadHistory | ListMembers | Authenticate
-Decision = Reply | Post | SwitchRoom | Typing | ReadHistory | ListMembers | Authenticate
+class Change(NamedTuple):
+    """Have a record stored that is no message: its `act`, and the new text or the reason."""
+
+    command: str
+    act: Act
+    text: str
+    cid: str | None
+
+
+Write = Post | Change
+"""What is stored, and paced as messages are."""
+
+_Other = (
+    EditMessage
+    | DeleteMessage
+    | ModerateUser
+    | ListSanctions
+    | Ping
+    | Typing
+    | SwitchRoom
+    | ReadHistory
+    | ListMembers
+    | Authenticate
+)
+Decision = Reply | Write | ListSanctions | SwitchRoom | Typing | ReadHistory | ListMembers | Authenticate
 
 
 class Session:
@@ -136,6 +164,15 @@ class Session:
 
     def _judge(self, command: _Other, now: float) -> Decision | None:
         match command:
+            case EditMessage(number, text, cid):
+                return self._change(Change("edit", Edit(number, self._edit_ms), text, cid))
+            case DeleteMessage(number, cid):
+                return self._change(Change("delete", Delete(number, self._edit_ms), "", cid))
+            case ModerateUser(action, username, seconds, reason, cid):
+                return self._change(Change("moderate", Moderate(action, username, seconds), reason, cid))
+            case ListSanctions():
+                self._need("m", self.room, "sanctions", command.cid)
+                return command
             case Ping(cid):
                 return Reply(events.pong(cid))
             case Typing():
@@ -157,10 +194,32 @@ class Session:
             case _:
                 assert_never(command)
 
-    def check_right(self, post: Post) -> None:
-        """Raises Forbidden if this message may not be posted, by the rights of this moment."""
-        if not self.rights.can(self.room, "w"):
-            raise Forbidden("message", self.room, cid=post.cid)
+    @property
+    def moderator(self) -> bool:
+        """Whether the client may moderate its room now."""
+        return self.rights.can(self.room, "m")
+
+    @property
+    def _edit_ms(self) -> int:
+        return int(self._limits.edit_seconds * 1000)
+
+    def _change(self, change: Change) -> Change:
+        self.check_right(change)
+        return change
+
+    def check_right(self, entry: Write) -> None:
+        """Raises Forbidden if this may not be stored, by the rights of this moment."""
+        if isinstance(entry, Post):
+            if not self.rights.can(self.room, "w"):
+                raise Forbidden("message", self.room, cid=entry.cid)
+            return
+        wanted: tuple[Access, ...] = ("w",)
+        if isinstance(entry.act, Delete):
+            wanted = ("w", "m")
+        elif isinstance(entry.act, Moderate):
+            wanted = ("m",)
+        if not any(self.rights.can(self.room, each) for each in wanted):
+            raise Forbidden(entry.command, self.room, cid=entry.cid)
 
     def _need(self, right: Access, room: str, command: str, cid: str | None) -> None:
         if not self.rights.can(room, right):

@@ -27,7 +27,19 @@ from typing import NamedTuple, assert_never
 import trio
 
 from chatroom.core.errors import CommandError, ErrorCode
-from chatroom.core.messages import Conflict, Duplicate, Failed, Message, Outcome, Unknown
+from chatroom.core.messages import (
+    STORED,
+    Conflict,
+    Denied,
+    Done,
+    Duplicate,
+    Failed,
+    NotFound,
+    Outcome,
+    Record,
+    Refused,
+    Unknown,
+)
 from chatroom.protocol import events
 from chatroom.rooms.entries import Barrier, Entry, MemberDraft, Release
 from chatroom.rooms.room import Member, Room
@@ -126,11 +138,12 @@ class Acknowledgements:
 
     def settle(self, draft: MemberDraft, room: Room, outcome: Outcome) -> None:
         """The outcome of `draft` is known, and its message hasn't been shown."""
-        if isinstance(outcome, Message) and room.replaced:
+        if isinstance(outcome, STORED):
+            if not room.replaced:
+                self._wait_until_shown(draft, room, outcome.id, None)
+                return
             outcome = Unknown()
         match outcome:
-            case Message():
-                self._wait_until_shown(draft, room, outcome.id, None)
             case Duplicate(message_id) if room.head < message_id and not room.replaced:
                 self._wait_until_shown(draft, room, message_id, self._answer(draft, outcome))
             case Unknown() if (brought := self._brought_id(draft, room)) is not None:
@@ -151,10 +164,10 @@ class Acknowledgements:
         message_id = (self._brought or {}).get((room, draft.username, draft.cid))
         return None if message_id is None or (room.replaced and message_id > room.head) else message_id
 
-    def brought(self, room: Room, message: Message) -> None:
-        """The feed has brought `message`. Messages before it may still be missing."""
-        if self._brought is not None and message.cid is not None and message.username in room.roster.here:
-            self._brought[room, message.username, message.cid] = message.id
+    def brought(self, room: Room, record: Record) -> None:
+        """The feed has brought `record`. Records before it may still be missing."""
+        if self._brought is not None and record.cid is not None and record.username in room.roster.here:
+            self._brought[room, record.username, record.cid] = record.id
 
     @staticmethod
     def _settle(member: Member, answer: bytes | None) -> None:
@@ -199,13 +212,19 @@ class Acknowledgements:
         self._deferred_entries.setdefault(member, []).append(entry)
         return True
 
-    def _answer(self, draft: MemberDraft, outcome: Duplicate | Conflict | Failed | Unknown) -> bytes:
+    def _answer(self, draft: MemberDraft, outcome: Refused) -> bytes:
         match outcome:
             case Duplicate(message_id):
                 return events.duplicate(message_id, draft.cid)
+            case Done():
+                return events.ack(draft.cid)
+            case NotFound():
+                error = CommandError(ErrorCode.NOT_FOUND, "There is no such message", cid=draft.cid)
+            case Denied(why, until):
+                error = CommandError(ErrorCode.FORBIDDEN, why.value, until=until, cid=draft.cid)
             case Conflict():
                 error = CommandError(
-                    ErrorCode.CID_CONFLICT, "This cid stands for another text", cid=draft.cid
+                    ErrorCode.CID_CONFLICT, "This cid stands for something else", cid=draft.cid
                 )
             case Failed():
                 error = CommandError(ErrorCode.INTERNAL, "Not stored", cid=draft.cid)

@@ -31,7 +31,7 @@ import trio
 
 from chatroom.core.errors import CloseCode, Disconnect, Replaced, Unavailable, replaced_room
 from chatroom.core.logevents import log_event, whereabouts
-from chatroom.core.messages import Change, Head, Message, Outcome
+from chatroom.core.messages import Change, Head, Outcome, Record
 from chatroom.engines.engine import Engine
 from chatroom.rooms.entries import (
     MAX_DRAFTS,
@@ -175,12 +175,12 @@ class Broker:
         self._results.append(RoomOpened(room, head))
         self._wakeup.set()
 
-    def arrived(self, room: str, epoch: str, messages: Sequence[Message]) -> None:
+    def arrived(self, room: str, epoch: str, records: Sequence[Record]) -> None:
         """See Feed."""
         if self._hint_weight < MAX_HINT_WEIGHT:
-            self._post_hint(partial(self.rooms.show, room, epoch, messages), len(messages))
-        elif messages:
-            self.ahead(room, epoch, messages[-1].id)
+            self._post_hint(partial(self.rooms.show, room, epoch, records), len(records))
+        elif records:
+            self.ahead(room, epoch, records[-1].id)
 
     def ahead(self, room: str, epoch: str, last_id: int) -> None:
         """See Feed."""
@@ -293,6 +293,8 @@ class Broker:
         for room, broadcast in self.rooms.finish():
             for _ in self.fanout.tell(room, broadcast):
                 yield AT_ONCE
+            if room.removals is not None:
+                room.remove_sanctioned()
         while self.rooms.acknowledgements.reached:
             self.rooms.acknowledgements.reached.pop().set()
 
@@ -422,7 +424,7 @@ class Broker:
         self._results.append(await read_on(self._engine, room))
         self._wakeup.set()
 
-    def _end_reading(self, room: Room, found: Sequence[Message] | Exception, tip: int) -> None:
+    def _end_reading(self, room: Room, found: Sequence[Record] | Exception, tip: int) -> None:
         if not isinstance(found, Exception):
             self.rooms.read_on(room, found, tip)
             return

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import trio
 
-from chatroom.core.messages import Draft
+from chatroom.core.messages import Act, Draft
 from chatroom.rooms.room import Member, Room, Subscription
 
 MAX_DRAFTS = 250
@@ -20,11 +20,14 @@ MAX_OTHERS = 100
 
 
 class MemberDraft(Draft):
-    """Post a message in the member's room. The engine stores this same draft; the broker sets its time."""
+    """Post a message in the member's room, or do there what `act` says.
+
+    The engine stores this same draft; the broker sets its time.
+    """
 
     __slots__ = ("member",)
 
-    def __init__(self, member: Member, text: str, cid: str | None) -> None:
+    def __init__(self, member: Member, text: str, cid: str | None, act: Act | None = None) -> None:
         assert member.current is not None, "a member that posts is in a room"
         self.member = member
         self.room = member.current.room.name
@@ -32,6 +35,8 @@ class MemberDraft(Draft):
         self.text = text
         self.cid = cid
         self.ts = 0
+        self.moderator = member.moderator
+        self.act = act
 
 
 @dataclass(slots=True)
@@ -48,6 +53,7 @@ class Enter:
     epoch: str | None
     cid: str | None = None
     switch: bool = False
+    moderator: bool = False  # in `room`
     opened: Room | None = None
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import trio
 
 from chatroom.core.errors import Replaced, Trimmed, Unavailable
-from chatroom.core.messages import Message
+from chatroom.core.messages import Record
 from chatroom.engines.engine import Engine
 from chatroom.rooms.room import Room
 
@@ -27,7 +27,7 @@ class ReadOn(NamedTuple):
     """The messages that a room was missing, up to `tip`; or why they can't be read."""
 
     room: Room
-    messages: Sequence[Message] | Exception
+    messages: Sequence[Record] | Exception
     tip: int = 0
 
 
@@ -38,7 +38,7 @@ async def read_on(engine: Engine, room: Room) -> ReadOn:
         if room.doubted:
             await _look_at_epoch(engine, room)
         tip = room.sequence.tip
-        found: Sequence[Message] | Exception = await _read_missing(engine, room)
+        found: Sequence[Record] | Exception = await _read_missing(engine, room)
     except (Replaced, Trimmed) as error:
         found = error
     except Unavailable as error:
@@ -58,7 +58,7 @@ async def _look_at_epoch(engine: Engine, room: Room) -> None:
         raise Replaced
 
 
-async def _read_missing(engine: Engine, room: Room) -> Sequence[Message]:
+async def _read_missing(engine: Engine, room: Room) -> Sequence[Record]:
     gap = room.sequence.gap
     if gap is None:
         return ()

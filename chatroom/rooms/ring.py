@@ -1,6 +1,7 @@
 """The recent frames of each room, which can be sent again without asking the log.
 
-1. A ring has consecutive ids up to the room's head. It may forget from the old end at any time.
+1. A ring has consecutive ids up to the room's head. It may forget from the old end at any time, and a single
+   frame that says something that isn't so any more: then it has a hole there.
 2. All rings share one budget in bytes. Past it, the ring that was written longest ago forgets first.
 3. A slice is one bytes object, and equal slices are the same object, so that many readers at the same
    place share one join. Recent slices of all rings share a bound of their own, an eighth of the budget.
@@ -77,7 +78,7 @@ class RingBudget:
                 del self._rings[stalest]
 
     def recall(self, key: _Key) -> Slice | None:
-        """The slice that was remembered for `key`, if it still is. The frames of an id never change."""
+        """The slice that was remembered for `key`, if it still is."""
         return self._slices.get(key)
 
     def remember(self, key: _Key, piece: Slice) -> bool:
@@ -90,11 +91,26 @@ class RingBudget:
         self._slices[key] = piece
         self.sliced += piece.cost
         while self.sliced * SLICES > self._total:
-            (ring, after, upto, _), oldest = self._slices.popitem(last=False)
-            self.sliced -= oldest.cost
-            if upto == _READ:
-                ring.forget_read(after)
+            self._forgotten(*self._slices.popitem(last=False))
         return True
+
+    def keys_with(self, ring: "Ring", frame_id: int) -> list[_Key]:
+        """The keys of the slices of `ring` that have the frame of this id."""
+        return [
+            key
+            for key, piece in self._slices.items()
+            if key[0] is ring and key[1] < frame_id <= piece.last_id
+        ]
+
+    def forget_slice(self, key: _Key) -> None:
+        """Give up a slice before its time."""
+        self._forgotten(key, self._slices.pop(key))
+
+    def _forgotten(self, key: _Key, piece: Slice) -> None:
+        ring, after, upto, _ = key
+        self.sliced -= piece.cost
+        if upto == _READ:
+            ring.forget_read(after)
 
     def release(self, size: int) -> None:
         """A ring has forgotten `size` bytes."""
@@ -109,7 +125,7 @@ class RingBudget:
 class Ring:
     """The newest frames of one room, oldest first; the last one has the id `last_id`."""
 
-    __slots__ = ("_budget", "_frames", "_read", "_skip", "last_id")
+    __slots__ = ("_budget", "_frames", "_holes", "_read", "_skip", "last_id")
 
     def __init__(self, budget: RingBudget, last_id: int) -> None:
         self._budget = budget
@@ -118,6 +134,7 @@ class Ring:
         self._read: list[int] | None = (
             None  # after which ids slices begin that were read from the log, sorted
         )
+        self._holes: list[int] | None = None  # ids in the ring whose frames were forgotten, sorted
         self.last_id = last_id
 
     def __len__(self) -> int:
@@ -143,6 +160,9 @@ class Ring:
         self._budget.release(len(self._frames[self._skip]) + FRAME_COST)
         self._frames[self._skip] = b""
         self._skip += 1
+        if self._holes is not None and self._holes[0] < self.first_id:
+            del self._holes[0]
+            self._holes = self._holes or None
         if not len(self) or (self._skip >= 256 and self._skip * 2 >= len(self._frames)):
             del self._frames[: self._skip]
             self._skip = 0
@@ -161,10 +181,34 @@ class Ring:
         key = (self, after, upto, max_bytes)
         piece = self._budget.recall(key)
         if piece is None and after + 1 >= self.first_id:
-            start = self._skip + after + 1 - self.first_id
-            piece = join(self._frames[start : start + upto - after], after, max_bytes)
-            self._budget.remember(key, piece)
+            end = upto if self._holes is None else self._before_hole(after, upto)
+            if end > after:
+                start = self._skip + after + 1 - self.first_id
+                piece = join(self._frames[start : start + end - after], after, max_bytes)
+                self._budget.remember(key, piece)
         return self._recall_read(after, upto) if piece is None else piece
+
+    def _before_hole(self, after: int, upto: int) -> int:
+        """The last id up to `upto` to which the ring goes on without a hole."""
+        assert self._holes is not None
+        at = bisect_right(self._holes, after)
+        return min(upto, self._holes[at] - 1) if at < len(self._holes) else upto
+
+    def forget(self, frame_id: int) -> None:
+        """What the frame of this id says isn't so any more. Whoever needs it reads the log."""
+        for key in self._budget.keys_with(self, frame_id):
+            self._budget.forget_slice(key)
+        if not self.first_id <= frame_id <= self.last_id:
+            return
+        at = self._skip + frame_id - self.first_id
+        self._budget.release(len(self._frames[at]))
+        self._frames[at] = b""
+        if self._holes is None:
+            self._holes = []
+        if (place := bisect_left(self._holes, frame_id)) == len(self._holes) or self._holes[
+            place
+        ] != frame_id:
+            self._holes.insert(place, frame_id)
 
     def _recall_read(self, after: int, upto: int) -> Slice | None:
         """The rest behind id `after` of the slice from the log that begins last at or before it."""

@@ -19,7 +19,9 @@ A room: the log's head, the members, and what the current batch brings.
 8. Messages that the engine has out of order are shown in the order of their ids, without a hole.
 9. A subscription that begins or ends in the middle of a broadcast is owed exactly the events of its time
    there.
-10. Stored messages go out at once, and everything that waits goes out with them. Presence and typing alone
+10. A frame whose message was changed is forgotten. `changes` counts that, so that whoever has read the log
+    meanwhile knows to read again.
+11. Stored messages go out at once, and everything that waits goes out with them. Presence and typing alone
     may wait for a moment that grows with the room, so that a storm of joins is told in few broadcasts.
 
 Neither knows the broker, nor the connection behind a `MessageSink`.
@@ -31,8 +33,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from chatroom.core.errors import Disconnect
-from chatroom.core.messages import Head, Message
+from chatroom.core.errors import CloseCode, Disconnect
+from chatroom.core.messages import Deleted, Edited, Head, Message, Moderated, Record
+from chatroom.core.sanctions import REMOVES, Action, Sanction, Sanctions
 from chatroom.protocol import events
 from chatroom.rooms import sequence
 from chatroom.rooms.broadcast import Broadcast, RoomEvent
@@ -51,6 +54,10 @@ Further ones are dropped: in a very big room the wait would grow without end.
 """
 MAX_PRESENCE = 1000
 """When so many joins and leaves wait, they go out at once, so that their list doesn't grow without end."""
+NO_SANCTIONS = Sanctions()
+"""Shared by rooms that have none."""
+REMOVED = {Action.KICK: "kicked", Action.BAN: "banned"}
+"""What is said to whom a moderator gave no reason."""
 MAX_QUEUED = 256
 """Ephemera that are queued for one lagging subscription."""
 
@@ -207,7 +214,16 @@ class Subscription:
 class Member:
     """A connection as the broker sees it, from its first room to its departure."""
 
-    __slots__ = ("current", "gone", "outstanding", "sink", "subscriptions", "unshown", "username")
+    __slots__ = (
+        "current",
+        "gone",
+        "moderator",
+        "outstanding",
+        "sink",
+        "subscriptions",
+        "unshown",
+        "username",
+    )
 
     def __init__(self, username: str, sink: MessageSink) -> None:
         self.username = username
@@ -217,6 +233,7 @@ class Member:
         self.outstanding = 0  # posted messages without an answer
         self.unshown = 0  # of these, stored behind messages that this node has yet to show
         self.gone = False  # the connection is ending: nothing reaches it any more
+        self.moderator = False  # it has the right to moderate its room: sanctions don't bite
 
 
 # Rooms
@@ -229,18 +246,22 @@ class Room:
         "_budget",
         "_known_pending",
         "_pending",
+        "changes",
         "doubted",
         "due",
         "epoch",
         "head",
         "name",
         "number",
+        "others",
         "previous_head",
         "reading",
         "refcount",
+        "removals",
         "replaced",
         "ring",
         "roster",
+        "sanctions",
         "sequence",
         "subscriptions",
         "urgent",
@@ -251,6 +272,10 @@ class Room:
         self.name = name
         self.epoch = head.epoch
         self.head = head.last_id
+        self.others = head.others  # of all records so far, those that are no messages
+        self.sanctions = Sanctions(head.sanctions) if head.sanctions else NO_SANCTIONS
+        self.removals: list[Moderated] | None = None  # of names that are to leave once this was told
+        self.changes = 0  # how often what was shown before has changed
         self._budget = budget
         self.ring = Ring(budget, head.last_id)
         self.sequence = sequence.Sequence(head.last_id)
@@ -317,16 +342,51 @@ class Room:
                 self._known_pending = {}
             self._known_pending[subscription] = len(self._pending.ephemera)
 
-    def show(self, message: Message) -> None:
-        """Show a stored message to everybody."""
-        assert message.id == self.head + 1, "ids are dense"
-        frame = text_frame(events.message(self.name, message))
+    @property
+    def messages(self) -> int:
+        """How many messages it has ever had, without other records."""
+        return self.head - self.others
+
+    def show(self, record: Record) -> None:
+        """Show a stored record to everybody."""
+        assert record.id == self.head + 1, "ids are dense"
+        if not isinstance(record, Message):
+            self._take(record)
+        frame = text_frame(events.record(self.name, record))
         self.ring.append(frame)
         if self._pending is None:
             self._pending = Broadcast(self.head)
         self._pending.frames.append(frame)
-        self.head = message.id
+        self.head = record.id
         self.urgent = True
+
+    def _take(self, record: Edited | Deleted | Moderated) -> None:
+        """A record that is no message takes effect here."""
+        self.others += 1
+        if not isinstance(record, Moderated):
+            self.changes += 1
+            self.ring.forget(record.about)
+            if record.replaces != record.about:
+                self.ring.forget(record.replaces)
+            return
+        if self.sanctions is NO_SANCTIONS:
+            self.sanctions = Sanctions()
+        self.sanctions.apply(
+            record.action,
+            Sanction(record.action, record.target, record.username, record.until, record.text),
+        )
+        if record.action in REMOVES:
+            self.removals = [*(self.removals or ()), record]
+
+    def remove_sanctioned(self) -> None:
+        """End the connections of names that were told to leave; those of moderators stay."""
+        removals, self.removals = self.removals, None
+        for record in removals or ():
+            why = Disconnect(CloseCode.REMOVED, record.text or REMOVED[record.action])
+            for subscription in self.subscriptions:
+                member = subscription.member
+                if member.username == record.target and not member.moderator:
+                    member.sink.end(why)
 
     def tell_typing(self, username: str, active: bool) -> None:
         """Show the others that `username` has begun or stopped typing, unless very many typing marks wait."""

@@ -14,6 +14,7 @@ It doesn't know when a batch is committed, nor how a broadcast reaches its membe
 """
 
 import math
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import assert_never
@@ -30,7 +31,8 @@ from chatroom.core.errors import (
     replaced_room,
 )
 from chatroom.core.limits import MAX_UNANSWERED, Limits
-from chatroom.core.messages import Change, Duplicate, Head, Message, Outcome
+from chatroom.core.messages import STORED, Change, Denial, Duplicate, Head, Outcome, Record
+from chatroom.core.sanctions import Action, Sanction
 from chatroom.engines.engine import Engine
 from chatroom.protocol import events
 from chatroom.rooms.acknowledgements import DEFER_SECONDS, Acknowledgements, DeferredActions
@@ -47,7 +49,7 @@ from chatroom.rooms.entries import (
 )
 from chatroom.rooms.joinreply import WelcomeOrSwitched
 from chatroom.rooms.ring import RingBudget
-from chatroom.rooms.room import Member, Room, Subscription
+from chatroom.rooms.room import REMOVED, Member, Room, Subscription
 
 MANY_CHANGES = 50
 """If more names than that come and go at once, members are given one list instead of the changes."""
@@ -56,8 +58,18 @@ MANY_CHANGES = 50
 class Rooms:
     """The rooms that are in use on this node."""
 
-    def __init__(self, engine: Engine, *, history: int, ring_bytes: int, limits: Limits) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        history: int,
+        ring_bytes: int,
+        limits: Limits,
+        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
+        """`now_ms` is the time of day, by which sanctions end."""
         self._engine = engine
+        self._now_ms = now_ms
         self._history = history
         self._limits = events.limits_json(limits, unanswered=MAX_UNANSWERED)
         self._budget = RingBudget(ring_bytes)
@@ -157,9 +169,7 @@ class Rooms:
                 self._enter(entry)
             case TypingUpdate(member, active, cid):
                 if member.current is not None and not member.gone:
-                    self._type(member.current.room, member.username, active)
-                    if cid is not None:
-                        member.sink.reply(events.ack(cid))
+                    self._type(member, member.current.room, active, cid)
             case MembersRequest(member, cid):
                 if member.current is not None:
                     member.current.room.answer_members(member.current, cid)
@@ -179,7 +189,7 @@ class Rooms:
         member = draft.member
         assert member.current is not None
         room = member.current.room
-        if isinstance(outcome, Message):
+        if isinstance(outcome, STORED):
             self._receive(room, outcome)
             if room.head >= outcome.id and not room.replaced:
                 member.current.last_posted = outcome.id
@@ -196,13 +206,13 @@ class Rooms:
 
     # What other nodes do
 
-    def show(self, name: str, epoch: str, messages: Sequence[Message]) -> None:
-        """Others have stored these messages. If nobody uses the room any more, nothing is shown."""
+    def show(self, name: str, epoch: str, records: Sequence[Record]) -> None:
+        """Others have stored these records. If nobody uses the room any more, nothing is shown."""
         room = self._rooms.get(name)
         if room is not None and self._is_of(room, epoch):
-            for message in messages:
-                self._receive(room, message)
-                self.acknowledgements.brought(room, message)
+            for record in records:
+                self._receive(room, record)
+                self.acknowledgements.brought(room, record)
 
     def expect(self, name: str, epoch: str, last_id: int) -> None:
         """The log of a room has reached `last_id`."""
@@ -293,30 +303,30 @@ class Rooms:
             room.reading = True
         return found
 
-    def read_on(self, room: Room, messages: Sequence[Message], tip: int) -> None:
+    def read_on(self, room: Room, records: Sequence[Record], tip: int) -> None:
         """The log has been read from the room's head on, because it was said to reach `tip`."""
         room.reading = False
         if self.uses(room):
-            if not messages:
+            if not records:
                 room.sequence.give_up(tip)
-            for message in messages:
-                self._receive(room, message)
-                self.acknowledgements.brought(room, message)
+            for record in records:
+                self._receive(room, record)
+                self.acknowledgements.brought(room, record)
             if room.behind:
                 self.behind[room] = None
 
-    def _receive(self, room: Room, message: Message) -> None:
+    def _receive(self, room: Room, record: Record) -> None:
         if room.replaced:
             if (now := self._rooms.get(room.name)) is not None:  # it was stored in the new log
-                self._expect(now, message.id)
+                self._expect(now, record.id)
             return
-        for each in room.sequence.receive(message):
+        for each in room.sequence.receive(record):
             room.show(each)
             self._touched[room] = None
             self.messages += 1
             if self._deferred.rooms:
                 self._deferred.shown(room)
-        if room.head < message.id:
+        if room.head < record.id:
             self.behind[room] = None
 
     # The commands
@@ -355,6 +365,9 @@ class Rooms:
         if room.replaced:
             self.refuse(entry, Replaced())
             return
+        if (ban := self._ban_against(entry, room)) is not None:
+            self._refuse_banned(entry, ban)
+            return
         if member.current is not None:
             # The writer may still have to read there: the room stays until `_release`.
             member.current.room.refcount += 1
@@ -369,6 +382,23 @@ class Rooms:
         if room.enter(subscription):
             self._move(room, member.username, here=True)
         member.sink.wake()
+
+    def sanctions(self, room: Room) -> tuple[Sanction, ...]:
+        """The sanctions that are in force in a room."""
+        return room.sanctions.in_force(self._now_ms())
+
+    def _ban_against(self, entry: Enter, room: Room) -> Sanction | None:
+        if entry.moderator or not room.sanctions:
+            return None
+        return room.sanctions.find(Action.BAN, entry.member.username, self._now_ms())
+
+    def _refuse_banned(self, entry: Enter, ban: Sanction) -> None:
+        sink = entry.member.sink
+        if entry.switch:
+            error = CommandError(ErrorCode.FORBIDDEN, Denial.BANNED.value, until=ban.until, cid=entry.cid)
+            sink.reply(events.error(error))
+        else:
+            sink.end(Disconnect(CloseCode.REMOVED, ban.reason or REMOVED[Action.BAN]))
 
     def _leave(self, room: Room, subscription: Subscription) -> None:
         if room.leave(subscription):
@@ -385,10 +415,23 @@ class Rooms:
         else:
             room.tell_left(username)
 
-    def _type(self, room: Room, username: str, active: bool) -> None:
-        self._touch(room).tell_typing(username, active)
-        if self._engine.shared:
-            self._engine.tell_typing(room.name, username, active=active)
+    def _type(self, member: Member, room: Room, active: bool, cid: str | None) -> None:
+        answer = events.ack(cid)
+        if (sanction := self._sanction_against(member, room)) is not None:
+            why = Denial.BANNED if sanction.action is Action.BAN else Denial.MUTED
+            answer = events.error(CommandError(ErrorCode.FORBIDDEN, why.value, until=sanction.until, cid=cid))
+        else:
+            self._touch(room).tell_typing(member.username, active)
+            if self._engine.shared:
+                self._engine.tell_typing(room.name, member.username, active=active)
+        if cid is not None:
+            member.sink.reply(answer)
+
+    def _sanction_against(self, member: Member, room: Room) -> Sanction | None:
+        """The sanction by which a member may not speak in a room now."""
+        if member.moderator or not room.sanctions:
+            return None
+        return room.sanctions.forbids(member.username, self._now_ms())
 
     def _depart(self, member: Member) -> None:
         assert not member.outstanding, "a departure takes effect after what was posted"

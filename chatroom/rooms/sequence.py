@@ -9,9 +9,9 @@
 It doesn't know how missing messages are read, nor what becomes of those that it gives out.
 """
 
-from collections.abc import Sequence as Messages
+from collections.abc import Sequence as Records
 
-from chatroom.core.messages import Message
+from chatroom.core.messages import Record
 
 WINDOW = 1024
 """How many ids ahead of the head messages are kept."""
@@ -26,9 +26,9 @@ class Sequence:
         """`head` is the last id that has been shown."""
         self.head = head
         self.tip = head
-        self._early: dict[int, Message] = {}
+        self._early: dict[int, Record] = {}
 
-    def receive(self, message: Message) -> Messages[Message]:
+    def receive(self, message: Record) -> Records[Record]:
         """Receive `message`. Return the messages that are next now, in their order."""
         message_id = message.id
         if message_id == self.head + 1:
@@ -60,7 +60,7 @@ class Sequence:
             return None
         return self.head, min(self._early) - 1 if self._early else self.tip
 
-    def _next(self) -> list[Message]:
+    def _next(self) -> list[Record]:
         found = []
         while (message := self._early.pop(self.head + 1, None)) is not None:
             self.head = message.id

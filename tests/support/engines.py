@@ -6,7 +6,7 @@ from itertools import count
 
 import trio
 
-from chatroom.core.messages import Change, Draft, Head, Message, Outcome, Page
+from chatroom.core.messages import Change, Draft, Head, Outcome, Page, Record
 from chatroom.engines.engine import READ_BYTES, Engine
 from chatroom.engines.memory import MemoryEngine
 
@@ -53,8 +53,8 @@ async def serve(engine: Engine, *, task_status: trio.TaskStatus[None] = trio.TAS
 class NoNews:
     """The feed of an engine that has nothing to tell unasked."""
 
-    def arrived(self, room: str, epoch: str, messages: Sequence[Message]) -> None:
-        raise AssertionError(f"{len(messages)} messages have come in {room}")
+    def arrived(self, room: str, epoch: str, records: Sequence[Record]) -> None:
+        raise AssertionError(f"{len(records)} records have come in {room}")
 
     def ahead(self, room: str, epoch: str, last_id: int) -> None:
         raise AssertionError(f"{room} is said to stand at {last_id}")
@@ -94,7 +94,7 @@ class HeldEngine(MemoryEngine):
 
 async def read(
     engine: Engine, room: str, after: int, upto: int, limit: int, max_bytes: int = READ_BYTES
-) -> list[Message]:
+) -> list[Record]:
     """Read a range of the log that the room has now."""
     epoch = (await engine.head(room)).epoch
     return await engine.read(room, epoch, after, upto, limit=limit, max_bytes=max_bytes)

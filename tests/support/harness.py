@@ -175,6 +175,7 @@ class BrokerHarness:
             keepalive=Timers(),
             expiry=Timers(),
             renew=lambda *_: None,
+            moderates=lambda *_: False,
             forbidden=ForbiddenCommands(lambda _: None),
         )
         self._nursery = nursery

@@ -67,6 +67,7 @@ class Caller:
             keepalive=house.keepalive,
             expiry=house.expiry,
             renew=renew,
+            moderates=lambda *_: False,
             forbidden=house.forbidden,
         )
         client = ClientInfo(f"run-{next(house.numbers)}", username, PEER)

@@ -96,7 +96,7 @@ class Undo:
 
 
 class _TransactionState:
-    """Where the rooms stand within the open transaction of an append; and the rows that wait to be inserted."""
+    """Where the rooms stand within the open transaction of an append, and rows that wait to be inserted."""
 
     __slots__ = ("extents", "rows", "sanctions")
 

@@ -4,9 +4,9 @@ The tables and the epochs:
 
 1. `application_id` says that a file is ours, `user_version` which form its tables have. Each step of
    MIGRATIONS leads from one version to the next. A file is only ever led forward.
-2. A room has a row from its first record on. Its records, in the table `message`, are dense from `trimmed + 1`
-   on, so its last id is that of its last record, or `trimmed` where none is left: ids go on even if all are gone.
-   `others` is how many of all that it ever had were no messages.
+2. A room has a row from its first record on. Its records, in the table `message`, are dense from
+   `trimmed + 1` on, so its last id is that of its last record, or `trimmed` where none is left: ids go on
+   even if all are gone. `others` is how many of all that it ever had were no messages.
 3. The rooms of a file share one epoch, which goes where their last ids go. A copy carries a mark. When a copy
    is opened as a database, it gets an epoch of its own in the transaction that removes the mark.
 4. A room that came from a store of several nodes has an epoch of its own, until the file gets a new one.
@@ -116,7 +116,7 @@ _FIRST = (
     "CREATE UNIQUE INDEX message_cid ON message (room, username, cid) WHERE cid IS NOT NULL",
 )
 _RECORDS = (
-    # All that a record says beyond the other columns, as JSON: see `changes`. NULL for a message as it was posted.
+    # What a record says beyond the other columns, as JSON: see `changes`. NULL for a message as posted.
     "ALTER TABLE message ADD COLUMN rest TEXT",
     "CREATE INDEX message_rest ON message (room, id) WHERE rest IS NOT NULL",
     "ALTER TABLE room ADD COLUMN others INTEGER NOT NULL DEFAULT 0",

@@ -4,16 +4,17 @@
    is written but the way back, which is tried at the next append, and by itself now and then.
 2. Full and busy are certain: SQLite has rolled everything back. After any other failure the commit may be
    there or not, whatever SQLite says now. So the database is opened again, which plays the write-ahead log.
-   The log is moved into the database, so that it stands on a sync that has succeeded. Then the append is undone:
-   records beyond the last ids that were ever told are removed, and those that it replaced are put back. No client
-   was told of it: the senders were answered `unavailable`, and if a sender sends such a message again with the
-   same `cid`, it gets the id that is next then. (If the process ends before that, the message is there at the
-   next start, under the id that no client knew. Then it is shown, and the same `cid` finds it.)
+   The log is moved into the database, so that it stands on a sync that has succeeded. Then the append is
+   undone: records beyond the last ids that were ever told are removed, and those that it replaced are put
+   back. No client was told of it: the senders were answered `unavailable`, and if a sender sends such a
+   message again with the same `cid`, it gets the id that is next then. (If the process ends before that, the
+   message is there at the next start, under the id that no client knew. Then it is shown, and the same `cid`
+   finds it.)
 3. The way back ends with a write of some size that succeeds: so a full disk is seen to have room again.
 4. Reading goes on while there is a database to read. What can't be read is Unavailable, and no trouble.
 5. When nothing has been written for a moment, a write-ahead log of some size is moved into the database and
-   emptied. A program that reads stands in the way of that; then it is tried again later. A log that may have a
-   text that was edited or deleted is emptied in any case, a moment after that.
+   emptied. A program that reads stands in the way of that; then it is tried again later. A log that may have
+   a text that was edited or deleted is emptied in any case, a moment after that.
 
 It doesn't know threads or tasks, nor which messages are old.
 """
@@ -275,9 +276,7 @@ class Store:
         with self._reading() as log:
             return log.extent(room)
 
-    def read(
-        self, room: str, after: int, upto: int, limit: int, max_bytes: int = READ_BYTES
-    ) -> list[Record]:
+    def read(self, room: str, after: int, upto: int, limit: int, max_bytes: int = READ_BYTES) -> list[Record]:
         """See Engine. Raises Trimmed, Unavailable."""
         with self._reading() as log:
             return log.read(room, after, upto, limit, max_bytes)

@@ -105,6 +105,7 @@ class Harness:
         self.acceptor = Acceptor(
             site=self.site,
             renew=admissions.renew,
+            verifier=verifier,
             broker=broker_harness.broker,
             engine=broker_harness.engine,
             limits=LIMITS,
