@@ -297,6 +297,7 @@ class Server:
             troubles=lambda: (*self._broker.troubles(), *self._engine.troubles()),
             clock=trio.current_time,
             watch=self._call_back,
+            ban=self._broker.ban,
         )
 
     def _call_back(self, site: ChatSite) -> None:

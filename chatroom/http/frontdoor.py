@@ -53,14 +53,15 @@ NO_PROXIES = Proxies()
 _KEEPING = frozenset({401, 403, 404, 405, 429})
 """Refusals after which a plain request may follow. After 400 the next bytes can't be trusted."""
 
+Vetted = TypeVar("Vetted")
 Admission = TypeVar("Admission")
 Admission_co = TypeVar("Admission_co", covariant=True)
 
 
-class Site(Protocol[Admission_co]):
-    """The server's answers behind the front door. All methods are synchronous and quick.
+class Site(Protocol[Vetted, Admission_co]):
+    """The server's answers behind the front door. All methods are quick, and but one synchronous.
 
-    `answer` and `admit` refuse by raising Refusal. Any other exception leaves `receive`.
+    They refuse by raising Refusal. Any other exception leaves `receive`.
     """
 
     @property
@@ -72,10 +73,19 @@ class Site(Protocol[Admission_co]):
         """The paths that are served."""
 
     def answer(self, request: Request) -> Response:
-        """The answer to a GET of one of `paths`, also for a HEAD. Raises Refusal."""
+        """The answer to a GET of one of `paths` but HANDSHAKE_PATH, also for a HEAD. Raises Refusal."""
 
-    def admit(self, request: Request, upgrade: Upgrade) -> Admission_co:
+    def vet(self, request: Request, upgrade: Upgrade | None) -> Vetted:
+        """The client of a handshake, or without an upgrade of HANDSHAKE_PATH. Raises Refusal."""
+
+    async def check_ban(self, vetted: Vetted) -> None:
+        """Raises Refusal if the client is banned from its room. Waits for some seconds at most."""
+
+    def admit(self, vetted: Vetted, upgrade: Upgrade) -> Admission_co:
         """Admit a WebSocket. The result holds its slot. Raises Refusal."""
+
+    def preview(self, vetted: Vetted) -> Response:
+        """The answer to a GET of HANDSHAKE_PATH. Raises Refusal."""
 
     def untrusted_proxy(self, peer: Peer) -> None:
         """The peer sends X-Forwarded-For, but isn't a trusted proxy. The operator may have forgotten it."""
@@ -102,7 +112,7 @@ class _Answer:
 
 async def receive(
     transport: Transport,
-    site: Site[Admission],
+    site: Site[Vetted, Admission],
     limits: Limits,
     peer: Peer,
     *,
@@ -148,7 +158,7 @@ async def read_proxy_header(transport: Transport, limits: Limits) -> ProxyHeader
 
 
 async def send_refusal(
-    transport: Transport, site: Site[Admission], limits: Limits, peer: Peer, refusal: Refusal
+    transport: Transport, site: Site[Vetted, Admission], limits: Limits, peer: Peer, refusal: Refusal
 ) -> None:
     """Answer a peer that has no request, and close the connection."""
     try:
@@ -160,11 +170,11 @@ async def send_refusal(
 
 
 @dataclass(frozen=True, slots=True)
-class _HttpConnection(Generic[Admission]):
+class _HttpConnection(Generic[Vetted, Admission]):
     """One connection, from its first byte to its admission or its end."""
 
     transport: Transport
-    site: Site[Admission]
+    site: Site[Vetted, Admission]
     limits: Limits
     peer: Peer
     secure: bool
@@ -210,7 +220,7 @@ class _HttpConnection(Generic[Admission]):
             complete = await self._read_head(scanner, data, first)
         except Refusal as refusal:
             return self._refuse(refusal, None)
-        return self._decide(exchange, scanner) if complete else None
+        return await self._decide(exchange, scanner) if complete else None
 
     async def _read_head(self, scanner: HeadScanner, data: bytes, first: bool) -> bool:
         """Feed the scanner, beginning with `data`, until the head is complete.
@@ -233,8 +243,8 @@ class _HttpConnection(Generic[Admission]):
             scanner.feed(received)
         return True
 
-    def _decide(self, exchange: Exchange, scanner: HeadScanner) -> Admitted[Admission] | _Answer:
-        """The answer to a complete head, or the admission. Does no I/O."""
+    async def _decide(self, exchange: Exchange, scanner: HeadScanner) -> Admitted[Admission] | _Answer:
+        """The answer to a complete head, or the admission. Does no I/O of its own."""
         request = None
         try:
             request = exchange.read(scanner.head, self.peer, secure=self.secure)
@@ -242,17 +252,25 @@ class _HttpConnection(Generic[Admission]):
             if not named and request.values("x-forwarded-for"):
                 self.site.untrusted_proxy(self.peer)
             request = self.proxies.resolve_client(request, named_by_proxy=self.named_by_proxy)
-            upgrade = route(request, draining=self.site.draining, paths=self.site.paths)
-            if upgrade is not None:
-                admission = self.site.admit(request, upgrade)
-                return Admitted(admission, upgrade, canonical(upgrade), scanner.trailing)
-            if request.method == "OPTIONS":
+            upgrade = self._route(request)
+            if upgrade is None and request.method == "OPTIONS":
                 response = PREFLIGHT if request.path == HANDSHAKE_PATH else OPTIONS_ANSWER
-            else:
+            elif upgrade is None and request.path != HANDSHAKE_PATH:
                 response = self.site.answer(request)
+            else:
+                vetted = self.site.vet(request, upgrade)
+                await self.site.check_ban(vetted)
+                self._route(request)  # a stop may have begun
+                if upgrade is not None:
+                    admission = self.site.admit(vetted, upgrade)
+                    return Admitted(admission, upgrade, canonical(upgrade), scanner.trailing)
+                response = self.site.preview(vetted)
         except Refusal as refusal:
             return self._refuse(refusal, request)
         return _Answer(_shared(response, request), has_body(request))
+
+    def _route(self, request: Request) -> Upgrade | None:
+        return route(request, draining=self.site.draining, paths=self.site.paths)
 
     def _refuse(self, refusal: Refusal, request: Request | None) -> _Answer:
         self.site.refused(request.peer if request else self.peer, refusal.status, request)

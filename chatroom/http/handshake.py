@@ -3,8 +3,9 @@
 Owns the paths and methods that are served, the query of a handshake, and the order of refusals. Rules:
 
 1. Refusals come in one order, whatever else is wrong: 503 draining, path and method, form of head and
-   upgrade (`route`); then parameters given twice, 403 Origin, 429 address, 401, 400 names, 403 rights,
-   429 username, 503 full (`admit`). `GET /handshake` goes through the same two functions.
+   upgrade (`route`); then parameters given twice, 403 Origin, 429 address, 401, 400 names, 403 rights
+   (`vet`); then 403 banned, 429 username, 503 full, which the site decides. `GET /handshake` goes the same
+   way.
 2. `Upgrade: websocket` asks for a handshake, and so does a `Sec-WebSocket-Key`. Then the handshake must be
    complete. An offer to upgrade to another protocol is ignored.
 3. A header that makes sense only once is refused when it comes twice, even with the same value.
@@ -30,7 +31,7 @@ import binascii
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 from urllib.parse import unquote_to_bytes
 
 from chatroom.core.errors import Refusal
@@ -357,11 +358,10 @@ def _members(request: Request, name: str) -> set[str]:
 # Admission
 
 Identity = TypeVar("Identity")
-Outcome = TypeVar("Outcome")
 
 
 class AdmissionPolicy(Protocol[Identity]):
-    """The steps of `admit` that depend on more than the request."""
+    """The steps of `vet` that depend on more than the request."""
 
     @property
     def origins(self) -> frozenset[str] | None:
@@ -381,19 +381,20 @@ class AdmissionPolicy(Protocol[Identity]):
         """The connection's username. Raises Refusal 403 without the right to that name or to the room."""
 
 
-LastStep = Callable[[Peer, Identity, str, JoinRequest], Outcome]
-"""Admits an authorized request, or answers it. Raises Refusal 429 or 503 when no slot is free."""
+@dataclass(frozen=True, slots=True)
+class Vetted(Generic[Identity]):
+    """A request whose client may have what it asks for, unless it is banned or no slot is free."""
+
+    peer: Peer
+    identity: Identity
+    username: str
+    join_request: JoinRequest
 
 
-def admit(
-    request: Request,
-    upgrade: Upgrade | None,
-    policy: AdmissionPolicy[Identity],
-    last_step: LastStep[Identity, Outcome],
-) -> Outcome:
-    """Take the steps of `policy` in their order, then the last one; its outcome.
+def vet(request: Request, upgrade: Upgrade | None, policy: AdmissionPolicy[Identity]) -> Vetted[Identity]:
+    """Take the steps of `policy` in their order.
 
-    `upgrade` is None for HANDSHAKE_PATH. Raises Refusal: the second half of the order of refusals.
+    `upgrade` is None for HANDSHAKE_PATH. Raises Refusal: the second half of the order of refusals, up to 403.
     """
     query = read_query(request, upgrade.subprotocols if upgrade else ())
     if not allowed_origin(request, policy.origins):
@@ -402,4 +403,4 @@ def admit(
     identity = policy.authenticate(request.peer, query.token)
     join_request = query.join_request()
     username = policy.authorize(identity, join_request)
-    return last_step(request.peer, identity, username, join_request)
+    return Vetted(request.peer, identity, username, join_request)

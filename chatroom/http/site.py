@@ -3,10 +3,11 @@
 Owns the steps of admission, the answer to each path, and the log of refusals. Rules:
 
 1. A handshake and `GET /handshake` go through the same steps. Only the last step differs: a handshake takes
-   a slot, `GET /handshake` only looks whether one is free.
+   a slot, `GET /handshake` only looks whether one is free. In between it is asked whether a moderator has
+   banned the name from the room. If the store can't say, the room itself does when it is entered.
 2. All refused tokens get the same answer, after the same work. A wrong token is counted against its sender's
    address. A right token is admitted, whatever others behind that address have tried.
-3. Nothing here waits.
+3. Nothing here waits, but for the store when it is asked for bans.
 
 It doesn't know sockets, nor what a connection does once it is admitted.
 """
@@ -15,25 +16,27 @@ import json
 import logging
 import math
 import re
+import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import NoReturn
 
 from chatroom.auth.tokens import Identity, Verifier
 from chatroom.core.connectionlimits import ConnectionLimits, Slot
-from chatroom.core.errors import Refusal
+from chatroom.core.errors import Refusal, Unavailable
 from chatroom.core.http import Peer, Request, Response
 from chatroom.core.logevents import log_event
 from chatroom.core.pace import Sampler, Window
+from chatroom.core.sanctions import Sanction
 from chatroom.http.handshake import (
-    HANDSHAKE_PATH,
     METRICS_PATH,
     PATHS,
     SUBPROTOCOL,
     JoinRequest,
     Upgrade,
-    admit,
+    Vetted,
+    vet,
 )
 
 DEFAULT_USERNAME = "anonymous"
@@ -114,16 +117,16 @@ class Admissions:
             raise Refusal(403, "No right to this room")
         return username
 
-    def admit(self, peer: Peer, identity: Identity, username: str, join_request: JoinRequest) -> Admission:
+    def admit(self, vetted: Vetted[Identity]) -> Admission:
         """The last step of a handshake: take a slot. Raises Refusal 429 or 503 if none is free."""
-        self._check_slots(username)
-        slot = self.connection_limits.take_slot(peer, username)
-        return Admission(slot, peer, username, identity, join_request)
+        self._check_slots(vetted.username)
+        slot = self.connection_limits.take_slot(vetted.peer, vetted.username)
+        return Admission(slot, vetted.peer, vetted.username, vetted.identity, vetted.join_request)
 
-    def preview(self, peer: Peer, identity: Identity, username: str, join_request: JoinRequest) -> Response:
+    def preview(self, vetted: Vetted[Identity]) -> Response:
         """The last step of `GET /handshake`: answer as whom the client would be admitted. Raises Refusal."""
-        self._check_slots(username)
-        return _json({"username": username, "room": join_request.room})
+        self._check_slots(vetted.username)
+        return _json({"username": vetted.username, "room": vetted.join_request.room})
 
     def _check_slots(self, username: str) -> None:
         self.connection_limits.check_user(username)
@@ -146,7 +149,12 @@ class ChatSite:
         troubles: Callable[[], tuple[str, ...]],
         clock: Callable[[], float],
         watch: Callable[["ChatSite"], None],
+        ban: Callable[[str, str], Awaitable[Sanction | None]],
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
+        """`ban` is the ban from that room of that username, if one is in force; it raises Unavailable."""
+        self._ban = ban
+        self._wall_clock = wall_clock
         self._admissions = admissions
         self._page = page
         self._metrics = metrics
@@ -179,13 +187,34 @@ class ChatSite:
             case _ if request.path == METRICS_PATH:
                 return self._recent_metrics()
             case _:
-                assert request.path == HANDSHAKE_PATH
-                return admit(request, None, self._admissions, self._admissions.preview)
+                raise AssertionError(f"{request.path} is answered by preview")
 
-    def admit(self, request: Request, upgrade: Upgrade) -> Admission:
+    def vet(self, request: Request, upgrade: Upgrade | None) -> Vetted[Identity]:
+        """The client of a handshake, or of `GET /handshake` without an upgrade. Raises Refusal."""
+        return vet(request, upgrade, self._admissions)
+
+    async def check_ban(self, vetted: Vetted[Identity]) -> None:
+        """Raises Refusal 403 if the client is banned from its room."""
+        room = vetted.join_request.room
+        if vetted.identity.rights.can(room, "m"):
+            return
+        try:
+            ban = await self._ban(room, vetted.username)
+        except Unavailable:
+            return
+        if ban is not None:
+            left = None if ban.until is None else max(1, math.ceil(ban.until / 1000 - self._wall_clock()))
+            headers = () if left is None else (("Retry-After", str(left)),)
+            raise Refusal(403, "Banned from this room", headers)
+
+    def admit(self, vetted: Vetted[Identity], upgrade: Upgrade) -> Admission:
         """Admit a WebSocket. Raises Refusal."""
-        admission = admit(request, upgrade, self._admissions, self._admissions.admit)
+        admission = self._admissions.admit(vetted)
         return replace(admission, subprotocol=SUBPROTOCOL in upgrade.subprotocols)
+
+    def preview(self, vetted: Vetted[Identity]) -> Response:
+        """The answer to `GET /handshake`. Raises Refusal."""
+        return self._admissions.preview(vetted)
 
     def untrusted_proxy(self, peer: Peer) -> None:
         """Log, once, that the operator may have forgotten a trusted proxy."""
@@ -254,9 +283,20 @@ class MetricsSite:
         self.answer = site.answer
         self.refused = site.refused
 
-    def admit(self, request: Request, upgrade: Upgrade) -> NoReturn:
-        """Never called: a handshake needs the path `/`, which isn't served here."""
+    def vet(self, request: Request, upgrade: Upgrade | None) -> NoReturn:
+        """Never called: a handshake needs a path that isn't served here."""
         raise AssertionError(request.path)
+
+    async def check_ban(self, vetted: NoReturn) -> None:
+        """Never called, as nothing is vetted here."""
+
+    def admit(self, vetted: NoReturn, upgrade: Upgrade) -> NoReturn:
+        """Never called, as nothing is vetted here."""
+        raise AssertionError(upgrade)
+
+    def preview(self, vetted: NoReturn) -> NoReturn:
+        """Never called, as nothing is vetted here."""
+        raise AssertionError(vetted)
 
     def untrusted_proxy(self, peer: Peer) -> None:
         """Log nothing: no address is counted here."""

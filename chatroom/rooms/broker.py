@@ -32,6 +32,7 @@ import trio
 from chatroom.core.errors import CloseCode, Disconnect, Replaced, Unavailable, replaced_room
 from chatroom.core.logevents import log_event, whereabouts
 from chatroom.core.messages import Change, Head, Outcome, Record
+from chatroom.core.sanctions import Action, Sanction
 from chatroom.engines.engine import Engine
 from chatroom.rooms.entries import (
     MAX_DRAFTS,
@@ -221,6 +222,13 @@ class Broker:
         self.rooms.expect(room, epoch, self._tips.pop((room, epoch)))
 
     # How it stands
+
+    async def ban(self, room: str, username: str) -> Sanction | None:
+        """The ban of `username` from a room, in use or not, if one is in force. Raises Unavailable."""
+        known = self.rooms.get(room)
+        sanctions = await self._engine.sanctions(room) if known is None else self.rooms.sanctions(known)
+        bans = [each for each in sanctions if each.action is Action.BAN and each.username == username]
+        return bans[0] if bans else None
 
     @property
     def uncommitted(self) -> int:

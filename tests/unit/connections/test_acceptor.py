@@ -18,12 +18,12 @@ from chatroom.auth.tokens import Identity, TokenTable, Verifier, Verifiers
 from chatroom.connections.acceptor import UNIX_PEER, Acceptor, peer_of
 from chatroom.core.connectionlimits import ConnectionLimits
 from chatroom.core.errors import CloseCode, Disconnect
-from chatroom.core.http import Peer, Request, Response
+from chatroom.core.http import Peer, Response
 from chatroom.core.limits import Limits
 from chatroom.core.statistics import Drop
 from chatroom.engines.engine import Engine
 from chatroom.engines.memory import MemoryEngine
-from chatroom.http.handshake import Upgrade
+from chatroom.http.handshake import Upgrade, Vetted
 from chatroom.http.site import Admission, Admissions, ChatSite
 from chatroom.net.listeners import load_tls
 from chatroom.net.poller import make_poller
@@ -100,6 +100,7 @@ class Harness:
             troubles=lambda: (),
             clock=trio.current_time,
             watch=lambda _: None,
+            ban=broker_harness.broker.ban,
         )
         self.broker_harness = broker_harness
         self.acceptor = Acceptor(
@@ -262,8 +263,8 @@ async def test_a_failure_between_admission_and_connection_releases_the_slot(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     class Strange(ChatSite):
-        def admit(self, request: Request, upgrade: Upgrade) -> Admission:
-            admission = super().admit(request, upgrade)
+        def admit(self, vetted: Vetted[Identity], upgrade: Upgrade) -> Admission:
+            admission = super().admit(vetted, upgrade)
             object.__setattr__(admission, "join_request", None)
             return admission
 
@@ -456,8 +457,8 @@ async def test_who_was_just_coming_in_when_all_were_told_does_not_stay() -> None
     class Late(ChatSite):
         told: Acceptor
 
-        def admit(self, request: Request, upgrade: Upgrade) -> Admission:
-            admission = super().admit(request, upgrade)
+        def admit(self, vetted: Vetted[Identity], upgrade: Upgrade) -> Admission:
+            admission = super().admit(vetted, upgrade)
             nursery.start_soon(self.told.end_all, RESTARTING)
             return admission
 

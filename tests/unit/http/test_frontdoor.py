@@ -55,6 +55,7 @@ class Site:
     body: bytes = b""
     unbelieved: int = 0
     paths: frozenset[str] = PATHS
+    drains_meanwhile: bool = False
 
     def untrusted_proxy(self, peer: Peer) -> None:
         assert peer is PEER
@@ -65,11 +66,23 @@ class Site:
             raise self.refusal
         return Response(200, self.body or f"{request.method} {request.path}".encode())
 
-    def admit(self, request: Request, upgrade: Upgrade) -> str:
+    def vet(self, request: Request, upgrade: Upgrade | None) -> Request:
         if self.refusal:
             raise self.refusal
+        return request
+
+    async def check_ban(self, vetted: Request) -> None:
+        await trio.lowlevel.checkpoint()
+        self.draining = self.draining or self.drains_meanwhile
+        if "banned" in vetted.query:
+            raise Refusal(403, "Banned from this room", (("Retry-After", "9"),))
+
+    def admit(self, vetted: Request, upgrade: Upgrade) -> str:
         self.admitted += 1
-        return request.query
+        return vetted.query
+
+    def preview(self, vetted: Request) -> Response:
+        return Response(200, self.body or f"{vetted.method} {vetted.path}".encode())
 
     def refused(self, peer: Peer, status: int, request: Request | None) -> None:
         assert peer is PEER

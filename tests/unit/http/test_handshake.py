@@ -16,12 +16,13 @@ from chatroom.http.handshake import (
     PATHS,
     JoinRequest,
     Upgrade,
-    admit,
+    Vetted,
     allowed_origin,
     asks_upgrade,
     canonical,
     normal_origin,
     route,
+    vet,
 )
 
 PEER = Peer("192.0.2.1")
@@ -314,16 +315,10 @@ class Policy:
         self._step("rights", 403, identity, join_request)
         return "alice"
 
-    def last_step(
-        self, peer: Peer, identity: str, username: str, join_request: JoinRequest
-    ) -> tuple[str, str, JoinRequest]:
-        self._step("slot", 503, peer, identity, username)
-        return identity, username, join_request
-
 
 def refusal_of(asked: Request, policy: Policy) -> str:
     with pytest.raises(Refusal) as caught:
-        admit(asked, Upgrade(KEY), policy, policy.last_step)
+        vet(asked, Upgrade(KEY), policy)
     return caught.value.text
 
 
@@ -331,29 +326,23 @@ def test_who_is_let_in_gets_the_last_answer_of_the_policy() -> None:
     policy = Policy()
     asked = request(HANDSHAKE, query="token=T&room=ops")
     join_request = JoinRequest(None, "ops")
-    assert admit(asked, Upgrade(KEY), policy, policy.last_step) == ("identity", "alice", join_request)
+    assert vet(asked, Upgrade(KEY), policy) == Vetted(PEER, "identity", "alice", join_request)
     assert policy.asked == [
         ("address", PEER),
         ("token", PEER, "T"),
         ("rights", "identity", join_request),
-        ("slot", PEER, "identity", "alice"),
     ]
 
 
 def test_a_token_among_the_subprotocols_counts_for_an_upgrade_only() -> None:
     policy = Policy()
-    admit(request(), Upgrade(KEY, ("chatroom.v1", "bearer.T")), policy, policy.last_step)
+    vet(request(), Upgrade(KEY, ("chatroom.v1", "bearer.T")), policy)
     assert policy.asked[1] == ("token", PEER, "T")
-    admit(
-        request(handshake({"sec-websocket-protocol": "chatroom.v1, bearer.T"})),
-        None,
-        policy,
-        policy.last_step,
-    )
-    assert policy.asked[5] == ("token", PEER, None)
+    vet(request(handshake({"sec-websocket-protocol": "chatroom.v1, bearer.T"})), None, policy)
+    assert policy.asked[4] == ("token", PEER, None)
 
 
-ORDER = ["twice", "origin", "address", "token", "names", "rights", "slot"]
+ORDER = ["twice", "origin", "address", "token", "names", "rights"]
 TEXTS = {
     "twice": "Parameter room given twice",
     "origin": "Origin not allowed",

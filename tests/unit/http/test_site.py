@@ -12,15 +12,24 @@ import pytest
 from chatroom.auth.rights import Rights
 from chatroom.auth.tokens import Identity, TokenTable
 from chatroom.core.connectionlimits import ConnectionLimits, Slot
-from chatroom.core.errors import Refusal
+from chatroom.core.errors import Refusal, Unavailable
 from chatroom.core.http import Peer, Request, Response
 from chatroom.core.limits import Limits
 from chatroom.core.names import clean_username
-from chatroom.http.handshake import route
+from chatroom.core.sanctions import Action, Sanction
+from chatroom.http.handshake import HANDSHAKE_PATH, route
 from chatroom.http.site import LOGGED_REFUSALS, METRICS_A_SECOND, Admission, Admissions, ChatSite
 
 PEER = Peer("192.0.2.1")
 LOCAL = Peer("127.0.0.1", exempt=True)
+NOW_MS = 1_764_000_000_000
+MODERATED = """
+[[token]]
+token = "free"
+[[token]]
+token = "keeper"
+rooms = { general = "rwm" }
+"""
 TOKENS = """
 [[token]]
 token = "free"
@@ -51,6 +60,8 @@ class Harness:
     troubles: tuple[str, ...] = ()
     tokens: str = TOKENS
     metrics_made: int = 0
+    bans: dict[tuple[str, str], Sanction] = field(default_factory=dict)
+    unavailable: bool = False
     watched: list[ChatSite] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -64,7 +75,14 @@ class Harness:
             troubles=lambda: self.troubles,
             clock=lambda: self.now,
             watch=self.watched.append,
+            ban=self._ban,
+            wall_clock=lambda: NOW_MS / 1000,
         )
+
+    async def _ban(self, room: str, username: str) -> Sanction | None:
+        if self.unavailable:
+            raise Unavailable("the store is away")
+        return self.bans.get((room, username))
 
     def _make_metrics(self) -> Response:
         self.metrics_made += 1
@@ -73,13 +91,15 @@ class Harness:
     def ask(self, request: Request) -> Response:
         """A plain request, as the front door passes it on."""
         assert route(request, draining=self.site.draining) is None
+        if request.path == HANDSHAKE_PATH:
+            return self.site.preview(self.site.vet(request, None))
         return self.site.answer(request)
 
     def admit(self, request: Request) -> Admission:
         """A handshake, as the front door passes it on."""
         upgrade = route(request, draining=self.site.draining)
         assert upgrade is not None
-        return self.site.admit(request, upgrade)
+        return self.site.admit(self.site.vet(request, upgrade), upgrade)
 
 
 def get(target: str = "/", *headers: tuple[str, str], peer: Peer = PEER, method: str = "GET") -> Request:
@@ -103,6 +123,47 @@ def refusal(act: Callable[[], object]) -> Refusal:
     with pytest.raises(Refusal) as caught:
         act()
     return caught.value
+
+
+# Who is banned
+
+
+async def refusal_by_ban(harness: Harness, query: str) -> Refusal | None:
+    upgrade = route(handshake(query), draining=False)
+    try:
+        await harness.site.check_ban(harness.site.vet(handshake(query), upgrade))
+    except Refusal as refused:
+        return refused
+    return None
+
+
+async def test_who_is_banned_from_a_room_is_refused_there_and_told_for_how_long() -> None:
+    harness = Harness(tokens=MODERATED)
+    harness.bans["general", "bob"] = Sanction(Action.BAN, "bob", "carol", NOW_MS + 89_001, "")
+    refused = await refusal_by_ban(harness, "token=free&username=bob")
+    assert refused is not None
+    assert (refused.status, refused.text, dict(refused.headers)) == (
+        403,
+        "Banned from this room",
+        {"Retry-After": "90"},
+    )
+    assert await refusal_by_ban(harness, "token=free&username=bob&room=ops") is None
+    assert await refusal_by_ban(harness, "token=free&username=alice") is None
+    harness.bans["general", "bob"] = Sanction(Action.BAN, "bob", "carol", None, "")
+    refused = await refusal_by_ban(harness, "token=free&username=bob")
+    assert refused is not None
+    assert refused.headers == ()
+
+
+async def test_a_ban_does_not_bite_who_comes_with_the_right_to_moderate() -> None:
+    harness = Harness(tokens=MODERATED)
+    harness.bans["general", "bob"] = Sanction(Action.BAN, "bob", "carol", None, "")
+    assert await refusal_by_ban(harness, "token=keeper&username=bob") is None
+
+
+async def test_a_store_that_cannot_say_who_is_banned_keeps_nobody_out() -> None:
+    harness = Harness(tokens=MODERATED, unavailable=True)
+    assert await refusal_by_ban(harness, "token=free&username=bob") is None
 
 
 # Who is let in
