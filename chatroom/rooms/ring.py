@@ -182,7 +182,7 @@ class Ring:
         piece = self._budget.recall(key)
         if piece is None and after + 1 >= self.first_id:
             end = upto if self._holes is None else self._before_hole(after, upto)
-            if end > after:
+            if end > after or after == upto:
                 start = self._skip + after + 1 - self.first_id
                 piece = join(self._frames[start : start + end - after], after, max_bytes)
                 self._budget.remember(key, piece)

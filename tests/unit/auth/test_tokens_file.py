@@ -126,7 +126,7 @@ BAD_FILES = {
     "bad rooms": ('[[token]]\ntoken = "a"\nrooms = "rw"', "token 1: rooms must be a table such as"),
     "bad right": (
         '[[token]]\ntoken = "a"\nrooms = { general = "x" }',
-        'token 1: rooms: \'general\' must be "r", "w", "rw" or ""',
+        'token 1: rooms: \'general\' must be "r", "w", "m", several of them, or ""',
     ),
     "dotted room": (
         '[[token]]\ntoken = "a"\nrooms = { ops.eu = "r" }',

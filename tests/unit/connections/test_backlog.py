@@ -238,9 +238,9 @@ async def test_what_is_caught_up_with_is_read_and_encoded_once(
     room = await long_texts(stage, text=text)
     subscription = stage.subscribe(room)
     encoded: list[int] = []
-    encode = events.message
+    encode = events.record
     monkeypatch.setattr(
-        events, "message", lambda room, message: encoded.append(message.id) or encode(room, message)
+        events, "record", lambda room, record: encoded.append(record.id) or encode(room, record)
     )
     async with trio.open_nursery() as nursery:
 

@@ -10,13 +10,18 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from chatroom.core.errors import CommandError, ErrorCode
+from chatroom.core.sanctions import Action
 from chatroom.protocol import events
 from chatroom.protocol.codec import (
     COMMANDS,
     PLAIN_MESSAGE,
     Authenticate,
     Command,
+    DeleteMessage,
+    EditMessage,
     ListMembers,
+    ListSanctions,
+    ModerateUser,
     Ping,
     Post,
     ReadHistory,
@@ -65,6 +70,19 @@ UNDERSTOOD: list[tuple[str, Command | None]] = [
     ('{"event":"message","data":{}}', None),
     ('{"event":"message","data":{"text":""}}', None),
     ('{"event":"message","data":{"text":" \\u2028\\u0085\\u001f "}}', None),
+    ('{"event":"edit","data":{"id":7,"text":" hello! "},"cid":"e"}', EditMessage(7, "hello!", "e")),
+    ('{"event":"edit","data":{"id":1,"text":"x"}}', EditMessage(1, "x", None)),
+    ('{"event":"delete","data":{"id":7},"cid":"d"}', DeleteMessage(7, "d")),
+    (
+        '{"event":"moderate","data":{"action":"mute","username":"bob","seconds":600,"reason":" a \\n b "},"cid":"m"}',
+        ModerateUser(Action.MUTE, "bob", 600, "a b", "m"),
+    ),
+    (
+        '{"event":"moderate","data":{"action":"unban","username":"\\uff42ob"}}',
+        ModerateUser(Action.UNBAN, "bob", None, "", None),
+    ),
+    ('{"event":"sanctions"}', ListSanctions(False, None)),
+    ('{"event":"sanctions","data":{"all":true},"cid":"s"}', ListSanctions(True, "s")),
     ('{"event":"switch_room"}', SwitchRoom("general", None, None, None)),
     ('{"event":"switch_room","data":{"room":"ops"},"cid":"s"}', SwitchRoom("ops", None, None, "s")),
     ('{"event":"switch_room","data":{"room":"\\uff4fps"}}', SwitchRoom("ops", None, None, None)),
@@ -109,6 +127,41 @@ def test_text_is_measured_in_code_points_after_stripping(char: str) -> None:
     assert read(frame("message", {"text": f" {char * 10}\n"}), max_text=10) == Post(char * 10, None)
     error = fail(frame("message", {"text": char * 11}, cid="c"), max_text=10)
     assert (error.code, error.field, error.limit, error.cid) == (ErrorCode.TOO_LONG, None, 10, "c")
+
+
+@pytest.mark.parametrize(
+    ("event", "data", "field"),
+    [
+        ("edit", {"text": "x"}, "id"),
+        ("edit", {"id": 0, "text": "x"}, "id"),
+        ("edit", {"id": True, "text": "x"}, "id"),
+        ("edit", {"id": 1.0, "text": "x"}, "id"),
+        ("edit", {"id": 1}, "text"),
+        ("edit", {"id": 1, "text": " \n"}, "text"),
+        ("edit", {"id": 1, "text": None}, "text"),
+        ("delete", {}, "id"),
+        ("delete", {"id": "1"}, "id"),
+        ("moderate", {"username": "bob"}, "action"),
+        ("moderate", {"action": "Mute", "username": "bob"}, "action"),
+        ("moderate", {"action": 1, "username": "bob"}, "action"),
+        ("moderate", {"action": "mute"}, "username"),
+        ("moderate", {"action": "mute", "username": "a b"}, "username"),
+        ("moderate", {"action": "mute", "username": "bob", "seconds": 0}, "seconds"),
+        ("moderate", {"action": "mute", "username": "bob", "seconds": MOST - 1}, "seconds"),
+        ("moderate", {"action": "mute", "username": "bob", "reason": None}, "reason"),
+        ("sanctions", {"all": 1}, "all"),
+    ],
+)
+def test_a_command_that_lacks_something_is_told_what(event: str, data: dict[str, object], field: str) -> None:
+    error = fail(frame(event, data, cid="c"))
+    assert (error.code, error.field, error.cid) == (BAD_DATA, field, "c")
+
+
+def test_a_reason_has_a_hundred_bytes_at_most() -> None:
+    data = {"action": "kick", "username": "bob", "reason": "é" * 50}
+    assert read(frame("moderate", data)) == ModerateUser(Action.KICK, "bob", None, "é" * 50, None)
+    error = fail(frame("moderate", data | {"reason": "é" * 50 + "a"}, cid="c"))
+    assert (error.code, error.limit, error.cid) == (ErrorCode.TOO_LONG, 100, "c")
 
 
 # Rule 6: the short way for what nearly always comes, and the careful one

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from chatroom.core.errors import CommandError, ErrorCode
 from chatroom.core.limits import Limits
-from chatroom.core.messages import Message, Page
+from chatroom.core.messages import Deleted, Edited, Message, Moderated, Page
+from chatroom.core.sanctions import Action, Sanction
 from chatroom.protocol import events
 
 TS = 1_764_000_001_000
@@ -42,14 +43,62 @@ EXACT: list[tuple[bytes, str]] = [
         '{"event":"switched","data":{"room":"ops"},"members":[],"epoch":"k3f9","last_id":44,"replay":2}',
     ),
     (
-        events.message("general", BOBS),
+        events.record("general", BOBS),
         '{"event":"message","data":{"username":"bob","text":"héllo"},'
         '"room":"general","id":1740,"ts":1764000001000}',
     ),
     (
-        events.message("general", MINE),
+        events.record("general", MINE),
         '{"event":"message","data":{"username":"alice","text":"hi"},'
         '"room":"general","id":1741,"ts":1764000001001,"cid":"c-1"}',
+    ),
+    (
+        events.record("general", MINE._replace(text="ho", edited=1851)),
+        '{"event":"message","data":{"username":"alice","text":"ho"},'
+        '"room":"general","id":1741,"ts":1764000001001,"edited":1851,"cid":"c-1"}',
+    ),
+    (
+        events.record("general", BOBS._replace(text="", edited=1851, deleted=1852)),
+        '{"event":"message","data":{"username":"bob","text":""},'
+        '"room":"general","id":1740,"ts":1764000001000,"deleted":1852}',
+    ),
+    (
+        events.record("general", Edited(1851, 1764000001002, "alice", "hello!", "e1", 1843, 1843)),
+        '{"event":"edited","data":{"id":1843,"username":"alice","text":"hello!","by":"alice"},'
+        '"room":"general","id":1851,"ts":1764000001002,"cid":"e1"}',
+    ),
+    (
+        events.record("general", Deleted(1852, 1764000001003, "carol", "", "d1", 1843, "alice", 1851)),
+        '{"event":"deleted","data":{"id":1843,"username":"alice","by":"carol"},'
+        '"room":"general","id":1852,"ts":1764000001003,"cid":"d1"}',
+    ),
+    (
+        events.record(
+            "general",
+            Moderated(1853, 1764000001004, "carol", "flooding", "m1", Action.MUTE, "bob", 1764000600000),
+        ),
+        '{"event":"moderated","data":{"action":"mute","username":"bob","by":"carol",'
+        '"until":1764000600000,"reason":"flooding"},'
+        '"room":"general","id":1853,"ts":1764000001004,"cid":"m1"}',
+    ),
+    (
+        events.record("general", Moderated(1854, 1764000001005, "carol", "", None, Action.KICK, "bob", None)),
+        '{"event":"moderated","data":{"action":"kick","username":"bob","by":"carol"},'
+        '"room":"general","id":1854,"ts":1764000001005}',
+    ),
+    (
+        events.sanctions("general", [Sanction(Action.BAN, "bob", "carol", 1764000600000, "spam")], None, "s"),
+        '{"event":"sanctions","data":{"sanctions":[{"action":"ban","username":"bob","by":"carol",'
+        '"until":1764000600000,"reason":"spam"}]},"room":"general","cid":"s"}',
+    ),
+    (
+        events.sanctions("general", [], [Moderated(9, 8, "carol", "", "m", Action.KICK, "bob", None)], None),
+        '{"event":"sanctions","data":{"sanctions":[],"past":[{"id":9,"ts":8,"action":"kick",'
+        '"username":"bob","by":"carol"}]},"room":"general"}',
+    ),
+    (
+        events.error(CommandError(ErrorCode.FORBIDDEN, "Muted", until=1764000600000, cid="c")),
+        '{"event":"error","data":{"message":"Muted"},"code":"forbidden","until":1764000600000,"cid":"c"}',
     ),
     (events.joined("general", "alice"), '{"event":"joined","data":{"username":"alice"},"room":"general"}'),
     (events.left("general", "alice"), '{"event":"left","data":{"username":"alice"},"room":"general"}'),
@@ -135,7 +184,7 @@ def test_an_error_carries_the_word_of_its_code(code: ErrorCode) -> None:
 @pytest.mark.parametrize("acting", ["\x00", "\x07", "\x1b[2J", "\x80", "\x9b2J", "\x9d0;title\x9c", "é\x9bA"])
 def test_nothing_in_a_text_acts_on_a_terminal(acting: str) -> None:
     """Both sets of control characters are escaped; to JSON that is the same text."""
-    made = events.message("r", Message(1, 2, acting, acting, acting)).decode()
+    made = events.record("r", Message(1, 2, acting, acting, acting)).decode()
     assert not any(unicodedata.category(char) == "Cc" for char in made)
     assert json.loads(made)["data"] == {"username": acting, "text": acting}
 
@@ -145,7 +194,7 @@ hostile = st.text(max_size=30) | st.sampled_from(
 )
 TELL: dict[str, Callable[[str], tuple[bytes, dict[str, object]]]] = {
     "message": lambda text: (
-        events.message(text, Message(1, 2, text, text, text)),
+        events.record(text, Message(1, 2, text, text, text)),
         {
             "event": "message",
             "data": {"username": text, "text": text},

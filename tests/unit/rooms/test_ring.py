@@ -277,3 +277,49 @@ def check_slice(ring: Ring, told: list[bytes], after: int, most: int) -> None:
     assert count >= min(1, missing)
     assert count <= 1 or len(found.data) <= most
     assert count == missing or len(found.data) + len(expected[count]) > most
+
+
+# What isn't so any more
+
+
+def test_a_frame_that_was_forgotten_is_a_hole_and_what_stands_around_it_is_still_given() -> None:
+    budget = RingBudget(PLENTY)
+    ring = filled(6, last_id=10, budget=budget)
+    whole = ring.slice(10, 16, 100)
+    assert whole is not None
+    ring.forget(13)
+    assert ring.slice(10, 16, 100) == Slice(b"011012", (3, 6), 12)
+    assert ring.slice(12, 16, 100) is None
+    assert ring.slice(13, 16, 100) == Slice(b"014015016", (3, 6, 9), 16)
+    ring.forget(13)
+    ring.forget(14)
+    assert ring.slice(13, 16, 100) is None
+    assert ring.slice(14, 16, 100) == Slice(b"015016", (3, 6), 16)
+    while ring.forget_oldest():
+        pass
+    assert budget.used == 0
+    ring.append(b"abc")
+    assert ring.slice(16, 17, 100) == Slice(b"abc", (3,), 17)
+
+
+def test_slices_with_a_forgotten_frame_go_and_others_stay() -> None:
+    budget = RingBudget(PLENTY)
+    ring, other = filled(6, budget=budget), filled(6, budget=budget)
+    for each in (ring, other):
+        each.slice(0, 3, 100)
+        each.slice(3, 6, 100)
+    kept = budget.sliced
+    ring.forget(2)
+    assert budget.sliced == kept - sliced(3)
+    ring.forget(99)
+    assert ring.slice(0, 3, 100) == Slice(b"001", (3,), 1)
+
+
+def test_a_slice_that_was_read_from_the_log_goes_too() -> None:
+    ring = Ring(RingBudget(PLENTY), 100)
+    ring.remember_read([frame(number) for number in range(11, 15)], 10)
+    assert ring.slice(12, 14, 100) is not None
+    ring.forget(14)
+    assert ring.slice(12, 14, 100) is None
+    ring.remember_read([frame(13), b"new"], 12)
+    assert ring.slice(12, 14, 100) == Slice(b"013new", (3, 6), 14)
