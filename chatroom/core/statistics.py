@@ -32,6 +32,7 @@ class Drop(StrEnum):
     TOKEN_EXPIRED = "token_expired"  # noqa: S105  (a word, not a password)
     TOO_FAR_BEHIND = "too_far_behind"
     NOT_ALLOWED = "not_allowed"
+    REMOVED = "removed"
 
     STALLED = "stalled"
     SILENT = "silent"

@@ -15,6 +15,7 @@ from chatroom.connections.services import ForbiddenCommands, Services
 from chatroom.connections.timers import Timers
 from chatroom.core.errors import Disconnect
 from chatroom.core.limits import Limits
+from chatroom.core.messages import Act
 from chatroom.core.pace import RateLimiters
 from chatroom.engines.engine import Engine
 from chatroom.engines.memory import MemoryEngine
@@ -125,6 +126,10 @@ class FakeMember:
         self.member.outstanding += 1
         await self.harness.broker.submit(MemberDraft(self.member, text, cid))
 
+    async def change(self, act: Act, text: str = "", cid: str | None = None) -> None:
+        self.member.outstanding += 1
+        await self.harness.broker.submit(MemberDraft(self.member, text, cid, act))
+
     async def type(self, active: bool, cid: str | None = None) -> None:
         await self.harness.broker.submit(TypingUpdate(self.member, active, cid))
 
@@ -156,15 +161,18 @@ class BrokerHarness:
         few: int = FEW,
     ) -> None:
         numbers = count(1)
-        self.engine = engine or MemoryEngine(lambda: f"epoch{next(numbers)}")
-        self.rooms = Rooms(self.engine, history=history, ring_bytes=ring_bytes, limits=Limits())
+        self.now_ms = 1_764_000_000_000
+        self.engine = engine or MemoryEngine(lambda: f"epoch{next(numbers)}", now_ms=lambda: self.now_ms)
+        self.rooms = Rooms(
+            self.engine, history=history, ring_bytes=ring_bytes, limits=Limits(), now_ms=lambda: self.now_ms
+        )
         self.commits: list[float] = []
         self.offers = 0
         self.broker = Broker(
             self.engine,
             self.rooms,
             fanout=Fanout(give_way, few, clock=lambda: self.offers * TELLING),
-            now_ms=lambda: 1_764_000_000_000,
+            now_ms=lambda: self.now_ms,
             observe_commit=self.commits.append,
         )
         self.services = Services(
