@@ -283,6 +283,7 @@ class Server:
             tls=tls,
             proxies=Proxies(settings.trusted_proxies or frozenset()),
             proxy_protocol=settings.proxy_protocol,
+            hide_rooms=settings.hide_rooms,
             wall_clock=time.time,
             run=self._run,
             poller=self._poller,

@@ -125,6 +125,8 @@ OPTIONS: tuple[Option, ...] = (
            "largest message on the wire, in bytes"),
     Option("max-text", "limits.text_chars", parsers.whole(1, 10**6), "4000", "N",
            "longest text, in characters"),
+    Option("hide-rooms", "hide_rooms", parsers.switch, "0", "",
+           "tell nobody which rooms there are; rooms whose name is known can be followed still"),
     Option("edit-window", "limits.edit_seconds", parsers.duration("0s", "3650d"), "24h", "TIME",
            "how long authors may edit and delete their messages; 0 never"),
     Option("ping-interval", "limits.ping_interval", parsers.duration(_SOON, _LONG), "20s", "TIME",

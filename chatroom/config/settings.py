@@ -123,6 +123,7 @@ class Settings:
     origins: frozenset[str] | None
     trusted_proxies: frozenset[Proxy] | None
     proxy_protocol: bool
+    hide_rooms: bool
     drain: float
     log_level: str
     log_format: str

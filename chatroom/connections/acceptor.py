@@ -181,6 +181,7 @@ class Acceptor:
         tls: ssl.SSLContext | None,
         proxies: Proxies,
         proxy_protocol: bool = False,
+        hide_rooms: bool = False,
         wall_clock: Callable[[], float],
         run: str,
         poller: ReadPoller,
@@ -206,6 +207,7 @@ class Acceptor:
             expiry=self.expiry,
             renew=renew,
             moderates=self.moderates,
+            hide_rooms=hide_rooms,
             forbidden=self.forbidden,
         )
         self._run = run

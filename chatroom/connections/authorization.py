@@ -86,6 +86,7 @@ class Authorization:
         self._notified = self._notified and identity.key == self.identity.key
         self.identity = identity
         self._session.rights = identity.rights
+        self._outgoing.member.rights = identity.rights
         self._outgoing.member.moderator = self._session.moderator
         self.check_room()
 

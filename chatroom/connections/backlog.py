@@ -8,7 +8,8 @@ Owns the order of delivery to one lagging client, subscription by subscription. 
    log is about as large as one write. Messages of it that aren't given yet needn't be read again.
 3. A subscription goes live by a check and a switch without an await between them. Then everything shown in
    the room has been given, the current batch included.
-4. If presence was dropped for the subscription, the list of members is given before it goes live.
+4. If presence was dropped for the subscription, the list of members is given before it goes live. So is what
+   the member missed of the rooms that it follows.
 5. A switch ends the range of the old subscription, and doesn't discard it.
 6. The join reply says how many messages follow, so it is given when the first of them is available. If
    messages have been trimmed meanwhile, the subscription begins with the first that is kept.
@@ -164,6 +165,11 @@ class Backlog:
         if subscription.presence_dropped:
             subscription.presence_dropped = False
             self._outbound.put_pieces(subscription.room.tell_members(subscription))
+            return Step.MORE
+        if self._member.missed is not None:
+            missed, self._member.missed = self._member.missed, None
+            for room, activity in missed.items():
+                self._outbound.put(text_frame(events.activity(room.name, *activity)))
             return Step.MORE
         if self._outbound.pending:
             return Step.MORE

@@ -26,7 +26,9 @@ from chatroom.protocol import events
 from chatroom.protocol.codec import (
     MAX_PAGE,
     Authenticate,
+    FollowRooms,
     ListMembers,
+    ListRooms,
     ListSanctions,
     Post,
     ReadHistory,
@@ -34,6 +36,7 @@ from chatroom.protocol.codec import (
     Typing,
 )
 from chatroom.protocol.session import Change, Decision, Reply, Session, Weight, Write
+from chatroom.rooms.directory import page_of
 from chatroom.rooms.entries import Enter, MemberDraft, MembersRequest, TypingUpdate
 from chatroom.rooms.room import Subscription
 from chatroom.websocket.framing import text_frame
@@ -76,6 +79,7 @@ class Handler:
 
     async def enter(self, since: int | None, epoch: str | None) -> None:
         """Enter the session's room. Returns when `welcome` is on its way."""
+        self._member.rights = self._session.rights
         moderator = self._member.moderator = self._session.moderator
         await self._command(Enter(self._member, self._session.room, since, epoch, moderator=moderator))
         self._authorization.welcome()
@@ -121,6 +125,10 @@ class Handler:
                 await self._write(decision)
             case ListSanctions(past, cid):
                 return await self._list_sanctions(past, cid)
+            case ListRooms():
+                return await self._list_rooms(decision)
+            case FollowRooms(rooms, cid):
+                return await self._follow(rooms, cid)
             case Reply(payload):
                 await self._reply(payload)
             case Typing(active, None):
@@ -253,6 +261,34 @@ class Handler:
             payload = events.sanctions(room.name, self._broker.rooms.sanctions(room), entries, cid)
         await self._reply(payload)
         return Weight.of_page(len(room.sanctions) + len(entries or ()), len(payload))
+
+    async def _list_rooms(self, query: ListRooms) -> float:
+        """Answer with a page of the rooms that this client may read."""
+        if self._services.hide_rooms:
+            error = CommandError(ErrorCode.FORBIDDEN, "The list of rooms is hidden here", cid=query.cid)
+            await self._reply(events.error(error))
+            return 0.0
+        try:
+            listed = await self._broker.rooms.directory.list()
+        except Unavailable:
+            await self._reply(self._broker.rooms.unavailable_error("The rooms can't be read now", query.cid))
+            return 0.0
+        try:
+            page, more = page_of(listed, self._session.rights, query.after, query.limit)
+        except LookupError:
+            error = CommandError(
+                ErrorCode.NOT_FOUND, "There is no such room now", field="after", cid=query.cid
+            )
+            await self._reply(events.error(error))
+        else:
+            await self._reply(events.rooms(page, more, query.cid))
+        return Weight.of_rooms(len(listed))
+
+    async def _follow(self, rooms: tuple[str, ...], cid: str | None) -> float:
+        replied = self._outgoing.expect_reply()
+        await self._broker.follow(self._member, rooms, cid)
+        await replied.wait()
+        return Weight.of_follow(len(rooms))
 
     async def _authenticate(self, token: str, cid: str | None) -> None:
         identity = self._services.renew(self._client.peer, self._session.username, token)

@@ -76,6 +76,7 @@ class Services:
     `pace` limits messages by username. `keepalive` and `expiry` call back when something is due, by the
     clock and by the time of day. `renew` gives the identity of a later token, see `Admissions.renew`.
     `moderates` says whether, in that room, that username is known to have the right to moderate.
+    `hide_rooms`: nobody is told which rooms there are.
     """
 
     broker: Broker
@@ -86,4 +87,5 @@ class Services:
     expiry: Timers
     renew: Callable[[Peer, str, str], Identity | None]
     moderates: Callable[[str, str], bool]
+    hide_rooms: bool
     forbidden: ForbiddenCommands

@@ -123,12 +123,31 @@ class ListSanctions:
     cid: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class ListRooms:
+    """List at most `limit` rooms that may be read, those behind `after` in the list, or the first ones."""
+
+    after: str | None
+    limit: int
+    cid: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class FollowRooms:
+    """Be told of the activity of these rooms, and of no others."""
+
+    rooms: tuple[str, ...]
+    cid: str | None
+
+
 Command = (
     Post
     | EditMessage
     | DeleteMessage
     | ModerateUser
     | ListSanctions
+    | ListRooms
+    | FollowRooms
     | SwitchRoom
     | Typing
     | ReadHistory
@@ -153,11 +172,13 @@ MAX_PAGE = 200
 
 MAX_REASON = 100
 """Bytes of a moderator's reason, in UTF-8: a close frame has room for 123."""
+MAX_FOLLOWED = 50
+"""Rooms that a client may follow."""
 MAX_SANCTION_SECONDS = 100 * 366 * 24 * 3600
 
 _FIELDS = frozenset({
     "event", "data", "cid", "text", "room", "since", "epoch", "active", "before", "after", "limit", "token",
-    "id", "action", "username", "seconds", "reason", "all",
+    "id", "action", "username", "seconds", "reason", "all", "rooms",
 })  # fmt: skip
 _WHITE_SPACE = " \t\n\r"
 """What JSON allows around a value (RFC 8259, section 2)."""
@@ -403,15 +424,35 @@ def _read_sanctions(data: dict[str, Any], cid: str | None, _max_text: int) -> Li
 
 
 def _read_switch(data: dict[str, Any], cid: str | None, _max_text: int) -> SwitchRoom:
-    try:
-        room = clean_room(_string(data, "room", DEFAULT_ROOM, cid))
-    except ValueError as error:
-        raise _bad_data(f"room: {error}", "room", cid) from None
+    room = _room(_string(data, "room", DEFAULT_ROOM, cid), "room", cid)
     since = _count(data, "since", cid)
     epoch = _string(data, "epoch", "", cid) if "epoch" in data else None
     if since is not None and epoch is None:
         raise _bad_data("since needs the epoch that was told with it", "epoch", cid)
     return SwitchRoom(room, since, epoch if since is not None else None, cid)
+
+
+def _room(name: str, field: str, cid: str | None) -> str:
+    """The clean name of a room. Raises CommandError (`bad_data`)."""
+    try:
+        return clean_room(name)
+    except ValueError as error:
+        raise _bad_data(f"{field}: {error}", field, cid) from None
+
+
+def _read_rooms(data: dict[str, Any], cid: str | None, _max_text: int) -> ListRooms:
+    after = _room(_string(data, "after", "", cid), "after", cid) if "after" in data else None
+    limit = _count(data, "limit", cid, least=1)
+    return ListRooms(after, min(DEFAULT_PAGE if limit is None else limit, MAX_PAGE), cid)
+
+
+def _read_follow(data: dict[str, Any], cid: str | None, _max_text: int) -> FollowRooms:
+    names = data.get("rooms")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise _bad_data("rooms must be a list of names", "rooms", cid)
+    if len(names) > MAX_FOLLOWED:
+        raise _bad_data(f"rooms must be {MAX_FOLLOWED} at most", "rooms", cid)
+    return FollowRooms(tuple(dict.fromkeys(_room(name, "rooms", cid) for name in names)), cid)
 
 
 def _read_typing(data: dict[str, Any], cid: str | None, _max_text: int) -> Typing:
@@ -442,6 +483,8 @@ _READERS: dict[str, Callable[[dict[str, Any], str | None, int], Command | None]]
     "moderate": _read_moderate,
     "sanctions": _read_sanctions,
     "switch_room": _read_switch,
+    "rooms": _read_rooms,
+    "follow": _read_follow,
     "typing": _read_typing,
     "history": _read_history,
     "members": lambda _data, cid, _max_text: ListMembers(cid),

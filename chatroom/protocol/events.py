@@ -11,13 +11,32 @@ It doesn't know to whom an event goes.
 import re
 from collections.abc import Iterable
 from json.encoder import encode_basestring
-from typing import assert_never
+from typing import NamedTuple, assert_never
 
 from chatroom.core.errors import CommandError
 from chatroom.core.limits import Limits
 from chatroom.core.messages import Deleted, Edited, Message, Moderated, Page, Record
 from chatroom.core.sanctions import Sanction
 from chatroom.websocket.framing import Pieces
+
+
+class ListedRoom(NamedTuple):
+    """A room in a list: how many names are in it, and its last record's id and time (0: none)."""
+
+    room: str
+    members: int
+    last_id: int
+    last_ts: int
+
+
+class FollowedHead(NamedTuple):
+    """Where a followed room stands; `messages` doesn't count other records."""
+
+    room: str
+    epoch: str
+    last_id: int
+    messages: int
+
 
 HISTORY_BYTES = 128 * 1024
 """About the most bytes of one page of history: its reader may be slow, and there may be thousands."""
@@ -116,6 +135,37 @@ def sanctions(
     return (
         f'{{"event":"sanctions","data":{{"sanctions":[{",".join(now)}]{tail}}},'
         f'"room":{quoted(room)}{_cid(cid)}}}'
+    ).encode()
+
+
+def rooms(listed: Iterable[ListedRoom], more: bool, cid: str | None) -> bytes:
+    """The answer to `rooms`: one page of the list."""
+    items = [
+        f'{{"room":{quoted(each.room)},"members":{each.members},"last_id":{each.last_id}'
+        + (f',"last_ts":{each.last_ts}}}' if each.last_ts else "}")
+        for each in listed
+    ]
+    return (
+        f'{{"event":"rooms","data":{{"rooms":[{",".join(items)}],"more":{_bool(more)}}}{_cid(cid)}}}'
+    ).encode()
+
+
+def followed(rooms: Iterable[FollowedHead], cid: str | None) -> bytes:
+    """The answer to `follow`: where each of the rooms stands."""
+    items = [
+        f'{{"room":{quoted(each.room)},"epoch":{quoted(each.epoch)},"last_id":{each.last_id},'
+        f'"messages":{each.messages}}}'
+        for each in rooms
+    ]
+    return f'{{"event":"ack","data":{{"rooms":[{",".join(items)}]}}{_cid(cid)}}}'.encode()
+
+
+def activity(room: str, last_id: int, messages: int, username: str, mentions: Iterable[str]) -> bytes:
+    """Something was said in a room that the client follows; `mentions` are the names that were called."""
+    called = ",".join(map(quoted, sorted(mentions)))
+    return (
+        f'{{"event":"activity","data":{{"room":{quoted(room)},"last_id":{last_id},"messages":{messages},'
+        f'"username":{quoted(username)},"mentions":[{called}]}}}}'
     ).encode()
 
 

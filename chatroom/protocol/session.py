@@ -24,7 +24,9 @@ from chatroom.protocol.codec import (
     Authenticate,
     DeleteMessage,
     EditMessage,
+    FollowRooms,
     ListMembers,
+    ListRooms,
     ListSanctions,
     ModerateUser,
     Ping,
@@ -61,6 +63,10 @@ class Weight:
     """Connections in the rooms that are left and entered, which are told of a switch."""
     TOLD_AT_MOST = 100.0
     """The most that these weigh together, since telling them is paced in its own way."""
+    ROOMS = 500
+    """Rooms that are looked through for a list of rooms."""
+    FOLLOWED = 5
+    """Rooms that are followed: each may have to be opened."""
     REPLAYED = 16
     """Messages that follow a switch."""
     TOKEN = 10.0
@@ -80,6 +86,16 @@ class Weight:
     def of_members(cls, names: int) -> float:
         """The weight of a list of `names`."""
         return names / cls.NAMES
+
+    @classmethod
+    def of_rooms(cls, rooms: int) -> float:
+        """The weight of a list for which so many rooms were looked through."""
+        return rooms / cls.ROOMS
+
+    @classmethod
+    def of_follow(cls, rooms: int) -> float:
+        """The weight of following so many rooms."""
+        return rooms / cls.FOLLOWED
 
     @classmethod
     def of_switch(cls, told: int, replayed: int) -> float:
@@ -111,6 +127,8 @@ _Other = (
     | DeleteMessage
     | ModerateUser
     | ListSanctions
+    | ListRooms
+    | FollowRooms
     | Ping
     | Typing
     | SwitchRoom
@@ -118,7 +136,18 @@ _Other = (
     | ListMembers
     | Authenticate
 )
-Decision = Reply | Write | ListSanctions | SwitchRoom | Typing | ReadHistory | ListMembers | Authenticate
+Decision = (
+    Reply
+    | Write
+    | ListSanctions
+    | ListRooms
+    | FollowRooms
+    | SwitchRoom
+    | Typing
+    | ReadHistory
+    | ListMembers
+    | Authenticate
+)
 
 
 class Session:
@@ -189,7 +218,11 @@ class Session:
             case ListMembers():
                 self._need("r", self.room, "members", command.cid)
                 return command
-            case Authenticate():
+            case FollowRooms(rooms, cid):
+                for room in rooms:
+                    self._need("r", room, "follow", cid)
+                return command
+            case Authenticate() | ListRooms():
                 return command
             case _:
                 assert_never(command)

@@ -41,7 +41,7 @@ from chatroom.core.messages import (
     Unknown,
 )
 from chatroom.protocol import events
-from chatroom.rooms.entries import Barrier, Entry, MemberDraft, Release
+from chatroom.rooms.entries import Barrier, Entry, Follow, FollowedRoom, MemberDraft, Release
 from chatroom.rooms.room import Member, Room
 
 # Deferred actions
@@ -206,6 +206,8 @@ class Acknowledgements:
         if isinstance(entry, Barrier) and entry.member is None:
             self._barriers.append(entry)
             return True
+        if isinstance(entry, FollowedRoom | Follow):
+            return False  # they are about other rooms
         member = entry.subscription.member if isinstance(entry, Release) else entry.member
         if member is None or not member.unshown:
             return False

@@ -41,8 +41,11 @@ from chatroom.rooms.entries import (
     Batch,
     Enter,
     Entry,
+    Follow,
+    FollowedRoom,
     Leave,
     MemberDraft,
+    Opening,
     Release,
 )
 from chatroom.rooms.fanout import Fanout
@@ -102,12 +105,12 @@ class Broker:
         self._sent = 0  # commands in the inbox, as far as their senders have been resumed
         self._received = 0  # commands that came out of the inbox
         # What enters beside the inbox, each with the number of commands that go before it.
-        self._side_queue: deque[tuple[int, Enter | Leave | Release]] = deque()
+        self._side_queue: deque[tuple[int, Opening | Leave | Release]] = deque()
         self._results: deque[Committed | RoomOpened | Hint | ReadOn] = deque()
         self._hint_weight = 0  # of the hints among the results
         self._tips: dict[tuple[str, str], int] = {}  # last ids that wait as hints, by room and epoch
-        self._waiting_for_room: dict[str, list[Enter]] = {}
-        self._refused: deque[tuple[Enter, Exception]] = deque()
+        self._waiting_for_room: dict[str, list[Opening]] = {}
+        self._refused: deque[tuple[Opening, Exception]] = deque()
         self._log_readers: trio.Nursery | None = None
         self._gathered = Batch()
         self._committing: Batch | None = None
@@ -157,6 +160,14 @@ class Broker:
     def delivered(self, count: int) -> None:
         """A connection's own reading has given it `count` stored messages."""
         self.fanout.count(count)
+
+    async def follow(self, member: Member, rooms: tuple[str, ...], cid: str | None) -> None:
+        """Hand in that `member` follows these rooms. Waits as `submit` does."""
+        follow = Follow(member, rooms, cid, missing=len(rooms))
+        for room in rooms:
+            await self.submit(FollowedRoom(follow, room))
+        if not rooms:
+            await self.submit(follow)
 
     async def wait_settled(self, member: Member | None = None) -> None:
         """Wait until all that has been handed in so far, by `member` or by all, has taken effect."""
@@ -302,7 +313,8 @@ class Broker:
             for _ in self.fanout.tell(room, broadcast):
                 yield AT_ONCE
             if room.removals is not None:
-                room.remove_sanctioned()
+                self.rooms.remove_sanctioned(room)
+        self.rooms.tell_followers()
         while self.rooms.acknowledgements.reached:
             self.rooms.acknowledgements.reached.pop().set()
 
@@ -368,12 +380,12 @@ class Broker:
             if isinstance(entry, MemberDraft):
                 entry.ts = now_ms = now_ms or self._now_ms()
                 batch.add(entry)
-            elif isinstance(entry, Enter):
-                self._gather_enter(entry)
+            elif isinstance(entry, Enter | FollowedRoom):
+                self._gather_opening(entry)
             else:
                 batch.add(entry)
 
-    def _gather_enter(self, entry: Enter) -> None:
+    def _gather_opening(self, entry: Opening) -> None:
         """Put `entry` into the batch, or first have its room opened."""
         name = entry.room
         if (waiting := self._waiting_for_room.get(name)) is not None:
@@ -389,13 +401,15 @@ class Broker:
             except Exception as fault:  # nothing has changed yet: only these commands fail
                 self.room_opened(name, fault)
 
-    def _gather_opened(self, entry: Enter, room: Room) -> None:
+    def _gather_opened(self, entry: Opening, room: Room) -> None:
         """Put `entry` into the batch, unless the log has to be asked first."""
         if not self._look_for(entry, room):
             self._gathered.add(entry)
 
-    def _look_for(self, entry: Enter, room: Room) -> bool:
+    def _look_for(self, entry: Opening, room: Room) -> bool:
         """Start to ask the log, if the client has seen more on another node than was shown here."""
+        if not isinstance(entry, Enter):
+            return False
         seen_more = entry.since is not None and entry.epoch == room.epoch and entry.since > room.head
         if not seen_more or not self._engine.shared or self._log_readers is None:
             return False

@@ -6,7 +6,7 @@
 It doesn't know what an entry does.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import trio
 
@@ -58,6 +58,35 @@ class Enter:
 
 
 @dataclass(slots=True)
+class Follow:
+    """Follow the rooms of these names, in place of those that `member` has followed until now.
+
+    It takes effect when each of them is open: `missing` are not yet. `opened` are in use for it. `failure` is
+    why one of them can't be opened.
+    """
+
+    member: Member
+    rooms: tuple[str, ...]
+    cid: str | None
+    missing: int = 0
+    opened: list[Room] = field(default_factory=list)
+    failure: Exception | None = None
+
+
+@dataclass(slots=True)
+class FollowedRoom:
+    """One of the rooms of a `follow`, which has to be opened; see Enter."""
+
+    follow: Follow
+    room: str
+    opened: Room | None = None
+
+
+Opening = Enter | FollowedRoom
+"""Entries for which the broker opens a room first."""
+
+
+@dataclass(slots=True)
 class TypingUpdate:
     """Tell the other members that `member` types, or has stopped."""
 
@@ -96,7 +125,9 @@ class Barrier:
     member: Member | None = None
 
 
-Entry = MemberDraft | Enter | TypingUpdate | MembersRequest | Leave | Release | Barrier
+Entry = (
+    MemberDraft | Enter | FollowedRoom | Follow | TypingUpdate | MembersRequest | Leave | Release | Barrier
+)
 
 
 class Batch:

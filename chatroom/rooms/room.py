@@ -24,6 +24,10 @@ A room: the log's head, the members, and what the current batch brings.
 11. Stored messages go out at once, and everything that waits goes out with them. Presence and typing alone
     may wait for a moment that grows with the room, so that a storm of joins is told in few broadcasts.
 
+Followers of a room are connections in other rooms that are told of its activity, not of its texts:
+
+12. A room tells them once a second at most. Who isn't live then is told when it is, once for each room.
+
 Neither knows the broker, nor the connection behind a `MessageSink`.
 """
 
@@ -31,9 +35,10 @@ import math
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from chatroom.core.errors import CloseCode, Disconnect
+from chatroom.auth.rights import Rights
+from chatroom.core.errors import Disconnect
 from chatroom.core.messages import Deleted, Edited, Head, Message, Moderated, Record
 from chatroom.core.sanctions import REMOVES, Action, Sanction, Sanctions
 from chatroom.protocol import events
@@ -54,6 +59,7 @@ Further ones are dropped: in a very big room the wait would grow without end.
 """
 MAX_PRESENCE = 1000
 """When so many joins and leaves wait, they go out at once, so that their list doesn't grow without end."""
+NO_RIGHTS = Rights(())
 NO_SANCTIONS = Sanctions()
 """Shared by rooms that have none."""
 REMOVED = {Action.KICK: "kicked", Action.BAN: "banned"}
@@ -216,9 +222,12 @@ class Member:
 
     __slots__ = (
         "current",
+        "follows",
         "gone",
+        "missed",
         "moderator",
         "outstanding",
+        "rights",
         "sink",
         "subscriptions",
         "unshown",
@@ -233,7 +242,62 @@ class Member:
         self.outstanding = 0  # posted messages without an answer
         self.unshown = 0  # of these, stored behind messages that this node has yet to show
         self.gone = False  # the connection is ending: nothing reaches it any more
+        self.rights = NO_RIGHTS
         self.moderator = False  # it has the right to moderate its room: sanctions don't bite
+        self.follows: tuple[Room, ...] = ()  # rooms of whose activity it is told
+        self.missed: dict[Room, Activity] | None = None  # what it could not be told yet
+
+
+# Followers
+
+ACTIVITY_SECONDS = 1.0
+"""Followers of a room are told of it at most so often."""
+
+
+class Activity(NamedTuple):
+    """What followers are told of a room: where it stands, who has spoken last, and who was called since."""
+
+    last_id: int
+    messages: int
+    username: str
+    mentions: frozenset[str]
+
+    def then(self, later: "Activity") -> "Activity":
+        """Both as one."""
+        return later._replace(mentions=self.mentions | later.mentions)
+
+
+class Followers:
+    """The members that follow one room. Those that are gone are left out when they are half of them.
+
+    A list takes a fifth of what a set takes, and a member may follow 50 rooms.
+    """
+
+    __slots__ = ("_count", "_members")
+
+    def __init__(self) -> None:
+        self._members: list[Member] = []  # perhaps with some that are gone
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, member: Member) -> None:
+        """A member follows that didn't."""
+        self._members.append(member)
+        self._count += 1
+
+    def discard(self, member: Member) -> None:
+        """A member doesn't follow any more, or is gone."""
+        self._count -= 1
+        if not member.gone:
+            self._members.remove(member)
+        elif len(self._members) > 2 * self._count:
+            self._members = self.present()
+
+    def present(self) -> list[Member]:
+        """Those that aren't gone."""
+        return [each for each in self._members if not each.gone]
 
 
 # Rooms
@@ -246,11 +310,15 @@ class Room:
         "_budget",
         "_known_pending",
         "_pending",
+        "activity",
+        "activity_due",
         "changes",
         "doubted",
         "due",
         "epoch",
+        "followers",
         "head",
+        "last_ts",
         "name",
         "number",
         "others",
@@ -276,6 +344,10 @@ class Room:
         self.sanctions = Sanctions(head.sanctions) if head.sanctions else NO_SANCTIONS
         self.removals: list[Moderated] | None = None  # of names that are to leave once this was told
         self.changes = 0  # how often what was shown before has changed
+        self.last_ts = 0  # the time of the last record that was shown; 0: none was
+        self.followers: Followers | None = None
+        self.activity: Activity | None = None  # what followers are to be told
+        self.activity_due = -math.inf  # when they may be told again
         self._budget = budget
         self.ring = Ring(budget, head.last_id)
         self.sequence = sequence.Sequence(head.last_id)
@@ -352,13 +424,28 @@ class Room:
         assert record.id == self.head + 1, "ids are dense"
         if not isinstance(record, Message):
             self._take(record)
+        elif self.followers is not None:
+            self._note_activity(record)
         frame = text_frame(events.record(self.name, record))
         self.ring.append(frame)
         if self._pending is None:
             self._pending = Broadcast(self.head)
         self._pending.frames.append(frame)
         self.head = record.id
+        self.last_ts = record.ts
         self.urgent = True
+
+    def _note_activity(self, message: Message) -> None:
+        """A message has come of which followers are to be told. The head hasn't moved yet."""
+        said = Activity(message.id, self.messages + 1, message.username, self.roster.called(message.text))
+        self.activity = said if self.activity is None else self.activity.then(said)
+
+    def pop_activity(self, now: float) -> Activity:
+        """What followers are told now. They are told again in ACTIVITY_SECONDS."""
+        assert self.activity is not None
+        activity, self.activity = self.activity, None
+        self.activity_due = now + ACTIVITY_SECONDS
+        return activity
 
     def _take(self, record: Edited | Deleted | Moderated) -> None:
         """A record that is no message takes effect here."""
@@ -377,16 +464,6 @@ class Room:
         )
         if record.action in REMOVES:
             self.removals = [*(self.removals or ()), record]
-
-    def remove_sanctioned(self) -> None:
-        """End the connections of names that were told to leave; those of moderators stay."""
-        removals, self.removals = self.removals, None
-        for record in removals or ():
-            why = Disconnect(CloseCode.REMOVED, record.text or REMOVED[record.action])
-            for subscription in self.subscriptions:
-                member = subscription.member
-                if member.username == record.target and not member.moderator:
-                    member.sink.end(why)
 
     def tell_typing(self, username: str, active: bool) -> None:
         """Show the others that `username` has begun or stopped typing, unless very many typing marks wait."""

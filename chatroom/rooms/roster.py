@@ -13,6 +13,7 @@ It doesn't know connections, only how many each name has, and how many other nod
 from bisect import bisect_left
 from collections.abc import Collection, Iterable, Mapping
 
+from chatroom.core.mentions import SIGNS, fold, mentions
 from chatroom.core.messages import Change
 from chatroom.protocol.events import quoted
 from chatroom.websocket.framing import Pieces
@@ -21,7 +22,7 @@ from chatroom.websocket.framing import Pieces
 class Roster:
     """The names in one room, sorted by code point."""
 
-    __slots__ = ("_connections", "_elsewhere", "_json", "_names", "_quoted", "_shared")
+    __slots__ = ("_connections", "_elsewhere", "_folded", "_json", "_names", "_quoted", "_shared")
 
     def __init__(self, *, shared: bool = False) -> None:
         self._shared = shared
@@ -30,6 +31,9 @@ class Roster:
         self._names: list[str] = []
         self._quoted: list[bytes] = []
         self._json: bytes | None = None
+        self._folded: dict[str, set[str]] | None = (
+            None  # names by their folded forms, once they are asked for
+        )
 
     def __len__(self) -> int:
         return len(self._names)
@@ -97,6 +101,16 @@ class Roster:
             Change(username, here=True, announced=True, ours=False) for username in sorted(came)
         ]
 
+    def called(self, text: str) -> frozenset[str]:
+        """The names in the room that `text` calls by an @. Their folded forms are kept from then on."""
+        if not any(sign in text for sign in SIGNS):
+            return frozenset()
+        if self._folded is None:
+            self._folded = {}
+            for username in self._names:
+                self._folded.setdefault(fold(username), set()).add(username)
+        return mentions(text, self._folded)
+
     def as_json(self) -> bytes:
         """The names as a JSON array without spaces."""
         if self._json is None:
@@ -128,15 +142,20 @@ class Roster:
         self._names = sorted(names)
         self._quoted = [quoted(username).encode() for username in self._names]
         self._json = None
+        self._folded = None
 
     def _add(self, username: str) -> None:
         at = bisect_left(self._names, username)
         self._names.insert(at, username)
         self._quoted.insert(at, quoted(username).encode())
         self._json = None
+        if self._folded is not None:
+            self._folded.setdefault(fold(username), set()).add(username)
 
     def _remove(self, username: str) -> None:
         at = bisect_left(self._names, username)
         del self._names[at]
         del self._quoted[at]
         self._json = None
+        if self._folded is not None:
+            self._folded[fold(username)].discard(username)

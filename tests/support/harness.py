@@ -9,6 +9,7 @@ from typing import Any
 
 import trio
 
+from chatroom.auth.rights import Rights
 from chatroom.connections.ending import End, Ending
 from chatroom.connections.outgoing import Outgoing
 from chatroom.connections.services import ForbiddenCommands, Services
@@ -87,6 +88,7 @@ class FakeMember:
         self.outgoing = Outgoing(username, self.outbound, self.end, harness.services)
         self.outgoing.offer = self._offer
         self.member = self.outgoing.member
+        self.member.rights = Rights.everything()
         self.patience: float | None = None
 
     def _offer(self, data: bytes, ends: Sequence[int]) -> int:
@@ -129,6 +131,9 @@ class FakeMember:
     async def change(self, act: Act, text: str = "", cid: str | None = None) -> None:
         self.member.outstanding += 1
         await self.harness.broker.submit(MemberDraft(self.member, text, cid, act))
+
+    async def follow(self, *rooms: str, cid: str | None = None) -> None:
+        await self.harness.broker.follow(self.member, rooms, cid)
 
     async def type(self, active: bool, cid: str | None = None) -> None:
         await self.harness.broker.submit(TypingUpdate(self.member, active, cid))
@@ -184,6 +189,7 @@ class BrokerHarness:
             expiry=Timers(),
             renew=lambda *_: None,
             moderates=lambda *_: False,
+            hide_rooms=False,
             forbidden=ForbiddenCommands(lambda _: None),
         )
         self._nursery = nursery

@@ -68,6 +68,7 @@ class Caller:
             expiry=house.expiry,
             renew=renew,
             moderates=lambda *_: False,
+            hide_rooms=False,
             forbidden=house.forbidden,
         )
         client = ClientInfo(f"run-{next(house.numbers)}", username, PEER)

@@ -1,0 +1,102 @@
+"""The directory: which rooms there are, newest activity first.
+
+1. What the store says of all rooms is kept for a moment, and the longer the longer it took: reading it takes
+   a tenth of the time at most, however often anybody asks.
+2. What this node knows of the rooms that are in use here is newer, and replaces that. Rooms that were given
+   up since then are remembered as they stood.
+3. A room is listed if something is stored in it, or somebody is in it.
+
+It doesn't know who asks, nor which rooms they may see.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+
+import trio
+
+from chatroom.auth.rights import Rights
+from chatroom.core.messages import RoomSummary
+from chatroom.engines.engine import Engine
+from chatroom.protocol.events import ListedRoom
+from chatroom.rooms.room import Room
+
+FRESH_SECONDS = 1.0
+"""How long what the store said is used at least."""
+SHARE = 10
+"""It is used so many times as long as it took to read, too."""
+MOST_REMEMBERED = 1000
+"""Rooms that were given up meanwhile; if there are more, the store is read again."""
+
+
+def page_of(
+    listed: Sequence[ListedRoom], rights: Rights, after: str | None, limit: int
+) -> tuple[Sequence[ListedRoom], bool]:
+    """At most `limit` of the rooms that may be read, behind the room `after`; and whether there are more.
+
+    Raises LookupError if the room `after` isn't among them.
+    """
+    readable = [each for each in listed if rights.can(each.room, "r")]
+    start = 0
+    if after is not None:
+        start = 1 + next((at for at, each in enumerate(readable) if each.room == after), len(readable))
+        if start > len(readable):
+            raise LookupError(after)
+    return readable[start : start + limit], len(readable) > start + limit
+
+
+class Directory:
+    """The list of rooms on one server."""
+
+    def __init__(self, engine: Engine, in_use: Callable[[], Iterable[Room]]) -> None:
+        self._engine = engine
+        self._in_use = in_use
+        self._stored: dict[str, RoomSummary] = {}
+        self._fresh_until = float("-inf")
+        self._reading: trio.Event | None = None
+        self._given_up: dict[str, RoomSummary] = {}
+
+    def give_up(self, room: Room) -> None:
+        """A room is no longer in use on this node."""
+        if room.last_ts and trio.current_time() < self._fresh_until:
+            self._given_up[room.name] = RoomSummary(room.name, room.head, room.last_ts)
+            if len(self._given_up) > MOST_REMEMBERED:
+                self._given_up.clear()
+                self._fresh_until = float("-inf")
+
+    async def list(self) -> list[ListedRoom]:
+        """All rooms. Raises Unavailable."""
+        await self._refresh()
+        found = self._stored | self._given_up
+        listed = {
+            each.room: ListedRoom(each.room, each.members or 0, each.last_id, each.last_ts)
+            for each in found.values()
+        }
+        for room in self._in_use():
+            if not (room.head or len(room.roster)):
+                continue
+            stored = found.get(room.name)
+            last_ts = room.last_ts or (0 if stored is None else stored.last_ts)
+            listed[room.name] = ListedRoom(room.name, len(room.roster), room.head, last_ts)
+        return sorted(listed.values(), key=lambda each: (-each.last_ts, each.room))
+
+    async def _refresh(self) -> None:
+        """Read the store, unless that was done a moment ago; one task does it for all that ask."""
+        while self._reading is not None:
+            await self._reading.wait()
+        began = trio.current_time()
+        if began < self._fresh_until:
+            await trio.lowlevel.checkpoint()
+            return
+        self._reading = trio.Event()
+        try:
+            self._given_up.clear()
+            self._fresh_until = float("inf")  # rooms that are given up meanwhile are remembered
+            stored = await self._engine.summaries()
+            now = trio.current_time()
+            self._stored = {each.room: each for each in stored}
+            self._fresh_until = now + max(FRESH_SECONDS, SHARE * (now - began))
+        except BaseException:
+            self._fresh_until = float("-inf")
+            raise
+        finally:
+            self._reading.set()
+            self._reading = None
