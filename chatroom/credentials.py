@@ -201,7 +201,7 @@ class Reload:
         self._target.tls = credentials.tls
         closed = self._target.review(self._verifiers)
         if self._verifiers.unbound > unbound:
-            warn_of_unbound_tokens(self._verifiers.unbound)
+            warn_of_unbound_tokens(self._verifiers.unbound, self._verifiers.moderators)
         log_event(
             logging.INFO, "reloaded", read=" ".join(names_of_credentials(self._settings)), closed=closed
         )

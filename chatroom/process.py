@@ -92,16 +92,17 @@ SPARE_DESCRIPTORS = 200
 """Descriptors beside those of the connections: listeners, files and pending handshakes."""
 
 
-def check_startup(settings: Settings, unbound: int) -> None:
+def check_startup(settings: Settings, unbound: int, moderators: int) -> None:
     """Raise the limit of descriptors, and log a warning for each setting that won't work as asked.
 
     `unbound` is the number of tokens that let their holders take any name, development tokens included.
+    `moderators` is the number of those that are known to have the right `m` in some room.
     """
     if settings.takes_development_tokens:
         hint = "anyone who can connect is let in under any name; see --tokens"
         log_event(logging.WARNING, "development_tokens", hint=hint)
     else:
-        warn_of_unbound_tokens(unbound)
+        warn_of_unbound_tokens(unbound, moderators)
     if settings.unknown_variables:
         log_event(logging.WARNING, "unknown_variables", names=" ".join(settings.unknown_variables))
     wanted = settings.limits.connections + SPARE_DESCRIPTORS
@@ -110,10 +111,12 @@ def check_startup(settings: Settings, unbound: int) -> None:
         log_event(logging.WARNING, "few_descriptors", limit=limit, wanted=wanted)
 
 
-def warn_of_unbound_tokens(unbound: int) -> None:
-    """Log a warning if there are `unbound` tokens."""
+def warn_of_unbound_tokens(unbound: int, moderators: int) -> None:
+    """Log a warning if there are `unbound` tokens; they make a joke of what moderators do."""
     if unbound:
         hint = "who holds one may take any name that no token is bound to, so a name is only a name"
+        if moderators:
+            hint += ", and who is muted or banned comes back under another one: bind each token to a username"
         log_event(logging.WARNING, "unbound_tokens", count=unbound, hint=hint)
 
 

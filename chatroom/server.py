@@ -251,7 +251,7 @@ class Server:
         self._notifier = notifier
         self._left_to_others: list[trio.CancelScope] = []
         self._settings = settings
-        self._unbound = verifiers.unbound
+        self._unbound, self._moderators = verifiers.unbound, verifiers.moderators
         self._feed = feed
         self._settled = True
         self._run = secrets.token_hex(4)
@@ -340,7 +340,7 @@ class Server:
         self._notifier.ready(f"Listening on {names}")
         store = self._settings.redis and self._settings.redis.shown
         log_event(logging.INFO, "start", version=__version__, run=self._run, listeners=names, store=store)
-        check_startup(self._settings, self._unbound)
+        check_startup(self._settings, self._unbound, self._moderators)
         self._metrics.render()  # imports modules, while there are descriptors left to open their files
 
     async def _serve_engine(self, task_status: trio.TaskStatus[None]) -> None:

@@ -64,6 +64,11 @@ class Rights:
             grants[pattern] = _grant(pattern, value)
         return cls(tuple(sorted(grants.items(), key=_decisiveness)))
 
+    @property
+    def moderates(self) -> bool:
+        """Whether there is a room that may be moderated by them."""
+        return any("m" in grant for _, grant in self.entries)
+
     def can(self, room: str, access: Access) -> bool:
         """Whether `access` to the room is granted. `room` is a clean name."""
         return access in self._grant(room)

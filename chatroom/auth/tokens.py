@@ -68,6 +68,10 @@ class Verifier(Protocol):
     def unbound(self) -> int:
         """How many of its tokens let their holder take any name."""
 
+    @property
+    def moderators(self) -> int:
+        """How many of its tokens are known to have the right `m` in some room."""
+
     def verify(self, token: str | None) -> Identity | None:
         """The identity that `token` proves, None if it proves none. Never raises, never waits.
 
@@ -107,6 +111,11 @@ class Verifiers:
         """The unbound tokens of all sources."""
         return sum(source.unbound for source in self._sources)
 
+    @property
+    def moderators(self) -> int:
+        """The moderators' tokens of all sources."""
+        return sum(source.moderators for source in self._sources)
+
     def review(self, identity: Identity) -> Identity | None:
         """The identity after the review of its source."""
         reviewed: Identity | None = identity
@@ -143,6 +152,11 @@ class TokenTable:
     def unbound(self) -> int:
         """The tokens without a username."""
         return sum(identity.username is None for identity in self._identities.values())
+
+    @property
+    def moderators(self) -> int:
+        """The tokens with the right `m` in some room."""
+        return sum(identity.rights.moderates for identity in self._identities.values())
 
     @classmethod
     def development(cls) -> Self:

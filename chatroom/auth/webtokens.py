@@ -230,6 +230,7 @@ class WebTokens:
     __slots__ = ("_expected", "_now", "_source")
 
     unbound = 0
+    moderators = 0
     """See Verifier: a web token is always bound to a username."""
 
     def __init__(self, source: KeySource, expected: Expected, now: Callable[[], float]) -> None:

@@ -80,8 +80,8 @@ class Handler:
     async def enter(self, since: int | None, epoch: str | None) -> None:
         """Enter the session's room. Returns when `welcome` is on its way."""
         self._member.rights = self._session.rights
-        moderator = self._member.moderator = self._session.moderator
-        await self._command(Enter(self._member, self._session.room, since, epoch, moderator=moderator))
+        self._member.moderator = self._session.moderator
+        await self._command(Enter(self._member, self._session.room, since, epoch))
         self._authorization.welcome()
         label = self._authorization.identity.label
         log_event(logging.INFO, "JOIN", **self._client.fields(), room=self._session.room, label=label)
@@ -177,11 +177,7 @@ class Handler:
     async def _switch(self, switch: SwitchRoom) -> float:
         old = self._member.current
         await self._command(
-            Enter(
-                *(self._member, switch.room, switch.since, switch.epoch, switch.cid),
-                switch=True,
-                moderator=self._session.rights.can(switch.room, "m"),
-            )
+            Enter(self._member, switch.room, switch.since, switch.epoch, switch.cid, switch=True)
         )
         new = self._member.current
         if new is old or old is None or new is None:

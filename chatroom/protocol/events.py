@@ -68,7 +68,7 @@ def _bool(value: bool) -> str:
 def record(room: str, stored: Record) -> bytes:
     """A stored record, the same bytes for every member, live or replayed."""
     if not isinstance(stored, Message):
-        return _other_record(room, stored)
+        return _other_record(room, stored).encode()
     number, ts, username, text, cid, edited, deleted = stored
     tail = "" if cid is None else f',"cid":{encode_basestring(cid)}'
     if edited is not None or deleted is not None:
@@ -85,7 +85,7 @@ def _changes(stored: Message) -> str:
     return edited if stored.deleted is None else f',"deleted":{stored.deleted}'
 
 
-def _other_record(room: str, stored: Edited | Deleted | Moderated) -> bytes:
+def _other_record(room: str, stored: Edited | Deleted | Moderated) -> str:
     match stored:
         case Edited():
             event = "edited"
@@ -107,7 +107,7 @@ def _other_record(room: str, stored: Edited | Deleted | Moderated) -> bytes:
     return (
         f'{{"event":"{event}","data":{{{data}}},"room":{quoted(room)},"id":{stored.id},"ts":{stored.ts}'
         f"{_cid(stored.cid)}}}"
-    ).encode()
+    )
 
 
 def _sanction_tail(until: int | None, reason: str) -> str:

@@ -314,7 +314,8 @@ class Broker:
                 yield AT_ONCE
             if room.removals is not None:
                 self.rooms.remove_sanctioned(room)
-        self.rooms.tell_followers()
+        if self.rooms.following.active:
+            self.rooms.following.tell()
         while self.rooms.acknowledgements.reached:
             self.rooms.acknowledgements.reached.pop().set()
 

@@ -53,7 +53,6 @@ class Enter:
     epoch: str | None
     cid: str | None = None
     switch: bool = False
-    moderator: bool = False  # in `room`
     opened: Room | None = None
 
 

@@ -35,7 +35,7 @@ import math
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from chatroom.auth.rights import Rights
 from chatroom.core.errors import Disconnect
@@ -43,6 +43,7 @@ from chatroom.core.messages import Deleted, Edited, Head, Message, Moderated, Re
 from chatroom.core.sanctions import REMOVES, Action, Sanction, Sanctions
 from chatroom.protocol import events
 from chatroom.rooms import sequence
+from chatroom.rooms.activity import ACTIVITY_SECONDS, Activity, Followers
 from chatroom.rooms.broadcast import Broadcast, RoomEvent
 from chatroom.rooms.ring import Ring, RingBudget
 from chatroom.rooms.roster import Roster
@@ -248,58 +249,6 @@ class Member:
         self.missed: dict[Room, Activity] | None = None  # what it could not be told yet
 
 
-# Followers
-
-ACTIVITY_SECONDS = 1.0
-"""Followers of a room are told of it at most so often."""
-
-
-class Activity(NamedTuple):
-    """What followers are told of a room: where it stands, who has spoken last, and who was called since."""
-
-    last_id: int
-    messages: int
-    username: str
-    mentions: frozenset[str]
-
-    def then(self, later: "Activity") -> "Activity":
-        """Both as one."""
-        return later._replace(mentions=self.mentions | later.mentions)
-
-
-class Followers:
-    """The members that follow one room. Those that are gone are left out when they are half of them.
-
-    A list takes a fifth of what a set takes, and a member may follow 50 rooms.
-    """
-
-    __slots__ = ("_count", "_members")
-
-    def __init__(self) -> None:
-        self._members: list[Member] = []  # perhaps with some that are gone
-        self._count = 0
-
-    def __len__(self) -> int:
-        return self._count
-
-    def add(self, member: Member) -> None:
-        """A member follows that didn't."""
-        self._members.append(member)
-        self._count += 1
-
-    def discard(self, member: Member) -> None:
-        """A member doesn't follow any more, or is gone."""
-        self._count -= 1
-        if not member.gone:
-            self._members.remove(member)
-        elif len(self._members) > 2 * self._count:
-            self._members = self.present()
-
-    def present(self) -> list[Member]:
-        """Those that aren't gone."""
-        return [each for each in self._members if not each.gone]
-
-
 # Rooms
 
 
@@ -345,7 +294,7 @@ class Room:
         self.removals: list[Moderated] | None = None  # of names that are to leave once this was told
         self.changes = 0  # how often what was shown before has changed
         self.last_ts = 0  # the time of the last record that was shown; 0: none was
-        self.followers: Followers | None = None
+        self.followers: Followers[Member] | None = None
         self.activity: Activity | None = None  # what followers are to be told
         self.activity_due = -math.inf  # when they may be told again
         self._budget = budget

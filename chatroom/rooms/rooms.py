@@ -51,10 +51,10 @@ from chatroom.rooms.entries import (
     Release,
     TypingUpdate,
 )
+from chatroom.rooms.following import Following
 from chatroom.rooms.joinreply import WelcomeOrSwitched
 from chatroom.rooms.ring import RingBudget
-from chatroom.rooms.room import REMOVED, Activity, Followers, Member, Room, Subscription
-from chatroom.websocket.framing import text_frame
+from chatroom.rooms.room import REMOVED, Member, Room, Subscription
 
 MANY_CHANGES = 50
 """If more names than that come and go at once, members are given one list instead of the changes."""
@@ -84,7 +84,7 @@ class Rooms:
         self._waiting: dict[Room, None] = {}
         self._deferred = DeferredActions()
         self.acknowledgements = Acknowledgements(self._deferred, self.apply, self.unavailable_error)
-        self._active: dict[Room, None] = {}  # rooms whose followers are to be told
+        self.following = Following(self._touch, self._ban_against, self.unavailable_error)
         self._moved: dict[Room, dict[str, bool]] = {}  # names that came to this node, or went
         self.behind: dict[Room, None] = {}  # rooms that are to be read on from the log
         self._final_presence: dict[str, Collection[str]] | None = None  # at a stop: the names of each room
@@ -127,8 +127,8 @@ class Rooms:
     def due(self) -> float:
         """When `finish` has something to hand out even if nothing enters; infinity for never."""
         due = min([room.due for room in self._waiting]) if self._waiting else math.inf
-        if self._active:
-            due = min(due, *(room.activity_due for room in self._active))
+        if self.following.active:
+            due = min(due, self.following.due)
         return min(due, self._deferred.due) if self._deferred.rooms else due
 
     def finish(self) -> list[tuple[Room, Broadcast]]:
@@ -178,9 +178,9 @@ class Rooms:
             case Enter():
                 self._enter(entry)
             case FollowedRoom():
-                self._open_followed(entry)
+                self.following.open(entry)
             case Follow():
-                self._follow(entry)
+                self.following.follow(entry)
             case TypingUpdate(member, active, cid):
                 if member.current is not None and not member.gone:
                     self._type(member, member.current.room, active, cid)
@@ -341,7 +341,7 @@ class Rooms:
             self._touched[room] = None
             self.messages += 1
             if room.activity is not None:
-                self._active[room] = None
+                self.following.active[room] = None
             if self._deferred.rooms:
                 self._deferred.shown(room)
         if room.head < record.id:
@@ -352,8 +352,7 @@ class Rooms:
     def refuse(self, entry: Opening, why: Exception) -> None:
         """The room of a command can't be opened. Nothing has changed."""
         if isinstance(entry, FollowedRoom):
-            entry.follow.failure = why
-            self._end_opening(entry.follow)
+            self.following.fail(entry.follow, why)
             return
         sink = entry.member.sink
         if not entry.switch:
@@ -387,7 +386,7 @@ class Rooms:
         if room.replaced:
             self.refuse(entry, Replaced())
             return
-        if (ban := self._ban_against(entry, room)) is not None:
+        if (ban := self._ban_against(member, room)) is not None:
             self._refuse_banned(entry, ban)
             return
         if member.current is not None:
@@ -405,114 +404,6 @@ class Rooms:
             self._move(room, member.username, here=True)
         member.sink.wake()
 
-    # Followed rooms
-
-    def _open_followed(self, entry: FollowedRoom) -> None:
-        """One more room of a `follow` is open. The refcount that counted the entry now counts the follow."""
-        assert entry.opened is not None, "the broker has opened it"
-        if entry.opened.replaced:
-            entry.follow.failure = Replaced()
-        entry.follow.opened.append(entry.opened)
-        self._end_opening(entry.follow)
-
-    def _end_opening(self, follow: Follow) -> None:
-        follow.missing -= 1
-        if not follow.missing:
-            self._follow(follow)
-
-    def _follow(self, follow: Follow) -> None:
-        """All rooms of a `follow` are open, or can't be."""
-        member = follow.member
-        error = self._why_not_followed(follow)
-        if error is not None or member.gone:
-            for room in follow.opened:
-                self._stop_using(room)
-        else:
-            self._set_follows(member, follow.opened)
-        if not member.gone:
-            member.sink.reply(error or self._followed(follow))
-
-    def _why_not_followed(self, follow: Follow) -> bytes | None:
-        """The error that answers a `follow` that can't be carried out."""
-        if isinstance(follow.failure, Unavailable | Replaced):
-            return self.unavailable_error("A room can't be read now", follow.cid)
-        if follow.failure is not None:
-            return events.error(CommandError(ErrorCode.INTERNAL, "A room can't be opened", cid=follow.cid))
-        for room in follow.opened:
-            if (ban := self._ban_of(follow.member, room)) is not None:
-                return events.error(
-                    CommandError(ErrorCode.FORBIDDEN, Denial.BANNED.value, until=ban.until, cid=follow.cid)
-                )
-        return None
-
-    def _set_follows(self, member: Member, rooms: Sequence[Room]) -> None:
-        old, member.follows = member.follows, tuple(rooms)
-        for room in rooms:
-            if room not in old:
-                if room.followers is None:
-                    room.followers = Followers()
-                room.followers.add(member)
-        for room in old:
-            if room not in member.follows:
-                self._unfollow(member, room)
-            else:
-                self._stop_using(room)  # it is counted anew
-
-    def _unfollow(self, member: Member, room: Room) -> None:
-        assert room.followers is not None, "it has this one"
-        room.followers.discard(member)
-        if member.missed is not None:
-            member.missed.pop(room, None)
-        if not room.followers:
-            room.followers = room.activity = None
-            self._active.pop(room, None)
-        self._stop_using(room)
-
-    def _stop_using(self, room: Room) -> None:
-        room.refcount -= 1
-        self._touch(room)
-
-    def _followed(self, follow: Follow) -> bytes:
-        by_name = {room.name: room for room in follow.opened}
-        heads = [
-            events.FollowedHead(name, room.epoch, room.head, room.messages)
-            for name, room in ((name, by_name[name]) for name in follow.rooms)
-        ]
-        return events.followed(heads, follow.cid)
-
-    def _ban_of(self, member: Member, room: Room) -> Sanction | None:
-        if not room.sanctions or member.rights.can(room.name, "m"):
-            return None
-        return room.sanctions.find(Action.BAN, member.username, self._now_ms())
-
-    def tell_followers(self) -> None:
-        """Tell of the activity of rooms whose turn it is."""
-        if not self._active:
-            return
-        now = trio.current_time()
-        for room in [room for room in self._active if room.activity_due <= now]:
-            del self._active[room]
-            assert room.followers is not None, "else it isn't active"
-            activity = room.pop_activity(now)
-            frame = text_frame(events.activity(room.name, *activity))
-            for member in room.followers.present():
-                self._tell_follower(member, room, activity, frame)
-
-    def _tell_follower(self, member: Member, room: Room, activity: Activity, frame: bytes) -> None:
-        if not member.rights.can(room.name, "r"):
-            return
-        subscription = member.current
-        if subscription is None:
-            return
-        if subscription.live and member.missed is None and subscription.offer(frame, (len(frame),)):
-            return
-        if member.missed is None:
-            member.missed = {}
-        missed = member.missed.pop(room, None)
-        member.missed[room] = activity if missed is None else missed.then(activity)
-        subscription.live = False
-        member.sink.wake()
-
     def remove_sanctioned(self, room: Room) -> None:
         """End the connections and follows of names that were told to leave; those of moderators stay."""
         removals, room.removals = room.removals, None
@@ -523,23 +414,16 @@ class Rooms:
                 if member.username == record.target and not member.moderator:
                     member.sink.end(why)
             if record.action is Action.BAN and room.followers is not None:
-                self._end_follows(room, record.target)
-
-    def _end_follows(self, room: Room, username: str) -> None:
-        assert room.followers is not None, "it has some"
-        for member in room.followers.present():
-            if member.username == username and not member.rights.can(room.name, "m"):
-                member.follows = tuple(each for each in member.follows if each is not room)
-                self._unfollow(member, room)
+                self.following.end(room, record.target)
 
     def sanctions(self, room: Room) -> tuple[Sanction, ...]:
         """The sanctions that are in force in a room."""
         return room.sanctions.in_force(self._now_ms())
 
-    def _ban_against(self, entry: Enter, room: Room) -> Sanction | None:
-        if entry.moderator or not room.sanctions:
+    def _ban_against(self, member: Member, room: Room) -> Sanction | None:
+        if not room.sanctions or member.rights.can(room.name, "m"):
             return None
-        return room.sanctions.find(Action.BAN, entry.member.username, self._now_ms())
+        return room.sanctions.find(Action.BAN, member.username, self._now_ms())
 
     def _refuse_banned(self, entry: Enter, ban: Sanction) -> None:
         sink = entry.member.sink
@@ -586,9 +470,7 @@ class Rooms:
         assert not member.outstanding, "a departure takes effect after what was posted"
         if member.current is not None:
             self._leave(self._touch(member.current.room), member.current)
-            for room in member.follows:
-                self._unfollow(member, room)
-            member.follows = ()
+            self.following.forget(member)
             for subscription in member.subscriptions:
                 if subscription is not member.current:
                     self._release(subscription)

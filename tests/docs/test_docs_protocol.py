@@ -18,9 +18,10 @@ from chatroom.core.connectionlimits import ConnectionLimits
 from chatroom.core.errors import CloseCode, CommandError, ErrorCode
 from chatroom.core.http import Peer
 from chatroom.core.limits import MAX_UNANSWERED, Limits
-from chatroom.core.messages import Message, Page
+from chatroom.core.messages import Deleted, Edited, Message, Moderated, Page, Record
 from chatroom.core.names import ROOM_MAX, USERNAME_MAX
-from chatroom.http.handshake import SUBPROTOCOL, JoinRequest
+from chatroom.core.sanctions import MAX_SANCTIONS, Action, Sanction
+from chatroom.http.handshake import SUBPROTOCOL, JoinRequest, Vetted
 from chatroom.http.site import Admissions
 from chatroom.protocol import codec, events
 from chatroom.protocol.codec import decode
@@ -43,7 +44,36 @@ def names(members: list[str]) -> bytes:
 
 
 def stored(item: dict[str, Any], data: dict[str, Any]) -> Message:
-    return Message(item["id"], item["ts"], data["username"], data["text"], item.get("cid"))
+    return Message(
+        *(item["id"], item["ts"], data["username"], data["text"], item.get("cid")),
+        edited=item.get("edited"),
+        deleted=item.get("deleted"),
+    )
+
+
+def record_of(frame: dict[str, Any], data: dict[str, Any]) -> Record:
+    first, cid = (frame["id"], frame["ts"]), frame.get("cid")
+    match frame["event"]:
+        case "edited":
+            return Edited(*first, data["by"], data["text"], cid, data["id"], data["id"])
+        case "deleted":
+            return Deleted(*first, data["by"], "", cid, data["id"], data["username"], data["id"])
+        case "moderated":
+            return moderated_of(frame | data | {"id": frame["id"]})
+    return stored(frame, data)
+
+
+def moderated_of(each: dict[str, Any]) -> Moderated:
+    return Moderated(
+        *(each["id"], each["ts"], each["by"], each.get("reason", ""), each.get("cid")),
+        *(Action(each["action"]), each["username"], each.get("until")),
+    )
+
+
+def sanction_of(each: dict[str, Any]) -> Sanction:
+    return Sanction(
+        Action(each["action"]), each["username"], each["by"], each.get("until"), each.get("reason", "")
+    )
 
 
 def opening(frame: dict[str, Any]) -> dict[str, Any]:
@@ -53,6 +83,7 @@ def opening(frame: dict[str, Any]) -> dict[str, Any]:
 def failure(frame: dict[str, Any]) -> bytes:
     code, said = ErrorCode(frame["code"]), frame["data"]["message"]
     extras = {"field": frame.get("field"), "limit": frame.get("limit"), "retry": frame.get("retry", False)}
+    extras["until"] = frame.get("until")
     return events.error(CommandError(code, said, **extras, cid=frame.get("cid")))
 
 
@@ -65,7 +96,22 @@ BUILD: dict[str, Callable[[dict[str, Any], dict[str, Any]], bytes]] = {
     "switched": lambda frame, data: b"".join(
         events.switched(data["room"], (names(frame["members"]),), frame.get("cid"), **opening(frame))
     ),
-    "message": lambda frame, data: events.message(frame["room"], stored(frame, data)),
+    "record": lambda frame, data: events.record(frame["room"], record_of(frame, data)),
+    "sanctions": lambda frame, data: events.sanctions(
+        frame["room"],
+        [sanction_of(each) for each in data["sanctions"]],
+        [moderated_of(each) for each in data["past"]] if "past" in data else None,
+        frame.get("cid"),
+    ),
+    "rooms": lambda frame, data: events.rooms(
+        [events.ListedRoom(**({"last_ts": 0} | each)) for each in data["rooms"]],
+        data["more"],
+        frame.get("cid"),
+    ),
+    "followed": lambda frame, data: events.followed(
+        [events.FollowedHead(**each) for each in data["rooms"]], frame.get("cid")
+    ),
+    "activity": lambda _frame, data: events.activity(**data),
     "joined": lambda frame, data: events.joined(frame["room"], data["username"]),
     "left": lambda frame, data: events.left(frame["room"], data["username"]),
     "typing": lambda frame, data: events.typing(frame["room"], data["username"], data["active"]),
@@ -104,8 +150,12 @@ def server_examples() -> list[str]:
 def made_by(line: str) -> str:
     """The encoder whose bytes these are."""
     frame = json.loads(line)
-    special = {"duplicate": "duplicate", "exp": "renewed"}
+    special = {"duplicate": "duplicate", "exp": "renewed", "rooms": "followed"}
     name = next((special[key] for key in frame["data"] if key in special), frame["event"])
+    if frame["event"] == "rooms":
+        name = "rooms"
+    elif "id" in frame:
+        name = "record"
     assert BUILD[name](frame, frame["data"]).decode() == line
     return name
 
@@ -122,7 +172,8 @@ def test_the_examples_of_a_client_are_understood() -> None:
 
 
 def sent_by_server() -> set[str]:
-    return set(re.findall(r'"event":"(\w+)"', inspect.getsource(events)))
+    source = inspect.getsource(events)
+    return set(re.findall(r'"event":"(\w+)"', source)) | set(re.findall(r'\bevent = "(\w+)"', source))
 
 
 def test_the_table_of_events() -> None:
@@ -140,13 +191,15 @@ def test_no_other_event_is_spoken_of() -> None:
 def test_the_headings_of_events_are_events() -> None:
     (part,) = re.findall(r"^## Events\n(.*?)^## ", DOCUMENT, re.MULTILINE | re.DOTALL)
     named = {name for title in re.findall(r"^### (.+)$", part, re.MULTILINE) for name in title.split(" and ")}
-    assert named == (codec.COMMANDS | sent_by_server()) - {"switched", "pong", "error"}
+    assert named == (codec.COMMANDS | sent_by_server()) - {
+        "switched", "pong", "error", "edited", "deleted", "moderated"
+    }  # fmt: skip
 
 
 def test_the_answer_to_a_question_by_http() -> None:
     admissions = Admissions(TokenTable.development(), ConnectionLimits(LIMITS), None, lambda: 0.0)
     identity = Identity(None, Rights.everything(), "dev", "")
-    answer = admissions.preview(Peer("192.0.2.1"), identity, "alice", JoinRequest("alice", "general"))
+    answer = admissions.preview(Vetted(Peer("192.0.2.1"), identity, "alice", JoinRequest("alice", "general")))
     assert fences(DOCUMENT, "json handshake") == [answer.body.decode().rstrip("\n")]
 
 
@@ -183,6 +236,7 @@ CELLS: dict[tuple[str, ...], Callable[[Limits], str]] = {
         f"{now.frame_fragments} fragments, {now.frame_seconds:g} s"
     ),
     ("text_chars",): lambda now: f"{now.text_chars:,} characters",
+    ("edit_seconds",): lambda now: f"{now.edit_seconds / 3600:g} hours",
     ("message_rate", "message_burst"): lambda now: (
         f"{now.message_rate:g} a second, {now.message_burst} at once"
     ),
@@ -220,6 +274,9 @@ def test_what_commands_weigh() -> None:
             f"1 for each {Weight.PAGE_MESSAGES} messages and each {Weight.PAGE_BYTES >> 10} KiB of the page",
         ],
         ["`members`", f"1 for each {Weight.NAMES} names"],
+        ["`rooms`", f"1 for each {Weight.ROOMS} rooms that there are"],
+        ["`follow`", f"1 for each {Weight.FOLLOWED} rooms"],
+        ["`sanctions`", "as `history`"],
         [
             "`switch_room`",
             f"{Weight.SWITCH:g}, and 1 for each {Weight.TOLD} connections in the two rooms together, "
@@ -232,7 +289,7 @@ def test_what_commands_weigh() -> None:
 def test_every_option_of_a_limit() -> None:
     options = {option.target.removeprefix("limits."): option.flag for option in OPTIONS}
     expected = [[options[name] for name in names if name in options] for names in CELLS]
-    expected[5] = ["--rate"]  # it lifts the pace of the other commands, too
+    expected[6] = ["--rate"]  # it lifts the pace of the other commands, too
     assert [words(option) for _, _, option, _ in rows(DOCUMENT, "Limits")] == expected
 
 
@@ -256,6 +313,10 @@ def test_numbers_in_the_text() -> None:
         f"within {TYPING_GAP:g} seconds of the last one",
         f"at most {TYPING_FRAMES} frames in {TYPING_SECONDS:g} seconds; where more than {MAX_TYPING:,} begin",
         f"Up to {MAX_UNANSWERED} messages may be under way",
+        f"it has {codec.MAX_FOLLOWED} rooms at most",
+        f"A reason has {codec.MAX_REASON} bytes of UTF-8 at most",
+        f"At most {MAX_SANCTIONS:,} are in force in a room",
+        f"the last {codec.MAX_PAGE} of what the log still has",
         f'["{SUBPROTOCOL}", "bearer.T"]',
         f"ends {LEEWAY} seconds after it",
         f"says {'a minute' if NOTICE_SECONDS == 60 else '?'} before how many seconds",
@@ -270,7 +331,7 @@ def test_the_largest_frames() -> None:
     text = "\0" * LIMITS.text_chars
     worst = Message(2**53, 2**53, "\U00020000" * USERNAME_MAX, text, "\0" * codec.MAX_CID)
     room = "\U00020000" * ROOM_MAX
-    assert len(events.message(room, worst)) <= 6 * LIMITS.text_chars + 1024
+    assert len(events.record(room, worst)) <= 6 * LIMITS.text_chars + 1024
     page = events.history(room, Page((worst,) * 200, True), "\0" * codec.MAX_CID)
     assert events.HISTORY_BYTES - 6 * LIMITS.text_chars < len(page) < events.HISTORY_BYTES + 1024
     text = " ".join(DOCUMENT.split())

@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "websocket": {"core", "net"},
     "protocol": {"core", "auth", "websocket"},
     "http": {"core", "net", "auth"},
-    "rooms": {"core", "engines", "protocol", "websocket"},
+    "rooms": {"core", "auth", "engines", "protocol", "websocket"},
     "connections": {"core", "net", "auth", "engines", "websocket", "protocol", "http", "rooms"},
     "config": {"core", "net", "system"},
 }
@@ -41,6 +41,7 @@ PURE = frozenset(
         "chatroom.auth.webtokens",
         "chatroom.config.options",
         "chatroom.config.parsers",
+        "chatroom.engines.changes",
         "chatroom.engines.redis.leases",
         "chatroom.engines.redis.pushes",
         "chatroom.http.csp",

@@ -75,18 +75,18 @@ def settings(connections: int, *unknown: str) -> Settings:
 
 
 def test_nothing_to_say(notes: list[tuple[str, object]]) -> None:
-    check_startup(settings(10), 0)
+    check_startup(settings(10), 0, 0)
     assert notes == []
 
 
 def test_development_tokens_are_warned_of(notes: list[tuple[str, object]]) -> None:
-    check_startup(replace(settings(10), tokens=None), 4)
-    check_startup(replace(settings(10), insecure_dev_tokens=True), 5)
+    check_startup(replace(settings(10), tokens=None), 4, 0)
+    check_startup(replace(settings(10), insecure_dev_tokens=True), 5, 0)
     assert [event for event, _ in notes] == ["development_tokens"] * 2
 
 
 def test_tokens_for_any_name_are_warned_of(notes: list[tuple[str, object]]) -> None:
-    check_startup(settings(10), 2)
+    check_startup(settings(10), 2, 0)
     assert notes == [
         (
             "unbound_tokens",
@@ -102,7 +102,7 @@ def test_what_is_said(notes: list[tuple[str, object]], monkeypatch: pytest.Monke
     system = System(1024, 4096)
     monkeypatch.setattr(resource, "getrlimit", system.getrlimit)
     monkeypatch.setattr(resource, "setrlimit", system.setrlimit)
-    check_startup(settings(10_000, "CHATROOM_A", "CHATROOM_B"), 0)
+    check_startup(settings(10_000, "CHATROOM_A", "CHATROOM_B"), 0, 0)
     assert notes == [
         ("unknown_variables", {"names": "CHATROOM_A CHATROOM_B"}),
         ("few_descriptors", {"limit": 4096, "wanted": 10_000 + SPARE_DESCRIPTORS}),

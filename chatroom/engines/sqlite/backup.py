@@ -36,8 +36,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 
 from chatroom.core.errors import StartError
-from chatroom.core.messages import Message, RoomLog
-from chatroom.engines.sqlite.log import INSERT_MESSAGE, Log
+from chatroom.core.messages import Record, RoomLog
+from chatroom.engines import changes
+from chatroom.engines.sqlite.log import INSERT, Log
 from chatroom.engines.sqlite.opening import (
     PRIVATE,
     check_header,
@@ -200,7 +201,7 @@ class SourceDatabase:
                     found.append(RoomLog(name, epoch, extent.trimmed + 1, extent.last))
         return found
 
-    def read(self, room: str, after: int, limit: int, max_bytes: int) -> list[Message]:
+    def read(self, room: str, after: int, limit: int, max_bytes: int) -> list[Record]:
         """At most `limit` messages after the id `after`, ending with the one that makes `max_bytes` of text.
 
         Raises StartError.
@@ -231,9 +232,11 @@ class NewDatabase:
         ).lastrowid
         set_room_epoch(self._connection, log.room, log.epoch)
 
-    def add(self, messages: Sequence[Message]) -> None:
-        """Add messages to the room; their ids are dense and ascending."""
-        self._connection.executemany(INSERT_MESSAGE, [(self._key, *message) for message in messages])
+    def add(self, records: Sequence[Record]) -> None:
+        """Add records to the room; their ids are dense and ascending."""
+        self._connection.executemany(
+            INSERT, [(self._key, *record[:5], changes.rest_of(record)) for record in records]
+        )
 
 
 @contextmanager

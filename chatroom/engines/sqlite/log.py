@@ -43,24 +43,24 @@ _LOOKUPS = 64
 """Drafts that are looked up by one statement. It is filled up with NULL, which finds nothing."""
 
 _BLANK = (None, None, None)
-_FIELDS = "id, ts, username, text, cid, rest"
+_COLUMNS = "id, ts, username, text, cid, rest"
 _LOOK_UP = f"""
     SELECT m.room, m.id, m.ts, m.username, m.text, m.cid, m.rest
     FROM (VALUES {", ".join(["(?, ?, ?)"] * _LOOKUPS)}) AS wanted
     CROSS JOIN message AS m
     ON m.room = wanted.column1 AND m.username = wanted.column2 AND m.cid = wanted.column3
 """  # noqa: S608  (made of constants)
-INSERT = f"INSERT INTO message (room, {_FIELDS}) VALUES (?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
+INSERT = f"INSERT INTO message (room, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
 _UPDATE = "UPDATE message SET text = ?, rest = ? WHERE room = ? AND id = ?"
 _EXTENT = """
     SELECT key, trimmed, (SELECT max(id) FROM message WHERE room = key),
         (SELECT value FROM meta WHERE meta.name = ? || room.name), others
     FROM room WHERE name = ?
 """
-_ONE = f"SELECT {_FIELDS} FROM message WHERE room = ? AND id = ?"  # noqa: S608
-_RANGE = f"SELECT {_FIELDS} FROM message WHERE room = ? AND id > ? AND id <= ? ORDER BY id"  # noqa: S608
+_ONE = f"SELECT {_COLUMNS} FROM message WHERE room = ? AND id = ?"  # noqa: S608
+_RANGE = f"SELECT {_COLUMNS} FROM message WHERE room = ? AND id > ? AND id <= ? ORDER BY id"  # noqa: S608
 _MODERATIONS = f"""
-    SELECT {_FIELDS} FROM message WHERE room = ? AND id <= ? AND rest IS NOT NULL ORDER BY id DESC
+    SELECT {_COLUMNS} FROM message WHERE room = ? AND id <= ? AND rest IS NOT NULL ORDER BY id DESC
 """  # noqa: S608
 _LOOKED_THROUGH = 10_000
 """Records that were changed or are no messages, among which moderations are looked for."""

@@ -19,7 +19,9 @@ from chatroom.protocol.codec import (
     Command,
     DeleteMessage,
     EditMessage,
+    FollowRooms,
     ListMembers,
+    ListRooms,
     ListSanctions,
     ModerateUser,
     Ping,
@@ -74,7 +76,8 @@ UNDERSTOOD: list[tuple[str, Command | None]] = [
     ('{"event":"edit","data":{"id":1,"text":"x"}}', EditMessage(1, "x", None)),
     ('{"event":"delete","data":{"id":7},"cid":"d"}', DeleteMessage(7, "d")),
     (
-        '{"event":"moderate","data":{"action":"mute","username":"bob","seconds":600,"reason":" a \\n b "},"cid":"m"}',
+        '{"event":"moderate","data":{"action":"mute","username":"bob","seconds":600,"reason":" a \\n b "},'
+        '"cid":"m"}',
         ModerateUser(Action.MUTE, "bob", 600, "a b", "m"),
     ),
     (
@@ -83,6 +86,10 @@ UNDERSTOOD: list[tuple[str, Command | None]] = [
     ),
     ('{"event":"sanctions"}', ListSanctions(False, None)),
     ('{"event":"sanctions","data":{"all":true},"cid":"s"}', ListSanctions(True, "s")),
+    ('{"event":"rooms"}', ListRooms(None, 50, None)),
+    ('{"event":"rooms","data":{"after":"ops","limit":999},"cid":"r"}', ListRooms("ops", 200, "r")),
+    ('{"event":"follow","data":{"rooms":[]}}', FollowRooms((), None)),
+    ('{"event":"follow","data":{"rooms":["b","\\uff41","b"]},"cid":"f"}', FollowRooms(("b", "a"), "f")),
     ('{"event":"switch_room"}', SwitchRoom("general", None, None, None)),
     ('{"event":"switch_room","data":{"room":"ops"},"cid":"s"}', SwitchRoom("ops", None, None, "s")),
     ('{"event":"switch_room","data":{"room":"\\uff4fps"}}', SwitchRoom("ops", None, None, None)),
@@ -150,6 +157,14 @@ def test_text_is_measured_in_code_points_after_stripping(char: str) -> None:
         ("moderate", {"action": "mute", "username": "bob", "seconds": MOST - 1}, "seconds"),
         ("moderate", {"action": "mute", "username": "bob", "reason": None}, "reason"),
         ("sanctions", {"all": 1}, "all"),
+        ("rooms", {"after": ""}, "after"),
+        ("rooms", {"after": 1}, "after"),
+        ("rooms", {"limit": 0}, "limit"),
+        ("follow", {}, "rooms"),
+        ("follow", {"rooms": "ops"}, "rooms"),
+        ("follow", {"rooms": ["ops", 1]}, "rooms"),
+        ("follow", {"rooms": ["a b"]}, "rooms"),
+        ("follow", {"rooms": [str(number) for number in range(51)]}, "rooms"),
     ],
 )
 def test_a_command_that_lacks_something_is_told_what(event: str, data: dict[str, object], field: str) -> None:

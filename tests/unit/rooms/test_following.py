@@ -10,7 +10,8 @@ from chatroom.core.errors import Unavailable
 from chatroom.core.messages import Edit, Head, Moderate
 from chatroom.core.sanctions import Action
 from chatroom.engines.memory import MemoryEngine
-from chatroom.rooms.room import Followers, Member
+from chatroom.rooms.activity import Followers
+from chatroom.rooms.room import Member
 from tests.support.engines import Answered
 from tests.support.harness import BrokerHarness, FakeMember, arrive, open_broker
 
@@ -202,7 +203,7 @@ async def test_who_has_gone_meanwhile_follows_nothing() -> None:
 
 
 async def test_fifty_rooms_cost_a_follower_less_than_a_kilobyte() -> None:
-    rooms = [Followers() for _ in range(50)]
+    rooms = [Followers[Member]() for _ in range(50)]
     members = [Member("user", None) for _ in range(1000)]  # type: ignore[arg-type]
     for each in rooms:
         for member in members:
@@ -213,7 +214,7 @@ async def test_fifty_rooms_cost_a_follower_less_than_a_kilobyte() -> None:
 
 
 def test_a_list_of_followers_forgets_those_that_are_gone() -> None:
-    followers = Followers()
+    followers = Followers[Member]()
     members = [Member("user", None) for _ in range(100)]  # type: ignore[arg-type]
     for member in members:
         followers.add(member)
