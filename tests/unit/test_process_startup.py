@@ -98,6 +98,13 @@ def test_tokens_for_any_name_are_warned_of(notes: list[tuple[str, object]]) -> N
     ]
 
 
+def test_moderators_among_tokens_for_any_name_are_warned_of(notes: list[tuple[str, object]]) -> None:
+    check_startup(settings(10), 2, 1)
+    ((event, fields),) = notes
+    assert event == "unbound_tokens"
+    assert "bind each token to a username" in str(fields)
+
+
 def test_what_is_said(notes: list[tuple[str, object]], monkeypatch: pytest.MonkeyPatch) -> None:
     system = System(1024, 4096)
     monkeypatch.setattr(resource, "getrlimit", system.getrlimit)
