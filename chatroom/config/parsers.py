@@ -227,6 +227,8 @@ def duration(low: str, high: str) -> Callable[[str], float]:
 def _seconds(text: str) -> float:
     if match := _DURATION.fullmatch(text):
         return float(match[1]) * _SECONDS[match[2]]
+    if text == "0":  # the one number that needs no unit
+        return 0.0
     if _NUMBER.fullmatch(text):
         raise ValueError(f"{text!r} has no unit: write {text}s, or another of ms, s, m, h, d")
     raise ValueError(f"{text!r} is not a duration: write it like 500ms, 20s, 5m, 1h or 7d")

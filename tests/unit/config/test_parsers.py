@@ -48,7 +48,7 @@ def test_durations(text: str, seconds: float) -> None:
     ("text", "says"),
     [
         ("20", "'20' has no unit: write 20s"),
-        ("0", "'0' has no unit"),
+        ("0", "'0' is out of range"),
         ("9ms", "out of range: give a duration from 10ms to 24h"),
         ("25h", "out of range"),
         ("20 s", "write it like 500ms, 20s, 5m, 1h or 7d"),
