@@ -42,10 +42,6 @@ from chatroom.rooms.room import Subscription
 from chatroom.websocket.framing import text_frame
 
 
-def _is_sanction(write: Write) -> bool:
-    return isinstance(write, Change) and isinstance(write.act, Moderate)
-
-
 class Handler:
     """Carries out the commands of one client. `stopped`: it begins no further command."""
 
@@ -96,24 +92,25 @@ class Handler:
 
     def carry_out_at_once(self, decision: Decision) -> bool:
         """Carry out a decision that needs no wait. False, and nothing is done, if it needs one."""
-        if isinstance(decision, Write):
-            return not _is_sanction(decision) and self._write_at_once(decision)
+        if isinstance(decision, Post):  # nearly always
+            return self._draft_at_once(MemberDraft(self._member, decision.text, decision.cid))
+        if isinstance(decision, Change) and not isinstance(decision.act, Moderate):
+            return self._draft_at_once(self._draft(decision))
         return isinstance(decision, Reply) and self._outgoing.reply_at_once(decision.payload)
 
-    def _write_at_once(self, write: Write) -> bool:
+    def _draft_at_once(self, draft: MemberDraft) -> bool:
         member = self._member
         if self._outgoing.at_limit:
             return False
         member.outstanding += 1
-        if not self._broker.submit_nowait(self._draft(write)):
+        if not self._broker.submit_nowait(draft):
             member.outstanding -= 1
             return False
         return True
 
     def _draft(self, write: Write) -> MemberDraft:
-        if isinstance(write, Post):
-            return MemberDraft(self._member, write.text, write.cid)
-        return MemberDraft(self._member, write.text, write.cid, write.act)
+        act = write.act if isinstance(write, Change) else None
+        return MemberDraft(self._member, write.text, write.cid, act)
 
     async def carry_out(self, decision: Decision) -> float:
         """Carry out a decision, and wait until it is answered. Returns its weight, see `Weight`."""

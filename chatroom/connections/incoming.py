@@ -27,7 +27,8 @@ from chatroom.core.errors import CommandError, Disconnect, Forbidden
 from chatroom.core.pace import RateLimiter
 from chatroom.core.statistics import Drop
 from chatroom.protocol import events
-from chatroom.protocol.session import Decision, Reply, Session, Weight, Write
+from chatroom.protocol.codec import Post
+from chatroom.protocol.session import Change, Decision, Reply, Session, Weight
 from chatroom.websocket.keepalive import KeepaliveTimeout
 from chatroom.websocket.wire import Wire
 
@@ -234,7 +235,7 @@ class Incoming:
         limits = self._services.limits
         if not limits.message_rate:
             return 0.0
-        if isinstance(decision, Write):
+        if isinstance(decision, Post) or isinstance(decision, Change):  # noqa: SIM101  (quicker)
             wait = self._services.pace.reserve(self._session.username, now)
         else:
             if self._commands is None:
@@ -273,7 +274,7 @@ class Incoming:
     def _judge_again(self, decision: Decision | None) -> Decision | None:
         """The decision after a wait: the client may have lost its right meanwhile."""
         try:
-            if isinstance(decision, Write):
+            if isinstance(decision, Post | Change):
                 self._session.check_right(decision)
         except CommandError as error:
             return self._answer(error)

@@ -193,7 +193,7 @@ class MemoryEngine:
             record = log.get(known)
             assert record is not None, "a cid goes with its record"
             return Duplicate(known) if changes.is_same(draft, record) else Conflict()
-        sanctions = self._sanctions.get(draft.room)
+        sanctions = self._sanctions.get(draft.room) if self._sanctions else None
         if sanctions is not None and (denied := changes.denied(draft, sanctions)) is not None:
             return denied
         if draft.act is not None:

@@ -260,7 +260,8 @@ class _HttpConnection(Generic[Vetted, Admission]):
             else:
                 vetted = self.site.vet(request, upgrade)
                 await self.site.check_ban(vetted)
-                self._route(request)  # a stop may have begun
+                if self.site.draining:  # a stop has begun meanwhile
+                    self._route(request)
                 if upgrade is not None:
                     admission = self.site.admit(vetted, upgrade)
                     return Admitted(admission, upgrade, canonical(upgrade), scanner.trailing)

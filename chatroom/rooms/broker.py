@@ -237,6 +237,8 @@ class Broker:
     async def ban(self, room: str, username: str) -> Sanction | None:
         """The ban of `username` from a room, in use or not, if one is in force. Raises Unavailable."""
         known = self.rooms.get(room)
+        if known is not None and not known.sanctions:
+            return None
         sanctions = await self._engine.sanctions(room) if known is None else self.rooms.sanctions(known)
         bans = [each for each in sanctions if each.action is Action.BAN and each.username == username]
         return bans[0] if bans else None
@@ -381,7 +383,7 @@ class Broker:
             if isinstance(entry, MemberDraft):
                 entry.ts = now_ms = now_ms or self._now_ms()
                 batch.add(entry)
-            elif isinstance(entry, Enter | FollowedRoom):
+            elif isinstance(entry, Enter) or isinstance(entry, FollowedRoom):  # noqa: SIM101  (quicker)
                 self._gather_opening(entry)
             else:
                 batch.add(entry)
