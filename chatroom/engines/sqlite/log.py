@@ -14,11 +14,12 @@ It doesn't know what a failure means, nor who reads.
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from chatroom.core.errors import Trimmed
 from chatroom.core.messages import (
+    STORED,
     Act,
     Conflict,
     Draft,
@@ -66,8 +67,7 @@ _LOOKED_THROUGH = 10_000
 """Records that were changed or are no messages, among which moderations are looked for."""
 
 
-@dataclass(frozen=True, slots=True)
-class Extent:
+class Extent(NamedTuple):
     """What is known of a room: `key` is None where nothing was ever stored.
 
     `epoch` is None where the room has that of the file. `others`: records that were no messages.
@@ -182,29 +182,28 @@ class Log:
         outcomes: list[Outcome] = []
         stored = self._look_up(drafts, state)
         for draft in drafts:
-            mark = (draft.room, draft.username, draft.cid)
-            if draft.cid is not None and (first := stored.get(mark)) is not None:
+            room, username, text, cid = draft.room, draft.username, draft.text, draft.cid
+            if cid is not None and (first := stored.get((room, username, cid))) is not None:
                 outcomes.append(Duplicate(first.id) if changes.is_same(draft, first) else Conflict())
                 continue
-            outcome = self._write_one(draft, state)
+            outcome = self._refuse(draft, state) if state.sanctions else None
+            if outcome is None and draft.act is not None:
+                outcome = self._write_act(draft, draft.act, state)
+            elif outcome is None:
+                extent = self._advance(room, state)
+                outcome = Message(extent.last, draft.ts, username, text, cid)
+                state.rows.append((extent.key, extent.last, draft.ts, username, text, cid, None))
             outcomes.append(outcome)
-            if draft.cid is not None and isinstance(outcome, Message | Edited | Moderated):
-                stored[mark] = outcome
+            if cid is not None and isinstance(outcome, STORED):
+                stored[room, username, cid] = outcome
         self._insert(state)
         return outcomes
 
-    def _write_one(self, draft: Draft, state: _TransactionState) -> Outcome:
-        """Take the next id for a draft, unless it is refused."""
-        if state.sanctions and (sanctions := state.sanctions.get(draft.room)) is not None:
-            denied = changes.denied(draft, sanctions)
-            if denied is not None:
-                return denied
-        if draft.act is not None:
-            return self._write_act(draft, draft.act, state)
-        extent = self._advance(draft.room, state)
-        message = Message(extent.last, draft.ts, draft.username, draft.text, draft.cid)
-        state.rows.append((extent.key, *message[:5], None))
-        return message
+    @staticmethod
+    def _refuse(draft: Draft, state: _TransactionState) -> Outcome | None:
+        """Why the author of a draft may not say anything now."""
+        sanctions = state.sanctions.get(draft.room)
+        return None if sanctions is None else changes.denied(draft, sanctions)
 
     def _write_act(self, draft: Draft, act: Act, state: _TransactionState) -> Outcome:
         """A draft that is no message (rule 5)."""
@@ -250,12 +249,10 @@ class Log:
 
     def _advance(self, room: str, state: _TransactionState, *, other: bool = False) -> Extent:
         """Take the room's next id, for a record that is no message if `other`."""
-        extent = state.extents[room]
-        key = extent.key
+        key, trimmed, last, epoch, others = state.extents[room]
         if key is None:
             key = self.connection.execute("INSERT INTO room (name, trimmed) VALUES (?, 0)", (room,)).lastrowid
-        advanced = replace(extent, key=key, last=extent.last + 1, others=extent.others + other)
-        state.extents[room] = advanced
+        state.extents[room] = advanced = Extent(key, trimmed, last + 1, epoch, others + other)
         return advanced
 
     def _look_up(
@@ -438,7 +435,7 @@ class Log:
                 key = extents[room].key
                 self.connection.execute("DELETE FROM message WHERE room = ? AND id < ?", (key, first))
                 self.connection.execute("UPDATE room SET trimmed = ? WHERE key = ?", (first - 1, key))
-        self._remember({room: replace(extents[room], trimmed=first - 1) for room, first in firsts.items()})
+        self._remember({room: extents[room]._replace(trimmed=first - 1) for room, first in firsts.items()})
 
 
 def _record(row: Sequence[Any]) -> Record:
