@@ -214,12 +214,17 @@ class Page:
 
 
 class RoomLog(NamedTuple):
-    """One room's log as it stands: its messages are dense from `first` to `last`; none where first > last."""
+    """One room's log as it stands: its records are dense from `first` to `last`; none where first > last.
+
+    `others`: as in Head. `sanctions`: all that are known, also those that have ended, by name.
+    """
 
     room: str
     epoch: str
     first: int
     last: int
+    others: int = 0
+    sanctions: tuple[Sanction, ...] = ()
 
     @property
     def messages(self) -> int:

@@ -23,18 +23,18 @@ from urllib.parse import unquote
 from redis.connection import AbstractConnection
 
 from chatroom.core.errors import StartError
-from chatroom.core.messages import Message, RoomLog
+from chatroom.core.messages import Record, RoomLog
 from chatroom.core.stores import StoreAddress, StoreKind
 from chatroom.engines.redis import library
 from chatroom.engines.redis.connecting import Connector, ask, ask_sentinels, is_missing_function, problem_of
 from chatroom.engines.redis.library import Command, RoomKeys, ServerAddress, SlotMap, slot_of
-from chatroom.engines.redis.pushes import messages_of, read_reply
+from chatroom.engines.redis.pushes import read_reply, records_of, sanctions_of
 from chatroom.engines.redis.shards import find_map
 
 PATIENCE = 10.0
 """Seconds for an answer of the store."""
 PIECE, PIECE_BYTES = 500, 256 * 1024
-"""Messages that one call moves at most, and about how much text."""
+"""Records that one call moves at most, and about how much text."""
 _TOGETHER, _TOGETHER_BYTES = 64, 1024 * 1024
 """Calls, and bytes of their arguments, that are under way at once."""
 _SCAN = 1000
@@ -50,11 +50,11 @@ class Condition(StrEnum):
 
 
 class Stand(NamedTuple):
-    """The state of a room, and, if it is there or being copied, its log and its newest message."""
+    """The state of a room, and, if it is there or being copied, its log and its newest record."""
 
     condition: Condition
     log: RoomLog
-    newest: Message | None
+    newest: Record | None
 
 
 class StoreRooms:
@@ -139,11 +139,11 @@ class StoreRooms:
     def _stand(room: str, reply: list[Any]) -> Stand:
         if len(reply) == 1:
             return Stand(Condition(reply[0]), RoomLog(room, "", 1, 0), None)
-        condition, epoch, first, last, newest = reply
+        condition, epoch, first, last, newest, others, sanctions = reply
         return Stand(
             Condition(condition),
-            RoomLog(room, epoch, first, last),
-            messages_of(last, newest)[0] if newest else None,
+            RoomLog(room, epoch, first, last, others, sanctions_of(sanctions or ())),
+            records_of(last, newest)[0] if newest else None,
         )
 
     def renew(self, new_epoch: Callable[[], str]) -> None:
@@ -153,15 +153,15 @@ class StoreRooms:
 
     # Bringing in
 
-    def bring_in(self, logs: Iterable[tuple[RoomLog, Iterable[Sequence[Message]]]]) -> Iterator[int]:
-        """Write the missing messages of each room, in pieces; yields how many messages are new.
+    def bring_in(self, logs: Iterable[tuple[RoomLog, Iterable[Sequence[Record]]]]) -> Iterator[int]:
+        """Write the missing records of each room, in pieces; yields how many records are new.
 
         Raises StartError.
         """
         writing = _Pipeline(self)
         for log, pieces in logs:
             keys = self._keys(log.room)
-            yield from writing.put(log.room, library.copy_begin(keys, log.epoch, log.first))
+            yield from writing.put(log.room, library.copy_begin(keys, log))
             for piece in pieces:
                 last = piece[0].id - 1
                 yield from writing.put(log.room, library.copy_add(keys, log.epoch, last, piece), len(piece))
@@ -170,35 +170,35 @@ class StoreRooms:
 
     # Reading out
 
-    def read(self, logs: Sequence[RoomLog]) -> Iterator[tuple[RoomLog, list[Message]]]:
-        """Read the messages of these rooms, room by room, in pieces. Raises StartError."""
+    def read(self, logs: Sequence[RoomLog]) -> Iterator[tuple[RoomLog, list[Record]]]:
+        """Read the records of these rooms, room by room, in pieces. Raises StartError."""
         for at in range(0, len(logs), _TOGETHER):
             some = logs[at : at + _TOGETHER]
             replies = self._call([self._piece(log, log.first) for log in some])
             for log, reply in zip(some, replies, strict=True):
-                messages = self._messages(log, log.first, reply)
-                yield log, messages
-                first = log.first + len(messages)
+                records = self._records(log, log.first, reply)
+                yield log, records
+                first = log.first + len(records)
                 while first <= log.last:
                     (more,) = self._call([self._piece(log, first)])
-                    messages = self._messages(log, first, more)
-                    yield log, messages
-                    first += len(messages)
+                    records = self._records(log, first, more)
+                    yield log, records
+                    first += len(records)
 
     def _piece(self, log: RoomLog, first: int) -> Command:
         return library.read(
             self._keys(log.room), log.epoch, first - 1, log.last, limit=PIECE, most=PIECE_BYTES
         )
 
-    def _messages(self, log: RoomLog, first: int, reply: list[Any]) -> list[Message]:
+    def _records(self, log: RoomLog, first: int, reply: list[Any]) -> list[Record]:
         if reply[0] != "ok":
             raise self.changed(log.room)
-        messages = messages_of(first, reply[2] or ())
-        if not messages and first <= log.last:
+        records = records_of(first, reply[2] or ())
+        if not records and first <= log.last:
             raise StartError(
                 f"messages of room {log.room!a} are missing in --redis {self._shown} from {first} on"
             )
-        return messages
+        return records
 
     def changed(self, room: str) -> StartError:
         """The error for a room that another program has written to meanwhile."""
@@ -264,9 +264,9 @@ class _Pipeline:
         self._gathered: list[tuple[str, Command, int]] = []
         self._bytes = 0
 
-    def put(self, room: str, command: Command, messages: int = 0) -> Iterator[int]:
-        """Add a call, which writes so many messages."""
-        self._gathered.append((room, command, messages))
+    def put(self, room: str, command: Command, records: int = 0) -> Iterator[int]:
+        """Add a call, which writes so many records."""
+        self._gathered.append((room, command, records))
         self._bytes += len(str(command[-1]))
         if len(self._gathered) >= _TOGETHER or self._bytes >= _TOGETHER_BYTES:
             yield from self.flush()
@@ -275,7 +275,7 @@ class _Pipeline:
         """Send the gathered calls."""
         gathered, self._gathered, self._bytes = self._gathered, [], 0
         replies = self._store.exchange([command for _, command, _ in gathered])
-        for (room, _, messages), reply in zip(gathered, replies, strict=True):
+        for (room, _, records), reply in zip(gathered, replies, strict=True):
             if reply[0] != "ok":
                 raise self._store.changed(room)
-            yield messages
+            yield records

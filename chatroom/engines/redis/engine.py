@@ -21,7 +21,8 @@ from urllib.parse import quote
 import trio
 
 from chatroom.core.errors import StartError, Unavailable
-from chatroom.core.messages import Draft, Head, Message, Outcome, Page, Retain
+from chatroom.core.messages import Draft, Head, Moderated, Outcome, Page, Record, Retain, RoomSummary
+from chatroom.core.sanctions import Sanction
 from chatroom.core.stores import StoreAddress, StoreStatistics
 from chatroom.engines.engine import READ_BYTES, Feed
 from chatroom.engines.redis import library
@@ -37,6 +38,7 @@ from chatroom.engines.redis.pushes import typing
 from chatroom.engines.redis.shards import Shards
 from chatroom.engines.redis.sharedroom import Opened, SharedRoom, SharedRooms
 from chatroom.engines.redis.storeevents import StoreEvents
+from chatroom.engines.redis.summaries import read_summaries
 from chatroom.engines.redis.sweeper import Sweeper
 
 TICK = 0.5
@@ -272,7 +274,7 @@ class RedisEngine:
 
     async def read(
         self, room: str, epoch: str, after: int, upto: int, *, limit: int, max_bytes: int = READ_BYTES
-    ) -> list[Message]:
+    ) -> list[Record]:
         """See Engine."""
         return await self._parts.log.read(room, epoch, after, upto, limit=limit, max_bytes=max_bytes)
 
@@ -291,6 +293,18 @@ class RedisEngine:
         return await self._parts.log.history(
             room, epoch, before=before, after=after, upto=upto, limit=limit, max_bytes=max_bytes
         )
+
+    async def moderations(self, room: str, epoch: str, *, upto: int, limit: int) -> list[Moderated]:
+        """See Engine."""
+        return await self._parts.log.moderations(room, epoch, upto=upto, limit=limit)
+
+    async def sanctions(self, room: str) -> tuple[Sanction, ...]:
+        """See Engine."""
+        return await self._parts.log.sanctions(RoomKeys.of(self._prefix, room))
+
+    async def summaries(self) -> list[RoomSummary]:
+        """See Engine."""
+        return await read_summaries(self._parts.store, self._prefix, patience=self._times.patience)
 
     def first_id(self, room: str) -> int:
         """See Engine."""

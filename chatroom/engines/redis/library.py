@@ -18,10 +18,11 @@ from binascii import crc_hqx
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from importlib.resources import files
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, assert_never
 from urllib.parse import unquote
 
-from chatroom.core.messages import Draft, Message
+from chatroom.core.messages import Delete, Draft, Edit, Moderate, Record, RoomLog
+from chatroom.engines.changes import rest_of
 
 SLOTS = 16_384
 
@@ -123,7 +124,11 @@ def append(
 ) -> Command:
     """Store drafts of one room; `known` is the last id that the node has shown, `ts` its time or 0."""
     lines = [
-        (each.username, each.text) if each.cid is None else (each.username, each.text, each.cid)
+        _line_of(each)
+        if each.act is not None or each.moderator
+        else (each.username, each.text)
+        if each.cid is None
+        else (each.username, each.text, each.cid)
         for each in drafts
     ]
     return (
@@ -132,20 +137,58 @@ def append(
     )  # fmt: skip
 
 
+def _line_of(draft: Draft) -> tuple[object, ...]:
+    """A draft that is more than a message."""
+    act: tuple[object, ...] | bool
+    match draft.act:
+        case None:
+            act = False
+        case Edit(about, within):
+            act = ("edit", about, within)
+        case Delete(about, within):
+            act = ("delete", about, within)
+        case Moderate(action, target, seconds):
+            act = ("moderate", action, target, False if seconds is None else seconds)
+        case _:
+            assert_never(draft.act)
+    return draft.username, draft.text, _or_false(draft.cid), act, draft.moderator
+
+
+def _or_false(value: object) -> object:
+    """In the place of None, which a list in Lua can't hold."""
+    return False if value is None else value
+
+
 def read(keys: RoomKeys, epoch: str, after: int, upto: int, *, limit: int, most: int) -> Command:
     """Read upward from `after`."""
-    return ("FCALL", "read" + _SUFFIX, 2, keys.meta, keys.stream, epoch, after, upto, limit, most)
+    return ("FCALL", "read" + _SUFFIX, 3, *keys[:3], epoch, after, upto, limit, most)
 
 
 def history(
     keys: RoomKeys, epoch: str, before: int | None, after: int | None, upto: int, *, limit: int, most: int
 ) -> Command:
-    """Read a page."""
+    """Read a page of messages, or a part of it."""
     return (
-        "FCALL", "history" + _SUFFIX, 2, keys.meta, keys.stream, epoch,
+        "FCALL", "history" + _SUFFIX, 3, *keys[:3], epoch,
         0 if before is None else max(1, min(before, upto + 1)), -1 if after is None else min(after, upto),
         upto, limit, most,
     )  # fmt: skip
+
+
+def moderations(keys: RoomKeys, epoch: str, upto: int, *, limit: int) -> Command:
+    """Read the last actions of moderators, or a part of them."""
+    return ("FCALL", "moderations" + _SUFFIX, 3, *keys[:3], epoch, upto, limit)
+
+
+def head(keys: RoomKeys) -> Command:
+    """Read the head of a room, and the sanctions that are in force in it."""
+    return ("FCALL", "head" + _SUFFIX, 1, keys.meta)
+
+
+def summaries(rooms: Sequence[RoomKeys]) -> Command:
+    """Read where these rooms stand, and how many names are in them."""
+    keys = [key for room in rooms for key in room[:4]]
+    return ("FCALL", "summaries" + _SUFFIX, len(keys), *keys)
 
 
 def open_room(keys: RoomKeys, epoch: str) -> Command:
@@ -164,8 +207,8 @@ def renew(keys: RoomKeys, wrong: str, epoch: str) -> Command:
 
 
 def verify(keys: RoomKeys, known: int, ts: int) -> Command:
-    """Read the head of a room, and whether it still has the last message that was shown."""
-    return ("FCALL", "verify" + _SUFFIX, 2, keys.meta, keys.stream, known, ts)
+    """Read the head of a room, and whether it still has the last record that was shown."""
+    return ("FCALL", "verify" + _SUFFIX, 3, *keys[:3], known, ts)
 
 
 def heads(metas: Sequence[str]) -> Command:
@@ -219,14 +262,21 @@ def inspect(keys: RoomKeys) -> Command:
     return ("FCALL", "inspect" + _SUFFIX, 3, *keys[:3])
 
 
-def copy_begin(keys: RoomKeys, epoch: str, first: int) -> Command:
+def copy_begin(keys: RoomKeys, log: RoomLog) -> Command:
     """Begin to copy a room into the store, or resume the copy."""
-    return ("FCALL", "copy_begin" + _SUFFIX, 3, *keys[:3], epoch, first)
+    sanctions = [
+        (action, username, by, False if until is None else str(until), reason)
+        for action, username, by, until, reason in log.sanctions
+    ]
+    return (
+        "FCALL", "copy_begin" + _SUFFIX, 3, *keys[:3],
+        log.epoch, log.first, log.others, _encode(sanctions),
+    )  # fmt: skip
 
 
-def copy_add(keys: RoomKeys, epoch: str, last: int, messages: Sequence[Message]) -> Command:
-    """Add messages behind the last id in the store."""
-    lines = [each[1:] if each.cid is not None else each[1:4] for each in messages]
+def copy_add(keys: RoomKeys, epoch: str, last: int, records: Sequence[Record]) -> Command:
+    """Add records behind the last id in the store."""
+    lines = [(*each[1:4], _or_false(each.cid), _or_false(rest_of(each))) for each in records]
     return ("FCALL", "copy_add" + _SUFFIX, 3, *keys[:3], epoch, last, _encode(lines))
 
 

@@ -1,40 +1,68 @@
 """The logs of rooms in the store: appended to, and read.
 
-Owns: which outcome each draft of an append has, and the times of the messages that were handed on.
+Owns: which outcome each draft of an append has, and the times of the records that were handed on.
 
-1. An append says what was shown of its room: the epoch, the last id, and that message's time. Where the store
+1. An append says what was shown of its room: the epoch, the last id, and that record's time. Where the store
    has less, or something else there, its log was replaced: nothing is stored, and `heads` sees to the rest.
 2. What others have stored between the last id shown and the first outcome is handed to the broker before the
    outcomes; where that is much, its last id alone.
 3. What an append has done is unknown when the store doesn't answer in time.
 4. A page that is read proves what it shows, and a page that is missing proves that the log was replaced.
+5. One call of the store looks at a bounded number of records. A page of messages that are far apart takes
+   several.
 
 Doesn't know: where a room's messages are shown, and to whom.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
+import trio
+
 from chatroom.core.errors import Replaced, Trimmed, Unavailable
 from chatroom.core.logevents import log_event
-from chatroom.core.messages import Conflict, Draft, Duplicate, Failed, Head, Message, Outcome, Page, Unknown
+from chatroom.core.messages import (
+    STORED,
+    Conflict,
+    Delete,
+    Denial,
+    Denied,
+    Done,
+    Draft,
+    Duplicate,
+    Failed,
+    Head,
+    Message,
+    Moderated,
+    NotFound,
+    Outcome,
+    Page,
+    Record,
+    Unknown,
+    text_bytes,
+)
+from chatroom.core.sanctions import Sanction
 from chatroom.engines.engine import Feed
 from chatroom.engines.redis import library
 from chatroom.engines.redis.commander import HEAVY
 from chatroom.engines.redis.heads import HeadCheck
-from chatroom.engines.redis.pushes import messages_of
+from chatroom.engines.redis.library import Command, RoomKeys
+from chatroom.engines.redis.pushes import record_of, records_of, sanctions_of, until_of
 from chatroom.engines.redis.shards import Shards
 from chatroom.engines.redis.sharedroom import SharedRoom, SharedRooms
 
 UNREAD = "the store's log was replaced"
+LOOKED_THROUGH = 10_000
+"""Records among which moderations are looked for, the newest ones."""
 
 Committed = Callable[[list[Outcome] | Exception], None]
 
 
 class StoreLog:
-    """The logs of all rooms of one engine. `foreign`: messages of other nodes that came with outcomes."""
+    """The logs of all rooms of one engine. `foreign`: records of other nodes that came with outcomes."""
 
     def __init__(
         self,
@@ -100,8 +128,8 @@ class StoreLog:
                 room.refused = refused
                 own = [batch.drafts[number] for number in numbers]
                 outcomes = [_outcome(line, draft, ts) for line, draft in zip(lines, own, strict=True)]
-                self._tell_between(room, shown, lines, messages_of(shown.last_id + 1, between or ()))
-                room.remember_times((outcome for outcome in outcomes if isinstance(outcome, Message)), shown)
+                self._tell_between(room, shown, [_id_of(line) for line in lines], between or ())
+                room.remember_times((each for each in outcomes if isinstance(each, STORED)), shown)
             case ["replaced", epoch, last]:
                 self._heads.found_replaced(room, epoch, last)
             case ["behind" | "missing", *_]:
@@ -120,17 +148,23 @@ class StoreLog:
         if epoch != room.epoch or last > room.last:
             self._feed.ahead(room.name, epoch, last)
 
-    def _tell_between(self, room: SharedRoom, shown: Head, lines: list[Any], between: list[Message]) -> None:
-        """Hand messages of other nodes to the broker before the outcomes; if they are many, their last id."""
+    def _tell_between(self, room: SharedRoom, shown: Head, ids: list[int], between: Sequence[Any]) -> None:
+        """Hand records of other nodes to the broker before the outcomes; if they are many, their last id.
+
+        `ids`: of the outcomes, see `_id_of`.
+        """
+        records: list[Record] = []
         if between:
-            self.foreign += len(between)
-            room.remember_times(between, shown)
-            self._feed.arrived(room.name, shown.epoch, between)
-        ids = [abs(line) for line in lines if line]
-        if ids:
-            room.last = max(room.last, *ids)
-            complete = shown.last_id + len(between)
-            before = min((line for line in lines if line and line > 0), default=max(ids) + 1) - 1
+            with suppress(Unavailable):
+                records = _records(shown.last_id + 1, between)
+                self.foreign += len(records)
+                room.remember_times(records, shown)
+                self._feed.arrived(room.name, shown.epoch, records)
+        last = max(map(abs, ids))
+        if last:
+            room.last = max(room.last, last)
+            complete = shown.last_id + len(records)
+            before = min((each for each in ids if each > 0), default=last + 1) - 1
             if before > complete:
                 self._feed.ahead(room.name, shown.epoch, before)
 
@@ -139,32 +173,38 @@ class StoreLog:
     async def head(self, room: str) -> Head:
         """See Engine."""
         known = self._rooms.listened_to(room)
-        reply = await self._store.call(
-            known.keys.slot, library.heads([known.keys.meta]), patience=self._patience
-        )
-        if not reply[1][0]:
-            self._heads.renew(known, known.epoch)
-            raise Unavailable(UNREAD)
-        epoch, last, _ = reply[1][0]
-        return Head(epoch, last)
+        match await self._store.call(known.keys.slot, library.head(known.keys), patience=self._patience):
+            case ["ok", epoch, last, others, sanctions]:
+                return Head(epoch, last, others, sanctions_of(sanctions or ()))
+            case _:
+                self._heads.renew(known, known.epoch)
+                raise Unavailable(UNREAD)
+
+    async def sanctions(self, keys: RoomKeys) -> tuple[Sanction, ...]:
+        """See Engine."""
+        match await self._store.call(keys.slot, library.head(keys), patience=self._patience):
+            case ["ok", _, _, _, sanctions]:
+                return sanctions_of(sanctions or ())
+            case _:  # there is no such room
+                return ()
 
     async def read(
         self, room: str, epoch: str, after: int, upto: int, *, limit: int, max_bytes: int
-    ) -> list[Message]:
+    ) -> list[Record]:
         """See Engine."""
         known = self._rooms.listened_to(room)
         command = library.read(known.keys, epoch, after, upto, limit=limit, most=max_bytes)
         match await self._store.call(known.keys.slot, command, patience=self._patience, weight=HEAVY):
             case ["ok", first, lines]:
                 known.trimmed(first)
-                messages = messages_of(after + 1, lines or ())
+                records = _records(after + 1, lines or ())
                 shown = self._feed.shown(room)
                 if shown is not None and after >= shown.last_id:  # it is about to be shown
-                    known.remember_times(messages, shown)
-                elif shown is not None and not messages and shown.epoch == epoch:  # it has been
+                    known.remember_times(records, shown)
+                elif shown is not None and not records and shown.epoch == epoch:  # it has been
                     self._heads.renew(known, epoch)
                     raise Replaced(UNREAD)
-                return messages
+                return records
             case ["trimmed", first]:
                 known.trimmed(first)
                 raise Trimmed(first)
@@ -184,13 +224,42 @@ class StoreLog:
     ) -> Page:
         """See Engine."""
         known = self._rooms.listened_to(room)
-        command = library.history(known.keys, epoch, before, after, upto, limit=limit, most=max_bytes)
-        match await self._store.call(known.keys.slot, command, patience=self._patience, weight=HEAVY):
-            case ["ok", first, start, lines, more]:
-                known.trimmed(first)
-                return Page(tuple(messages_of(start, lines or ())), more=more)
-            case other:
-                raise self._replacement(known, epoch, other)
+        found: list[Message] = []
+        upward, due = after is not None, trio.current_time() + self._patience
+        while True:
+            left = max_bytes - sum(map(text_bytes, found))
+            command = library.history(
+                *(known.keys, epoch, before, after, upto), limit=limit - len(found), most=left
+            )
+            match await self._call(known, command, due):
+                case ["ok", first, ids, lines, more, go_on]:
+                    known.trimmed(first)
+                    found += _messages(ids or (), lines or ())
+                case other:
+                    raise self._replacement(known, epoch, other)
+            if go_on is False:
+                return Page(tuple(found if upward else reversed(found)), more=more)
+            before, after = (None, go_on) if upward else (go_on, None)
+
+    async def moderations(self, room: str, epoch: str, *, upto: int, limit: int) -> list[Moderated]:
+        """See Engine."""
+        known = self._rooms.listened_to(room)
+        found: list[Moderated] = []
+        below, due = upto, trio.current_time() + self._patience
+        while True:
+            command = library.moderations(known.keys, epoch, below, limit=limit - len(found))
+            match await self._call(known, command, due):
+                case ["ok", ids, lines, go_on]:
+                    found += _moderations(ids or (), lines or ())
+                case other:
+                    raise self._replacement(known, epoch, other)
+            if go_on is False or upto - go_on >= LOOKED_THROUGH:
+                return found[::-1]
+            below = go_on - 1
+
+    async def _call(self, room: SharedRoom, command: Command, due: float) -> Any:
+        patience = max(0.0, due - trio.current_time())
+        return await self._store.call(room.keys.slot, command, patience=patience, weight=HEAVY)
 
     def _replacement(self, room: SharedRoom, epoch: str, reply: Any) -> Replaced:
         """The room's log is another one, or gone."""
@@ -222,9 +291,58 @@ class _Batch:
             self._committed(self._outcomes)
 
 
+def _id_of(line: Any) -> int:
+    """The id that an outcome's line tells of: negative for a duplicate, 0 if there is none."""
+    if type(line) is list:
+        line = line[0]
+    return line if type(line) is int else 0
+
+
 def _outcome(line: Any, draft: Draft, ts: int) -> Outcome:
-    if line is False:
-        return Failed()
-    if line > 0:
-        return Message(line, ts, draft.username, draft.text, draft.cid)
-    return Duplicate(-line) if line else Conflict()
+    match line:
+        case False:
+            return Failed()
+        case int() if line > 0:
+            return Message(line, ts, draft.username, draft.text, draft.cid)
+        case 0:
+            return Conflict()
+        case int():
+            return Duplicate(-line)
+        case "done":
+            return Done()
+        case "not_found":
+            return NotFound()
+        case ["denied", why, until]:
+            return Denied(Denial[why], until_of(until))
+        case _:
+            number, rest = line
+            text = "" if isinstance(draft.act, Delete) else draft.text
+            return record_of(number, (ts, draft.username, text, draft.cid, rest))
+
+
+def _records(first: int, lines: Sequence[Any]) -> list[Record]:
+    """Dense records from the id `first` on. Raises Unavailable if one isn't of this version."""
+    with _readable():
+        return records_of(first, lines)
+
+
+def _messages(ids: Sequence[int], lines: Sequence[Any]) -> list[Message]:
+    """The records of these ids, which are messages. Raises Unavailable."""
+    with _readable():
+        records = map(record_of, ids, lines)
+        return [each for each in records if isinstance(each, Message)]
+
+
+def _moderations(ids: Sequence[int], lines: Sequence[Any]) -> list[Moderated]:
+    """The records of these ids, which are actions of moderators. Raises Unavailable."""
+    with _readable():
+        records = map(record_of, ids, lines)
+        return [each for each in records if isinstance(each, Moderated)]
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, LookupError, TypeError, AttributeError):
+        raise Unavailable("a record in the store can't be read: is a newer version in use?") from None

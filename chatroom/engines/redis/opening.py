@@ -26,7 +26,7 @@ from chatroom.engines.redis.commander import HEAVY
 from chatroom.engines.redis.library import RoomKeys
 from chatroom.engines.redis.nodelease import NodeLease
 from chatroom.engines.redis.presence import PresenceTracker
-from chatroom.engines.redis.pushes import Push, Versions
+from chatroom.engines.redis.pushes import Push, Versions, sanctions_of
 from chatroom.engines.redis.shards import Shards
 from chatroom.engines.redis.sharedroom import Opened, SharedRoom, SharedRooms
 
@@ -111,11 +111,11 @@ class RoomOpener:
             self.release(room.name)
             opened(answer)
             return
-        _, epoch, last, first, version, who = answer
+        _, epoch, last, first, version, who, others, sanctions = answer
         room.epoch, room.last, room.first, room.own_pushed = epoch, last, first, None
         room.stored_at = {}
         room.versions = Versions(epoch, version)
-        opened(Head(epoch, last))
+        opened(Head(epoch, last, others, sanctions_of(sanctions or ())))
         self._presence.relist(room, epoch, last, version, who)
         for push in held:
             self._give_out(room, push)

@@ -4,14 +4,14 @@ Owns: the format of pushes, the replies of the store's functions as values, and 
 came too early.
 
     m NODE EPOCH FIRST LAST
-[[ts, username, text, cid?], …]       messages were stored
+[[ts, username, text, cid?, rest?]…]  records were stored; see `changes.rest_of`
     p NODE EPOCH VERSION LAST
 [[[username, nodes], …], […]]       names came and went on the node
     t NODE EPOCH
 [username, active]                               a user types, or no longer does
 
 1. A push that can't be read is None: a push is a hint, and any client of the store may publish.
-2. A node doesn't decode its own messages, since they come back as outcomes: it learns only their last id.
+2. A node doesn't decode its own records, since they come back as outcomes: it learns only their last id.
 3. `nodes` is the number of nodes that have a name after the change. A name that came with 1, or went with 0,
    changes who is in the room.
 4. The versions of a room's presence go up by one within an epoch. The next version is applied. An older one,
@@ -24,22 +24,24 @@ Doesn't know: where pushes come from, and what is done with them.
 
 import json
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, assert_never
 
-from chatroom.core.messages import Change, Message
+from chatroom.core.messages import Change, Deleted, Edited, Message, Moderated, Record
+from chatroom.core.sanctions import Action, Sanction
+from chatroom.engines import changes
 
 MOST_HELD = 1024
 
 
 class Stored(NamedTuple):
-    """Messages of another node."""
+    """Records of another node."""
 
     epoch: str
-    messages: list[Message]
+    records: list[Record]
 
 
 class Own(NamedTuple):
-    """Messages of this node, up to `last`."""
+    """Records of this node, up to `last`."""
 
     epoch: str
     last: int
@@ -74,21 +76,21 @@ def read_push(data: bytes, node: str) -> Push | None:
             sender, epoch, first, last = words
             if sender == node:
                 return Own(epoch, int(last))
-            messages = messages_of(int(first), _decoded(body))
-            return Stored(epoch, messages) if all(map(_is_whole, messages)) else None
+            records = records_of(int(first), _decoded(body))
+            return Stored(epoch, records) if all(map(_is_whole, records)) else None
         if kind == "p":
             sender, epoch, version, last = words
-            changes = _changes(_decoded(body), sender == node)
-            if not all(isinstance(each.username, str) for each in changes):
+            told = _changes(_decoded(body), sender == node)
+            if not all(isinstance(each.username, str) for each in told):
                 return None
-            return Presence(sender, epoch, int(version), int(last), changes)
+            return Presence(sender, epoch, int(version), int(last), told)
         if kind == "t":
             sender, _ = words
             username, active = _decoded(body)
             if sender == node or not isinstance(username, str):
                 return None
             return Typing(username, bool(active))
-    except (ValueError, TypeError, LookupError, RecursionError):
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
         pass
     return None
 
@@ -102,13 +104,36 @@ def _decoded(body: bytes) -> Any:
     return value
 
 
-def _is_whole(message: Message) -> bool:
+def _is_whole(record: Record) -> bool:
+    """Whether all its fields are what they are to be. Raises ValueError if a text can't be encoded."""
     return (
-        type(message.ts) is int
-        and type(message.username) is str
-        and type(message.text) is str
-        and (message.cid is None or type(message.cid) is str)
+        type(record.ts) is int
+        and type(record.username) is str
+        and type(record.text) is str
+        and (record.cid is None or type(record.cid) is str)
+        and _is_rest_whole(record)
     )
+
+
+def _is_rest_whole(record: Record) -> bool:
+    match record:
+        case Message(edited=None, deleted=None):
+            return True
+        case Message(edited=edited, deleted=deleted):
+            return all(each is None or type(each) is int for each in (edited, deleted))
+        case Edited(about=about, replaces=replaces):
+            return type(about) is type(replaces) is int
+        case Deleted(about=about, author=author, replaces=replaces):
+            return type(about) is type(replaces) is int and _is_text(author)
+        case Moderated(target=target, until=until):
+            return _is_text(target) and (until is None or type(until) is int)
+        case _:
+            assert_never(record)
+
+
+def _is_text(value: object) -> bool:
+    """Whether it is a text; it may be out of JSON within JSON. Raises ValueError if it can't be encoded."""
+    return type(value) is str and value.encode() is not None
 
 
 def typing(node: str, epoch: str, username: str, *, active: bool) -> str:
@@ -116,12 +141,35 @@ def typing(node: str, epoch: str, username: str, *, active: bool) -> str:
     return f"t {node} {epoch}\n{json.dumps([username, active])}"
 
 
-def messages_of(first: int, lines: Sequence[Any]) -> list[Message]:
-    """Dense messages from the id `first` on."""
+def records_of(first: int, lines: Sequence[Any]) -> list[Record]:
+    """Dense records from the id `first` on. Raises as `changes.record_of`."""
     return [
         Message(number, line[0], line[1], line[2], line[3] if len(line) > 3 else None)
+        if len(line) < 5
+        else record_of(number, line)
         for number, line in enumerate(lines, first)
     ]
+
+
+def record_of(number: int, line: Sequence[Any]) -> Record:
+    """The record of a line; there, what there isn't is false or left out. Raises as `changes.record_of`."""
+    ts, username, text, cid, rest = (*line, None, None)[:5]
+    cid = None if cid is False else cid
+    return changes.record_of(number, ts, username, text, cid, rest)
+
+
+def sanctions_of(lines: Sequence[Any]) -> tuple[Sanction, ...]:
+    """The sanctions in a reply, by name."""
+    found = [
+        Sanction(Action(action), username, by, until_of(until), reason)
+        for action, username, by, until, reason in lines
+    ]
+    return tuple(sorted(found, key=lambda each: (each.username, each.action)))
+
+
+def until_of(value: Any) -> int | None:
+    """A time that may be unset."""
+    return int(value) if value else None
 
 
 def _changes(parts: Any, ours: bool) -> list[Change]:

@@ -3,7 +3,7 @@
 Owns: the state of a room that the parts of the engine share; each part says what it does with its share.
 
 1. A room is listened to from its opening on, until nobody has used it for a while.
-2. The times of messages are kept from the last one that is shown on, at most MOST_TIMES of them.
+2. The times of records are kept from the last one that is shown on, at most MOST_TIMES of them.
 
 Doesn't know: the store.
 """
@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterable
 import trio
 
 from chatroom.core.errors import Unavailable
-from chatroom.core.messages import Head, Message
+from chatroom.core.messages import Head, Record
 from chatroom.engines.redis.library import RoomKeys
 from chatroom.engines.redis.pushes import Push, Versions
 
 MOST_TIMES = 300
-"""So many messages' times are kept at most."""
+"""So many records' times are kept at most."""
 
 Opened = Callable[[Head | Exception], None]
 
@@ -27,8 +27,8 @@ class SharedRoom:
     """One room: its keys, its subscription, and its presence.
 
     `used`: the broker has the room open, or will in a moment. `held`: pushes that came while it is being
-    opened. `stored_at`: the times of the last message that is shown and of those behind it, by id.
-    `own_pushed`: the epoch and last id of own messages whose push came before their outcome. `looking`: the
+    opened. `stored_at`: the times of the last record that is shown and of those behind it, by id.
+    `own_pushed`: the epoch and last id of own records whose push came before their outcome. `looking`: the
     engine is reading the room's head.
 
     `pending`: names that the store is to be told of, and whether they are here; `stale`: the store is to be
@@ -90,12 +90,12 @@ class SharedRoom:
         self.busy = False
         self.gap_since: float | None = None
 
-    def remember_times(self, messages: Iterable[Message], shown: Head | None) -> None:
-        """Keep the times of messages that were handed on, from the last one that is `shown` on."""
+    def remember_times(self, records: Iterable[Record], shown: Head | None) -> None:
+        """Keep the times of records that were handed on, from the last one that is `shown` on."""
         first = 0 if shown is None else shown.last_id
-        for message in messages:
-            if message.id >= first:
-                self.stored_at[message.id] = message.ts
+        for record in records:
+            if record.id >= first:
+                self.stored_at[record.id] = record.ts
         while self.stored_at and (
             (oldest := next(iter(self.stored_at))) < first or len(self.stored_at) > MOST_TIMES
         ):

@@ -31,7 +31,7 @@ MOST_REFUSALS = 100
 
 
 class StoreEvents:
-    """The Sink of one engine. `foreign`: messages of other nodes that came by pushes."""
+    """The Sink of one engine. `foreign`: records of other nodes that came by pushes."""
 
     def __init__(
         self,
@@ -97,10 +97,10 @@ class StoreEvents:
                 feed.typed(room.name, username, active=active)
             case _ if push.epoch != room.versions.epoch:
                 self._heads.look([room])  # the epoch may be the old one or the new one: the log decides
-            case Stored(epoch, messages):
-                self.foreign += len(messages)
-                room.remember_times(messages, feed.shown(room.name))
-                feed.arrived(room.name, epoch, messages)
+            case Stored(epoch, records):
+                self.foreign += len(records)
+                room.remember_times(records, feed.shown(room.name))
+                feed.arrived(room.name, epoch, records)
             case Own(epoch, last):
                 if room.appending:
                     room.own_pushed = (epoch, last)  # its outcome is on the way
