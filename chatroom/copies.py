@@ -5,7 +5,8 @@ Owns the options of both commands, the order of their steps, and what they print
 1. `backup DB TO` copies a database to a new file, also while a server uses the database.
 2. `copy` copies from what is named first to what is named second: a database that no server uses into a
    store, or a store that no node uses into a new database.
-3. Ids, epochs, times and cids stay the same, so clients resume as if nothing had happened.
+3. Ids, epochs, times and cids stay the same, so clients resume as if nothing had happened. Edits, deletions
+   and sanctions come along.
 4. Nothing is overwritten. A copy into a store recognizes what it has copied already, so that an interrupted
    copy may be run again.
 
@@ -25,7 +26,7 @@ from chatroom.config.options import OPTIONS, Parser, values_of
 from chatroom.config.settings import NO_DATABASE, STORE_OPTIONS, check_store_options, complete_address
 from chatroom.core.errors import StartError
 from chatroom.core.logevents import logger
-from chatroom.core.messages import Message, RoomLog
+from chatroom.core.messages import Record, RoomLog
 from chatroom.core.stores import StoreAddress
 from chatroom.engines.sqlite.backup import SourceDatabase, back_up, new_database
 from chatroom.system.stdio import print_error, print_out, stopping_between_steps
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from chatroom.engines.redis.copying import Stand, StoreRooms
 
 PIECE, PIECE_BYTES = 500, 256 * 1024
-"""Messages that are moved at a time, and about how many bytes of text."""
+"""Records that are moved at a time, and about how many bytes of text."""
 _PROGRESS_SECONDS = 0.1
 _DATABASE_OPTIONS = tuple(option for option in OPTIONS if option.target == "db")
 _COPY_OPTIONS = (*_DATABASE_OPTIONS, *STORE_OPTIONS)
@@ -215,14 +216,14 @@ def _begin(source: SourceDatabase, log: RoomLog, stand: "Stand") -> int | None:
 
 
 def _same(source: SourceDatabase, stand: "Stand") -> bool:
-    """Whether the newest message in the store is the source's message of that id."""
+    """Whether the newest record in the store is the source's record of that id."""
     there = stand.log
     if there.messages == 0:
         return stand.newest is None
     return source.read(there.room, there.last - 1, 1, 1) == [stand.newest]
 
 
-def _pieces(source: SourceDatabase, log: RoomLog, begin: int) -> Iterator[Sequence[Message]]:
+def _pieces(source: SourceDatabase, log: RoomLog, begin: int) -> Iterator[Sequence[Record]]:
     while begin < log.last:
         piece = source.read(log.room, begin, PIECE, PIECE_BYTES)
         yield piece
@@ -243,12 +244,12 @@ def _bring_out(store: "StoreRooms", name: str) -> Copied:
         _progress(everything) as advance,
     ):
         room = None
-        for log, messages in store.read(logs):
+        for log, records in store.read(logs):
             if log.room != room:
                 room = log.room
                 target.begin_room(log)
-            target.add(messages)
-            advance(len(messages))
+            target.add(records)
+            advance(len(records))
         _check_no_nodes(store)
         for before, after in zip(logs, _logs(store), strict=False):
             if before != after:
@@ -265,7 +266,7 @@ def _check_no_nodes(store: "StoreRooms") -> None:
 
 
 def _logs(store: "StoreRooms") -> list[RoomLog]:
-    """The rooms that have ever had a message. Raises StartError."""
+    """The rooms that have ever had a record. Raises StartError."""
     found = []
     for stand in store.stands(store.rooms()):
         if stand.condition == "copying":

@@ -85,12 +85,12 @@ async def through(one: Node, two: Node, fault: Callable[[], object], *, calm: fl
     last = max(acknowledged.values())
     await until(lambda: all(room.order.head >= last for room in rooms))
     for room in rooms:
-        ids = {message.text: message.id for message in room.messages}
-        assert len(ids) == len(room.messages)
+        ids = {message.text: message.id for message in room.records}
+        assert len(ids) == len(room.records)
         assert acknowledged.items() <= ids.items()
         assert room.replaced is None
-    assert rooms[0].messages[:last] == [*rooms[0].messages[:1], *rooms[1].messages[: last - 1]] or (
-        rooms[0].messages == rooms[1].messages
+    assert rooms[0].records[:last] == [*rooms[0].records[:1], *rooms[1].records[: last - 1]] or (
+        rooms[0].records == rooms[1].records
     )
 
 

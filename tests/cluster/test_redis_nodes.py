@@ -52,7 +52,7 @@ async def test_what_one_node_stores_is_shown_by_all_in_one_order(address: StoreA
             nursery.start_soon(talk, one, "a")
             nursery.start_soon(talk, two, "b")
         await until(lambda: all(room.order.head == 200 for room in rooms))
-        assert rooms[0].messages == rooms[1].messages
+        assert rooms[0].records == rooms[1].records
         assert sorted(rooms[0].texts) == sorted(
             f"{a}{n}{tick}" for a in "ab" for n in range(50) for tick in ("", "'")
         )
@@ -64,7 +64,7 @@ async def test_own_messages_come_as_outcomes_alone(address: StoreAddress) -> Non
         room = await two.open()
         outcomes = await one.say("a", "b")
         await until(lambda: room.texts == ["a", "b"])
-        assert room.messages == outcomes
+        assert room.records == outcomes
         assert one.arrivals == []
         assert (await two.say("c"))[0].id == 3  # type: ignore[union-attr]
         await until(lambda: one.arrivals == ["c"])
@@ -136,7 +136,7 @@ async def test_an_outcome_brings_what_was_missed(address: StoreAddress, server: 
         outcomes = await two.say("a")
         outcomes += await one.say("b")
         await until(lambda: room.texts == ["a", "b"])
-        assert room.messages == outcomes
+        assert room.records == outcomes
 
 
 # Presence

@@ -18,11 +18,35 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatroom.core.errors import Replaced, Trimmed
-from chatroom.core.messages import Conflict, Draft, Duplicate, Head, Message, Outcome, Page
+from chatroom.core.messages import (
+    STORED,
+    Act,
+    Conflict,
+    Delete,
+    Deleted,
+    Denial,
+    Denied,
+    Done,
+    Draft,
+    Duplicate,
+    Edit,
+    Edited,
+    Head,
+    Message,
+    Moderate,
+    Moderated,
+    NotFound,
+    Outcome,
+    Page,
+    Record,
+)
+from chatroom.core.sanctions import MAX_SANCTIONS, Action, Sanction
 from chatroom.engines.engine import Engine
 from tests.support.engines import append, history, open_room, read
 
-TS = 1_764_000_000_000
+TS = time.time_ns() // 1_000_000
+"""The time of all drafts: now, since sanctions end by the clock."""
+HOUR = 3_600_000
 HOSTILE = ["", "\0", "'; DROP TABLE messages; --", "%s{}", "\n\r\u2028", "\u202e<b>", "😀é", "x" * 4000]
 
 
@@ -30,8 +54,38 @@ def draft(text: str = "hi", cid: str | None = None, *, room: str = "r", username
     return Draft(room, username, text, cid, TS)
 
 
-def ids(messages: list[Message] | tuple[Message, ...]) -> list[int]:
-    return [message.id for message in messages]
+def edit(
+    about: int, text: str, cid: str | None = None, *, username: str = "alice", within: int = HOUR
+) -> Draft:
+    return Draft("r", username, text, cid, TS, act=Edit(about, within))
+
+
+def delete(
+    about: int,
+    cid: str | None = None,
+    *,
+    username: str = "alice",
+    within: int = HOUR,
+    moderator: bool = False,
+) -> Draft:
+    return Draft("r", username, "", cid, TS, moderator, Delete(about, within))
+
+
+def moderate(
+    action: Action,
+    target: str = "bob",
+    seconds: int | None = None,
+    *,
+    reason: str = "",
+    cid: str | None = None,
+    room: str = "r",
+    username: str = "carol",
+) -> Draft:
+    return Draft(room, username, reason, cid, TS, True, Moderate(action, target, seconds))
+
+
+def ids(records: Sequence[Record]) -> list[int]:
+    return [record.id for record in records]
 
 
 async def fill(engine: Engine, count: int, room: str = "r") -> Head:
@@ -43,13 +97,36 @@ async def fill(engine: Engine, count: int, room: str = "r") -> Head:
     return Head(head.epoch, head.last_id + count)
 
 
-async def read_all(engine: Engine, room: str, last_id: int) -> list[Message]:
+async def read_all(engine: Engine, room: str, last_id: int) -> list[Record]:
     """All that is kept, piece by piece."""
-    after, found = engine.first_id(room) - 1, list[Message]()
+    after, found = engine.first_id(room) - 1, list[Record]()
     while after < last_id:
         found += await read(engine, room, after, last_id, 7)
         assert found[-1].id > after
         after = found[-1].id
+    return found
+
+
+async def pages(
+    engine: Engine, room: str, upto: int, limit: int, *, newest_first: bool = False, max_bytes: int = 1 << 20
+) -> list[Message]:
+    """All messages that history has, ascending, page by page."""
+    found = list[Message]()
+    more = True
+    while more:
+        page = await history(
+            engine,
+            room,
+            before=(found[0].id if found else None) if newest_first else None,
+            after=None if newest_first else (found[-1].id if found else 0),
+            upto=upto,
+            limit=limit,
+            max_bytes=max_bytes,
+        )
+        assert page.messages or not more or not found
+        found = [*page.messages, *found] if newest_first else [*found, *page.messages]
+        assert not page.more or page.messages
+        more = page.more
     return found
 
 
@@ -66,11 +143,27 @@ class EngineContract:
         raise NotImplementedError
 
     def undated(self, found: Sequence[Outcome]) -> list[Outcome]:
-        """The same; messages that a store has dated, by its clock, as of TS."""
+        """The same; records that a store has dated, by its clock, as of TS."""
         if not self.store_dates:
             return list(found)
-        assert all(abs(each.ts / 1000 - time.time()) < 60 for each in found if isinstance(each, Message))
-        return [each._replace(ts=TS) if isinstance(each, Message) else each for each in found]
+        return [self._undated(each) for each in found]
+
+    @staticmethod
+    def _undated(outcome: Outcome) -> Outcome:
+        if not isinstance(outcome, STORED):
+            return outcome
+        assert abs(outcome.ts / 1000 - time.time()) < 60
+        if isinstance(outcome, Moderated) and outcome.until is not None:
+            outcome = outcome._replace(until=outcome.until - outcome.ts + TS)
+        return outcome._replace(ts=TS)
+
+    async def after(self, engine: Engine, *drafts: Draft) -> list[Outcome]:
+        """The outcomes of one batch."""
+        return self.undated(await append(engine, drafts))
+
+    async def kept(self, engine: Engine) -> list[Outcome]:
+        """All records of the room "r"."""
+        return self.undated(await read_all(engine, "r", (await engine.head("r")).last_id))
 
     # Opening and releasing
 
@@ -374,43 +467,582 @@ class EngineContract:
             assert outcome == Message(23, TS, "alice", "ho", "c")
             assert await append(engine, [draft("ho", "c")]) == [Duplicate(23)]
 
+    # Edits and deletions
+
+    async def test_an_edit_is_a_record_and_the_message_has_its_text(self) -> None:
+        async with self.opened() as engine:
+            await open_room(engine, "r")
+            await append(engine, [draft("helo", "c"), draft("2")])
+            edited = Edited(3, TS, "alice", "hello", "e", 1, 1)
+            assert await self.after(engine, edit(1, "hello", "e")) == [edited]
+            assert await self.kept(engine) == [
+                Message(1, TS, "alice", "hello", "c", edited=3),
+                Message(2, TS, "alice", "2", None),
+                edited,
+            ]
+
+    async def test_the_text_that_an_edit_has_brought_goes_with_the_next_one(self) -> None:
+        async with self.opened() as engine:
+            await open_room(engine, "r")
+            await append(engine, [draft("1")])
+            await append(engine, [edit(1, "2")])
+            assert await self.after(engine, edit(1, "3")) == [Edited(3, TS, "alice", "3", None, 1, 2)]
+            assert await self.after(engine, delete(1)) == [Deleted(4, TS, "alice", "", None, 1, "alice", 3)]
+            assert await self.kept(engine) == [
+                Message(1, TS, "alice", "", None, edited=3, deleted=4),
+                Edited(2, TS, "alice", "", None, 1, 1),
+                Edited(3, TS, "alice", "", None, 1, 2),
+                Deleted(4, TS, "alice", "", None, 1, "alice", 3),
+            ]
+
+    async def test_drafts_of_one_batch_are_judged_one_behind_the_other(self) -> None:
+        async with self.opened() as engine:
+            await open_room(engine, "r")
+            outcomes = await self.after(
+                engine,
+                *(edit(1, "early"), draft("1", "c"), edit(1, "2"), edit(1, "3"), draft("1", "c")),
+                *(delete(1), edit(1, "4"), delete(1), draft("5")),
+            )
+            assert outcomes == [
+                NotFound(),
+                Message(1, TS, "alice", "1", "c"),
+                Edited(2, TS, "alice", "2", None, 1, 1),
+                Edited(3, TS, "alice", "3", None, 1, 2),
+                Duplicate(1),
+                Deleted(4, TS, "alice", "", None, 1, "alice", 3),
+                NotFound(),
+                Done(),
+                Message(5, TS, "alice", "5", None),
+            ]
+            kept = await read(engine, "r", 0, 5, 50)
+            assert [each.text for each in kept] == ["", "", "", "", "5"]
+
+    async def test_a_text_is_changed_by_its_author_alone_and_deleted_by_moderators_too(self) -> None:
+        async with self.opened() as engine:
+            await open_room(engine, "r")
+            await append(engine, [draft("1"), draft("2")])
+            by_moderator = edit(1, "mine", username="carol")
+            by_moderator.moderator = True
+            denied = Denied(Denial.NOT_YOURS)
+            assert await self.after(
+                engine,
+                *(edit(1, "mine", username="bob"), by_moderator, delete(1, username="bob")),
+                delete(1, username="carol", within=0, moderator=True),
+            ) == [denied, denied, denied, Deleted(3, TS, "carol", "", None, 1, "alice", 1)]
+
+    async def test_only_messages_that_are_kept_can_be_changed(self) -> None:
+        async with self.opened(keep=4) as engine:
+            await open_room(engine, "r")
+            await append(engine, [draft("1")])
+            await append(engine, [edit(1, "2"), moderate(Action.KICK)])
+            assert (
+                await self.after(
+                    engine,
+                    *(
+                        act(about)
+                        for about in (0, 2, 3, 4, 99, 2**40)
+                        for act in (delete, lambda id: edit(id, "x"))
+                    ),
+                )
+                == [NotFound()] * 12
+            )
+            await fill(engine, 20)
+            assert await self.after(engine, delete(1), edit(1, "x"), delete(19)) == [
+                NotFound(),
+                NotFound(),
+                NotFound()
+                if engine.first_id("r") > 19
+                else Deleted(24, TS, "alice", "", None, 19, "alice", 19),
+            ]
+
+    async def test_a_message_is_changed_within_the_time_for_it(self) -> None:
+        async with self.opened() as engine:
+            await open_room(engine, "r")
+            await append(engine, [draft("1")])
+            late = Denied(Denial.TOO_LATE)
+            assert await self.after(engine, edit(1, "x", within=0), delete(1, within=0)) == [late, late]
+            assert await self.after(engine, delete(1, within=60_000)) == [
+                Deleted(2, TS, "alice", "", None, 1, "alice", 1)
+            ]
+
+    async def test_a_retry_is_known_whatever_has_become_of_the_text(self) -> None:
+        async with self.opened() as engine:
+            await open_room(engine, "r")
+            await append(engine, [draft("1", "m"), edit(1, "2", "e")])
+            assert await self.after(engine, draft("1", "m"), draft("other", "m")) == [Duplicate(1)] * 2
+            assert await self.after(engine, edit(1, "2", "e"), edit(1, "other", "e")) == [
+                Duplicate(2),
+                Conflict(),
+            ]
+            await append(engine, [edit(1, "3", "f"), delete(1, "d")])
+            engine.release("r")
+            await open_room(engine, "r")
+            assert await self.after(
+                engine, draft("other", "m"), edit(1, "other", "e"), edit(1, "3", "f"), delete(1, "d")
+            ) == [Duplicate(1), Duplicate(2), Duplicate(3), Duplicate(4)]
+
+    async def test_a_cid_that_another_draft_has_is_a_conflict(self) -> None:
+        async with self.opened() as engine:
+            await open_room(engine, "r")
+            first = [
+                *(draft("1", "m"), draft("2"), edit(1, "1", "e"), delete(2, "d")),
+                moderate(Action.MUTE, reason="1", cid="s", username="alice"),
+            ]
+            await append(engine, first)
+            others = [
+                *(
+                    edit(1, "1", "m"),
+                    delete(1, "m"),
+                    moderate(Action.MUTE, reason="1", cid="m", username="alice"),
+                ),
+                *(draft("1", "e"), delete(1, "e"), edit(2, "1", "e")),
+                *(draft("", "d"), edit(2, "", "d"), delete(1, "d")),
+                *(draft("1", "s"), moderate(Action.BAN, reason="1", cid="s", username="alice")),
+                moderate(Action.MUTE, "ben", reason="1", cid="s", username="alice"),
+                moderate(Action.MUTE, reason="2", cid="s", username="alice"),
+            ]
+            assert await self.after(engine, *others) == [Conflict()] * len(others)
+            assert await self.after(engine, *first) == [
+                *(Duplicate(1), Message(6, TS, "alice", "2", None), Duplicate(3), Duplicate(4), Duplicate(5))
+            ]
+
+    async def test_a_change_among_many_messages_leaves_the_others_as_they_are(self) -> None:
+        async with self.opened() as engine:
+            await open_room(engine, "r")
+            drafts = [draft(str(number), f"c{number}" if number % 3 else None) for number in range(1, 331)]
+            for start in range(0, 330, 110):
+                await append(engine, drafts[start : start + 110])
+            await append(engine, [edit(165, "edited"), delete(1), edit(330, "last")])
+            texts = [str(number) for number in range(1, 331)]
+            texts[0], texts[164], texts[329] = "", "edited", "last"
+            found = await read_all(engine, "r", 333)
+            assert [each.text for each in found] == [*texts, "edited", "", "last"]
+            assert [each.text for each in await pages(engine, "r", 333, 50)] == texts
+            assert [each.text for each in await pages(engine, "r", 333, 50, newest_first=True)] == texts
+            assert await append(engine, [drafts[99], drafts[163], draft("x", "c166")]) == [
+                Duplicate(100),
+                Duplicate(164),
+                Conflict(),
+            ]
+
+    async def test_changed_messages_are_trimmed_as_all_are(self) -> None:
+        async with self.opened(keep=4) as engine:
+            await open_room(engine, "r")
+            await append(engine, [draft("1", "c"), draft("2"), edit(1, "3", "e")])
+            assert await self.after(engine, draft("x", "c")) == [Duplicate(1)]
+            await fill(engine, 20)
+            assert engine.first_id("r") > 3
+            kept = await read_all(engine, "r", 23)
+            assert ids(kept) == list(range(engine.first_id("r"), 24))
+            with pytest.raises(Trimmed):
+                await read(engine, "r", 0, 23, 50)
+            assert await self.after(engine, draft("x", "c"), draft("y", "e")) == [
+                Message(24, TS, "alice", "x", "c"),
+                Message(25, TS, "alice", "y", "e"),
+            ]
+
+    @pytest.mark.parametrize("text", HOSTILE)
+    async def test_changed_texts_and_reasons_are_what_they_were(self, text: str) -> None:
+        async with self.opened() as engine:
+            await open_room(engine, "r")
+            name = f"u{text[:9]}"
+            batch = [
+                draft(text, username=name),
+                edit(1, text, "c", username=name),
+                moderate(Action.MUTE, name, reason=text),
+                delete(1, username="carol", moderator=True),
+            ]
+            assert await self.after(engine, *batch) == [
+                Message(1, TS, name, text, None),
+                Edited(2, TS, name, text, "c", 1, 1),
+                Moderated(3, TS, "carol", text, None, Action.MUTE, name, None),
+                Deleted(4, TS, "carol", "", None, 1, name, 2),
+            ]
+            assert await self.kept(engine) == [
+                Message(1, TS, name, "", None, edited=2, deleted=4),
+                Edited(2, TS, name, "", "c", 1, 1),
+                Moderated(3, TS, "carol", text, None, Action.MUTE, name, None),
+                Deleted(4, TS, "carol", "", None, 1, name, 2),
+            ]
+            assert await engine.sanctions("r") == (Sanction(Action.MUTE, name, "carol", None, text),)
+
+    # Sanctions
+
+    async def test_who_is_muted_may_take_words_back_and_say_none(self) -> None:
+        async with self.opened() as engine:
+            await open_room(engine, "r")
+            await append(engine, [draft("1", "c", username="bob"), draft("2", username="bob")])
+            muted = Denied(Denial.MUTED)
+            assert await self.after(
+                engine,
+                moderate(Action.MUTE),
+                draft("3", username="bob"),
+                draft("1", "c", username="bob"),
+                draft("other", "c", username="bob"),
+                edit(1, "3", username="bob"),
+                delete(1, username="bob"),
+                draft("4"),
+                moderate(Action.UNMUTE),
+                draft("5", username="bob"),
+            ) == [
+                Moderated(3, TS, "carol", "", None, Action.MUTE, "bob", None),
+                muted,
+                Duplicate(1),
+                Conflict(),
+                muted,
+                Deleted(4, TS, "bob", "", None, 1, "bob", 1),
+                Message(5, TS, "alice", "4", None),
+                Moderated(6, TS, "carol", "", None, Action.UNMUTE, "bob", None),
+                Message(7, TS, "bob", "5", None),
+            ]
+
+    async def test_who_is_banned_may_do_nothing_and_comes_before_who_is_muted(self) -> None:
+        async with self.opened() as engine:
+            await open_room(engine, "r")
+            await append(engine, [draft("1", username="bob"), moderate(Action.MUTE)])
+            await append(engine, [moderate(Action.BAN)])
+            banned = Denied(Denial.BANNED)
+            assert await self.after(
+                engine, draft("2", username="bob"), delete(1, username="bob"), moderate(Action.UNBAN)
+            ) == [banned, banned, Moderated(4, TS, "carol", "", None, Action.UNBAN, "bob", None)]
+            assert await self.after(engine, draft("2", username="bob")) == [Denied(Denial.MUTED)]
+
+    async def test_no_sanction_bites_who_is_a_moderator(self) -> None:
+        async with self.opened() as engine:
+            await open_room(engine, "r")
+            await append(engine, [moderate(Action.BAN, "carol"), moderate(Action.MUTE, "carol")])
+            hers = draft("1", username="carol")
+            assert await self.after(engine, hers) == [Denied(Denial.BANNED)]
+            hers.moderator = True
+            assert await self.after(engine, hers, moderate(Action.KICK)) == [
+                Message(3, TS, "carol", "1", None),
+                Moderated(4, TS, "carol", "", None, Action.KICK, "bob", None),
+            ]
+
+    async def test_a_sanction_ends_at_its_time(self) -> None:
+        async with self.opened() as engine:
+            await open_room(engine, "r")
+            mute, ban = await append(
+                engine, [moderate(Action.MUTE, seconds=600, reason="why"), moderate(Action.BAN, seconds=0)]
+            )
+            assert isinstance(mute, Moderated)
+            assert mute.until == mute.ts + 600_000
+            assert isinstance(ban, Moderated)
+            assert ban.until == ban.ts
+            in_force = (Sanction(Action.MUTE, "bob", "carol", mute.until, "why"),)
+            assert await engine.sanctions("r") == in_force
+            assert (await engine.head("r")).sanctions == in_force
+            assert await append(engine, [draft("1", username="bob"), moderate(Action.UNBAN)]) == [
+                Denied(Denial.MUTED, mute.until),
+                Done(),
+            ]
+            await append(engine, [moderate(Action.MUTE, seconds=0)])
+            assert await engine.sanctions("r") == ()
+            (outcome,) = await self.after(engine, draft("1", username="bob"))
+            assert outcome == Message(4, TS, "bob", "1", None)
+
+    async def test_what_is_done_already_is_no_record_and_a_kick_is_one_each_time(self) -> None:
+        async with self.opened() as engine:
+            await open_room(engine, "r")
+            assert await self.after(engine, moderate(Action.UNMUTE), moderate(Action.UNBAN)) == [
+                Done(),
+                Done(),
+            ]
+            assert await self.after(engine, moderate(Action.KICK, seconds=9), moderate(Action.KICK)) == [
+                Moderated(1, TS, "carol", "", None, Action.KICK, "bob", None),
+                Moderated(2, TS, "carol", "", None, Action.KICK, "bob", None),
+            ]
+            assert await engine.sanctions("r") == ()
+            await append(engine, [moderate(Action.MUTE, "ann"), moderate(Action.MUTE, reason="new")])
+            await append(engine, [moderate(Action.MUTE, "ann", reason="newer")])
+            assert await engine.sanctions("r") == (
+                Sanction(Action.MUTE, "ann", "carol", None, "newer"),
+                Sanction(Action.MUTE, "bob", "carol", None, "new"),
+            )
+
+    async def test_sanctions_outlive_their_records_and_the_use_of_their_room(self) -> None:
+        async with self.opened(keep=2) as engine:
+            await open_room(engine, "r")
+            await append(engine, [moderate(Action.MUTE, reason="why"), draft("x")])
+            await fill(engine, 20)
+            assert engine.first_id("r") > 1
+            sanctions = (Sanction(Action.MUTE, "bob", "carol", None, "why"),)
+            assert (await engine.head("r")).sanctions == sanctions
+            engine.release("r")
+            assert await engine.sanctions("r") == sanctions
+            head = await open_room(engine, "r")
+            assert (head.sanctions, head.others) == (sanctions, 1)
+            assert await append(engine, [draft("1", username="bob")]) == [Denied(Denial.MUTED)]
+            assert await engine.sanctions("another") == ()
+
+    async def test_a_room_has_a_bounded_number_of_sanctions(self) -> None:
+        async with self.opened() as engine:
+            await open_room(engine, "r")
+            names = [f"user{number}" for number in range(MAX_SANCTIONS)]
+            for start in range(0, MAX_SANCTIONS, 250):
+                mutes = [
+                    moderate(Action.MUTE, name, 0 if name == "user7" else None)
+                    for name in names[start : start + 250]
+                ]
+                assert all(isinstance(each, Moderated) for each in await append(engine, mutes))
+            last = MAX_SANCTIONS
+            full = Denied(Denial.TOO_MANY)
+            mute, unmute = Action.MUTE, Action.UNMUTE
+            assert await self.after(
+                engine,
+                *(moderate(mute, "one"), moderate(mute, "two"), moderate(Action.BAN, "user1")),
+                *(moderate(mute, "user1", reason="again"), moderate(unmute, "user2"), moderate(mute, "two")),
+            ) == [
+                Moderated(last + 1, TS, "carol", "", None, mute, "one", None),  # in the place of user7
+                *(full, full),
+                Moderated(last + 2, TS, "carol", "again", None, mute, "user1", None),
+                Moderated(last + 3, TS, "carol", "", None, unmute, "user2", None),
+                Moderated(last + 4, TS, "carol", "", None, mute, "two", None),
+            ]
+            found = await engine.sanctions("r")
+            assert {each.username for each in found} == {*names, "one", "two"} - {"user2", "user7"}
+            assert await self.after(engine, moderate(mute, "three")) == [full]
+
+    async def test_the_last_actions_of_moderators_are_told(self) -> None:
+        async with self.opened() as engine:
+            await open_room(engine, "r")
+            head = await engine.head("r")
+            assert await engine.moderations("r", head.epoch, upto=0, limit=9) == []
+            for number in range(1, 140):
+                await append(engine, [moderate(Action.KICK, f"u{number}"), draft("x"), edit(2, "x")])
+
+            async def found(upto: int, limit: int) -> list[int]:
+                return ids(await engine.moderations("r", head.epoch, upto=upto, limit=limit))
+
+            moderations = [number for number in range(1, 418) if number % 3 == 1]
+            assert await found(417, 1000) == moderations
+            assert await found(417, 7) == moderations[-7:]
+            assert await found(7, 2) == [4, 7]
+            assert await found(6, 9) == [1, 4]
+            with pytest.raises(Replaced):
+                await engine.moderations("r", "another", upto=9, limit=9)
+
+    # Other records between messages
+
+    async def test_a_head_tells_how_many_records_are_no_messages(self) -> None:
+        async with self.opened(keep=3) as engine:
+            head = await open_room(engine, "r")
+            assert head.others == 0
+            await append(engine, [draft("1"), edit(1, "2"), delete(1), delete(1), moderate(Action.KICK)])
+            assert await engine.head("r") == Head(head.epoch, 4, 3)
+            await fill(engine, 20)
+            assert await engine.head("r") == Head(head.epoch, 24, 3)
+            engine.release("r")
+            assert await open_room(engine, "r") == Head(head.epoch, 24, 3)
+
+    async def test_history_has_messages_only_and_says_rightly_whether_there_are_more(self) -> None:
+        async with self.opened() as engine:
+            await open_room(engine, "r")
+            kick = moderate(Action.KICK)
+            await append(engine, [kick, draft("2"), kick, kick, draft("5"), draft("6"), kick, edit(2, "8")])
+
+            async def page(limit: int, **where: int | None) -> tuple[list[int], bool]:
+                where = {"before": None, "after": None, **where}
+                found = await history(engine, "r", upto=8, limit=limit, **where)  # type: ignore[arg-type]
+                assert all(isinstance(each, Message) for each in found.messages)
+                return ids(found.messages), found.more
+
+            assert await page(9) == ([2, 5, 6], False)
+            assert await page(3) == ([2, 5, 6], False)
+            assert await page(2) == ([5, 6], True)
+            assert await page(2, before=6) == ([2, 5], False)
+            assert await page(1, before=5) == ([2], False)
+            assert await page(1, before=2) == ([], False)
+            assert await page(3, after=0) == ([2, 5, 6], False)
+            assert await page(2, after=0) == ([2, 5], True)
+            assert await page(1, after=3) == ([5], True)
+            assert await page(1, after=5) == ([6], False)
+            assert await page(1, after=6) == ([], False)
+
+    @pytest.mark.parametrize("limit", [1, 3, 50])
+    async def test_pages_of_history_have_each_message_once(self, limit: int) -> None:
+        async with self.opened() as engine:
+            await open_room(engine, "r")
+            await append(
+                engine,
+                [
+                    draft(str(number)) if number % 7 in (0, 1) else moderate(Action.KICK)
+                    for number in range(1, 201)
+                ],
+            )
+            expected = [number for number in range(1, 201) if number % 7 in (0, 1)]
+            assert ids(await pages(engine, "r", 200, limit)) == expected
+            assert ids(await pages(engine, "r", 200, limit, newest_first=True)) == expected
+            assert ids(await pages(engine, "r", 200, limit, max_bytes=4)) == expected
+            assert ids(await pages(engine, "r", 200, limit, newest_first=True, max_bytes=4)) == expected
+            assert ids(await pages(engine, "r", 100, limit)) == [each for each in expected if each <= 100]
+
+    async def test_messages_that_are_far_apart_are_on_one_page(self) -> None:
+        async with self.opened(keep=6000) as engine:
+            await open_room(engine, "r")
+            for _ in range(2):
+                await append(engine, [draft("x")])
+                for _ in range(10):
+                    await append(engine, [moderate(Action.KICK)] * 250)
+            for limit, newest in ((2, [1, 2502]), (1, [2502])):
+                page = await history(engine, "r", before=None, after=None, upto=5002, limit=limit)
+                assert (ids(page.messages), page.more) == (newest, limit == 1)
+                page = await history(engine, "r", before=None, after=0, upto=5002, limit=limit)
+                assert (ids(page.messages), page.more) == ([1, 2502][:limit], limit == 1)
+
+    # All rooms
+
+    async def test_a_summary_tells_where_each_room_stands(self) -> None:
+        async with self.opened(keep=2) as engine:
+            assert await engine.summaries() == []
+            for room, count in (("a", 1), ("b{}%*", 20), ("unused", 3), ("empty", 0)):
+                await fill(engine, count, room)
+            await append(engine, [moderate(Action.KICK, room="a")])
+            engine.release("unused")
+            found = {each.room: each for each in await engine.summaries()}
+            assert {room: each.last_id for room, each in found.items()} == {"a": 2, "b{}%*": 20, "unused": 3}
+            for room, each in found.items():
+                if room != "unused":
+                    (last,) = await read(engine, room, each.last_id - 1, each.last_id, 1)
+                    assert each.last_ts == last.ts
+                assert not each.members
+
     # Against a model
 
     def test_any_batches_leave_what_a_model_of_them_leaves(self) -> None:
-        commands = st.tuples(*[st.sampled_from("ab")] * 3, st.sampled_from(["", "1", "2"]))
+        names = st.sampled_from(["ann", "bob"])
+        about = st.integers(1, 6)
+        within = st.sampled_from([HOUR, HOUR, HOUR, 0])
+        acts = st.one_of(
+            st.none(),
+            st.builds(Edit, about, within),
+            st.builds(Delete, about, within),
+            st.builds(Moderate, st.sampled_from(Action), names, st.sampled_from([None, None, 0])),
+        )
+        commands = st.tuples(
+            *(st.sampled_from("ab"), names, st.sampled_from("xy"), st.sampled_from(["", "", "1", "2"])),
+            *(st.booleans(), acts),
+        )
 
-        @given(st.lists(st.lists(commands, max_size=6)))  # in here: each engine's class has a run of its own
-        def check(batches: list[list[tuple[str, ...]]]) -> None:
+        @given(
+            st.lists(st.lists(commands, max_size=8), max_size=6)
+        )  # in here: each class has a run of its own
+        def check(batches: list[list[Command]]) -> None:
             trio.run(self._leave_what_a_model_leaves, batches)
 
         check()
 
-    async def _leave_what_a_model_leaves(self, batches: list[list[tuple[str, ...]]]) -> None:
+    async def _leave_what_a_model_leaves(self, batches: "list[list[Command]]") -> None:
         async with self.opened() as engine:
             models = {"a": Model(), "b": Model()}
             for room in models:
                 await open_room(engine, room)
             for batch in batches:
                 drafts = [
-                    draft(text, cid or None, room=room, username=name) for room, name, text, cid in batch
+                    Draft(
+                        room, name, "" if isinstance(act, Delete) else text, cid or None, TS, moderator, act
+                    )
+                    for room, name, text, cid, moderator, act in batch
                 ]
                 expected = [models[each.room].append(each) for each in drafts]
                 assert self.undated(await append(engine, drafts)) == expected
             for room, model in models.items():
-                found = await read_all(engine, room, len(model.messages))
-                assert self.undated(found) == model.messages
+                await self._agree(engine, room, model)
+
+    async def _agree(self, engine: Engine, room: str, model: "Model") -> None:
+        last = len(model.records)
+        assert self.undated(await read_all(engine, room, last)) == model.records
+        messages = [each for each in model.records if isinstance(each, Message)]
+        for newest_first in (False, True):
+            assert self.undated(await pages(engine, room, last, 2, newest_first=newest_first)) == messages
+        moderated = [each for each in model.records if isinstance(each, Moderated)]
+        head = await engine.head(room)
+        assert self.undated(await engine.moderations(room, head.epoch, upto=last, limit=99)) == moderated
+        assert (head.last_id, head.others) == (last, last - len(messages))
+        assert {(each.action, each.username): each.by for each in head.sanctions} == model.sanctions
+        assert await engine.sanctions(room) == head.sanctions
+
+
+Command = tuple[str, str, str, str, bool, Act | None]
 
 
 @dataclass
 class Model:
-    """One room's log, as simple as can be."""
+    """One room's log, as simple as can be.
 
-    messages: list[Message] = field(default_factory=list)
+    `drafts`: those of the records; `sanctions`: who has taken those that are in force.
+    """
+
+    records: list[Record] = field(default_factory=list)
+    drafts: list[Draft] = field(default_factory=list)
+    sanctions: dict[tuple[Action, str], str] = field(default_factory=dict)
 
     def append(self, draft: Draft) -> Outcome:
-        for message in self.messages:
-            if draft.cid is not None and (message.username, message.cid) == (draft.username, draft.cid):
-                return Duplicate(message.id) if message.text == draft.text else Conflict()
-        message = Message(len(self.messages) + 1, draft.ts, draft.username, draft.text, draft.cid)
-        self.messages.append(message)
-        return message
+        for record, before in zip(self.records, self.drafts, strict=True):
+            if draft.cid is not None and (record.username, record.cid) == (draft.username, draft.cid):
+                return Duplicate(record.id) if self._is_same(draft, before, record) else Conflict()
+        outcome = self._denied(draft) or self._judge(draft)
+        if isinstance(outcome, STORED):
+            self.records.append(outcome)
+            self.drafts.append(draft)
+        return outcome
+
+    def _is_same(self, draft: Draft, before: Draft, record: Record) -> bool:
+        same = draft.text == before.text
+        match draft.act, before.act:
+            case None, None:
+                assert isinstance(record, Message)
+                return same or record.edited is not None or record.deleted is not None
+            case Edit(), Edit():
+                return draft.act.about == before.act.about and (same or not record.text)
+            case Delete(), Delete():
+                return draft.act.about == before.act.about
+            case Moderate(), Moderate():
+                return draft.act[:2] == before.act[:2] and same
+        return False
+
+    def _denied(self, draft: Draft) -> Outcome | None:
+        if draft.moderator or isinstance(draft.act, Moderate):
+            return None
+        if (Action.BAN, draft.username) in self.sanctions:
+            return Denied(Denial.BANNED)
+        if (Action.MUTE, draft.username) in self.sanctions and not isinstance(draft.act, Delete):
+            return Denied(Denial.MUTED)
+        return None
+
+    def _judge(self, draft: Draft) -> Outcome:
+        start = (len(self.records) + 1, draft.ts, draft.username, draft.text, draft.cid)
+        match draft.act:
+            case None:
+                return Message(*start)
+            case Moderate():
+                return self._moderate(draft.act, start)
+        found = self.records[draft.act.about - 1 : draft.act.about]
+        if not found or not isinstance(target := found[0], Message):
+            return NotFound()
+        if target.deleted is not None:
+            return Done() if isinstance(draft.act, Delete) else NotFound()
+        if not (isinstance(draft.act, Delete) and draft.moderator):
+            if target.username != draft.username:
+                return Denied(Denial.NOT_YOURS)
+            if draft.act.within == 0:
+                return Denied(Denial.TOO_LATE)
+        replaced = target.edited or target.id
+        if target.edited is not None:
+            self.records[replaced - 1] = self.records[replaced - 1]._replace(text="")
+        if isinstance(draft.act, Edit):
+            self.records[target.id - 1] = target._replace(text=draft.text, edited=start[0])
+            return Edited(*start, target.id, replaced)
+        self.records[target.id - 1] = target._replace(text="", deleted=start[0])
+        return Deleted(*start, target.id, target.username, replaced)
+
+    def _moderate(self, act: Moderate, start: tuple[int, int, str, str, str | None]) -> Outcome:
+        lasts = act.action in (Action.MUTE, Action.BAN)
+        kind = {Action.UNMUTE: Action.MUTE, Action.UNBAN: Action.BAN}.get(act.action, act.action)
+        if lasts and act.seconds is None:
+            self.sanctions[kind, act.target] = start[2]
+        elif act.action is not Action.KICK:
+            known = self.sanctions.pop((kind, act.target), None)
+            if not lasts and known is None:
+                return Done()
+        return Moderated(*start, act.action, act.target, start[1] if lasts and act.seconds == 0 else None)

@@ -7,13 +7,26 @@ pushes to other nodes. A room's log may be replaced. Only the order of presence 
 import random
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import trio
 
 from chatroom.core.errors import Replaced
-from chatroom.core.messages import Change, Draft, Head, Message, Outcome, Page, Unknown
+from chatroom.core.messages import (
+    STORED,
+    Change,
+    Draft,
+    Head,
+    Moderated,
+    Outcome,
+    Page,
+    Record,
+    RoomSummary,
+    Unknown,
+)
+from chatroom.core.sanctions import Sanction
 from chatroom.engines.engine import READ_BYTES, Engine, Feed
 from tests.support.engines import Answered, Committed, append, open_room
 
@@ -66,7 +79,7 @@ class SharedStore:
             self._opened.add(log)
             await open_room(self.engine, log)
         head = await self.engine.head(log)
-        return Head(f"{head.epoch}.{self.generations[room]}", head.last_id)
+        return replace(head, epoch=f"{head.epoch}.{self.generations[room]}")
 
     def names(self, room: str, node: "Node") -> dict[str, int]:
         """The roster as `node` is told it."""
@@ -131,9 +144,7 @@ class Node:
             heads = {room: await store.head(room) for room in shown}
             moved = {room for room, known in shown.items() if known and known.epoch != heads[room].epoch}
             stored = [draft for draft in drafts if draft.room not in moved]
-            copies = [
-                Draft(store.log(each.room), each.username, each.text, each.cid, each.ts) for each in stored
-            ]
+            copies = [replace(each, room=store.log(each.room)) for each in stored]
             results = iter(await append(store.engine, copies))
             outcomes: list[Outcome] = [Unknown() if each.room in moved else next(results) for each in drafts]
             between = {}
@@ -142,7 +153,7 @@ class Node:
                     upto = heads[room].last_id
                     between[room] = await Node.read(self, room, known.epoch, known.last_id, upto, limit=200)
             for draft, outcome in zip(drafts, outcomes, strict=True):
-                if isinstance(outcome, Message):
+                if isinstance(outcome, STORED):
                     store.last_ids[store.log(draft.room)] = outcome.id
             for node in store.nodes:
                 node.hear(drafts, outcomes, heads, own=node is self)
@@ -153,9 +164,9 @@ class Node:
         if self._chance(store.lost):
             committed([Unknown() for _ in drafts])
             return
-        for room, messages in between.items():
+        for room, records in between.items():
             if self._chance(0.7):
-                self.feed.arrived(room, heads[room].epoch, messages)
+                self.feed.arrived(room, heads[room].epoch, records)
         committed(outcomes)
 
     def hear(
@@ -163,7 +174,7 @@ class Node:
     ) -> None:
         """Something has been stored; tell the feed, perhaps."""
         for draft, outcome in zip(drafts, outcomes, strict=True):
-            if isinstance(outcome, Message) and draft.room in self._open_rooms:
+            if isinstance(outcome, STORED) and draft.room in self._open_rooms:
                 head = heads[draft.room]
                 for _ in range(self._times()):
                     if own or self._chance(0.2):
@@ -177,7 +188,7 @@ class Node:
 
     async def read(
         self, room: str, epoch: str, after: int, upto: int, *, limit: int, max_bytes: int = READ_BYTES
-    ) -> list[Message]:
+    ) -> list[Record]:
         log, below = await self._log(room, epoch)
         return await self._store.engine.read(log, below, after, upto, limit=limit, max_bytes=max_bytes)
 
@@ -196,6 +207,24 @@ class Node:
         return await self._store.engine.history(
             log, below, before=before, after=after, upto=upto, limit=limit, max_bytes=max_bytes
         )
+
+    async def moderations(self, room: str, epoch: str, *, upto: int, limit: int) -> list[Moderated]:
+        log, below = await self._log(room, epoch)
+        return await self._store.engine.moderations(log, below, upto=upto, limit=limit)
+
+    async def sanctions(self, room: str) -> tuple[Sanction, ...]:
+        await self._delay()
+        return await self._store.engine.sanctions(self._store.log(room))
+
+    async def summaries(self) -> list[RoomSummary]:
+        """Of the logs that the rooms have now, with their names on all nodes."""
+        store, found = self._store, []
+        for each in await store.engine.summaries():
+            room, _, _ = each.room.rpartition("#")
+            if each.room == store.log(room):
+                names = sum(map(bool, store.present[room].values()))
+                found.append(each._replace(room=room, members=names))
+        return found
 
     async def _log(self, room: str, epoch: str) -> tuple[str, str]:
         """Its name below, and its epoch there. Raises Replaced."""

@@ -18,7 +18,7 @@ from itertools import count
 import trio
 
 from chatroom.core.errors import EngineError
-from chatroom.core.messages import Change, Draft, Head, Message, Outcome, Retain
+from chatroom.core.messages import STORED, Change, Draft, Head, Outcome, Record, Retain
 from chatroom.core.stores import StoreAddress
 from chatroom.engines.redis.commander import Timing
 from chatroom.engines.redis.engine import RedisEngine, Times
@@ -57,7 +57,7 @@ class Shown:
         self.name = name
         self.epoch = head.epoch
         self.order = Order(head.last_id)
-        self.messages: list[Message] = []
+        self.records: list[Record] = []
         self.others: dict[str, int] = {}
         self.mine: set[str] = set()
         self.told: list[tuple[str, bool]] = []
@@ -69,16 +69,16 @@ class Shown:
 
     @property
     def texts(self) -> list[str]:
-        return [message.text for message in self.messages]
+        return [record.text for record in self.records]
 
     @property
     def names(self) -> set[str]:
         return set(self.others)
 
-    def receive(self, messages: Sequence[Message]) -> None:
-        for message in messages:
-            for shown in self.order.receive(message):
-                self.messages.append(shown)
+    def receive(self, records: Sequence[Record]) -> None:
+        for record in records:
+            for shown in self.order.receive(record):
+                self.records.append(shown)
                 self.first_words.setdefault(shown.username, shown.username in self.others)
 
 
@@ -117,7 +117,7 @@ class Node:
     async def post(self, *drafts: Draft) -> list[Outcome]:
         outcomes = await append(self.engine, drafts)
         for draft, outcome in zip(drafts, outcomes, strict=True):
-            if isinstance(outcome, Message) and draft.room in self.rooms:
+            if isinstance(outcome, STORED) and draft.room in self.rooms:
                 self.rooms[draft.room].receive([outcome])
                 self._look(draft.room)
         return outcomes
@@ -137,10 +137,10 @@ class Node:
 
     # The feed
 
-    def arrived(self, room: str, epoch: str, messages: Sequence[Message]) -> None:
-        self.arrivals += [message.text for message in messages]
+    def arrived(self, room: str, epoch: str, records: Sequence[Record]) -> None:
+        self.arrivals += [record.text for record in records]
         if (shown := self.rooms.get(room)) is not None and shown.epoch == epoch:
-            shown.receive(messages)
+            shown.receive(records)
             self._look(room)
 
     def ahead(self, room: str, epoch: str, last_id: int) -> None:

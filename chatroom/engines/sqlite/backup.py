@@ -37,7 +37,8 @@ from contextlib import closing, contextmanager, suppress
 
 from chatroom.core.errors import StartError
 from chatroom.core.messages import Record, RoomLog
-from chatroom.engines import changes
+from chatroom.core.sanctions import Action, Sanction
+from chatroom.engines.changes import rest_of
 from chatroom.engines.sqlite.log import INSERT, Log
 from chatroom.engines.sqlite.opening import (
     PRIVATE,
@@ -170,6 +171,9 @@ def _check_whole(source: str, copy: sqlite3.Connection) -> None:
 # All of a database
 
 _PAGE = 1000
+_SANCTIONS = """
+    SELECT action, username, by, until, reason FROM sanction WHERE room = ? ORDER BY username, action
+"""
 
 
 class SourceDatabase:
@@ -190,7 +194,7 @@ class SourceDatabase:
         self._lock.release()
 
     def rooms(self) -> list[RoomLog]:
-        """All rooms in which a message was ever stored, in the order of their names. Raises StartError."""
+        """All rooms in which a record was ever stored, in the order of their names. Raises StartError."""
         found: list[RoomLog] = []
         with self._reading():
             name = ""
@@ -198,11 +202,21 @@ class SourceDatabase:
                 for name in names:
                     extent = self._log.extent(name)
                     epoch = extent.epoch or self._epoch
-                    found.append(RoomLog(name, epoch, extent.trimmed + 1, extent.last))
+                    found.append(
+                        RoomLog(
+                            *(name, epoch, extent.trimmed + 1, extent.last, extent.others),
+                            self._sanctions(name),
+                        )
+                    )
         return found
 
+    def _sanctions(self, room: str) -> tuple[Sanction, ...]:
+        """All that are known, also those that have ended."""
+        rows = self._log.connection.execute(_SANCTIONS, (room,))
+        return tuple(Sanction(Action(action), *rest) for action, *rest in rows)
+
     def read(self, room: str, after: int, limit: int, max_bytes: int) -> list[Record]:
-        """At most `limit` messages after the id `after`, ending with the one that makes `max_bytes` of text.
+        """At most `limit` records after the id `after`, ending with the one that makes `max_bytes` of text.
 
         Raises StartError.
         """
@@ -226,17 +240,18 @@ class NewDatabase:
         self._key: int | None = None
 
     def begin_room(self, log: RoomLog) -> None:
-        """Begin the room of `log`: messages added from here on belong to it."""
+        """Begin the room of `log`, with its sanctions: records added from here on belong to it."""
         self._key = self._connection.execute(
-            "INSERT INTO room (name, trimmed) VALUES (?, ?)", (log.room, log.first - 1)
+            "INSERT INTO room (name, trimmed, others) VALUES (?, ?, ?)", (log.room, log.first - 1, log.others)
         ).lastrowid
         set_room_epoch(self._connection, log.room, log.epoch)
+        self._connection.executemany(
+            "INSERT INTO sanction VALUES (?, ?, ?, ?, ?, ?)", [(log.room, *each) for each in log.sanctions]
+        )
 
     def add(self, records: Sequence[Record]) -> None:
         """Add records to the room; their ids are dense and ascending."""
-        self._connection.executemany(
-            INSERT, [(self._key, *record[:5], changes.rest_of(record)) for record in records]
-        )
+        self._connection.executemany(INSERT, [(self._key, *each[:5], rest_of(each)) for each in records])
 
 
 @contextmanager
