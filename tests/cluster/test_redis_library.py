@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from chatroom.core.messages import Draft
+from chatroom.core.messages import Act, Delete, Draft, Edit, Moderate
+from chatroom.core.sanctions import Action
 from chatroom.engines.redis import library
 from chatroom.engines.redis.library import RoomKeys, context_of
 from tests.support.stores import Kind, Store, Stores
@@ -44,6 +45,10 @@ def opened(store: Any, epoch: str = "e1") -> Any:
 
 def draft(text: str, cid: str | None = None, username: str = "ann") -> Draft:
     return Draft("r", username, text, cid, 0)
+
+
+def act(what: Act, text: str = "", username: str = "ann") -> Draft:
+    return Draft("r", username, text, None, 0, isinstance(what, Moderate), what)
 
 
 def append(
@@ -175,6 +180,132 @@ def test_a_publish_that_is_not_allowed_leaves_what_is_stored(store: Any) -> None
         assert append(store, draft("a"))[2] == [1]
     finally:
         store.execute_command("ACL", "SETUSER", "default", "allchannels")
+
+
+# Changes
+
+
+def test_what_is_no_message_and_what_is_changed_is_kept_beside_the_stream(
+    store: Any, listener: Listener
+) -> None:
+    opened(store)
+    ts = append(store, draft("a", "c"), draft("b"))[3]
+    mute = act(Moderate(Action.MUTE, "bob\n", 60), "why")
+    status, _, outcomes, now, _, _ = append(store, act(Edit(1, 60_000), "é"), mute, draft("d"), known=2)
+    rests = [
+        '{"event":"edited","about":1,"replaces":1}',
+        f'{{"event":"moderated","action":"mute","target":"bob\\n","until":{now + 60_000}}}',
+    ]
+    assert (status, outcomes) == ("ok", [[3, rests[0]], [4, rests[1]], 5])
+    assert listener.read()[1] == (
+        ["m", "n1", "e1", "3", "5"],
+        [[now, "ann", "é", False, rests[0]], [now, "ann", "why", False, rests[1]], [now, "ann", "d"]],
+    )
+    assert [entry for entry, _ in store.xrange(ROOM.stream)] == []  # all went with the one that was changed
+    assert call(store, library.read(ROOM, "e1", 0, 9, limit=9, most=9999))[2] == [
+        [ts, "ann", "é", "c", '{"edited":3}'],
+        [ts, "ann", "b"],
+        [now, "ann", "é", False, rests[0]],
+        [now, "ann", "why", False, rests[1]],
+        [now, "ann", "d"],
+    ]
+    assert store.hmget(ROOM.meta, "o", "z", "l") == [b"2", b"1", b"5"]
+    assert json.loads(store.hget(ROOM.meta, b"mute:bob\n")) == ["ann", str(now + 60_000), "why"]
+    assert append(store, draft("e"), known=5)[2] == [6]
+    assert [entry for entry, _ in store.xrange(ROOM.stream)] == [b"6-0"]
+
+
+def test_a_room_that_begins_with_a_sanction_has_all_its_keys(store: Any) -> None:
+    opened(store)
+    call(store, library.attend(ROOM, context(), 1, ["ann"], []))
+    append(store, act(Moderate(Action.BAN, "bob", None)))
+    assert {*store.keys("*")} == {key.encode() for key in ROOM[:4]}
+    assert opened(store)[6:] == [1, [["ban", "bob", "ann", False, ""]]]
+    assert call(store, library.head(ROOM)) == ["ok", "e1", 1, 1, [["ban", "bob", "ann", False, ""]]]
+
+
+@pytest.mark.parametrize("sizes", [(0,), (30,), (0, 5, 40, 300, 3000)])
+def test_a_text_that_is_gone_is_nowhere_in_the_store(store: Any, sizes: tuple[int, ...]) -> None:
+    """Where a text has gone from the stream as a neighbour's, too, its node has to go with it."""
+    store.config_set("rdbcompression", "no")
+    opened(store)
+    count = 600
+    texts = [f"<{number}>" + "x" * sizes[number % len(sizes)] for number in range(1, count + 1)]
+    for start in range(0, count, 50):
+        append(store, *map(draft, texts[start : start + 50]), known=start)
+    last = count
+    for number in [1, 300, 310, 250, 600, *range(7, 600, 41)]:
+        change = act(Delete(number, 60_000)) if number % 2 else act(Edit(number, 60_000), "new")
+        assert append(store, change, known=last)[2][0][0] == (last := last + 1)
+        content = store.dump(ROOM.stream) + store.dump(ROOM.cids)
+        assert f"<{number}>".encode() not in content
+    assert f"<{2}>".encode() in content
+
+
+def test_edits_of_edits_leave_the_last_text_alone(store: Any) -> None:
+    store.config_set("rdbcompression", "no")
+    opened(store)
+    append(store, draft("<1>"), draft("z"))
+    append(store, act(Edit(1, 60_000), "<2>"), act(Edit(1, 60_000), "<3>"), known=2)
+    append(store, act(Edit(1, 60_000), "<4>"), known=4)
+    content = store.dump(ROOM.stream) + store.dump(ROOM.cids)
+    assert [number for number in range(1, 5) if f"<{number}>".encode() in content] == [4]
+
+
+def test_a_foreign_entry_ahead_of_the_log_refuses_changes_and_leaves_what_is_there(store: Any) -> None:
+    opened(store)
+    append(store, draft("a"), draft("b"))
+    store.xadd(ROOM.stream, {"who": "knows"}, id="100-0")
+    before = store.hgetall(ROOM.meta), store.hgetall(ROOM.cids), store.xrange(ROOM.stream)
+    batch = [act(Moderate(Action.MUTE, "bob", None)), act(Delete(1, 60_000)), draft("c", username="bob")]
+    _, _, outcomes, _, _, refused = append(store, *batch, known=2)
+    assert outcomes == [False, False, ["denied", "MUTED", False]]
+    assert "equal or smaller" in refused
+    assert (store.hgetall(ROOM.meta), store.hgetall(ROOM.cids), store.xrange(ROOM.stream)) == before
+
+
+def test_what_is_kept_beside_the_stream_is_trimmed_by_count_and_by_age(store: Any) -> None:
+    opened(store)
+    append(store, *[draft(str(n), f"c{n}") for n in range(1, 6)])
+    append(store, act(Delete(4, 60_000)), draft("7", "c7"), known=5, keep=4)
+    cids, beside = (f"ann\0c{n}".encode() for n in (4, 5, 7)), (f"\0{n}".encode() for n in (4, 5, 6, 7))
+    assert {*store.hkeys(ROOM.cids)} == {b"", *cids, *beside}
+    assert call(store, library.prune(ROOM, context(seconds=0.001))) == ["ok", 8, False]
+    assert (store.hkeys(ROOM.cids), store.xlen(ROOM.stream)) == ([b""], 0)
+    assert call(store, library.summaries([ROOM])) == ["ok", [False]]
+
+
+def test_a_meta_hash_that_is_gone_leaves_what_is_kept_beside_the_stream(store: Any) -> None:
+    opened(store)
+    append(store, *map(draft, "abc"))
+    append(store, act(Delete(2, 60_000)), known=3)
+    store.delete(ROOM.meta)
+    assert call(store, library.renew(ROOM, "e1", "e2")) == ["ok", "e2", 4]
+
+
+def test_what_is_far_from_what_is_asked_for_takes_several_calls(store: Any) -> None:
+    opened(store)
+    append(store, draft("a"))
+    for start in range(1, 2251, 250):
+        append(store, *[act(Moderate(Action.KICK, "bob", None))] * 250, known=start)
+    append(store, draft("b"), known=2251)
+
+    def page(before: int | None, after: int | None, upto: int = 2252) -> Any:
+        return call(store, library.history(ROOM, "e1", before, after, upto, limit=9, most=9999))[2:]
+
+    ids, found, more, go_on = page(None, None)
+    assert (ids, texts(found), more) == ([2252], ["b"], False)
+    assert 1 < go_on < 300
+    assert page(go_on, None)[0] == [1]
+    assert page(go_on, None)[2:] == [False, False]
+    ids, found, more, go_on = page(None, 0)
+    assert (ids, texts(found), more) == ([1], ["a"], False)
+    assert 1900 < go_on < 2251
+    assert page(None, go_on)[0] == [2252]
+    _, ids, _, go_on = call(store, library.moderations(ROOM, "e1", 2252, limit=9999))
+    assert ids == list(range(2251, 252, -1))
+    assert go_on == 253
+    assert call(store, library.moderations(ROOM, "e1", go_on - 1, limit=9999))[3] is False
 
 
 # Reading
@@ -383,6 +514,18 @@ def test_a_lease_is_held_or_broken(store: Any) -> None:
         pass
     assert [line for line, _ in ended[3]] == ["n1 a", "n2 b"]
     assert call(store, library.lease("chat:nodes", "n1 a", 20))[2] is False
+
+
+def test_summaries_of_many_rooms(store: Any) -> None:
+    opened(store)
+    ts = append(store, draft("a"), draft("b"))[3]
+    call(store, library.attend(ROOM, context("n1"), 1, ["ann", "k:x"], []))
+    call(store, library.attend(ROOM, context("n2"), 1, ["ann", "bob"], []))
+    others = [RoomKeys.of("chat", name) for name in ("other", "empty")]
+    call(store, library.open_room(others[1], "e"))
+    assert call(store, library.summaries([*others, ROOM])) == ["ok", [False, False, [2, ts, 3]]]
+    store.hdel(ROOM.meta, "t")  # as in a store that an older version has copied to
+    assert call(store, library.summaries([ROOM])) == ["ok", [[2, ts, 3]]]
 
 
 def test_heads_of_many_rooms(store: Any) -> None:

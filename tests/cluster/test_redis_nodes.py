@@ -1,5 +1,6 @@
 """Several nodes on one store."""
 
+import json
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -9,7 +10,24 @@ import trio
 
 from chatroom.config.parsers import read_store_url
 from chatroom.core.errors import Unavailable
-from chatroom.core.messages import Draft, Duplicate, Head, Message, Retain, Unknown
+from chatroom.core.messages import (
+    Act,
+    Delete,
+    Denial,
+    Denied,
+    Draft,
+    Duplicate,
+    Edit,
+    Edited,
+    Head,
+    Message,
+    Moderate,
+    Moderated,
+    Retain,
+    RoomSummary,
+    Unknown,
+)
+from chatroom.core.sanctions import Action, Sanction
 from chatroom.core.stores import StoreAddress
 from chatroom.engines.redis import opening
 from chatroom.engines.redis.library import RoomKeys, context_of, reap
@@ -137,6 +155,122 @@ async def test_an_outcome_brings_what_was_missed(address: StoreAddress, server: 
         outcomes += await one.say("b")
         await until(lambda: room.texts == ["a", "b"])
         assert room.records == outcomes
+
+
+# Changes
+
+
+def act(what: Act, text: str = "", username: str = "ann", cid: str | None = None) -> Draft:
+    return Draft("r", username, text, cid, 0, isinstance(what, Moderate), what)
+
+
+async def test_changes_come_to_other_nodes_in_their_order(address: StoreAddress) -> None:
+    async with node(address, "n1") as one, node(address, "n2") as two:
+        rooms = await one.open(), await two.open()
+        await one.say("a", "b")
+        mute = act(Moderate(Action.MUTE, "bob", 60), "why", "carol")
+        outcomes = await one.post(act(Edit(1, 9999), "c"), act(Delete(2, 9999)), mute)
+        await until(lambda: rooms[1].order.head == 5)
+        assert rooms[0].records == rooms[1].records
+        assert rooms[1].records[2:] == outcomes
+        assert rooms[1].texts == ["a", "b", "c", "", "why"]  # pushed as they were said
+        assert rooms[1].reads == 0
+
+
+async def test_a_sanction_of_one_node_bites_on_the_other_one(address: StoreAddress) -> None:
+    async with node(address, "n1") as one, node(address, "n2") as two:
+        await one.open()
+        await two.open()
+        (ban,) = await one.post(act(Moderate(Action.BAN, "bob", 60), username="carol"))
+        assert isinstance(ban, Moderated)
+        assert await two.say("a", username="bob") == [Denied(Denial.BANNED, ban.until)]
+        sanctions = (Sanction(Action.BAN, "bob", "carol", ban.until, ""),)
+        assert await two.engine.sanctions("r") == sanctions
+        assert (await two.engine.head("r")).sanctions == sanctions
+
+
+async def test_changes_that_were_missed_are_read_from_the_log_as_they_are_now(
+    address: StoreAddress, server: Store
+) -> None:
+    async with node(address, "n1") as one, node(address, "n2") as two:
+        room = await one.open()
+        await two.open()
+        await two.say("a")
+        await until(lambda: room.order.head == 1)
+        for number in range(30):
+            server.ask("CLIENT", "KILL", "TYPE", "PUBSUB")
+            await two.post(act(Edit(1, 9999), f"edit {number}", cid=f"c{number}"))
+        await until(lambda: room.order.head == 31)
+        edits = room.records[1:]
+        assert all(isinstance(each, Edited) for each in edits)
+        assert [each.text or f"edit {number}" for number, each in enumerate(edits)] == [
+            f"edit {number}" for number in range(30)
+        ]
+        assert edits[-1].text == "edit 29"
+
+
+async def test_an_outcome_brings_changes_that_were_missed(address: StoreAddress, server: Store) -> None:
+    async with node(address, "n1", times=SELDOM) as one, node(address, "n2", times=SELDOM) as two:
+        room = await one.open()
+        await two.open()
+        await two.say("a", "b")
+        await until(lambda: room.order.head == 2)
+        server.ask("CLIENT", "PAUSE", "1", "WRITE")
+        await two.post(act(Edit(1, 9999), "c"), act(Moderate(Action.KICK, "bob", None), username="carol"))
+        await one.say("d")
+        await until(lambda: room.order.head == 5)
+        assert room.texts == ["a", "b", "c", "", "d"]
+
+
+async def test_the_same_change_is_made_once_whichever_node_it_is_sent_to(address: StoreAddress) -> None:
+    async with node(address, "n1") as one, node(address, "n2") as two:
+        await one.open()
+        await two.open()
+        await one.say("a")
+        await one.post(act(Edit(1, 9999), "b", cid="c"))
+        assert await two.post(act(Edit(1, 9999), "b", cid="c")) == [Duplicate(2)]
+
+
+async def test_summaries_tell_of_all_rooms_and_of_the_names_on_all_nodes(address: StoreAddress) -> None:
+    async with (
+        node(address, "n1") as one,
+        node(address, "n2") as two,
+        node(address, "n3", prefix="x") as other,
+    ):
+        await one.open()
+        await two.open()
+        await other.open()
+        await other.say("elsewhere")
+        (message,) = await one.say("a")
+        assert isinstance(message, Message)
+        one.come("ann", "bob")
+        two.come("bob", "cy")
+        await until(lambda: two.rooms["r"].names == {"ann", "bob", "cy"})
+        for number in range(120):
+            await two.open(f"s{number}")
+        await two.post(*[Draft(f"s{number}", "ann", "x", None, 0) for number in range(120)])
+        found = {each.room: each for each in await one.engine.summaries()}
+        assert found.keys() == {"r", *(f"s{number}" for number in range(120))}
+        assert found["r"] == RoomSummary("r", 1, message.ts, 3)
+        assert found["s7"].members == 0
+
+
+async def test_a_record_of_a_newer_version_can_not_be_read_and_is_in_no_history(
+    address: StoreAddress, server: Store
+) -> None:
+    async with node(address, "n1", times=SELDOM) as one, node(address, "n2", times=SELDOM) as two:
+        room = await one.open()
+        await one.say("a")
+        await one.post(act(Moderate(Action.KICK, "bob", None), username="carol"))
+        keys = RoomKeys.of("chat", "r")
+        line = [1, "carol", "", False, '{"event":"new"}']
+        server.client().hset(keys.cids, "\0" + "2", json.dumps(line))
+        await two.open()
+        with pytest.raises(Unavailable, match="newer version"):
+            await two.engine.read("r", room.epoch, 0, 2, limit=9)
+        page = await two.engine.history("r", room.epoch, before=None, after=None, upto=2, limit=9)
+        assert page.messages == tuple(room.records[:1])
+        assert await two.engine.read("r", room.epoch, 0, 1, limit=9) == room.records[:1]
 
 
 # Presence

@@ -31,6 +31,7 @@ local STEP = 50            -- so many records are read at a time
 local SCAN = 2000          -- so many records are looked at in one call at most, for messages or moderations among them
 local NODE = 100           -- a node of a stream has so many entries at most (stream-node-max-entries)
 local NODE_BYTES = 4096    -- and, if it has two of them, fewer bytes (stream-node-max-bytes)
+local NEAR = 10            -- so many of its entries are read at a time
 local SHORT = 20           -- bytes of a text that may be a number, which takes fewer
 local MAX_SANCTIONS = 1000 -- see `core.sanctions`
 local TRIM = 200           -- so many entries are trimmed in one call at most, beyond those that it adds
@@ -241,35 +242,36 @@ local function put(keys, id, line, ts)
   end
 end
 
--- The entries of the stream that may be in one node with that of `id`, which isn't among them.
+-- The messages that may be in one node of the stream with that of `id`, which isn't among them, by id.
 local function neighbours(stream, id)
-  local near = redis.call('XRANGE', stream, whole(id + 1), whole(id + NODE - 1) .. '-0')
   local found = {}
-  for _, entries in ipairs({ near, redis.call('XREVRANGE', stream, whole(id - 1) .. '-0', whole(math.max(0, id - NODE + 1))) }) do
-    local size = 0
-    for _, entry in ipairs(entries) do
-      local own, line = message_of(entry)
-      if own and line then
-        found[own] = line
-        size = size + math.max(0, #line[3] - SHORT)
+  local function gather(command, from, to)
+    local size, entries = 0, nil
+    repeat
+      entries = redis.call(command, stream, from, to, 'COUNT', NEAR)
+      for _, entry in ipairs(entries) do
+        local own, line = message_of(entry)
+        if own and line then
+          found[own] = line
+          size = size + math.max(0, #line[3] - SHORT)
+        end
+        from = '(' .. entry[1]
       end
-      if size >= NODE_BYTES then
-        break
-      end
-    end
+    until size >= NODE_BYTES or #entries < NEAR
   end
+  gather('XRANGE', whole(id + 1), whole(id + NODE - 1) .. '-0')
+  gather('XREVRANGE', whole(id - 1) .. '-0', whole(math.max(0, id - NODE + 1)))
   return found
 end
 
--- Keep these records beside the stream, by id. Those that were in it take all that may be in their nodes with them (rule 6).
-local function keep_beside(keys, lines)
+-- Keep these records beside the stream, by id, and so with each of `changed` all that may be in one node with it (rule 6): also if
+-- the message itself has left the stream before, as somebody's neighbour.
+local function keep_beside(keys, lines, changed)
   local apart, gone = {}, {}
-  for id, line in pairs(lines) do
-    if #redis.call('XRANGE', keys[2], whole(id) .. '-0', whole(id) .. '-0') > 0 then
-      gone[#gone + 1] = whole(id) .. '-0'
-      for near, other in pairs(neighbours(keys[2], id)) do
-        apart[near] = other
-      end
+  for _, id in ipairs(changed) do
+    gone[#gone + 1] = whole(id) .. '-0'
+    for near, other in pairs(neighbours(keys[2], id)) do
+      apart[near] = other
     end
   end
   for id in pairs(apart) do
@@ -477,7 +479,7 @@ local function judge_change(state, draft)
   if earlier then
     lines[rest.edited] = line_of(earlier[1], earlier[2], '', earlier[4], earlier[5])
   end
-  return line, { lines = lines }
+  return line, { lines = lines, first = not rest.edited and about }
 end
 
 -- The same of an action against a name. Its effect sets a sanction, or removes it (value false).
@@ -527,7 +529,7 @@ end
 
 -- Write what the first `count` new records change beside (rule 7).
 local function write_effects(state, count)
-  local lines, sanctions, meta_key = {}, state.room.sanctions, state.keys[1]
+  local lines, changed, sanctions, meta_key = {}, {}, state.room.sanctions, state.keys[1]
   sanctions = sanctions - in_pieces('HDEL', meta_key, state.ended)
   for at = 1, count do
     local effect = state.effects[at]
@@ -536,6 +538,7 @@ local function write_effects(state, count)
       for id, line in pairs(effect.lines) do
         lines[id] = line
       end
+      changed[#changed + 1] = effect.first or nil
       if effect.value then
         sanctions = sanctions + redis.call('HSET', meta_key, effect.field, cjson.encode(effect.value))
       elseif effect.field then
@@ -543,7 +546,7 @@ local function write_effects(state, count)
       end
     end
   end
-  keep_beside(state.keys, lines)
+  keep_beside(state.keys, lines, changed)
   if sanctions ~= state.room.sanctions then
     redis.call('HSET', meta_key, 'z', sanctions)
   end
