@@ -33,8 +33,17 @@ class EchoSite:
     def answer(self, request: Request) -> Response:
         raise Refusal(426, "Upgrade Required")
 
-    def admit(self, request: Request, upgrade: Upgrade) -> None:
+    def vet(self, request: Request, upgrade: Upgrade | None) -> None:
+        pass
+
+    async def check_ban(self, vetted: None) -> None:
+        await trio.lowlevel.checkpoint()
+
+    def admit(self, vetted: None, upgrade: Upgrade) -> None:
         return None
+
+    def preview(self, vetted: None) -> Response:
+        raise AssertionError("nobody asks")
 
     def untrusted_proxy(self, peer: Peer) -> None:
         pass
