@@ -5,14 +5,17 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import trio
+
 from chatroom.auth.tokens import TokenTable
 from chatroom.core.connectionlimits import ConnectionLimits
 from chatroom.core.errors import Refusal
-from chatroom.core.http import Peer, Request
+from chatroom.core.http import Peer, Request, Response
 from chatroom.core.limits import Limits
+from chatroom.core.sanctions import Action, Sanction
 from chatroom.http import handshake
-from chatroom.http.handshake import admit, route
-from chatroom.http.site import DEFAULT_USERNAME, Admission, Admissions
+from chatroom.http.handshake import route
+from chatroom.http.site import DEFAULT_USERNAME, Admission, Admissions, ChatSite
 from tests.support.pages import ROOT, rows, section, words
 
 DOCUMENT = (ROOT / "docs" / "protocol.md").read_text("utf-8")
@@ -48,7 +51,17 @@ class Attempt:
         self.connection_limits = ConnectionLimits(LIMITS)
         verifier = TokenTable.parse(TOKENS, "tokens")
         origins = frozenset({"https://chat.example"})
-        self.admissions = Admissions(verifier, self.connection_limits, origins, lambda: 0.0)
+        self.bans = [Sanction(Action.BAN, "alice", "carol", 60_000, "")]
+        self.site = ChatSite(
+            admissions=Admissions(verifier, self.connection_limits, origins, lambda: 0.0),
+            page=lambda _: Response(200),
+            metrics=lambda: Response(200),
+            troubles=lambda: (),
+            clock=lambda: 0.0,
+            watch=lambda _: None,
+            ban=self._ban,
+            wall_clock=lambda: 0.0,
+        )
         self.refusal: Refusal | None = None
         self.draining = True
         self.peer = Peer("192.0.2.1")
@@ -63,6 +76,10 @@ class Attempt:
         }
         self.request = Request("POST", "/nowhere", "room=a&room=b", tuple(headers.items()), "1.0", self.peer)
 
+    async def _ban(self, _room: str, _username: str) -> Sanction | None:
+        await trio.lowlevel.checkpoint()
+        return self.bans[0] if self.bans else None
+
     def header(self, name: str, value: str) -> None:
         headers = tuple((key, value if key == name else old) for key, old in self.request.headers)
         self.request = replace(self.request, headers=headers)
@@ -70,7 +87,10 @@ class Attempt:
     def answer(self) -> int:
         try:
             upgrade = route(self.request, draining=self.draining)
-            admission = admit(self.request, upgrade, self.admissions, self.admissions.admit)
+            assert upgrade is not None
+            vetted = self.site.vet(self.request, upgrade)
+            trio.run(self.site.check_ban, vetted)
+            admission = self.site.admit(vetted, upgrade)
         except Refusal as refusal:
             self.refusal = refusal
             return refusal.status
@@ -107,6 +127,8 @@ class Attempt:
         yield self.answer()
         self.request = replace(self.request, query="room=general&token=good")
         yield self.answer()
+        self.bans.clear()
+        yield self.answer()
         self.slots[0].release()
         self.connection_limits.take_slot(Peer("192.0.2.4"), "carol")
         yield self.answer()
@@ -128,11 +150,12 @@ def test_every_status_is_named() -> None:
 
 
 def test_the_statuses_to_wait_after_are_those_with_a_header_for_it() -> None:
-    waiting = {status for status, when in rows(DOCUMENT, "Refusals") if "Retry-After" in when}
-    assert waiting == {"429", "503"}
+    table = rows(DOCUMENT, "Refusals")
+    waiting = [("Retry-After" in when) for _, when in table]
+    assert {status for status, when in table if "Retry-After" in when} == {"403", "429", "503"}
     attempt = Attempt()
     refusals = [attempt.refusal for _ in attempt.mended()]
     assert refusals.pop() is None
-    for refusal in refusals:
+    for refusal, waits in zip(refusals, waiting, strict=True):
         assert refusal is not None
-        assert ("Retry-After" in dict(refusal.headers)) == (str(refusal.status) in waiting), refusal.status
+        assert ("Retry-After" in dict(refusal.headers)) == waits, refusal.status
