@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import re
@@ -19,7 +20,20 @@ from chatroom import cli
 from chatroom.config.parsers import read_store_url
 from chatroom.copies import CopySettings, read_copy
 from chatroom.core.errors import StartError
-from chatroom.core.messages import Draft, Message, RoomLog
+from chatroom.core.messages import (
+    Act,
+    Delete,
+    Deleted,
+    Draft,
+    Edit,
+    Edited,
+    Message,
+    Moderate,
+    Moderated,
+    NotFound,
+    RoomLog,
+)
+from chatroom.core.sanctions import Action
 from chatroom.engines.redis import library
 from chatroom.engines.redis.copying import StoreRooms
 from chatroom.engines.redis.library import RoomKeys
@@ -65,10 +79,38 @@ def fill_more(path: Path, count: int) -> None:
     """A database of many messages in two rooms, for copies that take a moment."""
     open_store(path).close()
     with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute("INSERT INTO room VALUES (1, 'large', 0), (2, 'small', 0)")
+        connection.execute("INSERT INTO room (key, name, trimmed) VALUES (1, 'large', 0), (2, 'small', 0)")
         rows = ((number, f"hello {number}", f"c{number}") for number in range(1, count + 1))
-        connection.executemany("INSERT INTO message VALUES (1, ?, 1764000000000, 'ann', ?, ?)", rows)
-        connection.execute("INSERT INTO message VALUES (2, 1, 1764000000000, 'ann', 'hello', NULL)")
+        insert = "INSERT INTO message (room, id, ts, username, text, cid) VALUES "
+        connection.executemany(f"{insert} (1, ?, 1764000000000, 'ann', ?, ?)", rows)
+        connection.execute(f"{insert} (2, 1, 1764000000000, 'ann', 'hello', NULL)")
+
+
+def change(path: Path) -> None:
+    """Have all kinds of records in the database, and sanctions; also in a room whose records are trimmed."""
+    now = 1_764_000_002_000
+
+    def draft(room: str, username: str, what: Act, text: str = "", cid: str | None = None) -> Draft:
+        return Draft(room, username, text, cid, now, isinstance(what, Moderate), what)
+
+    with closing(open_store(path)) as store:
+        for room in ("general", "gone"):
+            own = Draft(room, "bob", "said", "own", now)
+            (said,) = store.append([own])
+            assert isinstance(said, Message)
+            outcomes = store.append(
+                [
+                    *(draft(room, "bob", Edit(said.id, 1000), text, text) for text in ("é", "ü")),
+                    draft(room, "carol", Moderate(Action.MUTE, "bob\n", 600), "why"),
+                    draft(room, "carol", Moderate(Action.BAN, "ann", None)),
+                    draft(room, "carol", Moderate(Action.BAN, "cy", 0)),
+                    draft(room, "carol", Moderate(Action.KICK, "cy", None)),
+                    draft(room, "user 1", Delete(2, 10_000), cid="gone"),
+                ]
+            )
+            kinds = [Edited, Edited, *[Moderated] * 4, Deleted if room == "general" else NotFound]
+            assert [type(each) for each in outcomes] == kinds
+        assert store.trim({"gone": 48})
 
 
 @pytest.fixture
@@ -80,12 +122,15 @@ def content(path: Path) -> tuple[Any, ...]:
     """All that a copy moves."""
     with closing(open_store(path)) as database:
         epochs = {room: database.epoch_of(room) for room in database.rooms_after("", 1000)}
-    rooms = query(path, "SELECT name, trimmed FROM room ORDER BY name")
-    messages = query(
+    rooms = query(path, "SELECT name, trimmed, others FROM room ORDER BY name")
+    records = query(
         path,
-        "SELECT name, id, ts, username, text, cid FROM message JOIN room ON key = room ORDER BY name, id",
+        "SELECT name, id, ts, username, text, cid, rest FROM message JOIN room ON key = room "
+        "ORDER BY name, id",
     )
-    return epochs, rooms, messages
+    records = [(*row, rest and json.loads(rest)) for *row, rest in records]
+    sanctions = query(path, "SELECT * FROM sanction ORDER BY room, username, action")
+    return epochs, rooms, records, sanctions
 
 
 @pytest.fixture(autouse=True)
@@ -127,17 +172,83 @@ def test_there_and_back_everything_is_the_same(
     assert set(content(back)[0].values()) == {"theepoch"}
 
 
+def test_edits_deletions_and_sanctions_come_along(
+    db: Path, store: Store, stores: Stores, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    change(db)
+    assert len(content(db)[3]) == 6
+    assert run("--db", db, "--redis", store.url) == 0
+    assert said(capfd) == f"Copied 5 rooms with 1,299 messages from {db} to {store.url}\n"
+    assert run("--db", db, "--redis", store.url) == 0
+    assert "1,299 messages of them had been there already" in said(capfd)
+    assert run("--redis", store.url, "--db", tmp_path / "back.db") == 0
+    assert content(tmp_path / "back.db") == content(db)
+    again = stores.start(kind=Kind.REDIS)
+    assert run("--db", tmp_path / "back.db", "--redis", again.url) == 0
+    assert run("--redis", again.url, "--db", tmp_path / "third.db") == 0
+    assert content(tmp_path / "third.db") == content(db)
+    back_up(str(db), str(tmp_path / "backup.db"))
+    assert content(tmp_path / "backup.db")[1:] == content(db)[1:]
+
+
+def test_what_nodes_have_changed_in_a_store_comes_along(db: Path, store: Store, tmp_path: Path) -> None:
+    """Whatever is kept in the stream there, or beside it."""
+    change(db)
+    assert run("--db", db, "--redis", store.url) == 0
+    keys = RoomKeys.of("chatroom", "general")
+
+    def call(command: library.Command) -> Any:
+        return json.loads(store.client(decode_responses=False).execute_command(*command))
+
+    head = call(library.head(keys))
+    assert head[:4] == ["ok", "theepoch", 1208, 7]
+    assert head[4] == [["ban", "ann", "carol", False, ""]]
+    context = library.context_of(keys, "n", sharded=False, keep=None, keep_seconds=None)
+    drafts = [
+        Draft("general", "user 1", "in the store", None, 0, False, Edit(500, 10**12)),
+        Draft("general", "user 1", "a conflict", "c1764000000499", 0, False, Edit(500, 10**12)),
+        Draft("general", "carol", "", None, 0, True, Delete(600, 0)),
+        Draft("general", "carol", "", None, 0, True, Moderate(Action.UNBAN, "ann", None)),
+        Draft("general", "carol", "", None, 0, True, Delete(1201, 0)),
+    ]
+    reply = call(library.append(keys, context, "theepoch", drafts, known=1208, ts=0))
+    assert [line and line[0] for line in reply[2]] == [1209, 0, 1210, 1211, 1212]
+    before = call(library.read(keys, "theepoch", 0, 9999, limit=9999, most=1 << 30))[2]
+    assert len(before) == 1212
+    assert run("--redis", store.url, "--db", tmp_path / "new.db") == 0
+    store.ask("FLUSHALL")
+    assert run("--db", tmp_path / "new.db", "--redis", store.url) == 0
+    after = call(library.read(keys, "theepoch", 0, 9999, limit=9999, most=1 << 30))[2]
+    assert [(*each[:4], *map(json.loads, each[4:])) for each in after] == [
+        (*each[:4], *map(json.loads, each[4:])) for each in before
+    ]
+    assert call(library.head(keys)) == ["ok", "theepoch", 1212, 11, {}]
+
+
+def test_a_room_with_other_sanctions_is_not_the_same(
+    db: Path, store: Store, capfd: pytest.CaptureFixture[str]
+) -> None:
+    change(db)
+    assert run("--db", db, "--redis", store.url) == 0
+    said(capfd)
+    query(db, "DELETE FROM sanction WHERE room = 'gone' AND username = 'cy'")
+    assert run("--db", db, "--redis", store.url) == 2
+    assert "room 'gone' is in the store already, with other messages" in complaint(capfd)
+
+
 def test_a_store_has_what_nodes_read(db: Path, store: Store) -> None:
     assert run("--db", db, "--redis", store.url, "--redis-prefix", "chat*") == 0
     keys = RoomKeys.of("chat*", "ops%{1}")
     client = store.client()
-    assert client.hgetall(keys.meta) == {"e": "theepoch", "l": "40", "f": "1", "v": "0"}
+    nothing = {"v": "0", "o": "0", "z": "0"}
+    time = {"t": "1764000000039"}
+    assert client.hgetall(keys.meta) == {"e": "theepoch", "l": "40", "f": "1", **nothing, **time}
     assert client.hget(keys.cids, "user 1\0c1764000000001") == "2"
     assert client.xlen(keys.stream) == 40
     ((_, fields),) = client.xrange(keys.stream, "2-0", "2-0")
     assert fields == {"t": "1764000000001", "u": "user 1", "x": "1764000000001", "c": "c1764000000001"}
     trimmed = RoomKeys.of("chat*", "trimmed")
-    assert client.hgetall(trimmed.meta) == {"e": "theepoch", "l": "40", "f": "30", "v": "0"}
+    assert client.hgetall(trimmed.meta) == {"e": "theepoch", "l": "40", "f": "30", **nothing, **time}
     assert client.hget(trimmed.cids, "") == ""  # the placeholder
     assert client.xlen(trimmed.stream) == (client.hlen(trimmed.cids) - 1) * 2 - 1 == 11
 
@@ -368,7 +479,7 @@ def test_a_copy_that_another_one_has_begun_is_left_to_it(
         store.ask("FLUSHALL")
         with closing(StoreRooms(read_store_url(store.url), "chatroom")) as rooms:
             keys = RoomKeys.of("chatroom", log.room)
-            assert rooms.exchange([library.copy_begin(keys, log.epoch, log.first)]) == [["ok", 0]]
+            assert rooms.exchange([library.copy_begin(keys, log)]) == [["ok", 0]]
             if messages:
                 assert rooms.exchange([library.copy_add(keys, log.epoch, 0, messages)]) == [["ok", 1]]
         assert run("--db", db, "--redis", store.url) == 2
@@ -380,20 +491,21 @@ def test_a_copy_that_another_one_has_begun_is_left_to_it(
 def test_two_copies_at_once_do_not_mix(store: Store) -> None:
     keys = RoomKeys.of("chatroom", "r")
     messages = [Message(1, 1, "ann", "hi", "c")]
+    log = RoomLog("r", "e", 1, 1)
     with closing(StoreRooms(read_store_url(store.url), "chatroom")) as rooms:
         replies = rooms.exchange(
             [
                 library.copy_add(keys, "e", 0, messages),
-                library.copy_begin(keys, "e", 1),
-                library.copy_begin(keys, "other", 1),
-                library.copy_begin(keys, "e", 2),
+                library.copy_begin(keys, log),
+                library.copy_begin(keys, log._replace(epoch="other")),
+                library.copy_begin(keys, log._replace(first=2)),
                 library.copy_add(keys, "other", 0, messages),
                 library.copy_add(keys, "e", 0, messages),
                 library.copy_add(keys, "e", 0, messages),
                 library.copy_end(keys, "e", 0),
                 library.copy_end(keys, "e", 1),
                 library.copy_end(keys, "e", 1),
-                library.copy_begin(keys, "e", 1),
+                library.copy_begin(keys, log),
             ]
         )
     taken, done = ["taken"], ["ok", 1]
@@ -460,7 +572,7 @@ def test_a_store_without_rooms_makes_no_database(
 
 def damaged(db: Path, _: Store) -> str:
     query(db, "DELETE FROM message WHERE id = 7")
-    return f"{db} is damaged (messages are missing after 0): see what its backups have"
+    return f"{db} is damaged (records are missing after 0): see what its backups have"
 
 
 def foreign(_: Path, store: Store) -> str:
