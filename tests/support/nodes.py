@@ -144,7 +144,14 @@ class Node:
             heads = {room: await store.head(room) for room in shown}
             moved = {room for room, known in shown.items() if known and known.epoch != heads[room].epoch}
             stored = [draft for draft in drafts if draft.room not in moved]
-            copies = [replace(each, room=store.log(each.room)) for each in stored]
+            copies = [
+                Draft(
+                    *(store.log(each.room), each.username, each.text, each.cid, each.ts),
+                    moderator=each.moderator,
+                    act=each.act,
+                )
+                for each in stored
+            ]
             results = iter(await append(store.engine, copies))
             outcomes: list[Outcome] = [Unknown() if each.room in moved else next(results) for each in drafts]
             between = {}
