@@ -1,6 +1,6 @@
 """The command line: from the arguments to an exit code.
 
-    0   stopped as asked (SIGTERM, SIGINT), or printed --help or --version, or made a copy or a token
+    0   stopped as asked (SIGTERM, SIGINT), or printed --help or --version, or did what a command says
     1   ended by force (a second signal), or by an error of our own: one `crash` in the log
     2   can't start as asked: one line on standard error says what to do
 
@@ -32,6 +32,7 @@ from chatroom.system.stdio import (
 )
 
 STANDARD_ERROR = 2
+COMMANDS = ("serve", "backup", "copy", "export", "import", "token")
 
 
 def main(
@@ -68,28 +69,36 @@ def _command(arguments: Sequence[str]) -> tuple[str, Sequence[str]]:
     """The name of the command, which may be left out, and the options behind it. Raises StartError."""
     if not arguments or arguments[0].startswith("-"):
         return "serve", arguments
-    if arguments[0] not in ("serve", "backup", "copy", "token"):
+    if arguments[0] not in COMMANDS:
         raise StartError(
-            f"unknown command{quoted(arguments[0])}; write serve, backup, copy, token or nothing, then "
-            "the options"
+            f"unknown command{quoted(arguments[0])}; write {', '.join(COMMANDS)} or nothing, then the options"
         )
     return arguments[0], arguments[1:]
 
 
 def _run_command(command: str, options: Sequence[str], environ: Mapping[str, str]) -> None:
     """Run a command that doesn't serve. Raises StartError."""
-    if command == "backup":
-        from chatroom import copies  # noqa: PLC0415  (see rule 2)
+    match command:
+        case "backup":
+            from chatroom import copies  # noqa: PLC0415  (see rule 2)
 
-        copies.run_backup(options, environ)
-    elif command == "copy":
-        from chatroom import copies  # noqa: PLC0415
+            copies.run_backup(options, environ)
+        case "copy":
+            from chatroom import copies  # noqa: PLC0415
 
-        copies.run_copy(options, environ)
-    else:
-        from chatroom import mint  # noqa: PLC0415
+            copies.run_copy(options, environ)
+        case "export":
+            from chatroom import transfer  # noqa: PLC0415
 
-        mint.run(options, environ)
+            transfer.run_export(options, environ)
+        case "import":
+            from chatroom import transfer  # noqa: PLC0415
+
+            transfer.run_import(options, environ)
+        case _:
+            from chatroom import mint  # noqa: PLC0415
+
+            mint.run(options, environ)
 
 
 def _run(settings: Settings, *, asked_to_stop: Callable[[], bool]) -> int:

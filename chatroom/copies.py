@@ -120,7 +120,7 @@ def run_copy(arguments: Sequence[str], environ: Mapping[str, str]) -> None:
     try:
         with (
             stopping_between_steps() as check,
-            _quiet(),
+            quiet(),
             closing(StoreRooms(address, asked.redis_prefix, check)) as store,
         ):
             if asked.into_store:
@@ -132,10 +132,10 @@ def run_copy(arguments: Sequence[str], environ: Mapping[str, str]) -> None:
     except KeyboardInterrupt:
         print_error(f"interrupted: {again}")
         raise
-    rooms, messages = _counted(copied.rooms, "room"), _counted(copied.messages, "message")
+    rooms, messages = counted(copied.rooms, "room"), counted(copied.messages, "message")
     done = f"Copied {rooms} with {messages} from {places}"
     if copied.there:
-        done += f"; {_counted(copied.there, 'message')} of them had been there already"
+        done += f"; {counted(copied.there, 'message')} of them had been there already"
     print_out(done + "\n")
 
 
@@ -163,7 +163,7 @@ def read_copy(arguments: Sequence[str], environ: Mapping[str, str]) -> CopySetti
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Log nothing: the line at the end says everything."""
     level = logger.level
     logger.setLevel(logging.CRITICAL + 1)
@@ -234,7 +234,7 @@ def _pieces(source: SourceDatabase, log: RoomLog, begin: int) -> Iterator[Sequen
 
 
 def _bring_out(store: "StoreRooms", name: str) -> Copied:
-    _check_no_nodes(store)
+    check_no_nodes(store)
     logs = _logs(store)
     if not logs:
         raise StartError("there are no rooms in the store: nothing was copied; is --redis-prefix right?")
@@ -250,14 +250,15 @@ def _bring_out(store: "StoreRooms", name: str) -> Copied:
                 target.begin_room(log)
             target.add(records)
             advance(len(records))
-        _check_no_nodes(store)
+        check_no_nodes(store)
         for before, after in zip(logs, _logs(store), strict=False):
             if before != after:
                 raise store.changed(before.room)
     return Copied(len(logs), everything)
 
 
-def _check_no_nodes(store: "StoreRooms") -> None:
+def check_no_nodes(store: "StoreRooms") -> None:
+    """Raises StartError if nodes run on the store."""
     if nodes := store.nodes():
         names = ", ".join(sorted(nodes))
         raise StartError(
@@ -305,5 +306,6 @@ def _progress(everything: int, done: int = 0) -> Iterator[Callable[[int], None]]
             sys.stderr.flush()
 
 
-def _counted(count: int, what: str) -> str:
+def counted(count: int, what: str) -> str:
+    """A number of things: `1 message`, `2,000 messages`."""
     return f"{count:,} {what}{'' if count == 1 else 's'}"

@@ -164,6 +164,8 @@ def _parser() -> Parser:
         prog="chatroom",
         usage="./chat.pyz [serve] [options]\n       ./chat.pyz backup [--db PATH] TO\n"
         "       ./chat.pyz copy --db PATH --redis URL\n"
+        "       ./chat.pyz export [--db PATH] [--output FILE] ROOM\n"
+        "       ./chat.pyz import [--db PATH] [--room NAME] < FILE\n"
         "       ./chat.pyz token --sub NAME [--room ROOM:RIGHTS]… --jwt-secret-file FILE",
         description="A chat server for browsers and other WebSocket clients, in one file.",
         epilog=f"Every option is also an environment variable: {PREFIX} and its name in capitals, hyphens as "

@@ -11,6 +11,7 @@ It doesn't know what a stop or a reload does.
 """
 
 import os
+import select
 import signal
 import sys
 import time
@@ -19,10 +20,16 @@ from contextlib import contextmanager, suppress
 
 from chatroom.core.logevents import cut, escape
 
+STANDARD_IN, STANDARD_OUT = 0, 1
 STOPS = (signal.SIGTERM, signal.SIGINT)
 SECOND_SIGNAL_SECONDS = 0.5
 """One request to stop may be two signals: terminals, npm and others send SIGINT and SIGTERM together."""
 _COMPLAINT_CHARS = 1000
+_PIPE_BYTES = 4096
+"""Bytes that a pipe takes at once, where it takes any."""
+_READ_BYTES = 64 * 1024
+_WAIT_SECONDS = 0.1
+"""How long a descriptor is waited for before it is asked again whether to stop."""
 
 
 def catch_signals(numbers: Collection[signal.Signals] = STOPS) -> Callable[[], bool]:
@@ -102,6 +109,48 @@ def print_out(text: str) -> bool:
         _forget_stdout()
         return False
     return True
+
+
+def write_out(data: bytes, check: Callable[[], None]) -> bool:
+    """Write `data` to standard output. False if its reader has gone. Raises OSError.
+
+    `check` is called while a reader takes nothing; see `stopping_between_steps`.
+    """
+    rest = memoryview(data)
+    try:
+        while rest:
+            if select.select([], [STANDARD_OUT], [], _WAIT_SECONDS)[1]:
+                rest = rest[os.write(STANDARD_OUT, rest[:_PIPE_BYTES]) :]
+            else:
+                check()
+    except BrokenPipeError:
+        _forget_stdout()
+        return False
+    return True
+
+
+def read_lines(longest: int, check: Callable[[], None]) -> Iterator[bytes]:
+    """The lines of standard input, without their ends; of a line beyond `longest` bytes, its beginning.
+
+    `check` is called while nothing comes; see `stopping_between_steps`. Raises OSError.
+    """
+    waiting = bytearray()
+    while True:
+        while not select.select([STANDARD_IN], [], [], _WAIT_SECONDS)[0]:
+            check()
+        check()
+        piece = os.read(STANDARD_IN, _READ_BYTES)
+        if not piece:
+            break
+        *whole, last = piece.split(b"\n")
+        for line in whole:
+            yield bytes(waiting + line)
+            waiting.clear()
+        waiting += last
+        if len(waiting) > longest:
+            break
+    if waiting:
+        yield bytes(waiting)
 
 
 @contextmanager

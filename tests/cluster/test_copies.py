@@ -512,6 +512,36 @@ def test_two_copies_at_once_do_not_mix(store: Store) -> None:
     assert replies == [taken, ["ok", 0], taken, taken, taken, done, taken, taken, done, taken, taken]
 
 
+# One room
+
+
+@pytest.mark.parametrize("room", ["general", "trimmed", "gone"])
+def test_a_room_of_a_store_is_exported_like_that_of_a_database(
+    db: Path, store: Store, room: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    change(db)
+    assert run("--db", db, "--redis", store.url) == 0
+    said(capfd)
+    assert cli.main(["export", room, "--db", str(db)], {}) == 0
+    expected = capfd.readouterr().out
+    assert cli.main(["export", room, "--redis", store.url], {}) == 0
+    assert capfd.readouterr() == (expected, "")
+    assert len(expected.splitlines()) == {"general": 1210, "trimmed": 13, "gone": 2}[room]
+
+
+def test_a_room_of_a_store_that_is_not_there_or_in_use_is_not_exported(
+    db: Path, store: Store, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run("--db", db, "--redis", store.url) == 0
+    said(capfd)
+    assert cli.main(["export", "never", "--redis", store.url], {}) == 2
+    assert complaint(capfd) == f"chatroom: there is no room 'never' in --redis {store.url}\n"
+    now = int(store.ask("TIME")[0])
+    store.client().zadd("chatroom:nodes", {"one#1 3.13": (now + 10) * 1000})
+    assert cli.main(["export", "general", "--redis", store.url], {}) == 2
+    assert complaint(capfd).startswith("chatroom: nodes run on the store")
+
+
 # What is refused
 
 

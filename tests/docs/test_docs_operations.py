@@ -27,6 +27,7 @@ from chatroom.logs import VALUE_CHARS
 from chatroom.metrics import Metrics
 from chatroom.mint import read_mint
 from chatroom.process import SPARE_DESCRIPTORS
+from chatroom.transfer import read_export, read_import
 from tests.support.process import ROOT
 
 PAGE = (ROOT / "docs" / "operations.md").read_text()
@@ -92,6 +93,10 @@ def test_the_commands_shown_are_accepted() -> None:
             assert read_copy(options.split(), {})
         elif name == "token":
             assert read_mint(options.split(), {})
+        elif name == "export":
+            assert read_export(options.split(), {})
+        elif name == "import":
+            assert read_import(options.partition("<")[0].split(), {})
         else:
             assert read_settings(command.removeprefix("serve ").split(), {})
 

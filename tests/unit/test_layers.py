@@ -27,7 +27,7 @@ MAY_IMPORT = {
 TOP = (
     ("__init__",),
     ("logs", "copies", "mint"),
-    ("metrics", "process"),
+    ("metrics", "process", "transfer"),
     ("credentials",),
     ("server",),
     ("cli",),

@@ -176,6 +176,11 @@ _SANCTIONS = """
 """
 
 
+def sanctions_of(connection: sqlite3.Connection, room: str) -> tuple[Sanction, ...]:
+    """All of a room that are known, also those that have ended."""
+    return tuple(Sanction(Action(action), *rest) for action, *rest in connection.execute(_SANCTIONS, (room,)))
+
+
 class SourceDatabase:
     """A database that is read as a whole."""
 
@@ -205,15 +210,10 @@ class SourceDatabase:
                     found.append(
                         RoomLog(
                             *(name, epoch, extent.trimmed + 1, extent.last, extent.others),
-                            self._sanctions(name),
+                            sanctions_of(self._log.connection, name),
                         )
                     )
         return found
-
-    def _sanctions(self, room: str) -> tuple[Sanction, ...]:
-        """All that are known, also those that have ended."""
-        rows = self._log.connection.execute(_SANCTIONS, (room,))
-        return tuple(Sanction(Action(action), *rest) for action, *rest in rows)
 
     def read(self, room: str, after: int, limit: int, max_bytes: int) -> list[Record]:
         """At most `limit` records after the id `after`, ending with the one that makes `max_bytes` of text.

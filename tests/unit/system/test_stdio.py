@@ -1,12 +1,14 @@
 """The standard descriptors: closed, full, without a reader."""
 
 import os
+import signal
 import subprocess
 import sys
 
 import pytest
 
 from chatroom.system.stdio import print_error, print_out, stderr_muted
+from tests.support.process import heeding
 
 
 def python(code: str, redirect: str = "") -> subprocess.CompletedProcess[bytes]:
@@ -86,3 +88,56 @@ def test_what_is_written_unheard_is_lost_and_what_comes_after_is_not(
         os.write(2, b"a long story")
     os.write(2, b"what matters")
     assert capfd.readouterr() == ("", "what matters")
+
+
+# Streams of a command that may be interrupted
+
+READ = (
+    "from chatroom.system.stdio import read_lines, stopping_between_steps as s\n"
+    "with s() as check:\n    print(list(read_lines(10, check)))"
+)
+
+
+@pytest.mark.parametrize(
+    ("content", "lines"),
+    [
+        (b"", []),
+        (b"\n", [b""]),
+        (b"a\nb\n\nc", [b"a", b"b", b"", b"c"]),
+        (b"a\r\n\0\xff\n", [b"a\r", b"\0\xff"]),
+        (b"x" * 100_000 + b"\na", [b"x" * 65_536]),
+    ],
+)
+def test_lines_of_standard_input(content: bytes, lines: list[bytes]) -> None:
+    done = subprocess.run([sys.executable, "-c", READ], input=content, capture_output=True, check=False)
+    assert done.stdout.decode() == f"{lines}\n"
+
+
+@pytest.mark.parametrize("what", ["reads", "writes"])
+def test_a_stop_is_heeded_while_nothing_comes_or_goes(what: str) -> None:
+    code = (
+        "from chatroom.system import stdio, stdio as s\n"
+        "with s.stopping_between_steps() as check:\n"
+        "    s.print_error('ready')\n"
+        + ("    list(s.read_lines(9, check))" if what == "reads" else "    s.write_out(bytes(10**6), check)")
+    )
+    with heeding(signal.SIGINT), subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:  # fmt: skip
+        assert process.stderr is not None
+        assert process.stderr.readline() == b"chatroom: ready\n"
+        process.send_signal(signal.SIGINT)
+        assert b"KeyboardInterrupt" in process.stderr.read()
+        process.kill()
+
+
+def test_what_is_written_arrives() -> None:
+    code = "from chatroom.system.stdio import write_out; assert write_out(b'xyz' * 10**6, lambda: None)"
+    done = python(code)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"xyz" * 10**6, b"")
+
+
+def test_a_reader_of_much_that_goes_is_no_error_and_a_full_disk_is_one() -> None:
+    code = "from chatroom.system.stdio import write_out; assert not write_out(b'xyz' * 10**6, lambda: None)"
+    assert python(code, "| head -c 1").stderr == b""
+    assert b"No space left" in python(code, "> /dev/full").stderr
