@@ -539,12 +539,12 @@ class EngineContract:
                 await self.after(
                     engine,
                     *(
-                        act(about)
-                        for about in (0, 2, 3, 4, 99, 2**40)
-                        for act in (delete, lambda id: edit(id, "x"))
+                        change(about)
+                        for about in (-1, 0, 2, 3, 4, 99, 2**63 - 1)
+                        for change in (delete, lambda about: edit(about, "x"))
                     ),
                 )
-                == [NotFound()] * 12
+                == [NotFound()] * 14
             )
             await fill(engine, 20)
             assert await self.after(engine, delete(1), edit(1, "x"), delete(19)) == [
