@@ -514,7 +514,7 @@ end
 
 -- What becomes of a draft that isn't stored: its line, and its effect if it is no message; or nothing, and its outcome.
 local function judge(state, draft)
-  local refused = (state.count > 0 or state.room.sanctions > 0) and denial(state, draft)
+  local refused = state.count > 0 and denial(state, draft)
   if refused then
     return nil, refused
   end
@@ -592,7 +592,12 @@ local function append(keys, args)
       local line = line_at(state, id)
       outcomes[at] = (not line or is_same(draft, line)) and -id or 0
     else
-      local line, more = judge(state, draft)
+      local line, more
+      if draft[4] or state.count > 0 then
+        line, more = judge(state, draft)
+      else  -- nearly always
+        line = { now, draft[1], draft[2], draft[3] or nil }
+      end
       if line then
         local place = #new + 1
         id = room.last + place
