@@ -7,7 +7,7 @@
 --   c  hash: USERNAME\0CID is the id that has the cid; \0ID is a record that isn't in the stream (rule 6)
 --   p  presence hash: n:NODE\nNAME the node has the name here; k:NAME how many nodes do; s:NODE the last sequence number taken
 --
--- A record is a line [time, username, text, cid, rest]; see `changes.rest_of`. At the end, what there isn't is left out; else it is false.
+-- A record is a line [time, username, text, cid, rest]; see `changes.rest_of`. What there isn't is left out at the end, else false.
 --
 -- 1. Every function checks everything, then writes everything, then announces by a publish that may fail: the writes of a
 --    function that fails half-way would stay.
@@ -15,13 +15,13 @@
 -- 3. Ids are dense within an epoch. An entry of another program in the stream is skipped, or ends a page.
 -- 4. A context is a JSON list: the node, the room's channel, the command that publishes, how many messages are kept and
 --    for how many milliseconds (0: no limit).
--- 5. From a room's first message on all its keys exist. While a slot of a Cluster moves to another server, a function that
+-- 5. From a room's first record on all its keys exist. While a slot of a Cluster moves to another server, a function that
 --    names an absent key beside others is refused (TRYAGAIN).
--- 6. The stream has messages as they were posted; every other record is kept beside it. An entry of a stream can't be replaced, and its
---    bytes stay until its node of the stream has no entry any more. So with a message that is changed all those near it leave the
---    stream, once and for all: then its text as it was is nowhere in the store.
--- 7. Drafts are judged as `changes` says, by the store's clock, each one behind those before it. What they change is held in a state,
---    and written when all are judged.
+-- 6. The stream has messages as they were posted; every other record is kept beside it. An entry of a stream can't be replaced,
+--    and its bytes stay until its node of the stream has no entry any more. So with a message that is changed all those near it
+--    leave the stream, once and for all: then its text as it was is nowhere in the store.
+-- 7. Drafts are judged as `changes` says, by the store's clock, each one behind those before it. What they change is held in a
+--    state, and written when all are judged.
 --
 -- Doesn't know: rooms' names, and who subscribes.
 --
@@ -224,7 +224,7 @@ local function has_shown(keys, room, id, ts)
   return not line or line[1] == ts
 end
 
--- Take the next id in the stream, for a record of the time `ts` that is or isn't kept in it. Returns the error that refused it.
+-- Take the next id in the stream, for a record of the time `ts` that is or isn't kept in it. Returns the error, if it is refused.
 local function put(keys, id, line, ts)
   local at, added = whole(id) .. '-0', nil
   if line[5] then
@@ -264,8 +264,8 @@ local function neighbours(stream, id)
   return found
 end
 
--- Keep these records beside the stream, by id, and so with each of `changed` all that may be in one node with it (rule 6): also if
--- the message itself has left the stream before, as somebody's neighbour.
+-- Keep these records beside the stream, by id; and with each of `changed` all that may be in one node with it (rule 6), also if
+-- it has left the stream before, as somebody's neighbour.
 local function keep_beside(keys, lines, changed)
   local apart, gone = {}, {}
   for _, id in ipairs(changed) do
@@ -374,9 +374,10 @@ end
 
 -- Judging
 --
--- The state of an append (rule 7): keys, room, now; new: the lines of the records that are to be stored, in their order; effects: what
--- these change beside, by their place there; changed: lines as they are to be, by id; sanctions by field, as far as they were looked up
--- (false: there is none), count: of all there are; ended: the fields of those that are to be removed.
+-- The state of an append (rule 7): keys, room, now;
+--   new: the lines that are to be stored, in their order; effects: what they change beside, by their place there
+--   changed: the lines of other records as they are to be, by id
+--   sanctions: as far as they were looked up, by field (false: there is none); count: of all that are kept; ended: fields to remove
 
 local function line_at(state, id)
   local room = state.room
@@ -471,8 +472,10 @@ local function judge_change(state, draft)
     text, changed = draft[2], '{"edited":' .. whole(id) .. '}'
     line = line_of(state.now, draft[1], text, draft[3], '{"event":"edited",' .. about_it)
   else
-    text, changed = '', '{' .. (rest.edited and '"edited":' .. whole(rest.edited) .. ',' or '') .. '"deleted":' .. whole(id) .. '}'
-    line = line_of(state.now, draft[1], text, draft[3], '{"event":"deleted","author":' .. cjson.encode(target[2]) .. ',' .. about_it)
+    local edited = rest.edited and '"edited":' .. whole(rest.edited) .. ',' or ''
+    local author = '"author":' .. cjson.encode(target[2]) .. ','
+    text, changed = '', '{' .. edited .. '"deleted":' .. whole(id) .. '}'
+    line = line_of(state.now, draft[1], text, draft[3], '{"event":"deleted",' .. author .. about_it)
   end
   local lines = { [about] = line_of(target[1], target[2], text, target[4], changed) }
   local earlier = rest.edited and line_at(state, rest.edited)
@@ -640,10 +643,10 @@ local function append(keys, args)
     end
   end
   local written = last - room.last
-  if refused then  -- what repeats a draft that is not stored isn't stored either
-    for at, outcome in ipairs(outcomes) do
-      local id = type(outcome) == 'table' and outcome[1] or outcome
-      if type(id) == 'number' and math.abs(id) > last then
+  if refused then  -- what was judged behind it counts for nothing, but for duplicates and conflicts
+    for at = draft_of[written + 1], #drafts do
+      local id = outcomes[at]
+      if type(id) ~= 'number' or math.abs(id) > last then
         outcomes[at] = false
       end
     end
