@@ -270,7 +270,8 @@ def test_what_is_kept_beside_the_stream_is_trimmed_by_count_and_by_age(store: An
     append(store, act(Delete(4, 60_000)), draft("7", "c7"), known=5, keep=4)
     cids, beside = (f"ann\0c{n}".encode() for n in (4, 5, 7)), (f"\0{n}".encode() for n in (4, 5, 6, 7))
     assert {*store.hkeys(ROOM.cids)} == {b"", *cids, *beside}
-    assert call(store, library.prune(ROOM, context(seconds=0.001))) == ["ok", 8, False]
+    while call(store, library.prune(ROOM, context(seconds=0.001))) != ["ok", 8, False]:
+        pass  # a millisecond has to pass
     assert (store.hkeys(ROOM.cids), store.xlen(ROOM.stream)) == ([b""], 0)
     assert call(store, library.summaries([ROOM])) == ["ok", [False]]
 
