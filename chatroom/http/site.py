@@ -4,7 +4,7 @@ Owns the steps of admission, the answer to each path, and the log of refusals. R
 
 1. A handshake and `GET /handshake` go through the same steps. Only the last step differs: a handshake takes
    a slot, `GET /handshake` only looks whether one is free. In between it is asked whether a moderator has
-   banned the name from the room. If the store can't say, the room itself does when it is entered.
+   banned the name from the room. If the store can't say at once, the room does when it is entered.
 2. All refused tokens get the same answer, after the same work. A wrong token is counted against its sender's
    address. A right token is admitted, whatever others behind that address have tried.
 3. Nothing here waits, but for the store when it is asked for bans.
@@ -19,8 +19,11 @@ import re
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import NoReturn
+
+import trio
 
 from chatroom.auth.tokens import Identity, Verifier
 from chatroom.core.connectionlimits import ConnectionLimits, Slot
@@ -48,6 +51,8 @@ SHOWN_SEGMENTS = 6
 HIDDEN = "*"
 """Stands for a segment of a path that could be a secret."""
 _PLAIN_SEGMENT = re.compile(r"[A-Za-z0-9._~-]{1,16}")
+BAN_SECONDS = 0.25
+"""How long a handshake waits to hear of a ban. Entering the room waits for a silent store, too."""
 METRICS_A_SECOND = 20
 """How often a second metrics are rendered: rendering takes milliseconds, and anyone may ask."""
 
@@ -198,10 +203,9 @@ class ChatSite:
         room = vetted.join_request.room
         if vetted.identity.rights.can(room, "m"):
             return
-        try:
+        ban = None
+        with suppress(Unavailable), trio.move_on_after(BAN_SECONDS):
             ban = await self._ban(room, vetted.username)
-        except Unavailable:
-            return
         if ban is not None:
             left = None if ban.until is None else max(1, math.ceil(ban.until / 1000 - self._wall_clock()))
             headers = () if left is None else (("Retry-After", str(left)),)

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from urllib.parse import urlencode
 
 import pytest
+import trio
+from trio.testing import MockClock
 
 from chatroom.auth.rights import Rights
 from chatroom.auth.tokens import Identity, TokenTable
@@ -18,7 +20,7 @@ from chatroom.core.limits import Limits
 from chatroom.core.names import clean_username
 from chatroom.core.sanctions import Action, Sanction
 from chatroom.http.handshake import HANDSHAKE_PATH, route
-from chatroom.http.site import LOGGED_REFUSALS, METRICS_A_SECOND, Admission, Admissions, ChatSite
+from chatroom.http.site import BAN_SECONDS, LOGGED_REFUSALS, METRICS_A_SECOND, Admission, Admissions, ChatSite
 
 PEER = Peer("192.0.2.1")
 LOCAL = Peer("127.0.0.1", exempt=True)
@@ -62,6 +64,7 @@ class Harness:
     metrics_made: int = 0
     bans: dict[tuple[str, str], Sanction] = field(default_factory=dict)
     unavailable: bool = False
+    silence: float = 0.0
     watched: list[ChatSite] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -80,6 +83,7 @@ class Harness:
         )
 
     async def _ban(self, room: str, username: str) -> Sanction | None:
+        await trio.sleep(self.silence)
         if self.unavailable:
             raise Unavailable("the store is away")
         return self.bans.get((room, username))
@@ -164,6 +168,14 @@ async def test_a_ban_does_not_bite_who_comes_with_the_right_to_moderate() -> Non
 async def test_a_store_that_cannot_say_who_is_banned_keeps_nobody_out() -> None:
     harness = Harness(tokens=MODERATED, unavailable=True)
     assert await refusal_by_ban(harness, "token=free&username=bob") is None
+
+
+async def test_a_handshake_does_not_wait_for_a_store_that_is_silent(autojump_clock: MockClock) -> None:
+    harness = Harness(tokens=MODERATED, silence=3.0)
+    harness.bans["general", "bob"] = Sanction(Action.BAN, "bob", "carol", None, "")
+    began = trio.current_time()
+    assert await refusal_by_ban(harness, "token=free&username=bob") is None
+    assert trio.current_time() - began <= BAN_SECONDS
 
 
 # Who is let in
