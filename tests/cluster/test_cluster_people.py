@@ -6,11 +6,12 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from itertools import count
+from pathlib import Path
 
 import pytest
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from tests.support.client import Frame, target
+from tests.support.client import Chat, Frame, target
 from tests.support.raw import Raw, handshake
 from tests.support.scene import Served, await_true, check_clean
 from tests.support.several import PRESENCE, Question, come, listed, several, until_listed
@@ -18,6 +19,15 @@ from tests.support.stores import Stores
 
 pytestmark = pytest.mark.usefixtures("pyz")
 
+TOKENS = """
+[[token]]
+token = "token-alice"
+
+[[token]]
+token = "keeper"
+username = "carol"
+rooms = { "*" = "rwm" }
+"""
 CROWD = 200
 RESUMES = 50
 
@@ -264,3 +274,42 @@ def test_texts_and_cids_are_the_same_on_every_node_and_after_a_restart_of_all(st
             answer = Question(ann, "message", text[:64], text=text).answer()
             assert answer["data"] == {"id": number, "duplicate": True}
         finish(one)
+
+
+def test_changes_and_sanctions_of_one_node_are_seen_on_all(stores: Stores, tmp_path: Path) -> None:
+    store = stores.start()
+    tokens = tmp_path / "tokens.toml"
+    tokens.write_text(TOKENS)
+    with several(store.url, store.url, options=("--tokens", str(tokens))) as (one, two):
+        alice, bob = come(one, "den", "alice"), come(two, "den", "bob")
+        carol = Chat(two.ws_url + target("den", "carol", "keeper"))
+        alice.expect("joined", username="bob")
+        alice.expect("joined", username="carol")
+        bob.expect("joined", username="carol")
+        bob.say("helo", "c1")
+        first = alice.expect("message", text="helo")["id"]
+        bob.expect("message", text="helo")
+        carol.expect("message", text="helo")
+        bob.send("edit", "e1", id=first, text="hello")
+        for chat in (alice, bob, carol):
+            chat.expect("edited", id=first, username="bob", text="hello", by="bob")
+        (message,) = alice.ask("history")["data"]["messages"]
+        assert (message["text"], message["edited"]) == ("hello", first + 1)
+        carol.send("delete", "d1", id=first)
+        for chat in (alice, bob, carol):
+            chat.expect("deleted", id=first, username="bob", by="carol")
+        carol.send("moderate", "m1", action="mute", username="alice", seconds=600)
+        until = alice.expect("moderated")["data"]["until"]
+        refusal = alice.ask("message", text="I can't")
+        assert (refusal["code"], refusal["until"]) == ("forbidden", until)
+        carol.send("moderate", "m2", action="ban", username="alice", reason="enough")
+        assert alice.closing() == (4510, "enough")
+        for node in (one, two):
+            with pytest.raises(InvalidStatus) as caught:
+                come(node, "den", "alice")
+            assert caught.value.response.status_code == 403
+        again = come(one, "den", "dora", since=0, epoch=bob.welcome["epoch"])
+        found = [again.receive() for _ in range(again.welcome["replay"])]
+        assert [each["event"] for each in found] == ["message", "edited", "deleted", "moderated", "moderated"]
+        assert [each["data"].get("text", "") for each in found] == [""] * 5
+        finish(one, two)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from chatroom.config.parsers import read_store_url
-from chatroom.core.messages import Message
+from chatroom.core.messages import Message, RoomLog
 from chatroom.engines.redis import library
 from chatroom.engines.redis.copying import StoreRooms
 from chatroom.engines.redis.library import RoomKeys
@@ -153,7 +153,7 @@ def test_a_room_that_is_being_copied_is_unavailable_until_it_is_whole(pyz: Path,
         Served("--redis", store.url) as server,
         closing(StoreRooms(read_store_url(store.url), "chatroom")) as rooms,
     ):
-        assert rooms.exchange([library.copy_begin(keys, "theepoch", 1)]) == [["ok", 0]]
+        assert rooms.exchange([library.copy_begin(keys, RoomLog("den", "theepoch", 1, 1))]) == [["ok", 0]]
         chat = Chat(server.ws_url + target("hall", "alice"))
         chat.send("switch_room", "s1", room="den")
         assert chat.expect("error")["code"] == "unavailable"
@@ -262,7 +262,7 @@ def test_who_is_in_an_empty_room_that_is_copied_comes_back_into_the_whole_one(
     ):
         chat = Chat(server.ws_url + target("den", "alice"))
         old = chat.welcome["epoch"]
-        assert rooms.exchange([library.copy_begin(keys, "theepoch", 1)]) == [["ok", 0]]
+        assert rooms.exchange([library.copy_begin(keys, RoomLog("den", "theepoch", 1, 1))]) == [["ok", 0]]
         chat.say("too early", "t1")
         assert chat.expect("error")["code"] == "unavailable"
         end = library.copy_end(keys, "theepoch", 1)
