@@ -5,6 +5,7 @@ import sys
 from benchmarks import (
     abuse,
     cluster,
+    http,
     idle,
     joins,
     log,
@@ -29,6 +30,7 @@ PROGRAMS = {
     "start": start.main,
     "walk": walk.main,
     "log": log.main,
+    "http": http.main,
     "stalled": stalled.main,
     "abuse": abuse.main,
     "sizing": sizing.main,
