@@ -28,6 +28,7 @@ from chatroom.connections.ending import BROKEN, CLIENT_LEFT, End, Ending
 from chatroom.connections.services import Services
 from chatroom.core.errors import CloseCode, Disconnect, Unavailable
 from chatroom.core.limits import MAX_UNANSWERED
+from chatroom.core.messages import Outcome
 from chatroom.core.statistics import Drop
 from chatroom.net.transport import Stalled
 from chatroom.rooms.room import Member
@@ -67,9 +68,12 @@ class Outgoing:
         "offer",
     )
 
-    def __init__(self, username: str, outbound: Outbound, end: End, services: Services) -> None:
+    def __init__(
+        self, username: str, outbound: Outbound, end: End, services: Services, *, silent: bool = False
+    ) -> None:
+        """`silent`: see Member."""
         self.offer = outbound.offer
-        self.member = Member(username, self)
+        self.member = Member(username, self, silent=silent)
         self._outbound = outbound
         self._end = end
         self._backlog = Backlog(self.member, outbound, services.engine, services.broker)
@@ -94,7 +98,7 @@ class Outgoing:
         self._answers += 1
         self._send((text_frame(payload), False))
 
-    def settled(self) -> None:
+    def settled(self, _outcome: Outcome) -> None:
         """See MessageSink."""
         self._relieve()
         if self._end.ending is not None:

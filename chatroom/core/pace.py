@@ -54,6 +54,17 @@ class RateLimiter:
         wait = idle_at - self._ahead - now
         return wait if wait > _NOISE else 0.0
 
+    def take(self, now: float) -> float:
+        """Take a place if its turn is now, and return 0.0. Else take none, and return how long until then."""
+        if not self._interval:
+            return 0.0
+        idle_at = max(self._idle_at, now)
+        wait = idle_at - self._ahead - now
+        if wait > _NOISE:
+            return wait
+        self._idle_at = idle_at + self._interval
+        return 0.0
+
     def charge(self, weight: float, now: float) -> None:
         """The last place taken weighs `weight` more than 1."""
         self._idle_at = max(self._idle_at, now) + weight * self._interval
@@ -165,12 +176,28 @@ class RateLimiters:
         """`RateLimiter.reserve` on the rate limiter of `key`."""
         if not self._rate:
             return 0.0
+        wait = self._limiter(key).reserve(now)
+        self._sweep(now)
+        return wait
+
+    def take(self, key: str, now: float) -> float:
+        """`RateLimiter.take` on the rate limiter of `key`."""
+        if not self._rate:
+            return 0.0
+        wait = self._limiter(key).take(now)
+        self._sweep(now)
+        return wait
+
+    def charge(self, key: str, weight: float, now: float) -> None:
+        """`RateLimiter.charge` on the rate limiter of `key`."""
+        if self._rate:
+            self._limiter(key).charge(weight, now)
+
+    def _limiter(self, key: str) -> RateLimiter:
         limiter = self._limiters.get(key)
         if limiter is None:
             limiter = self._limiters[key] = RateLimiter(self._rate, self._burst)
-        wait = limiter.reserve(now)
-        self._sweep(now)
-        return wait
+        return limiter
 
     def _sweep(self, now: float) -> None:
         """Look at the two keys longest unseen: forget those that are idle, and move the others to the end."""

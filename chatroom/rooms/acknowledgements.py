@@ -41,7 +41,7 @@ from chatroom.core.messages import (
     Unknown,
 )
 from chatroom.protocol import events
-from chatroom.rooms.entries import Barrier, Entry, Follow, FollowedRoom, MemberDraft, Release
+from chatroom.rooms.entries import Barrier, Entry, Follow, FollowedRoom, Hold, MemberDraft, Release
 from chatroom.rooms.room import Member, Room
 
 # Deferred actions
@@ -132,7 +132,7 @@ class Acknowledgements:
         self._unavailable = unavailable
         self._deferred_entries: dict[Member, list[Entry]] = {}
         self._barriers: list[Barrier] = []
-        self._brought: dict[tuple[Room, str, str | None], int] | None = None  # ids, by room, name and cid
+        self._brought: dict[tuple[Room, str, str | None], Record] | None = None  # by room, name and cid
         self.unshown = 0
         self.reached: list[trio.Event] = []
 
@@ -140,16 +140,16 @@ class Acknowledgements:
         """The outcome of `draft` is known, and its message hasn't been shown."""
         if isinstance(outcome, STORED):
             if not room.replaced:
-                self._wait_until_shown(draft, room, outcome.id, None)
+                self._wait_until_shown(draft, room, outcome.id, outcome)
                 return
             outcome = Unknown()
         match outcome:
             case Duplicate(message_id) if room.head < message_id and not room.replaced:
-                self._wait_until_shown(draft, room, message_id, self._answer(draft, outcome))
-            case Unknown() if (brought := self._brought_id(draft, room)) is not None:
-                self._wait_until_shown(draft, room, brought, None)
+                self._wait_until_shown(draft, room, message_id, outcome)
+            case Unknown() if (record := self._brought_record(draft, room)) is not None:
+                self._wait_until_shown(draft, room, record.id, record)
             case _:
-                self._settle(draft.member, self._answer(draft, outcome))
+                self._settle(draft, outcome)
 
     def begin_commit(self) -> None:
         """An append is under way."""
@@ -159,41 +159,41 @@ class Acknowledgements:
         """All outcomes of the append have been passed to `settle`."""
         self._brought = None
 
-    def _brought_id(self, draft: MemberDraft, room: Room) -> int | None:
-        """The id of the message that the feed has brought for `draft`, if it has been shown or will be."""
-        message_id = (self._brought or {}).get((room, draft.username, draft.cid))
-        return None if message_id is None or (room.replaced and message_id > room.head) else message_id
+    def _brought_record(self, draft: MemberDraft, room: Room) -> Record | None:
+        """What the feed has brought for `draft`, if it has been shown or will be."""
+        record = (self._brought or {}).get((room, draft.username, draft.cid))
+        return None if record is None or (room.replaced and record.id > room.head) else record
 
     def brought(self, room: Room, record: Record) -> None:
         """The feed has brought `record`. Records before it may still be missing."""
-        if self._brought is not None and record.cid is not None and record.username in room.roster.here:
-            self._brought[room, record.username, record.cid] = record.id
+        if self._brought is None or record.cid is None:
+            return
+        if room.refcount or record.username in room.roster.here:  # who posts as a visitor isn't there
+            self._brought[room, record.username, record.cid] = record
 
-    @staticmethod
-    def _settle(member: Member, answer: bytes | None) -> None:
+    def _settle(self, draft: MemberDraft, outcome: Outcome) -> None:
+        member = draft.member
         member.outstanding -= 1
-        if answer is not None:
-            member.sink.answer(answer)
-        member.sink.settled()
+        if not isinstance(outcome, STORED):
+            member.sink.answer(self._answer(draft, outcome))
+        member.sink.settled(outcome)
 
     def _wait_until_shown(
-        self, draft: MemberDraft, room: Room, message_id: int, answer: bytes | None
+        self, draft: MemberDraft, room: Room, message_id: int, outcome: Record | Duplicate
     ) -> None:
         """Rule 3: the message is stored, and waits for those before it."""
         draft.member.unshown += 1
         self.unshown += 1
         deadline = trio.current_time() + DEFER_SECONDS
-        self._actions.put(room, message_id, deadline, partial(self._end_wait, draft, message_id, answer))
+        self._actions.put(room, message_id, deadline, partial(self._end_wait, draft, outcome))
 
-    def _end_wait(self, draft: MemberDraft, message_id: int, answer: bytes | None, shown: bool) -> None:
+    def _end_wait(self, draft: MemberDraft, outcome: Record | Duplicate, shown: bool) -> None:
         member = draft.member
         member.unshown -= 1
         self.unshown -= 1
-        if not shown:
-            answer = self._answer(draft, Unknown())
-        elif answer is None and member.current is not None:
-            member.current.last_posted = message_id
-        self._settle(member, answer)
+        if shown and isinstance(outcome, STORED) and member.current is not None:
+            member.current.last_posted = outcome.id
+        self._settle(draft, outcome if shown else Unknown())
         if not member.unshown:
             for entry in self._deferred_entries.pop(member, ()):
                 self._apply(entry)
@@ -206,8 +206,8 @@ class Acknowledgements:
         if isinstance(entry, Barrier) and entry.member is None:
             self._barriers.append(entry)
             return True
-        if isinstance(entry, FollowedRoom | Follow):
-            return False  # they are about other rooms
+        if isinstance(entry, FollowedRoom | Follow | Hold):
+            return False  # they are about other rooms, or of nobody in the room
         member = entry.subscription.member if isinstance(entry, Release) else entry.member
         if member is None or not member.unshown:
             return False

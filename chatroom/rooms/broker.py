@@ -43,6 +43,7 @@ from chatroom.rooms.entries import (
     Entry,
     Follow,
     FollowedRoom,
+    Hold,
     Leave,
     MemberDraft,
     Opening,
@@ -149,9 +150,16 @@ class Broker:
             self._wakeup.set()
 
     def release(self, subscription: Subscription) -> None:
-        """A subscription that ended by a switch has been read to its end. Never waits, never fails."""
+        """A subscription isn't needed any more: it ended and was read, or is a visitor's. Never waits."""
         self._side_queue.append((self._behind_all(), Release(subscription)))
         self._wakeup.set()
+
+    def hold_nowait(self, room: str) -> Room | None:
+        """Keep a room in use for a visitor, until a subscription is released; None if it isn't in use."""
+        known = self.rooms.get(room)
+        if known is not None:
+            known.refcount += 1
+        return known
 
     def _behind_all(self) -> int:
         """The place behind all commands in the inbox, whether their senders have been resumed or not."""
@@ -383,7 +391,7 @@ class Broker:
             if isinstance(entry, MemberDraft):
                 entry.ts = now_ms = now_ms or self._now_ms()
                 batch.add(entry)
-            elif isinstance(entry, Enter) or isinstance(entry, FollowedRoom):  # noqa: SIM101  (quicker)
+            elif isinstance(entry, Enter | FollowedRoom | Hold):
                 self._gather_opening(entry)
             else:
                 batch.add(entry)

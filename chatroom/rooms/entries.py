@@ -6,6 +6,7 @@
 It doesn't know what an entry does.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import trio
@@ -81,7 +82,19 @@ class FollowedRoom:
     opened: Room | None = None
 
 
-Opening = Enter | FollowedRoom
+@dataclass(slots=True)
+class Hold:
+    """Keep `room` in use for somebody who doesn't become a member of it.
+
+    `held` gets the room, or why it can't be opened. The room's `refcount` counts for its caller from then on.
+    """
+
+    room: str
+    held: Callable[[Room | Exception], None]
+    opened: Room | None = None
+
+
+Opening = Enter | FollowedRoom | Hold
 """Entries for which the broker opens a room first."""
 
 
@@ -111,7 +124,7 @@ class Leave:
 
 @dataclass(slots=True)
 class Release:
-    """A subscription that ended by a switch has been read to its end, and needs its room no longer."""
+    """A subscription needs its room no longer: it ended and was read to its end, or is a visitor's."""
 
     subscription: Subscription
 
@@ -125,7 +138,16 @@ class Barrier:
 
 
 Entry = (
-    MemberDraft | Enter | FollowedRoom | Follow | TypingUpdate | MembersRequest | Leave | Release | Barrier
+    MemberDraft
+    | Enter
+    | FollowedRoom
+    | Follow
+    | Hold
+    | TypingUpdate
+    | MembersRequest
+    | Leave
+    | Release
+    | Barrier
 )
 
 

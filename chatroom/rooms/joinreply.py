@@ -7,6 +7,7 @@
 It doesn't know how messages reach the client.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -79,10 +80,12 @@ class WelcomeOrSwitched:
         """See JoinReply."""
         room, username = subscription.room, subscription.member.username
         room.begin_subscription(subscription)
-        members = room.roster.others(username)
-        if self._entry.switch:
-            event = partial(events.switched, room.name, members, self._entry.cid)
+        if subscription.member.silent:
+            event: Callable[..., Pieces] = partial(events.opened, room.name, username)
+        elif self._entry.switch:
+            event = partial(events.switched, room.name, room.roster.others(username), self._entry.cid)
         else:
+            members = room.roster.others(username)
             event = partial(events.welcome, room.name, username, members, limits=self._limits)
         replay = room.head - subscription.cursor
         return text_frame_of(

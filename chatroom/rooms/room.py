@@ -39,7 +39,7 @@ from typing import Protocol
 
 from chatroom.auth.rights import Rights
 from chatroom.core.errors import Disconnect
-from chatroom.core.messages import Deleted, Edited, Head, Message, Moderated, Record
+from chatroom.core.messages import Deleted, Edited, Head, Message, Moderated, Outcome, Record
 from chatroom.core.sanctions import REMOVES, Action, Sanction, Sanctions
 from chatroom.protocol import events
 from chatroom.rooms import sequence
@@ -87,8 +87,8 @@ class MessageSink(Protocol):
         """Send the answer to a posted message."""
         ...
 
-    def settled(self) -> None:
-        """A posted message has got its outcome."""
+    def settled(self, outcome: Outcome) -> None:
+        """A posted message has got its outcome, and its answer if it needs one."""
         ...
 
     def reply(self, payload: bytes) -> None:
@@ -139,11 +139,11 @@ class Subscription:
         "seen",
     )
 
-    def __init__(self, member: "Member", room: "Room", join_reply: JoinReply) -> None:
+    def __init__(self, member: "Member", room: "Room", join_reply: JoinReply | None = None) -> None:
         self.member = member
         self.room = room
         self.cursor = self.begin = 0
-        self.join_reply: JoinReply | None = join_reply
+        self.join_reply = join_reply
         self.live = False
         self.end: int | None = None
         self.seen = 0  # the number of the last broadcast that was offered here or accounted for
@@ -168,7 +168,7 @@ class Subscription:
         The cost is bounded, however many they are.
         """
         self.live = False
-        if self.presence_dropped or first >= len(broadcast.ephemera):
+        if self.presence_dropped or self.member.silent or first >= len(broadcast.ephemera):
             return
         queued = len(self._queue) if self._queue is not None else 0
         end = first + max(0, MAX_QUEUED - queued)
@@ -229,14 +229,17 @@ class Member:
         "moderator",
         "outstanding",
         "rights",
+        "silent",
         "sink",
         "subscriptions",
         "unshown",
         "username",
     )
 
-    def __init__(self, username: str, sink: MessageSink) -> None:
+    def __init__(self, username: str, sink: MessageSink, *, silent: bool = False) -> None:
+        """`silent`: nobody is told of it, and it is told of nobody: its presence isn't counted."""
         self.username = username
+        self.silent = silent
         self.sink = sink
         self.current: Subscription | None = None
         self.subscriptions: list[Subscription] = []  # the backlog: still to be read, in order (two at most)
@@ -424,7 +427,7 @@ class Room:
     def enter(self, subscription: Subscription) -> bool:
         """Add `subscription`. Return whether its name is new on this node."""
         self.subscriptions[subscription] = None
-        return self.roster.enter(subscription.member.username)
+        return not subscription.member.silent and self.roster.enter(subscription.member.username)
 
     def end_subscription(self, subscription: Subscription) -> None:
         """End `subscription` at the head. It is still owed all that is pending."""
@@ -437,7 +440,7 @@ class Room:
         if self._known_pending:
             self._known_pending.pop(subscription, None)
         del self.subscriptions[subscription]
-        return self.roster.leave(subscription.member.username)
+        return not subscription.member.silent and self.roster.leave(subscription.member.username)
 
     def tell_joined(self, username: str) -> None:
         """Show the others that `username` has come."""
@@ -452,7 +455,7 @@ class Room:
     def relist(self) -> None:
         """The list of members has changed as a whole: members are given the list instead of the changes."""
         for subscription in self.subscriptions:
-            if subscription.join_reply is None:
+            if subscription.join_reply is None and not subscription.member.silent:
                 subscription.live = False
                 subscription.presence_dropped = True
                 subscription.member.sink.wake()

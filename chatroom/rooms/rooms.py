@@ -44,6 +44,7 @@ from chatroom.rooms.entries import (
     Entry,
     Follow,
     FollowedRoom,
+    Hold,
     Leave,
     MemberDraft,
     MembersRequest,
@@ -84,9 +85,10 @@ class Rooms:
         self._waiting: dict[Room, None] = {}
         self._deferred = DeferredActions()
         self.acknowledgements = Acknowledgements(self._deferred, self.apply, self.unavailable_error)
-        self.following = Following(self._touch, self._ban_against, self.unavailable_error)
+        self.following = Following(self._touch, self.ban_against, self.unavailable_error)
         self._moved: dict[Room, dict[str, bool]] = {}  # names that came to this node, or went
         self.behind: dict[Room, None] = {}  # rooms that are to be read on from the log
+        self.visitors: set[Member] = set()  # who post without being members of a room
         self._final_presence: dict[str, Collection[str]] | None = None  # at a stop: the names of each room
         self.messages = 0  # stored and shown since the start
         self.unavailable = 0  # commands that were answered `unavailable`
@@ -103,7 +105,7 @@ class Rooms:
     def outstanding(self) -> int:
         """The number of posted messages that have no outcome yet."""
         members = [each.member for room in self._rooms.values() for each in room.subscriptions]
-        return sum(member.outstanding - member.unshown for member in members)
+        return sum(member.outstanding - member.unshown for member in (*members, *self.visitors))
 
     @property
     def presences(self) -> int:
@@ -189,8 +191,10 @@ class Rooms:
                     member.current.room.answer_members(member.current, cid)
             case Leave(member):
                 self._depart(member)
+            case Hold():
+                self._hold(entry)
             case Release(subscription):
-                self._release(subscription)
+                self.release(subscription)
             case Barrier(reached):
                 self.acknowledgements.reached.append(reached)
             case MemberDraft():
@@ -208,7 +212,7 @@ class Rooms:
             if room.head >= outcome.id and not room.replaced:
                 member.current.last_posted = outcome.id
                 member.outstanding -= 1
-                member.sink.settled()
+                member.sink.settled(outcome)
                 return
         elif isinstance(outcome, Duplicate):
             self._expect(room, outcome.id)
@@ -354,6 +358,9 @@ class Rooms:
         if isinstance(entry, FollowedRoom):
             self.following.fail(entry.follow, why)
             return
+        if isinstance(entry, Hold):
+            entry.held(why)
+            return
         sink = entry.member.sink
         if not entry.switch:
             unreadable = Disconnect(CloseCode.INTERNAL_ERROR, "the room can't be read now")
@@ -386,11 +393,11 @@ class Rooms:
         if room.replaced:
             self.refuse(entry, Replaced())
             return
-        if (ban := self._ban_against(member, room)) is not None:
+        if (ban := self.ban_against(member, room)) is not None:
             self._refuse_banned(entry, ban)
             return
         if member.current is not None:
-            # The writer may still have to read there: the room stays until `_release`.
+            # The writer may still have to read there: the room stays until `release`.
             member.current.room.refcount += 1
             old = self._touch(member.current.room)
             old.end_subscription(member.current)
@@ -420,10 +427,15 @@ class Rooms:
         """The sanctions that are in force in a room."""
         return room.sanctions.in_force(self._now_ms())
 
-    def _ban_against(self, member: Member, room: Room) -> Sanction | None:
+    def ban_against(self, member: Member, room: Room) -> Sanction | None:
+        """The ban by which a member may not come into a room now."""
         if not room.sanctions or member.rights.can(room.name, "m"):
             return None
         return room.sanctions.find(Action.BAN, member.username, self._now_ms())
+
+    def seconds_until(self, until: int) -> float:
+        """How long a sanction is still in force."""
+        return (until - self._now_ms()) / 1000
 
     def _refuse_banned(self, entry: Enter, ban: Sanction) -> None:
         sink = entry.member.sink
@@ -473,10 +485,19 @@ class Rooms:
             self.following.forget(member)
             for subscription in member.subscriptions:
                 if subscription is not member.current:
-                    self._release(subscription)
+                    self.release(subscription)
             member.current = None
             member.subscriptions = []
 
-    def _release(self, subscription: Subscription) -> None:
-        """A subscription that ended by a switch needs its room no longer."""
+    def _hold(self, entry: Hold) -> None:
+        room = entry.opened
+        assert room is not None, "the broker has opened it"
+        if room.replaced:
+            self._touch(room).refcount -= 1
+            entry.held(Replaced())
+        else:
+            entry.held(room)
+
+    def release(self, subscription: Subscription) -> None:
+        """A subscription that ended by a switch, or a visitor's, needs its room no longer."""
         self._touch(subscription.room).refcount -= 1

@@ -22,10 +22,12 @@ from chatroom.websocket.framing import Pieces
 class Roster:
     """The names in one room, sorted by code point."""
 
-    __slots__ = ("_connections", "_elsewhere", "_folded", "_json", "_names", "_quoted", "_shared")
+    __slots__ = ("_connections", "_elsewhere", "_folded", "_json", "_names", "_quoted", "_shared", "known")
 
     def __init__(self, *, shared: bool = False) -> None:
         self._shared = shared
+        self.known = not shared
+        """The list has been told: that of a shared room comes a moment after the room was opened."""
         self._connections: dict[str, int] = {}
         self._elsewhere: dict[str, int] = {}  # the number of other nodes that have it
         self._names: list[str] = []
@@ -92,6 +94,7 @@ class Roster:
 
         Return what has changed.
         """
+        self.known = True
         self._elsewhere = {username: nodes for username, nodes in names.items() if nodes}
         gone = [username for username in self._names if username not in names]
         came = [username for username in names if username not in self]

@@ -11,7 +11,7 @@ from chatroom.connections.ending import Ending
 from chatroom.connections.outgoing import CAPACITY
 from chatroom.core.errors import CloseCode, Disconnect, Unavailable
 from chatroom.core.limits import MAX_UNANSWERED
-from chatroom.core.messages import Message
+from chatroom.core.messages import Message, Unknown
 from chatroom.core.statistics import Drop
 from chatroom.engines.memory import MemoryEngine
 from tests.support.harness import BrokerHarness, FakeMember, open_broker
@@ -83,11 +83,11 @@ async def test_a_further_message_waits_until_fewer_are_under_way() -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(out.wait_room)
             await trio.testing.wait_all_tasks_blocked()
-            out.settled()  # but nothing has changed: it looks again, and waits on
+            out.settled(Unknown())  # but nothing has changed: it looks again, and waits on
             await trio.testing.wait_all_tasks_blocked()
             assert nursery.child_tasks
             member.outstanding -= 1
-            out.settled()
+            out.settled(Unknown())
         async with trio.open_nursery() as nursery:
             member.outstanding += 1
             nursery.start_soon(out.wait_room)
@@ -118,7 +118,7 @@ async def test_an_opening_that_nobody_waits_for_is_no_trouble() -> None:
     async with open_broker() as harness:
         alice = harness.fake_member("alice")
         alice.outgoing.replied()
-        alice.outgoing.settled()
+        alice.outgoing.settled(Unknown())
         assert alice.end.ending is None
 
 

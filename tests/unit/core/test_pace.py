@@ -242,3 +242,42 @@ def test_a_second_begins_with_its_first_event() -> None:
         False,
         True,
     ]
+
+
+# Taking a place only if it is free
+
+
+@given(
+    st.floats(0.1, 100),
+    st.integers(1, 20),
+    st.lists(st.tuples(st.floats(0, 2), st.booleans(), st.floats(0, 3)), max_size=40),
+)
+def test_a_place_is_taken_exactly_where_nobody_would_wait(
+    rate: float, burst: int, steps: list[tuple[float, bool, float]]
+) -> None:
+    taking, reserving = RateLimiter(rate, burst), RateLimiter(rate, burst)
+    now = 0.0
+    for pause, heavy, weight in steps:
+        now += pause
+        wait = taking.take(now)
+        assert wait == 0.0 or wait == taking.take(now)
+        if wait == 0.0:
+            assert reserving.reserve(now) == 0.0
+            if heavy:
+                taking.charge(weight, now)
+                reserving.charge(weight, now)
+        else:
+            assert taking.take(now + wait + 1e-5) == 0.0
+            assert reserving.reserve(now + wait + 1e-5) == 0.0
+            now += wait + 1e-5
+
+
+def test_keys_take_and_are_charged_apart() -> None:
+    limiters = RateLimiters(1.0, 2)
+    assert [limiters.take("a", 0.0) for _ in range(3)] == [0.0, 0.0, 1.0]
+    assert limiters.take("b", 0.0) == 0.0
+    limiters.charge("b", 5.0, 0.0)
+    assert limiters.take("b", 0.0) == 5.0
+    free = RateLimiters(0, 1)
+    free.charge("a", 9.0, 0.0)
+    assert [free.take("a", 0.0), len(free)] == [0.0, 0]
