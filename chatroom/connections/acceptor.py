@@ -18,22 +18,26 @@ from collections.abc import Callable
 from functools import lru_cache
 from itertools import count
 from types import TracebackType
+from typing import Self
 
 import trio
 
 from chatroom.auth.tokens import Identity, Verifier
-from chatroom.connections.connection import AcceptedHandshake, Connection
+from chatroom.connections.api import Api
+from chatroom.connections.connection import AcceptedHandshake, Connection, ServedConnection
 from chatroom.connections.ending import Ending
 from chatroom.connections.services import ClientInfo, ForbiddenCommands, Services
+from chatroom.connections.stream import EventStream
 from chatroom.connections.timers import Timers
 from chatroom.core.connectionlimits import Slot
 from chatroom.core.errors import Disconnect, Refusal
-from chatroom.core.http import Peer
+from chatroom.core.http import Peer, Request, Response
 from chatroom.core.limits import Limits
 from chatroom.core.logevents import log_event, whereabouts
 from chatroom.core.pace import RateLimiters
 from chatroom.core.statistics import Drop
 from chatroom.engines.engine import Engine
+from chatroom.http.api import Caller, Route
 from chatroom.http.frontdoor import Admitted, read_proxy_header, receive, send_refusal
 from chatroom.http.handshake import SUBPROTOCOL
 from chatroom.http.site import Admission, ChatSite, MetricsSite
@@ -41,6 +45,7 @@ from chatroom.net.poller import ReadPoller
 from chatroom.net.proxies import UNIX, Proxies, ProxyHeader, read_address
 from chatroom.net.tls import TlsTransport
 from chatroom.net.transport import SocketTransport, Transport
+from chatroom.protocol.eventtext import EventTexts
 from chatroom.rooms.broker import Broker
 from chatroom.websocket.upgrade import answer_handshake
 
@@ -92,6 +97,7 @@ class PendingHandshakes:
         self._size = size
         self._handshakes: OrderedDict[trio.CancelScope, float] = OrderedDict()  # the oldest first
         self._room_made = trio.Event()
+        self.paused: set[trio.CancelScope] = set()  # whose requests are carried out
 
     def __len__(self) -> int:
         return len(self._handshakes)
@@ -103,11 +109,31 @@ class PendingHandshakes:
     def discard(self, handshake: trio.CancelScope) -> None:
         """Count the handshake no more."""
         self._handshakes.pop(handshake, None)
+        self.paused.discard(handshake)
         self._room_made.set()
+
+    def pause(self, handshake: trio.CancelScope) -> None:
+        """Its peer is known, and has asked for something: count it no more until `resume`."""
+        self.discard(handshake)
+        self.paused.add(handshake)
+
+    def resume(self, handshake: trio.CancelScope) -> None:
+        """The peer has its answer: count the handshake again. Nothing happens to one that isn't paused."""
+        if handshake in self.paused:
+            self.paused.remove(handshake)
+            self.add(handshake)
+            self._room_made.set()
 
     async def wait_empty(self) -> None:
         """Wait until no handshake is pending."""
-        while self._handshakes:
+        while self._handshakes or self.paused:
+            if self._room_made.is_set():
+                self._room_made = trio.Event()
+            await self._room_made.wait()
+
+    async def wait_answered(self) -> None:
+        """Wait until no request is carried out."""
+        while self.paused:
             if self._room_made.is_set():
                 self._room_made = trio.Event()
             await self._room_made.wait()
@@ -134,15 +160,60 @@ class PendingHandshake:
         self._pending = pending
         self._scope = trio.CancelScope()
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Self:
         self._scope.__enter__()
         self._pending.add(self._scope)
+        return self
+
+    def pause(self) -> None:
+        """The peer is no stranger for now: count it no more, and don't cancel it."""
+        self._pending.pause(self._scope)
+
+    def resume(self) -> None:
+        """Count it again, as one that has just come."""
+        self._pending.resume(self._scope)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
         self._pending.discard(self._scope)
         return self._scope.__exit__(kind, error, traceback)
+
+
+class Conversation:
+    """The requests about rooms of one pending handshake; see frontdoor.Api."""
+
+    __slots__ = ("_api", "_pending", "_site", "_slot", "_visits")
+
+    def __init__(self, site: ChatSite, api: Api, pending: PendingHandshake) -> None:
+        self._site = site
+        self._api = api
+        self._pending = pending
+        self._visits = api.visits()
+        self._slot: Slot | None = None
+
+    def begin(self, request: Request, asked: Route) -> Caller[Identity]:
+        """See frontdoor.Api."""
+        caller = self._site.vet_call(request, asked)
+        self._slot = self._site.take_slot(caller)
+        self._pending.pause()
+        return caller
+
+    async def carry_out(self, caller: Caller[Identity], body: bytes) -> Response | Admission:
+        """See frontdoor.Api."""
+        return await self._api.carry_out(caller, body, self._visits)
+
+    def done(self) -> None:
+        """See frontdoor.Api."""
+        if self._slot is not None:
+            self._slot.release()
+            self._slot = None
+            self._pending.resume()
+
+    def close(self) -> None:
+        """See frontdoor.Api."""
+        self.done()
+        self._visits.end()
 
 
 # Connections
@@ -153,7 +224,7 @@ class RegisteredConnection:
 
     __slots__ = ("_acceptor", "connection", "ending", "slot")
 
-    def __init__(self, acceptor: "Acceptor", connection: Connection, slot: Slot) -> None:
+    def __init__(self, acceptor: "Acceptor", connection: ServedConnection, slot: Slot) -> None:
         self._acceptor = acceptor
         self.connection = connection
         self.slot = slot
@@ -203,6 +274,10 @@ class Acceptor:
             engine=engine,
             limits=limits,
             pace=RateLimiters(limits.message_rate, limits.message_burst),
+            requests=RateLimiters(
+                limits.command_rate if limits.message_rate else 0, max(1, int(limits.command_rate))
+            ),
+            event_texts=EventTexts(),
             keepalive=self.keepalive,
             expiry=self.expiry,
             renew=renew,
@@ -210,9 +285,10 @@ class Acceptor:
             hide_rooms=hide_rooms,
             forbidden=self.forbidden,
         )
+        self._api = Api(self._services, site.admit_stream)
         self._run = run
         self._numbers = count(1)
-        self._connections: set[Connection] = set()
+        self._connections: set[ServedConnection] = set()
         self._stopping: Disconnect | None = None
         self._gone = trio.Event()
         self.pending = PendingHandshakes(limits.unauthenticated)
@@ -241,7 +317,7 @@ class Acceptor:
     async def _receive(self, sock: socket.socket, *, secure: bool) -> RegisteredConnection | None:
         """The connection of an admitted client; None if no client was admitted."""
         peer = peer_of(sock)
-        with PendingHandshake(self.pending):
+        with PendingHandshake(self.pending) as pending:
             plain = SocketTransport(sock, self._limits, self._poller)
             proxied = self._proxy_protocol and self._proxies.trusts(peer)
             header = await self._read_proxy_header(plain, peer, secure=secure) if proxied else ProxyHeader()
@@ -258,6 +334,7 @@ class Acceptor:
                 secure=secure or header.secure,
                 proxies=self._proxies,
                 named_by_proxy=header.address is not None,
+                api=Conversation(self._site, self._api, pending),
             )
             if admitted is None:
                 return None
@@ -271,14 +348,16 @@ class Acceptor:
 
     async def _begin(self, transport: Transport, admitted: Admitted[Admission]) -> RegisteredConnection:
         """The connection of an admitted client. Nothing of it runs yet."""
-        admission = admitted.admission
-        answer = await answer_handshake(admitted.head, SUBPROTOCOL if admission.subprotocol else None)
+        admission, answer = admitted.admission, admitted.head
+        if admitted.upgrade is not None:
+            answer = await answer_handshake(admitted.head, SUBPROTOCOL if admission.subprotocol else None)
         client = ClientInfo(f"{self._run}-{next(self._numbers)}", admission.username, admission.peer)
         join_request = admission.join_request
         handshake = AcceptedHandshake(
             join_request.room, answer, admitted.trailing, join_request.since, join_request.epoch
         )
-        connection = Connection(transport, client, admission.identity, handshake, self._services)
+        kind = EventStream if admitted.upgrade is None else Connection
+        connection = kind(transport, client, admission.identity, handshake, self._services)
         return RegisteredConnection(self, connection, admission.slot)
 
     async def _read_proxy_header(
@@ -337,10 +416,7 @@ class Acceptor:
         ending = registered.ending
         if ending.drop is not None:
             self.drops[ending.drop] += 1
-        code = None if ending.disconnect is None else int(ending.disconnect.code)
-        room = registered.connection.authorization.room
-        client = registered.connection.client
-        log_event(logging.INFO, "LEAVE", **client.fields(), room=room, code=code, drop=ending.drop)
+        registered.connection.log_end(ending)
 
     def review(self, verifier: Verifier) -> int:
         """Check the rights of all connections again, see Authorization. Returns how many end by that."""
@@ -369,3 +445,4 @@ class Acceptor:
             if self._gone.is_set():
                 self._gone = trio.Event()
             await self._gone.wait()
+        await self.pending.wait_answered()

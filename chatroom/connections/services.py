@@ -20,6 +20,7 @@ from chatroom.core.limits import Limits
 from chatroom.core.logevents import log_event
 from chatroom.core.pace import RateLimiters, Sampler
 from chatroom.engines.engine import Engine
+from chatroom.protocol.eventtext import EventTexts
 from chatroom.rooms.broker import Broker
 
 
@@ -73,7 +74,8 @@ class ForbiddenCommands:
 class Services:
     """What all connections of a server share.
 
-    `pace` limits messages by username. `keepalive` and `expiry` call back when something is due, by the
+    `pace` limits messages by username, `requests` the other requests by HTTP. `event_texts` is what
+    streams share. `keepalive` and `expiry` call back when something is due, by the
     clock and by the time of day. `renew` gives the identity of a later token, see `Admissions.renew`.
     `moderates` says whether, in that room, that username is known to have the right to moderate.
     `hide_rooms`: nobody is told which rooms there are.
@@ -83,6 +85,8 @@ class Services:
     engine: Engine
     limits: Limits
     pace: RateLimiters
+    requests: RateLimiters
+    event_texts: EventTexts
     keepalive: Timers
     expiry: Timers
     renew: Callable[[Peer, str, str], Identity | None]

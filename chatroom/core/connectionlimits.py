@@ -53,7 +53,9 @@ class Slot:
 
     __slots__ = ("_address", "_connection_limits", "_released", "_username")
 
-    def __init__(self, connection_limits: "ConnectionLimits", address: Owner | None, username: str) -> None:
+    def __init__(
+        self, connection_limits: "ConnectionLimits", address: Owner | None, username: str | None
+    ) -> None:
         self._connection_limits = connection_limits
         self._address = address
         self._username = username
@@ -116,11 +118,12 @@ class ConnectionLimits:
         if self._connections >= self._limits.connections:
             raise _refusal(503, "The server is full")
 
-    def take_slot(self, peer: Peer, username: str) -> Slot:
-        """Count a connection. The checks are the caller's, just before."""
+    def take_slot(self, peer: Peer, username: str | None) -> Slot:
+        """Count a connection; None: one that is nobody's. The checks are the caller's, just before."""
         address = _owner(peer)
         self._connections += 1
-        _increment(self._usernames, username)
+        if username is not None:
+            _increment(self._usernames, username)
         if address is not None:
             _increment(self._addresses, address)
         return Slot(self, address, username)
@@ -131,9 +134,10 @@ class ConnectionLimits:
             self._connections, len(self._usernames), len(self._addresses), len(self._suspects)
         )
 
-    def _release(self, address: Owner | None, username: str) -> None:
+    def _release(self, address: Owner | None, username: str | None) -> None:
         self._connections -= 1
-        _decrement(self._usernames, username)
+        if username is not None:
+            _decrement(self._usernames, username)
         if address is not None:
             _decrement(self._addresses, address)
 

@@ -4,7 +4,8 @@ These values decide nothing. They don't know sockets, nor how a head is parsed.
 """
 
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 HOST = re.compile(r"([A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{0,5})?")
 """A host and its port, as the Host header has them."""
@@ -39,10 +40,25 @@ class Request:
     peer: Peer
     secure: bool = False
     public_origins: tuple[str, ...] = ()
+    _values: dict[str, list[str]] = field(init=False, repr=False, compare=False)
 
-    def values(self, name: str) -> list[str]:
+    def __post_init__(self) -> None:
+        values: dict[str, list[str]] = {}
+        for name, value in self.headers:
+            if name in values:
+                values[name].append(value)
+            else:
+                values[name] = [value]
+        object.__setattr__(self, "_values", values)
+
+    @property
+    def repeats(self) -> bool:
+        """Whether any header comes twice."""
+        return len(self._values) < len(self.headers)
+
+    def values(self, name: str) -> Sequence[str]:
         """All values of the header `name` (lower case), in the order they came."""
-        return [value for key, value in self.headers if key == name]
+        return self._values.get(name, ())
 
 
 @dataclass(frozen=True, slots=True)

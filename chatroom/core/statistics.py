@@ -52,7 +52,7 @@ class Unready(StrEnum):
     STORE = "store"
 
 
-REFUSALS = (400, 401, 403, 404, 405, 408, 414, 426, 429, 431, 503, 505)
+REFUSALS = (400, 401, 403, 404, 405, 408, 409, 413, 414, 415, 417, 426, 429, 431, 500, 503, 505)
 """The HTTP statuses that requests and handshakes are refused with."""
 
 

@@ -1,7 +1,7 @@
-"""HTTP/1 on the wire: finds the head of a request, parses it with h11, and writes the answer.
+"""HTTP/1 on the wire: finds the head of a request, reads it, and writes the answer.
 
-Owns which heads are valid, and the headers of every answer. h11 is tolerant in cases that servers and proxies
-read differently, so each line of a head is checked before h11 gets it. Rules:
+Owns which heads are valid, and the headers of every answer. h11 judges what a head may say. It is tolerant in
+cases that servers and proxies read differently, so each line of a head is checked before. Rules:
 
 1. Lines end in CRLF. A bare LF, a bare CR, any other control character but the tab, a folded header and an
    empty line before the request line are refused, at the first byte that shows it.
@@ -11,24 +11,35 @@ read differently, so each line of a head is checked before h11 gets it. Rules:
 4. The target is a path, or an absolute http address. The host of such an address replaces that of the Host
    header (RFC 9112, section 3.2.2). Authority and asterisk forms are refused. Versions 1.0 and 1.1 are
    served, others are refused by 505.
-5. No body is ever parsed, so that none can be mistaken for a request. A request that announces a body is
-   answered, and its connection ends.
+5. A body is read where it is asked for (`expect_body`), and then another request may follow. Any other
+   request that announces a body is answered, and its connection ends: so no body is mistaken for a request.
+6. A head in which every line is plain (`_PLAIN_HEAD`) is judged by one expression. h11 judges all others, and
+   would give the same result for any head, at three times the cost.
 
 It doesn't know what paths, methods or headers mean, beyond what frames a message.
 """
 
 import re
+from collections.abc import Iterable
 from http import HTTPStatus
 
 import h11
 
 from chatroom.core.errors import Refusal
 from chatroom.core.http import HOST, Peer, Request, Response
+from chatroom.http.body import BodyReader
 
 _CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?=[^\n])")
 """Bytes that no head may hold. A carriage return at the very end may be half of a line's end."""
 
 _REQUEST_LINE = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+ [!-~]+ HTTP/[0-9]\.[0-9]\r\n")
+
+_PLAIN_HEAD = re.compile(
+    rb"[A-Z]++ [!-~]++ HTTP/1\.1\r\n(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]++:[\t -~\x80-\xff]*+\r\n)*+\r\n"
+)
+"""A head in which every line is what it seems. No part of it is ever tried in a second way."""
+_FRAMING = frozenset({"host", "content-length", "transfer-encoding"})
+_LENGTH = re.compile(r"[0-9]{1,18}")
 
 _SHARED_HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -59,6 +70,8 @@ class HeadScanner:
         self._line_start = 0
         self._scanned = 0
         self._end: int | None = None
+        self.plain = False
+        """The head came whole, and is a _PLAIN_HEAD."""
 
     @property
     def started(self) -> bool:
@@ -83,6 +96,9 @@ class HeadScanner:
     def feed(self, data: bytes) -> None:
         """Check `data`, the next piece. Bytes behind the head are only kept. Raises Refusal."""
         self._buffer += data
+        if len(self._buffer) == len(data):
+            self._end = self._end_of_plain(data)
+            self.plain = self._end is not None
         while self._end is None:
             newline = self._buffer.find(b"\n", self._scanned, self._room)
             if newline < 0:
@@ -90,6 +106,16 @@ class HeadScanner:
                 return
             self._check_line(bytes(self._buffer[self._line_start : newline + 1]))
             self._line_start = self._scanned = newline + 1
+
+    def _end_of_plain(self, data: bytes) -> int | None:
+        """Where a plain head within all limits ends that has come whole; None if there is none."""
+        last = data.find(b"\r\n\r\n")
+        end = last + 4
+        if last < 0 or end > self._max_bytes or data.find(b"\r\n") + 2 > self._max_line:
+            return None
+        if data.count(b"\r\n", 0, end) > self._max_headers + 2 or not _PLAIN_HEAD.fullmatch(data, 0, end):
+            return None
+        return end
 
     @property
     def _room(self) -> int:
@@ -132,54 +158,112 @@ class Exchange:
     """One request and its answer. Each request of a connection gets an exchange of its own."""
 
     def __init__(self) -> None:
-        self._connection = h11.Connection(h11.SERVER)
         self._wants_body = True
+        self._whole = False  # the request has been read to its end
+        self._keeps = False  # the client takes further answers on the connection
+        self._body: BodyReader | None = None
 
     @property
     def reusable(self) -> bool:
-        """Request and answer are complete, and another request may follow on the connection."""
-        return self._connection.our_state is h11.DONE and self._connection.their_state is h11.DONE
+        """Another request may follow on the connection, once this one is answered."""
+        return self._keeps and (self._whole or (self._body is not None and self._body.complete))
 
-    def read(self, head: bytes, peer: Peer, *, secure: bool) -> Request:
-        """The request in a complete head of a HeadScanner. Raises Refusal."""
-        self._connection.receive_data(head)
-        try:
-            event = self._connection.next_event()
-        except h11.RemoteProtocolError:
-            # The message of h11 would quote the head, which may hold a token.
-            raise Refusal(400, "Malformed head") from None
-        assert isinstance(event, h11.Request)  # the head is complete, so the event is nothing else
-        self._wants_body = event.method != b"HEAD"
-        target, host = _split(event.target.decode("ascii"))
-        version = event.http_version.decode("ascii")
+    def read(self, head: bytes, peer: Peer, *, secure: bool, plain: bool = False) -> Request:
+        """The request in a complete head of a HeadScanner, which says if it is `plain`. Raises Refusal."""
+        line, _, rest = head.decode("latin-1").partition("\r\n")
+        method, whole_target, protocol = line.split(" ")
+        headers = _headers(rest)
+        if not (plain and _is_plain(headers)):
+            _vet(head)
+        self._wants_body = method != "HEAD"
+        target, host = _split(whole_target)
+        version = protocol.removeprefix("HTTP/")
         if version not in {"1.0", "1.1"}:
             raise Refusal(505, "HTTP version not supported")
         path, _, query = target.partition("?")
-        headers = _headers(head) if host is None else _with_host(host, _headers(head))
-        request = Request(event.method.decode("ascii"), path, query, headers, version, peer, secure)
-        if not has_body(request):
-            self._connection.next_event()  # the end of the message
+        if host is not None:
+            headers = _with_host(host, headers)
+        request = Request(method, path, query, headers, version, peer, secure)
+        self._whole = not has_body(request)
+        self._keeps = request.http_version == "1.1" and "close" not in members(request, "connection")
         return request
+
+    def expect_body(self, request: Request, max_bytes: int) -> BodyReader:
+        """What takes the body of the request, whose form is good. Raises Refusal 413 if it is too large."""
+        lengths = request.values("content-length")
+        chunked = request.values("transfer-encoding")
+        length = None if chunked else read_length(lengths[0]) if lengths else 0
+        self._body = BodyReader(length, max_bytes)
+        return self._body
 
     def write(self, response: Response, *, date: str, close: bool) -> bytes:
         """The whole answer, head and body in one piece. `close` announces that it is the last one."""
-        bodiless = response.status in _WITHOUT_BODY
-        headers = [("Date", date)]
-        if not bodiless:
-            headers += [("Content-Type", response.content_type), ("Content-Length", str(len(response.body)))]
-        own = {name.lower() for name, _ in response.headers}
-        headers += [(name, value) for name, value in _SHARED_HEADERS.items() if name.lower() not in own]
-        headers += response.headers
-        if close:
-            headers.append(("Connection", "close"))
-        reason = HTTPStatus(response.status).phrase
-        data = self._send(h11.Response(status_code=response.status, headers=headers, reason=reason))
-        if self._wants_body and not bodiless:
-            data += self._send(h11.Data(data=response.body))
-        return data + self._send(h11.EndOfMessage())
+        self._keeps = self._keeps and not close
+        if response.status in _WITHOUT_BODY:
+            return self._head(response, date, "")
+        length = f"Content-Type: {response.content_type}\r\nContent-Length: {len(response.body)}\r\n"
+        head = self._head(response, date, length)
+        return head + response.body if self._wants_body else head
 
-    def _send(self, event: h11.Response | h11.Data | h11.EndOfMessage) -> bytes:
-        return self._connection.send(event)
+    def write_stream_head(self, response: Response, *, date: str) -> bytes:
+        """The head of an answer whose body goes on until the connection ends."""
+        self._keeps = False
+        return self._head(response, date, f"Content-Type: {response.content_type}\r\n")
+
+    def _head(self, response: Response, date: str, framing: str) -> bytes:
+        shared = _SHARED_LINES
+        if not _SHARED_NAMES.isdisjoint(name.lower() for name, _ in response.headers):
+            own = {name.lower() for name, _ in response.headers}
+            shared = _lines(
+                (name, value) for name, value in _SHARED_HEADERS.items() if name.lower() not in own
+            )
+        end = "" if self._keeps else "Connection: close\r\n"
+        return (
+            f"HTTP/1.1 {_STATUS_LINES[response.status]}\r\nDate: {date}\r\n"
+            f"{framing}{shared}{_lines(response.headers)}{end}\r\n"
+        ).encode("ascii")
+
+
+def _lines(headers: Iterable[tuple[str, str]]) -> str:
+    return "".join([f"{name}: {value}\r\n" for name, value in headers])
+
+
+_SHARED_LINES = _lines(_SHARED_HEADERS.items())
+_SHARED_NAMES = frozenset(map(str.lower, _SHARED_HEADERS))
+_STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
+
+
+def _is_plain(headers: tuple[tuple[str, str], ...]) -> bool:
+    """Whether h11 would have nothing to say against a _PLAIN_HEAD with these headers."""
+    framing = [name for name, _ in headers if name in _FRAMING]
+    if framing == ["host"]:
+        return True
+    lengths = [value for name, value in headers if name == "content-length"]
+    return (
+        len(framing) == 2 and "host" in framing and len(lengths) == 1 and bool(_LENGTH.fullmatch(lengths[0]))
+    )
+
+
+def _vet(head: bytes) -> None:
+    """Raises Refusal if h11 refuses the head."""
+    connection = h11.Connection(h11.SERVER)
+    connection.receive_data(head)
+    try:
+        connection.next_event()
+    except h11.RemoteProtocolError:
+        # The message of h11 would quote the head, which may hold a token.
+        raise Refusal(400, "Malformed head") from None
+
+
+def members(request: Request, name: str) -> set[str]:
+    """The members of a header that is a list, in lower case."""
+    values = request.values(name)
+    return {part.strip(" \t").lower() for part in ",".join(values).split(",")} if values else set()
+
+
+def read_length(text: str) -> int:
+    """The number in a Content-Length of digits; a huge one is cut, and still huge."""
+    return int(text.lstrip("0")[:18] or "0")
 
 
 def has_body(request: Request) -> bool:
@@ -207,8 +291,7 @@ def _with_host(host: str, headers: tuple[tuple[str, str], ...]) -> tuple[tuple[s
     return (*(each for each in headers if each[0] != "host"), ("host", host))
 
 
-def _headers(head: bytes) -> tuple[tuple[str, str], ...]:
-    """The headers of each line. h11 would join some that come twice."""
-    lines = head.decode("latin-1").split("\r\n")[1:-2]
-    pairs = (line.partition(":") for line in lines)
-    return tuple((name.lower(), value.strip(" \t")) for name, _, value in pairs)
+def _headers(lines: str) -> tuple[tuple[str, str], ...]:
+    """The headers of each line, up to the empty one. h11 would join some that come twice."""
+    pairs = [line.partition(":") for line in lines.split("\r\n")[:-2]]
+    return tuple([(name.lower(), value.strip(" \t")) for name, _, value in pairs])

@@ -29,7 +29,7 @@ It doesn't know tokens, rights or counts: an AdmissionPolicy does.
 import base64
 import binascii
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 from urllib.parse import unquote_to_bytes
@@ -37,7 +37,7 @@ from urllib.parse import unquote_to_bytes
 from chatroom.core.errors import Refusal
 from chatroom.core.http import HOST, Peer, Request, Response
 from chatroom.core.names import clean_room, clean_username
-from chatroom.http.exchange import has_body
+from chatroom.http.exchange import has_body, members
 
 # The query
 
@@ -52,7 +52,7 @@ HIGHEST_ID = 2**63 - 1
 """A `since` above this counts as this: both are beyond the last id of any room."""
 
 _BEARER = "bearer."
-_KNOWN = frozenset({"token", "username", "room", "since", "epoch"})
+KNOWN = frozenset({"token", "username", "room", "since", "epoch"})
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _DIGITS = re.compile(r"[0-9]+")
@@ -80,36 +80,47 @@ class Query:
 
     def join_request(self) -> JoinRequest:
         """The names, and where the client resumes. Raises Refusal 400 for a value that is none."""
-        username = self._value("username")
-        room = self._value("room")
-        since = self._value("since")
-        epoch = self._value("epoch")
-        return JoinRequest(
-            None if username is None else _clean(clean_username, username),
-            DEFAULT_ROOM if room is None else _clean(clean_room, room),
-            *_resume(since, epoch),
-        )
+        username = self.username()
+        room = self.value("room")
+        since, epoch = self.resume()
+        return JoinRequest(username, DEFAULT_ROOM if room is None else clean(clean_room, room), since, epoch)
 
-    def _value(self, name: str) -> str | None:
+    def username(self) -> str | None:
+        """The username that is asked for. Raises Refusal 400."""
+        raw = self.value("username")
+        return None if raw is None else clean(clean_username, raw)
+
+    def resume(self) -> tuple[int | None, str | None]:
+        """`since` and `epoch`, both or neither. Raises Refusal 400."""
+        since, epoch = self.value("since"), self.value("epoch")
+        if since is None:
+            return None, None
+        number = read_number("since", since)
+        if epoch is None:
+            raise Refusal(400, "since needs an epoch")
+        return number, epoch
+
+    def value(self, name: str) -> str | None:
+        """The value of a parameter; None if it is left out. Raises Refusal 400."""
         raw = self._raw.get(name)
         if raw is None:
             return None
-        value = _decode(raw)
+        value = decode(raw)
         if value is None:
             raise Refusal(400, f"Parameter {name} is not percent-encoded UTF-8")
         return value
 
 
-def read_query(request: Request, subprotocols: tuple[str, ...] = ()) -> Query:
-    """The query of a handshake that offers `subprotocols`.
+def read_query(request: Request, subprotocols: tuple[str, ...] = (), known: frozenset[str] = KNOWN) -> Query:
+    """The query of a request that offers `subprotocols`, and whose parameters are `known`.
 
     Raises Refusal 400 for a known parameter given twice, and for different tokens.
     """
     raw: dict[str, str] = {}
     for pair in request.query.split("&"):
         key, _, value = pair.partition("=")
-        name = _decode(key)
-        if name not in _KNOWN or not value:
+        name = decode(key)
+        if name not in known or not value:
             continue
         if name in raw:
             raise Refusal(400, f"Parameter {name} given twice")
@@ -123,7 +134,7 @@ def read_query(request: Request, subprotocols: tuple[str, ...] = ()) -> Query:
 def _presented_tokens(request: Request, raw: str, subprotocols: tuple[str, ...]) -> Iterator[str | None]:
     """Each token that the request presents, None for a malformed one."""
     if raw:
-        yield _token(_decode(raw))
+        yield _token(decode(raw))
     for value in request.values("authorization"):
         scheme, _, token = value.partition(" ")
         if scheme.lower() == "bearer" and token:
@@ -141,7 +152,7 @@ def _token(text: str | None) -> str | None:
     return text if text is not None and _TOKEN.fullmatch(text) else None
 
 
-def _decode(raw: str) -> str | None:
+def decode(raw: str) -> str | None:
     """The text that `raw` percent-encodes. None if an escape is broken or the bytes are no UTF-8."""
     if _BROKEN_ESCAPE.search(raw):
         return None
@@ -151,23 +162,21 @@ def _decode(raw: str) -> str | None:
         return None
 
 
-def _clean(clean: Callable[[str], str], raw: str) -> str:
+def clean(clean_name: Callable[[str], str], raw: str) -> str:
+    """The clean form of a name. Raises Refusal 400."""
     try:
-        return clean(raw)
+        return clean_name(raw)
     except ValueError as error:
         raise Refusal(400, f"Bad name: {error}") from None
 
 
-def _resume(since: str | None, epoch: str | None) -> tuple[int | None, str | None]:
-    if since is None:
-        return None, None
-    if not _DIGITS.fullmatch(since):
-        raise Refusal(400, "since must be a non-negative integer")
-    if epoch is None:
-        raise Refusal(400, "since needs an epoch")
-    digits = since.lstrip("0")
+def read_number(name: str, text: str) -> int:
+    """A number of digits only; what is beyond HIGHEST_ID counts as that. Raises Refusal 400."""
+    if not _DIGITS.fullmatch(text):
+        raise Refusal(400, f"{name} must be a non-negative integer")
+    digits = text.lstrip("0")
     # Python refuses to parse integers of some thousand digits, and this one needs no parsing.
-    return (HIGHEST_ID if len(digits) > len(str(HIGHEST_ID)) else min(int(digits or "0"), HIGHEST_ID)), epoch
+    return HIGHEST_ID if len(digits) > len(str(HIGHEST_ID)) else min(int(digits or "0"), HIGHEST_ID)
 
 
 # The head
@@ -203,7 +212,7 @@ OPTIONS_ANSWER = Response(204, headers=(("Allow", ", ".join(METHODS)),))
 """The answer to `OPTIONS` for the other paths."""
 
 _VERSION = "13"
-_SINGLE = (
+SINGLE = (
     "host",
     "content-length",
     "transfer-encoding",
@@ -235,13 +244,13 @@ def route(request: Request, *, draining: bool, paths: frozenset[str] = PATHS) ->
     if draining and (upgrading or request.path == HANDSHAKE_PATH) and not preflight:
         raise Refusal(503, "Restarting", (("Retry-After", "5"),))
     _check_path_and_method(request, paths, upgrading)
-    _check_form(request)
+    check_form(request)
     return _read_upgrade(request) if upgrading else None
 
 
 def asks_upgrade(request: Request) -> bool:
     """The request is meant as a WebSocket handshake, complete or not."""
-    return "websocket" in _members(request, "upgrade") or bool(request.values("sec-websocket-key"))
+    return "websocket" in members(request, "upgrade") or bool(request.values("sec-websocket-key"))
 
 
 def allowed_origin(request: Request, origins: frozenset[str] | None) -> bool:
@@ -295,10 +304,12 @@ def _check_path_and_method(request: Request, paths: frozenset[str], upgrading: b
         raise Refusal(405, "Method Not Allowed", (("Allow", "GET" if upgrading else ", ".join(METHODS)),))
 
 
-def _check_form(request: Request) -> None:
-    for name in _SINGLE:
-        if len(request.values(name)) > 1:
-            raise Refusal(400, f"Header {name} given twice")
+def check_form(request: Request, singles: tuple[str, ...] = SINGLE) -> None:
+    """Raises Refusal 400 for one of `singles` that comes twice, and for a bad Host or length."""
+    if request.repeats:
+        for name in singles:
+            if len(request.values(name)) > 1:
+                raise Refusal(400, f"Header {name} given twice")
     if not all(HOST.fullmatch(host) for host in request.values("host")):
         raise Refusal(400, "Bad Host")
     lengths = request.values("content-length")
@@ -313,9 +324,9 @@ def _read_upgrade(request: Request) -> Upgrade:
         raise Refusal(505, "A WebSocket needs HTTP/1.1")
     if has_body(request) or request.values("expect"):
         raise Refusal(400, "A handshake has no body")
-    if "websocket" not in _members(request, "upgrade"):
+    if "websocket" not in members(request, "upgrade"):
         raise Refusal(400, "Upgrade: websocket is missing")
-    if "upgrade" not in _members(request, "connection"):
+    if "upgrade" not in members(request, "connection"):
         raise Refusal(400, "Connection: Upgrade is missing")
     _check_version(request.values("sec-websocket-version"))
     keys = request.values("sec-websocket-key")
@@ -324,7 +335,7 @@ def _read_upgrade(request: Request) -> Upgrade:
     return Upgrade(keys[0], _read_subprotocols(request))
 
 
-def _check_version(versions: list[str]) -> None:
+def _check_version(versions: Sequence[str]) -> None:
     if not versions:
         raise Refusal(400, "Sec-WebSocket-Version is missing")
     if versions[0] != _VERSION:
@@ -348,11 +359,6 @@ def _read_subprotocols(request: Request) -> tuple[str, ...]:
     if len(set(names)) != len(names):
         raise Refusal(400, "Subprotocol offered twice")
     return names
-
-
-def _members(request: Request, name: str) -> set[str]:
-    """The members of a header that is a list, in lower case."""
-    return {part.strip(" \t").lower() for part in ",".join(request.values(name)).split(",")}
 
 
 # Admission
@@ -397,10 +403,15 @@ def vet(request: Request, upgrade: Upgrade | None, policy: AdmissionPolicy[Ident
     `upgrade` is None for HANDSHAKE_PATH. Raises Refusal: the second half of the order of refusals, up to 403.
     """
     query = read_query(request, upgrade.subprotocols if upgrade else ())
-    if not allowed_origin(request, policy.origins):
-        raise Refusal(403, "Origin not allowed")
-    policy.check_address(request.peer)
-    identity = policy.authenticate(request.peer, query.token)
+    identity = identify(request, query, policy)
     join_request = query.join_request()
     username = policy.authorize(identity, join_request)
     return Vetted(request.peer, identity, username, join_request)
+
+
+def identify(request: Request, query: Query, policy: AdmissionPolicy[Identity]) -> Identity:
+    """The steps up to the identity. Raises Refusal 403, 429, 401."""
+    if not allowed_origin(request, policy.origins):
+        raise Refusal(403, "Origin not allowed")
+    policy.check_address(request.peer)
+    return policy.authenticate(request.peer, query.token)

@@ -25,6 +25,7 @@ from typing import NoReturn
 
 import trio
 
+from chatroom.auth.rights import Access
 from chatroom.auth.tokens import Identity, Verifier
 from chatroom.core.connectionlimits import ConnectionLimits, Slot
 from chatroom.core.errors import Refusal, Unavailable
@@ -32,6 +33,8 @@ from chatroom.core.http import Peer, Request, Response
 from chatroom.core.logevents import log_event
 from chatroom.core.pace import Sampler, Window
 from chatroom.core.sanctions import Sanction
+from chatroom.http.api import Caller, Route
+from chatroom.http.api import vet as vet_call
 from chatroom.http.handshake import (
     METRICS_PATH,
     PATHS,
@@ -53,6 +56,14 @@ HIDDEN = "*"
 _PLAIN_SEGMENT = re.compile(r"[A-Za-z0-9._~-]{1,16}")
 BAN_SECONDS = 0.25
 """How long a handshake waits to hear of a ban. Entering the room waits for a silent store, too."""
+NO_RIGHT = {
+    "r": "No right to this room",
+    "w": "No right to write in this room",
+    "wm": "No right to write in this room",
+    "m": "No right to moderate this room",
+}
+"""What is said to whom has none of these rights."""
+_EACH: dict[str, tuple[Access, ...]] = {"r": ("r",), "w": ("w",), "wm": ("w", "m"), "m": ("m",)}
 METRICS_A_SECOND = 20
 """How often a second metrics are rendered: rendering takes milliseconds, and anyone may ask."""
 
@@ -113,13 +124,24 @@ class Admissions:
 
     def authorize(self, identity: Identity, join_request: JoinRequest) -> str:
         """The connection's username. Raises Refusal 403 without the right to that name or to the room."""
-        username = join_request.username or identity.username or DEFAULT_USERNAME
+        username = self._name(identity, join_request.username)
+        if not identity.rights.can(join_request.room, "r"):
+            raise Refusal(403, NO_RIGHT["r"])
+        return username
+
+    def authorize_call(self, identity: Identity, username: str | None, room: str, access: str) -> str:
+        """See CallPolicy."""
+        username = self._name(identity, username)
+        if access and not any(identity.rights.can(room, each) for each in _EACH[access]):
+            raise Refusal(403, NO_RIGHT[access])
+        return username
+
+    def _name(self, identity: Identity, username: str | None) -> str:
+        username = username or identity.username or DEFAULT_USERNAME
         if identity.username not in (None, username):
             raise Refusal(403, "This token is bound to another username")
         if not self._verifier.allows(identity, username):
             raise Refusal(403, "This username is reserved for other tokens")
-        if not identity.rights.can(join_request.room, "r"):
-            raise Refusal(403, "No right to this room")
         return username
 
     def admit(self, vetted: Vetted[Identity]) -> Admission:
@@ -219,6 +241,19 @@ class ChatSite:
     def preview(self, vetted: Vetted[Identity]) -> Response:
         """The answer to `GET /handshake`. Raises Refusal."""
         return self._admissions.preview(vetted)
+
+    def vet_call(self, request: Request, asked: Route) -> Caller[Identity]:
+        """Who asks for something in a room, and may have it unless banned. Raises Refusal."""
+        return vet_call(request, asked, self._admissions)
+
+    def take_slot(self, caller: Caller[Identity]) -> Slot:
+        """Count a request that is carried out, and that keeps no connection. Raises Refusal 503."""
+        self._admissions.connection_limits.check_full()
+        return self._admissions.connection_limits.take_slot(caller.peer, None)
+
+    def admit_stream(self, caller: Caller[Identity], join_request: JoinRequest) -> Admission:
+        """The last step of a stream: take a slot. Raises Refusal 429 or 503 if none is free."""
+        return self._admissions.admit(Vetted(caller.peer, caller.identity, caller.username, join_request))
 
     def untrusted_proxy(self, peer: Peer) -> None:
         """Log, once, that the operator may have forgotten a trusted proxy."""

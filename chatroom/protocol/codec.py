@@ -319,6 +319,36 @@ def decode(text: str, *, max_text: int) -> Command | None:
 
 def decode_carefully(text: str, max_text: int) -> Command | None:
     """The same as `decode`, for any text: the one judge of what a frame is. Raises CommandError."""
+    frame, cid = _object(text)
+    event = frame.get("event")
+    reader = _READERS.get(event) if isinstance(event, str) else None
+    if reader is None:
+        name = event[:MAX_EVENT_ECHO] if isinstance(event, str) else "(none)"
+        raise CommandError(ErrorCode.BAD_EVENT, f"Unknown event: {name}", cid=cid)
+    _check_cid(frame, cid)
+    data = frame.get("data", {})
+    if not isinstance(data, dict):
+        raise _bad_data("data must be an object", "data", cid)
+    return reader(data, cid, max_text)
+
+
+def decode_object(text: str) -> tuple[dict[str, Any], str | None]:
+    """The members of a JSON object by the same rules, and its `cid`. Raises CommandError.
+
+    It is the `data` of a command, with the `cid` among its members, as a body by HTTP has it.
+    """
+    data, cid = _object(text)
+    _check_cid(data, cid)
+    return data, cid
+
+
+def read_command(event: str, data: dict[str, Any], cid: str | None, *, max_text: int) -> Command | None:
+    """The command of one of COMMANDS. Raises CommandError."""
+    return _READERS[event](data, cid, max_text)
+
+
+def _object(text: str) -> tuple[dict[str, Any], str | None]:
+    """The JSON object in `text`, and its `cid` if that is valid. Raises CommandError."""
     try:
         frame = _parse(_FAST, text)
     except RepeatedKey:
@@ -329,17 +359,12 @@ def decode_carefully(text: str, max_text: int) -> Command | None:
     escapes = "\\" in text and _ESCAPED_SURROGATE.search(text)
     if escapes and not _is_encodable(_written(frame)):
         raise _bad_data("A lone surrogate is not text", _find_lone_surrogate(frame, "frame"), cid)
-    event = frame.get("event")
-    reader = _READERS.get(event) if isinstance(event, str) else None
-    if reader is None:
-        name = event[:MAX_EVENT_ECHO] if isinstance(event, str) else "(none)"
-        raise CommandError(ErrorCode.BAD_EVENT, f"Unknown event: {name}", cid=cid)
+    return frame, cid
+
+
+def _check_cid(frame: dict[str, Any], cid: str | None) -> None:
     if "cid" in frame and cid is None:
         raise _bad_data(f"cid must be a string of 1 to {MAX_CID} characters", "cid", None)
-    data = frame.get("data", {})
-    if not isinstance(data, dict):
-        raise _bad_data("data must be an object", "data", cid)
-    return reader(data, cid, max_text)
 
 
 def _string(data: dict[str, Any], field: str, default: str, cid: str | None) -> str:

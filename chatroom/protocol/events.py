@@ -140,14 +140,17 @@ def sanctions(
 
 def rooms(listed: Iterable[ListedRoom], more: bool, cid: str | None) -> bytes:
     """The answer to `rooms`: one page of the list."""
+    return f'{{"event":"rooms","data":{rooms_data(listed, more)}{_cid(cid)}}}'.encode()
+
+
+def rooms_data(listed: Iterable[ListedRoom], more: bool) -> str:
+    """The `data` of `rooms`."""
     items = [
         f'{{"room":{quoted(each.room)},"members":{each.members},"last_id":{each.last_id}'
         + (f',"last_ts":{each.last_ts}}}' if each.last_ts else "}")
         for each in listed
     ]
-    return (
-        f'{{"event":"rooms","data":{{"rooms":[{",".join(items)}],"more":{_bool(more)}}}{_cid(cid)}}}'
-    ).encode()
+    return f'{{"rooms":[{",".join(items)}],"more":{_bool(more)}}}'
 
 
 def followed(rooms: Iterable[FollowedHead], cid: str | None) -> bytes:
@@ -214,6 +217,19 @@ def welcome(
     )
 
 
+def opened(
+    room: str, username: str, *, epoch: str, last_id: int, replay: int, recovered: bool | None
+) -> Pieces:
+    """The first event of a stream; exactly `replay` stored records follow it. It tells nobody's presence."""
+    greeting = quoted(f"Welcome to #{room}, {username}!")
+    return (
+        (
+            f'{{"event":"welcome","data":{{"message":{greeting}}},"room":{quoted(room)},'
+            f'"username":{quoted(username)},{_replay_fields(epoch, last_id, replay, recovered)}}}'
+        ).encode(),
+    )
+
+
 def switched(
     room: str,
     members_json: Pieces,
@@ -267,6 +283,12 @@ def history(
     Messages that don't fit are left out where the next page continues: at the end if pages go `forward`, else
     at the beginning.
     """
+    data = history_data(page, forward=forward, max_bytes=max_bytes)
+    return f'{{"event":"history","data":{data},"room":{quoted(room)}{_cid(cid)}}}'.encode()
+
+
+def history_data(page: Page, *, forward: bool = False, max_bytes: int = HISTORY_BYTES) -> str:
+    """The `data` of `history`."""
     items: list[str] = []
     size, more = 0, page.more
     for stored in page.messages if forward else reversed(page.messages):
@@ -278,10 +300,7 @@ def history(
         items.append(item)
     if not forward:
         items.reverse()
-    return (
-        f'{{"event":"history","data":{{"messages":[{",".join(items)}],"more":{_bool(more)}}},'
-        f'"room":{quoted(room)}{_cid(cid)}}}'
-    ).encode()
+    return f'{{"messages":[{",".join(items)}],"more":{_bool(more)}}}'
 
 
 def _history_item(stored: Message) -> str:

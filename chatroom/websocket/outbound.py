@@ -71,7 +71,7 @@ class Outbound:
         """Bytes wait for room at the peer."""
         return bool(self._queue) or (self._transport.held and not self.broken)
 
-    def offer(self, data: bytes, ends: Sequence[int]) -> int:
+    def _offer(self, data: bytes, ends: Sequence[int]) -> int:
         """Send as much as the socket takes at once of the frames in `data`, which end at `ends`.
 
         Returns how many frames are sent, or under way with their rest queued.
@@ -90,12 +90,14 @@ class Outbound:
             return len(ends)
         return self._enqueue_frame_under_way(data, ends, taken) if taken else 0
 
+    offer = _offer  # by two names, so that a queue of another kind may turn what it is offered into bytes
+
     def feed(self, data: bytes, ends: Sequence[int]) -> int:
         """As offer, but if the socket takes nothing now, a small piece of `data` is queued.
 
         For the writer, which flushes between two calls. Returns 0 only if nothing may be sent any more.
         """
-        if count := self.offer(data, ends):
+        if count := self._offer(data, ends):
             return count
         if self.broken or self.shut:
             return 0

@@ -37,7 +37,7 @@ HEADERS = {
 
 def test_the_parameters_and_their_defaults() -> None:
     table = rows(DOCUMENT, "Connecting")
-    assert {words(name)[0] for name, _, _ in table} == set(handshake._KNOWN)
+    assert {words(name)[0] for name, _, _ in table} == set(handshake.KNOWN)
     defaults = {words(name)[0]: words(default) for name, default, _ in table}
     assert (defaults["username"], defaults["room"]) == ([DEFAULT_USERNAME], [handshake.DEFAULT_ROOM])
     (line,) = re.findall(r"^    GET /\?(.+)$", DOCUMENT, re.MULTILINE)

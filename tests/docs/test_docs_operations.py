@@ -22,6 +22,7 @@ from chatroom.core.limits import Limits
 from chatroom.core.statistics import REFUSALS, Drop, Statistics, Unready
 from chatroom.core.stores import StoreStatistics
 from chatroom.credentials import READ_SECONDS
+from chatroom.http.api import ROOMS_PATH
 from chatroom.http.handshake import PATHS
 from chatroom.logs import VALUE_CHARS
 from chatroom.metrics import Metrics
@@ -196,7 +197,7 @@ def test_every_status_that_is_refused_with() -> None:
 
 
 def test_every_path() -> None:
-    assert {word(path) for path, _ in table("HTTP endpoints")} == PATHS
+    assert {word(path) for path, _ in table("HTTP endpoints")} == PATHS | {ROOMS_PATH}
 
 
 def test_every_exit_code() -> None:

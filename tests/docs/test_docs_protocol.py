@@ -93,6 +93,9 @@ BUILD: dict[str, Callable[[dict[str, Any], dict[str, Any]], bytes]] = {
             frame["room"], frame["username"], (names(data["members"]),), **opening(frame), limits=TOLD
         )
     ),
+    "opened": lambda frame, _data: b"".join(
+        events.opened(frame["room"], frame["username"], **opening(frame))
+    ),
     "switched": lambda frame, data: b"".join(
         events.switched(data["room"], (names(frame["members"]),), frame.get("cid"), **opening(frame))
     ),
@@ -152,6 +155,8 @@ def made_by(line: str) -> str:
     frame = json.loads(line)
     special = {"duplicate": "duplicate", "exp": "renewed", "rooms": "followed"}
     name = next((special[key] for key in frame["data"] if key in special), frame["event"])
+    if name == "welcome" and "members" not in frame["data"]:
+        name = "opened"
     if frame["event"] == "rooms":
         name = "rooms"
     elif "id" in frame:

@@ -18,6 +18,7 @@ from chatroom.auth.tokens import DEVELOPMENT_TOKENS, TokenTable
 from chatroom.config.options import OPTIONS
 from chatroom.config.settings import Settings, read_settings
 from chatroom.core.limits import Limits
+from chatroom.http.api import ROOMS_PATH
 from chatroom.http.handshake import PATHS
 from tests.support.client import Chat, target
 from tests.support.pages import ROOT, blocks, rows, words
@@ -210,7 +211,7 @@ def test_the_limits_are_those_of_the_code() -> None:
 def test_the_addresses_and_programs_named_exist() -> None:
     paths = set(re.findall(r"http://localhost:3000(/\w*)", README + FIRST_STEPS))
     assert paths
-    assert paths <= PATHS
+    assert paths <= PATHS | {ROOMS_PATH}
     assert "python -m benchmarks`" in README
     assert {"talk", "idle", "start"} <= set(PROGRAMS)
 

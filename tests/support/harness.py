@@ -20,6 +20,7 @@ from chatroom.core.messages import Act
 from chatroom.core.pace import RateLimiters
 from chatroom.engines.engine import Engine
 from chatroom.engines.memory import MemoryEngine
+from chatroom.protocol.eventtext import EventTexts
 from chatroom.rooms.broadcast import Broadcast, RoomEvent
 from chatroom.rooms.broker import Broker
 from chatroom.rooms.entries import Enter, MemberDraft, MembersRequest, TypingUpdate
@@ -185,6 +186,8 @@ class BrokerHarness:
             engine=self.engine,
             limits=Limits(),
             pace=RateLimiters(0, 1),
+            requests=RateLimiters(0, 1),
+            event_texts=EventTexts(),
             keepalive=Timers(),
             expiry=Timers(),
             renew=lambda *_: None,

@@ -27,6 +27,7 @@ class StreamTransport:
         self.pace = 0.0
         self.close_hangs = False
         self.broken = False
+        self._arrived: bytes | None = None
 
     def send_nowait(self, data: bytes | memoryview) -> int:
         return 0
@@ -42,6 +43,13 @@ class StreamTransport:
             raise BrokenPipeError
         await self._outgoing.send_all(piece)
         return len(piece)
+
+    async def wait_readable(self) -> None:
+        self._arrived = await self.receive_some(1 << 20)
+
+    def receive_nowait(self, max_bytes: int) -> bytes | None:
+        data, self._arrived = self._arrived, None
+        return data
 
     async def receive_some(self, max_bytes: int) -> bytes:
         data = bytes(await self._incoming.receive_some(min(max_bytes, next(self._cuts))))

@@ -18,6 +18,7 @@ from chatroom.connections.timers import Timers
 from chatroom.core.http import Peer
 from chatroom.core.limits import Limits
 from chatroom.core.pace import RateLimiters
+from chatroom.protocol.eventtext import EventTexts
 from chatroom.websocket.upgrade import answer_handshake
 from tests.support.client_frames import CLOSE, HANDSHAKE, TEXT, Frame, masked, read_frames
 from tests.support.harness import BrokerHarness, open_broker
@@ -57,20 +58,8 @@ class Caller:
         renew: Callable[[Peer, str, str], Identity | None],
         expires: int | None,
     ) -> None:
-        harness = house.harness
         self.transport = transport
-        services = Services(
-            broker=harness.broker,
-            engine=harness.engine,
-            limits=limits,
-            pace=house.pace,
-            keepalive=house.keepalive,
-            expiry=house.expiry,
-            renew=renew,
-            moderates=lambda *_: False,
-            hide_rooms=False,
-            forbidden=house.forbidden,
-        )
+        services = house.services(limits, renew)
         client = ClientInfo(f"run-{next(house.numbers)}", username, PEER)
         identity = Identity(None, rights, "static", FIRST_KEY, expires)
         self.connection = Connection(transport, client, identity, handshake, services)
@@ -136,12 +125,35 @@ class House:
     def __init__(self, harness: BrokerHarness, nursery: trio.Nursery, pace: tuple[float, int]) -> None:
         self.harness = harness
         self.pace = RateLimiters(*pace)
+        self.requests = RateLimiters(*pace)
+        self.event_texts = EventTexts()
+        self.moderators: set[str] = set()
+        self.hide_rooms = False
         self.numbers = count(1)
         self.keepalive = Timers()
         self.jump = 0.0
         self.forbidden = ForbiddenCommands(self.keepalive.add)
         self.expiry = Timers(self.time_of_day, longest=EXPIRY_CHECK_SECONDS)
         self._nursery = nursery
+
+    def services(
+        self, limits: Limits = LIMITS, renew: Callable[[Peer, str, str], Identity | None] = lambda *_: None
+    ) -> Services:
+        """What a connection of this house shares with all others."""
+        return Services(
+            broker=self.harness.broker,
+            engine=self.harness.engine,
+            limits=limits,
+            pace=self.pace,
+            requests=self.requests,
+            event_texts=self.event_texts,
+            keepalive=self.keepalive,
+            expiry=self.expiry,
+            renew=renew,
+            moderates=lambda _room, username: username in self.moderators,
+            hide_rooms=self.hide_rooms,
+            forbidden=self.forbidden,
+        )
 
     def time_of_day(self) -> float:
         """It goes with the clock of the test, until that makes it jump."""

@@ -65,6 +65,10 @@ class Scene:
         self._stack.callback(chat.vanish)
         return chat
 
+    def at_end(self, do: Callable[[], object]) -> None:
+        """Call it when the scene is over."""
+        self._stack.callback(do)
+
     def pair(self) -> tuple[Chat, Chat]:
         """alice and bob, who know of each other."""
         alice = self.join("alice")

@@ -44,6 +44,8 @@ PURE = frozenset(
         "chatroom.engines.changes",
         "chatroom.engines.redis.leases",
         "chatroom.engines.redis.pushes",
+        "chatroom.http.api",
+        "chatroom.http.body",
         "chatroom.http.csp",
         "chatroom.http.exchange",
         "chatroom.http.handshake",

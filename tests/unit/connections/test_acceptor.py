@@ -3,7 +3,7 @@
 import logging
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -29,6 +29,7 @@ from chatroom.net.listeners import load_tls
 from chatroom.net.poller import make_poller
 from chatroom.net.proxies import UNIX, Proxies
 from tests.support.client_frames import CLOSE, Frame, masked, read_frames
+from tests.support.engines import HeldEngine
 from tests.support.harness import BrokerHarness, open_broker
 from tests.support.line import say
 from tests.support.process import ROOT
@@ -123,16 +124,16 @@ class Harness:
         self._change = trio.Event()
         self.sockets: list[socket.socket] = []
 
-    def call(self) -> Client:
+    def call(self, serve: Callable[..., Awaitable[None]] | None = None) -> Client:
         """Somebody connects."""
         ours, theirs = socket.socketpair()
         theirs.setblocking(False)
         self.sockets.append(theirs)
-        self._nursery.start_soon(self._serve, ours)
+        self._nursery.start_soon(self._serve, ours, serve or self.acceptor.serve)
         return Client(trio.SocketStream(trio.socket.from_stdlib_socket(theirs)))
 
-    async def _serve(self, sock: socket.socket) -> None:
-        await self.acceptor.serve(sock, secure=self._secure)
+    async def _serve(self, sock: socket.socket, serve: Callable[..., Awaitable[None]]) -> None:
+        await serve(sock, secure=self._secure)
         self.served += 1
         self._change.set()
         self._change = trio.Event()
@@ -504,3 +505,115 @@ def test_a_peer_on_this_machine_is_exempt_from_limits_by_address(family: int, ho
 def test_a_peer_that_is_gone_has_no_address() -> None:
     with socket.socket() as sock:
         assert peer_of(sock) == Peer("gone")
+
+
+# Requests about rooms, and streams
+
+
+def asking(method: str, path: str, body: bytes = b"", *headers: str) -> bytes:
+    lines = (f"{method} {path} HTTP/1.1", "Host: a", "Authorization: Bearer token-alice", *headers)
+    return "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""]).encode() + body
+
+
+def posting(text: bytes, *headers: str) -> bytes:
+    return asking("POST", "/rooms/general/messages", text, *headers)
+
+
+async def test_requests_are_answered_and_take_no_slot() -> None:
+    async with open_harness() as harness:
+        member, client = harness.call(), harness.call()
+        await member.upgrade("bob")
+        await client.send(posting(b"deploy done"))
+        assert b"201 Created" in await client.read_until(lambda data: b'"username":"anonymous"}' in data)
+        await member.read_until(lambda data: b"deploy done" in data)
+        assert (harness.slots, len(harness.acceptor.pending), len(harness.acceptor.pending.paused)) == (
+            1,
+            1,
+            0,
+        )
+        await client.send(asking("GET", "/rooms/general/members"))
+        await client.read_until(lambda data: b'{"members":["bob"]}' in data)
+        await client.stream.aclose()
+        await harness.wait_served(1)
+        assert (harness.slots, len(harness.acceptor.pending)) == (1, 0)
+
+
+async def test_a_request_under_way_counts_and_is_released_however_it_ends() -> None:
+    engine = HeldEngine()
+    async with open_harness(engine=engine) as harness:
+        client = harness.call()
+        await client.send(posting(b"x"))
+        await trio.sleep(0.1)
+        assert (harness.slots, len(harness.acceptor.pending), len(harness.acceptor.pending.paused)) == (
+            1,
+            0,
+            1,
+        )
+        engine.go.set()
+        await client.read_until(lambda data: b"201 Created" in data)
+        assert (harness.slots, len(harness.acceptor.pending.paused)) == (0, 0)
+
+
+async def test_a_stop_answers_the_requests_under_way() -> None:
+    engine = HeldEngine()
+    async with open_harness(engine=engine) as harness:
+        client, late = harness.call(), harness.call()
+        await client.send(posting(b"x"))
+        await trio.sleep(0.1)
+        harness.site.draining = True
+        await late.send(posting(b"y"))
+        assert b"503 Service Unavailable" in await late.read_until(lambda data: b"Restarting" in data)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(harness.acceptor.end_all, RESTARTING)
+            await trio.sleep(0.1)
+            assert nursery.child_tasks
+            engine.go.set()
+        assert b"201 Created" in await client.read_until(lambda data: b'"id":1' in data)
+        assert b"Connection: close" in client.received
+
+
+async def test_a_stream_counts_as_a_connection_until_it_ends(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    async with open_harness() as harness:
+        reader = harness.call()
+        await reader.send(asking("GET", "/rooms/general/events?username=alice"))
+        await reader.read_until(lambda data: b'"welcome"' in data)
+        assert (harness.slots, len(harness.acceptor.pending)) == (1, 0)
+        poster = harness.call()
+        await poster.send(posting(b"hello"))
+        await reader.read_until(lambda data: b'"text":"hello"' in data)
+        await harness.acceptor.end_all(RESTARTING)
+        assert (await reader.read_until(lambda _: False)).endswith(b"\n\n")
+        assert b"\n: server is restarting\nretry: " in reader.received
+        assert (harness.slots, harness.acceptor.drops) == (0, {Drop.RESTART: 1})
+    said = {record.getMessage(): record.fields for record in caplog.records}
+    assert said["stream"]["room"] == "general"
+    assert said["stream_end"] == {
+        "conn": "run-1",
+        "username": "alice",
+        "peer": "unix",
+        "room": "general",
+        "drop": "restart",
+    }
+
+
+async def test_a_stream_by_tls() -> None:
+    async with open_harness(tls=True) as harness:
+        client = harness.call()
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        client.stream = trio.SSLStream(client.stream, context)  # type: ignore[assignment]
+        await client.send(posting(b"hello"))
+        await client.read_until(lambda data: b"201 Created" in data)
+        await client.send(asking("GET", "/rooms/general/events"))
+        await client.read_until(lambda data: b'"text":"hello"' in data)
+        await harness.acceptor.end_all(RESTARTING)
+        await client.read_to_end()
+        assert b"retry: " in client.received
+
+
+async def test_the_port_for_metrics_knows_no_rooms() -> None:
+    async with open_harness() as harness:
+        client = harness.call(serve=harness.acceptor.serve_metrics)
+        await client.send(posting(b"x"))
+        assert b"404 Not Found" in await client.read_until(lambda data: b"Not Found" in data)

@@ -19,7 +19,7 @@ class Handshake:
         self.inside = False
 
     async def run(self) -> None:
-        with PendingHandshake(self._pending):
+        with PendingHandshake(self._pending) as self.handshake:
             self.inside = True
             try:
                 await self._go.wait()
@@ -149,3 +149,42 @@ async def test_wait_empty_waits_until_no_handshake_is_pending() -> None:
         await trio.sleep(1)
         second.go()
     assert empty_at == [start + 2]
+
+
+async def test_a_request_that_is_carried_out_is_not_pending_and_not_dropped() -> None:
+    pending = PendingHandshakes(1)
+    async with trio.open_nursery() as nursery:
+        first = await come(nursery, pending)
+        first.handshake.pause()
+        first.handshake.pause()
+        assert (len(pending), len(pending.paused)) == (0, 1)
+        await come(nursery, pending)
+        with trio.fail_after(OLDEST_KEPT_SECONDS + 1):
+            await pending.wait_not_full()  # the second one made room, as the oldest
+        assert first.inside
+        first.handshake.resume()
+        first.handshake.resume()
+        assert (len(pending), len(pending.paused)) == (1, 0)
+        with trio.fail_after(OLDEST_KEPT_SECONDS + 1):
+            await pending.wait_not_full()
+        await trio.testing.wait_all_tasks_blocked()
+        assert first.dropped_at is not None
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_stop_waits_for_requests() -> None:
+    pending = PendingHandshakes(3)
+    async with trio.open_nursery() as nursery:
+        first = await come(nursery, pending)
+        first.handshake.pause()
+        with trio.move_on_after(5) as waiting:
+            await pending.wait_answered()
+        assert waiting.cancelled_caught
+        nursery.start_soon(pending.wait_answered)
+        nursery.start_soon(pending.wait_empty)
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(nursery.child_tasks) == 3
+        first.handshake.resume()
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(nursery.child_tasks) == 2
+        nursery.cancel_scope.cancel()

@@ -386,3 +386,113 @@ def test_a_head_that_could_not_be_read_is_answered_all_the_same() -> None:
 def test_an_offer_of_another_protocol_leaves_the_connection_usable() -> None:
     head = GET.replace(b"\r\n\r\n", b"\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n")
     assert answer(head, Response(200, b"hello"))[2]
+
+
+# The short way for plain heads, and the answers that h11 would write
+
+NAMES = ["Host", "host", "Content-Length", "Transfer-Encoding", "Connection", "X-A", "Expect", "X A", "", "é"]
+VALUES = ["", "a", " b ", "0", "12", "1" * 19, "+1", "1, 1", "chunked", "close", "keep-alive, Close", "a:b"]
+LINES = st.builds(
+    "{}{}{}".format, st.sampled_from(NAMES), st.sampled_from([":", ": ", " :", ""]), st.sampled_from(VALUES)
+)
+REQUEST_LINES = st.sampled_from(
+    [
+        "GET / HTTP/1.1",
+        "POST /a?b=c HTTP/1.1",
+        "get / HTTP/1.1",
+        "GET / HTTP/1.0",
+        "GET / HTTP/2.0",
+        "M-X / HTTP/1.1",
+        "GET http://h:1/p HTTP/1.1",
+        "GET * HTTP/1.1",
+        "GET /#x HTTP/1.1",
+        "GET  / HTTP/1.1",
+        "GET /\x80 HTTP/1.1",
+    ]
+)
+
+
+def reading(data: bytes, size: int | None, *, short: bool) -> object:
+    """What becomes of a head: the request and whether the client goes on, or the refusal."""
+    try:
+        scanner = scan(data, size, max_bytes=200, max_line=60, max_headers=5)
+        if not scanner.complete:
+            return None
+        exchange = Exchange()
+        request = exchange.read(scanner.head, PEER, secure=False, plain=short and scanner.plain)
+        exchange.write(Response(200), date="today", close=False)
+    except Refusal as refusal:
+        return refusal.status, refusal.text
+    return request, exchange.reusable, scanner.trailing
+
+
+@given(REQUEST_LINES, st.lists(LINES, max_size=6), st.sampled_from(["\r\n\r\n", "\r\n\r\nGET", "\n\n", ""]))
+def test_a_plain_head_is_read_as_h11_would_read_it(line: str, headers: list[str], end: str) -> None:
+    data = ("\r\n".join([line, *headers]) + end).encode("latin-1")
+    assert reading(data, None, short=True) == reading(data, 1, short=False)
+    assert reading(data, None, short=True) == reading(data, None, short=False)
+
+
+def test_a_usual_head_is_plain() -> None:
+    assert scan(HEAD, None).plain
+    assert not scan(HEAD, 7).plain
+    assert not scan(GET.replace(b"1.1", b"1.0"), None).plain
+
+
+HEADS = st.sampled_from(
+    [GET, GET.replace(b"GET", b"HEAD"), GET.replace(b"1.1", b"1.0")]
+    + [GET.replace(b"\r\n\r\n", b"\r\nConnection: %b\r\n\r\n" % value) for value in (b"close", b"Keep-Alive")]
+)
+OWN = st.sampled_from([(), (("Retry-After", "5"),), (("cache-control", "no-cache"), ("ETag", '"x"'))])
+
+
+@given(HEADS, st.sampled_from([200, 201, 204, 304, 404, 503]), st.binary(max_size=9), OWN, st.booleans())
+def test_an_answer_is_written_as_h11_would_write_it(
+    head: bytes, status: int, body: bytes, own: tuple[tuple[str, str], ...], close: bool
+) -> None:
+    exchange, reference = Exchange(), h11.Connection(h11.SERVER)
+    exchange.read(head, PEER, secure=False)
+    written = exchange.write(Response(status, body, "text/html", own), date="today", close=close)
+    reference.receive_data(head)
+    wants_body = isinstance(first := reference.next_event(), h11.Request) and first.method != b"HEAD"
+    assert isinstance(reference.next_event(), h11.EndOfMessage)
+    client = h11.Connection(h11.CLIENT)
+    client.send(h11.Request(method="GET" if wants_body else "HEAD", target="/", headers=[("Host", "a")]))
+    client.send(h11.EndOfMessage())
+    client.receive_data(written)
+    said = client.next_event()
+    assert isinstance(said, h11.Response)
+    again = reference.send(h11.Response(status_code=status, headers=said.headers, reason=said.reason))
+    if wants_body and status not in (204, 304):
+        again += reference.send(h11.Data(data=body))
+    again += reference.send(h11.EndOfMessage())
+    assert written.lower() == again.lower()
+    assert exchange.reusable == (reference.our_state is h11.DONE and reference.their_state is h11.DONE)
+
+
+def test_a_stream_has_no_length_and_is_the_last_answer() -> None:
+    exchange = Exchange()
+    exchange.read(GET, PEER, secure=False)
+    head = exchange.write_stream_head(Response(200, content_type="text/event-stream"), date="today")
+    assert head.startswith(b"HTTP/1.1 200 OK\r\nDate: today\r\nContent-Type: text/event-stream\r\n")
+    assert head.endswith(b"\r\nConnection: close\r\n\r\n")
+    assert b"ength" not in head
+    assert not exchange.reusable
+
+
+@pytest.mark.parametrize("framing", [b"Content-Length: 5", b"Transfer-Encoding: chunked"])
+def test_another_request_may_follow_a_body_that_was_read(framing: bytes) -> None:
+    exchange = Exchange()
+    request = exchange.read(GET.replace(b"\r\n\r\n", b"\r\n%b\r\n\r\n" % framing), PEER, secure=False)
+    reader = exchange.expect_body(request, 100)
+    exchange.write(Response(200), date="today", close=False)
+    assert not exchange.reusable
+    reader.feed(b"5\r\nhello\r\n0\r\n\r\nGET" if b"chunked" in framing else b"helloGET")
+    assert (reader.body, reader.trailing, exchange.reusable) == (b"hello", b"GET", True)
+
+
+def test_a_body_over_the_limit_is_refused_at_once() -> None:
+    exchange = Exchange()
+    head = GET.replace(b"\r\n\r\n", b"\r\nContent-Length: %b\r\n\r\n" % (b"9" * 18))
+    with pytest.raises(Refusal, match="The body is too large"):
+        exchange.expect_body(exchange.read(head, PEER, secure=False), 100)
