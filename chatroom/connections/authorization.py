@@ -86,8 +86,7 @@ class Authorization:
         self._notified = self._notified and identity.key == self.identity.key
         self.identity = identity
         self._session.rights = identity.rights
-        self._outgoing.member.rights = identity.rights
-        self._outgoing.member.moderator = self._session.moderator
+        self._outgoing.member.renew(identity.rights)
         self.check_room()
 
     def check_room(self) -> None:

@@ -76,7 +76,6 @@ class Handler:
     async def enter(self, since: int | None, epoch: str | None) -> None:
         """Enter the session's room. Returns when `welcome` is on its way."""
         self._member.rights = self._session.rights
-        self._member.moderator = self._session.moderator
         await self._command(Enter(self._member, self._session.room, since, epoch))
         self._authorization.welcome()
         label = self._authorization.identity.label
@@ -187,7 +186,6 @@ class Handler:
     def _enter_room(self, room: str) -> None:
         log_event(logging.INFO, "SWITCH", **self._client.fields(), room=room, left=self._session.room)
         self._session.enter_room(room)
-        self._member.moderator = self._session.moderator
         self._authorization.check_room()  # the rights may have been replaced while the switch was under way
 
     async def _history(self, query: ReadHistory) -> float:

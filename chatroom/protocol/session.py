@@ -228,11 +228,6 @@ class Session:
                 assert_never(command)
 
     @property
-    def moderator(self) -> bool:
-        """Whether the client may moderate its room now."""
-        return self.rights.can(self.room, "m")
-
-    @property
     def _edit_ms(self) -> int:
         return int(self._limits.edit_seconds * 1000)
 

@@ -72,6 +72,7 @@ class Following:
             self._set(member, follow.opened)
         if not member.gone:
             member.sink.reply(error or _answer(follow))
+            _tell_later(member)  # activity is newer than the answer, and comes behind it
 
     def _why_not(self, follow: Follow) -> bytes | None:
         """The error that answers a `follow` that can't be carried out."""
@@ -156,7 +157,13 @@ def _tell(member: Member, room: Room, activity: Activity, frame: bytes) -> None:
         member.missed = {}
     missed = member.missed.pop(room, None)
     member.missed[room] = activity if missed is None else missed.then(activity)
-    subscription.live = False
+    _tell_later(member)
+
+
+def _tell_later(member: Member) -> None:
+    """What the member is told from now on comes from its writer, behind the answers that wait."""
+    assert member.current is not None, "a member that follows is in a room"
+    member.current.live = False
     member.sink.wake()
 
 

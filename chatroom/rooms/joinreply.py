@@ -42,7 +42,8 @@ def start_of_replay(resume: Resume | None, *, epoch: str, first_id: int, last_id
 
     `history` is the number of messages in the usual replay.
     """
-    usual = max(last_id - history, first_id - 1, 0)
+    # The engine may have stored and trimmed more than the room has shown.
+    usual = min(max(last_id - history, first_id - 1, 0), last_id)
     if resume is None:
         return Start(usual, None)
     missing = last_id - resume.since

@@ -251,6 +251,11 @@ class Member:
         self.follows: tuple[Room, ...] = ()  # rooms of whose activity it is told
         self.missed: dict[Room, Activity] | None = None  # what it could not be told yet
 
+    def renew(self, rights: Rights) -> None:
+        """These are its rights from now on."""
+        self.rights = rights
+        self.moderator = self.current is not None and rights.can(self.current.room.name, "m")
+
 
 # Rooms
 

@@ -406,6 +406,7 @@ class Rooms:
             member, room, WelcomeOrSwitched(entry, self._engine, self._history, self._limits)
         )
         member.current = subscription
+        member.moderator = member.rights.can(room.name, "m")
         member.subscriptions.append(subscription)
         if room.enter(subscription):
             self._move(room, member.username, here=True)

@@ -11,6 +11,8 @@ from chatroom.core.messages import Edit, Head, Moderate
 from chatroom.core.sanctions import Action
 from chatroom.engines.memory import MemoryEngine
 from chatroom.rooms.activity import Followers
+from chatroom.rooms.broker import AT_ONCE
+from chatroom.rooms.entries import Follow, FollowedRoom, MemberDraft
 from chatroom.rooms.room import Member
 from tests.support.engines import Answered
 from tests.support.harness import BrokerHarness, FakeMember, arrive, open_broker
@@ -170,6 +172,22 @@ async def test_a_ban_ends_following_and_prevents_it() -> None:
         )
         assert [room.name for room in carol.member.follows] == ["lunch"]
         assert harness.rooms.get("tea") is None
+
+
+async def test_the_answer_comes_before_all_that_is_newer() -> None:
+    async with open_broker() as harness:
+        (bob,) = await ops_with(harness, "bob")
+        (carol,) = await arrive(harness, "carol")
+        follow = Follow(carol.member, ("ops",), "f", missing=1)
+        bob.member.outstanding += 1
+        for entry in (FollowedRoom(follow, "ops"), MemberDraft(bob.member, "hi", None)):
+            assert harness.broker.submit_nowait(entry)
+            while harness.broker.pump() == AT_ONCE:
+                pass  # carol's writer has no turn
+        await harness.settle()
+        ack, activity = carol.events[-2:]
+        assert [each["messages"] for each in ack["data"]["rooms"]] == [0]
+        assert activity["data"]["messages"] == 1
 
 
 class NoTea(MemoryEngine):

@@ -25,6 +25,8 @@ def start(
         (1, 0, 50, 0),
         (81, 100, 50, 80),  # no more than is kept
         (101, 100, 50, 100),  # all trimmed
+        (104, 100, 50, 100),  # and some that the room hasn't shown yet
+        (246, 0, 50, 0),
         (1, 100, 0, 100),
         (1, 1000, 500, 500),
     ],

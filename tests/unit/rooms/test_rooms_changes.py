@@ -3,6 +3,7 @@
 import pytest
 import trio
 
+from chatroom.auth.rights import Rights
 from chatroom.core.errors import CloseCode, Disconnect
 from chatroom.core.messages import Delete, Edit, Moderate, Record
 from chatroom.core.sanctions import Action
@@ -317,6 +318,22 @@ async def test_a_sanction_does_not_bite_a_moderator() -> None:
         await harness.settle()
         assert bob.end.ending is None
         assert told(carol)[-1] == ("message", 4)
+
+
+@pytest.mark.parametrize(("from_room", "to", "stays"), [("r", "other", False), ("other", "r", True)])
+async def test_who_is_switching_is_a_moderator_of_the_room_that_it_comes_to(
+    from_room: str, to: str, stays: bool
+) -> None:
+    async with open_broker() as harness:
+        bob = harness.fake_member("bob")
+        bob.member.rights = Rights.parse({"r": "rwm", "other": "rw"})
+        await bob.enter(from_room)
+        (carol,) = await arrive(harness, "carol", room=to)
+        carol.member.moderator = True
+        await bob.switch(to)
+        await carol.change(act(Action.BAN))  # nobody has told bob's connection that it has switched
+        await harness.settle()
+        assert (bob.end.ending is None) == stays
 
 
 async def test_sanctions_outlast_the_use_of_a_room() -> None:
