@@ -96,14 +96,23 @@ class Undo:
 
 
 class _TransactionState:
-    """Where the rooms stand within the open transaction of an append, and rows that wait to be inserted."""
+    """Where the rooms stand within the open transaction of an append, and rows that wait to be inserted.
 
-    __slots__ = ("extents", "rows", "sanctions")
+    `stored`: the records that have the `cid` of one of the drafts, by room, name and `cid`, as they are now.
+    """
+
+    __slots__ = ("extents", "rows", "sanctions", "stored")
 
     def __init__(self, extents: dict[str, Extent], sanctions: dict[str, Sanctions]) -> None:
         self.extents = extents
         self.sanctions = sanctions  # of rooms that have any; changed ones are copies
         self.rows: list[tuple[object, ...]] = []
+        self.stored: dict[tuple[str, str, str | None], Record] = {}
+
+    def know(self, room: str, record: Record) -> None:
+        """A record is stored, or is another one now."""
+        if record.cid is not None:
+            self.stored[room, record.username, record.cid] = record
 
     def copy(self) -> "_TransactionState":
         return _TransactionState(dict(self.extents), dict(self.sanctions))
@@ -180,7 +189,7 @@ class Log:
 
     def _write(self, drafts: Sequence[Draft], state: _TransactionState) -> list[Outcome]:
         outcomes: list[Outcome] = []
-        stored = self._look_up(drafts, state)
+        state.stored = stored = self._look_up(drafts, state)
         for draft in drafts:
             room, username, text, cid = draft.room, draft.username, draft.text, draft.cid
             if cid is not None and (first := stored.get((room, username, cid))) is not None:
@@ -226,9 +235,9 @@ class Log:
             assert isinstance(target, Message), "it was judged"
             extent = self._advance(draft.room, state, other=True)
             record = changes.changed(draft, act, extent.last, target)
-            self._replace(extent.key, target, changes.as_it_is(target, record))
+            state.know(draft.room, self._replace(extent.key, target, changes.as_it_is(target, record)))
             if isinstance(earlier := self._one(key, record.replaces), Edited):
-                self._replace(extent.key, earlier, earlier._replace(text=""))
+                state.know(draft.room, self._replace(extent.key, earlier, earlier._replace(text="")))
         state.rows.append((extent.key, *record[:5], changes.rest_of(record)))
         self.connection.execute("UPDATE room SET others = ? WHERE key = ?", (extent.others, extent.key))
         return record
@@ -242,10 +251,11 @@ class Log:
         row = self.connection.execute(_ONE, (key, record_id)).fetchone()
         return None if row is None else _record(row)
 
-    def _replace(self, key: int | None, old: Record, new: Record) -> None:
+    def _replace(self, key: int | None, old: Record, new: Record) -> Record:
         assert key is not None, "it has records"
         self.undo.replaced.append((key, old))
         self.connection.execute(_UPDATE, (new.text, changes.rest_of(new), key, new.id))
+        return new
 
     def _advance(self, room: str, state: _TransactionState, *, other: bool = False) -> Extent:
         """Take the room's next id, for a record that is no message if `other`."""

@@ -88,7 +88,8 @@ class Store:
         self._now = now
         self._log: Log | None = Log(opened.connection)
         self._doubtful: Undo | None = None  # of a commit of unknown outcome
-        self._erased_since: float | None = None  # since when the write-ahead log may have a text that is gone
+        # Since when the write-ahead log may have a text that is gone. One that is there already may, too.
+        self._erased_since = now() if self.sizes()[1] else None
         self._retry_at = 0.0
         self._shrink_at = math.inf
         self.trouble: str | None = None
