@@ -105,7 +105,6 @@ class EventStream(ServedConnection):
         self._ticking = False
         session = Session(client.username, handshake.room, identity.rights, services.limits)
         self.member.rights = identity.rights
-        self.member.moderator = session.moderator
         self.authorization = Authorization(identity, session, self._outgoing, self.end, services.expiry)
 
     def log_end(self, ending: Ending) -> None:
