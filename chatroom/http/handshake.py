@@ -117,7 +117,7 @@ def read_query(request: Request, subprotocols: tuple[str, ...] = (), known: froz
     Raises Refusal 400 for a known parameter given twice, and for different tokens.
     """
     raw: dict[str, str] = {}
-    for pair in request.query.split("&"):
+    for pair in request.query.split("&") if request.query else ():
         key, _, value = pair.partition("=")
         name = decode(key)
         if name not in known or not value:
@@ -154,6 +154,8 @@ def _token(text: str | None) -> str | None:
 
 def decode(raw: str) -> str | None:
     """The text that `raw` percent-encodes. None if an escape is broken or the bytes are no UTF-8."""
+    if "%" not in raw:
+        return raw  # a target is ASCII
     if _BROKEN_ESCAPE.search(raw):
         return None
     try:
