@@ -227,22 +227,21 @@ class Api:
     # What is read
 
     async def _history(self, visitor: Visitor, query: ReadHistory) -> Response:
-        room, changes = visitor.room, -1
+        room, changes = visitor.room, visitor.room.changes
         try:
             with trio.fail_after(READ_SECONDS):
-                while changes != room.changes:  # a message that was changed meanwhile is read again
-                    changes = room.changes
-                    page = await self._services.engine.history(
-                        room.name,
-                        room.epoch,
-                        before=query.before,
-                        after=query.after,
-                        upto=room.head,
-                        limit=query.limit,
-                        max_bytes=events.HISTORY_BYTES,
-                    )
+                page = await self._services.engine.history(
+                    room.name,
+                    room.epoch,
+                    before=query.before,
+                    after=query.after,
+                    upto=room.head,
+                    limit=query.limit,
+                    max_bytes=events.HISTORY_BYTES,
+                )
         except (Replaced, Unavailable, trio.TooSlowError):
             raise self._unavailable("The history can't be read now") from None
+        page = changes.applied_to_page(page)
         body = answers.history(page, forward=query.after is not None)
         self._charge(visitor.member.username, Weight.of_page(len(page.messages), len(body)))
         return _json(200, body)

@@ -183,8 +183,8 @@ class Backlog:
         """
         subscription = self._member.subscriptions[0]
         room, after, upto = subscription.room, subscription.cursor, self._upto(subscription)
+        changes = room.changes
         try:
-            changes = room.changes
             records = await self._engine.read(
                 room.name, room.epoch, after, upto, limit=READ_LIMIT, max_bytes=CHUNK
             )
@@ -201,12 +201,11 @@ class Backlog:
         # Only this task moves a lagging cursor, and a switch meanwhile leaves the subscription where it is.
         if not records or records[0].id != after + 1:
             raise Disconnect(CloseCode.INTERNAL_ERROR, "the log has a hole")
-        if room.changes != changes:
-            return  # what was read may not be so any more: it is read again
         ring = subscription.room.ring
         piece = ring.slice(after, upto, CHUNK)  # another reader may have filled the ring
         if piece is None:
-            frames = [text_frame(events.record(room.name, record)) for record in records]
+            shown = changes.applied_to(records)
+            frames = [text_frame(events.record(room.name, record)) for record in shown]
             piece = ring.remember_read(frames, after)
         if subscription.join_reply is not None:
             subscription.join_reply.begin(subscription)  # there may be newer messages by now

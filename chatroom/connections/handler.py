@@ -212,21 +212,20 @@ class Handler:
     async def _page(self, subscription: Subscription, query: ReadHistory) -> tuple[bytes, int]:
         """The answer, and how many messages were read for it."""
         room = subscription.room
+        changes = room.changes
         try:
-            changes = -1
-            while changes != room.changes:  # a message that was changed meanwhile is read again
-                changes = room.changes
-                page = await self._services.engine.history(
-                    room.name,
-                    room.epoch,
-                    before=query.before,
-                    after=query.after,
-                    upto=subscription.cursor if subscription.live else room.head,
-                    limit=query.limit,
-                    max_bytes=events.HISTORY_BYTES,
-                )
+            page = await self._services.engine.history(
+                room.name,
+                room.epoch,
+                before=query.before,
+                after=query.after,
+                upto=subscription.cursor if subscription.live else room.head,
+                limit=query.limit,
+                max_bytes=events.HISTORY_BYTES,
+            )
         except (Replaced, Unavailable):
             return self._broker.rooms.unavailable_error("The history can't be read now", query.cid), 0
+        page = changes.applied_to_page(page)
         forward = query.after is not None
         return events.history(room.name, page, query.cid, forward=forward), len(page.messages)
 

@@ -19,8 +19,7 @@ A room: the log's head, the members, and what the current batch brings.
 8. Messages that the engine has out of order are shown in the order of their ids, without a hole.
 9. A subscription that begins or ends in the middle of a broadcast is owed exactly the events of its time
    there.
-10. A frame whose message was changed is forgotten. `changes` counts that, so that whoever has read the log
-    meanwhile knows to read again.
+10. A frame whose message was changed is forgotten. `changes` has that for whoever reads the log meanwhile.
 11. Stored messages go out at once, and everything that waits goes out with them. Presence and typing alone
     may wait for a moment that grows with the room, so that a storm of joins is told in few broadcasts.
 
@@ -45,6 +44,7 @@ from chatroom.protocol import events
 from chatroom.rooms import sequence
 from chatroom.rooms.activity import ACTIVITY_SECONDS, Activity, Followers
 from chatroom.rooms.broadcast import Broadcast, RoomEvent
+from chatroom.rooms.changes import Changes
 from chatroom.rooms.ring import Ring, RingBudget
 from chatroom.rooms.roster import Roster
 from chatroom.websocket.framing import Pieces, text_frame, text_frame_of
@@ -300,7 +300,7 @@ class Room:
         self.others = head.others  # of all records so far, those that are no messages
         self.sanctions = Sanctions(head.sanctions) if head.sanctions else NO_SANCTIONS
         self.removals: list[Moderated] | None = None  # of names that are to leave once this was told
-        self.changes = 0  # how often what was shown before has changed
+        self.changes = Changes()  # the place behind all that has been changed
         self.last_ts = 0  # the time of the last record that was shown; 0: none was
         self.followers: Followers[Member] | None = None
         self.activity: Activity | None = None  # what followers are to be told
@@ -408,7 +408,7 @@ class Room:
         """A record that is no message takes effect here."""
         self.others += 1
         if not isinstance(record, Moderated):
-            self.changes += 1
+            self.changes = self.changes.add(record)
             self.ring.forget(record.about)
             if record.replaces != record.about:
                 self.ring.forget(record.replaces)

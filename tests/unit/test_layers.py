@@ -51,6 +51,7 @@ PURE = frozenset(
         "chatroom.http.handshake",
         "chatroom.http.page",
         "chatroom.net.proxies",
+        "chatroom.rooms.changes",
         "chatroom.rooms.ring",
         "chatroom.rooms.roster",
         "chatroom.rooms.sequence",

@@ -96,7 +96,7 @@ class SlowReads(MemoryEngine):
         return found
 
 
-async def test_what_was_read_before_a_change_is_read_again() -> None:
+async def test_what_was_read_before_a_change_is_given_as_it_is_now() -> None:
     async with open_broker(ring_bytes=0, engine=SlowReads(lambda: "e")) as harness:
         alice, bob = await arrive(harness, "alice", "bob")
         bob.transport.room = 10
@@ -110,6 +110,23 @@ async def test_what_was_read_before_a_change_is_read_again() -> None:
         await trio.sleep(5)
         assert told(bob) == [("message", 1), ("message", 2), ("deleted", 3)]
         assert b"secret" not in bytes(bob.transport.taken)
+
+
+async def test_changes_without_end_hold_up_no_reader() -> None:
+    async with open_broker(ring_bytes=0, engine=SlowReads(lambda: "e")) as harness:
+        alice, bob = await arrive(harness, "alice", "bob")
+        bob.transport.room = 10
+        await alice.say("x" * 50)
+        await alice.say("0")
+        await trio.testing.wait_all_tasks_blocked()
+        bob.transport.give_room(1 << 30)
+        for number in range(1, 20):
+            await trio.sleep(0.5)
+            await alice.change(Edit(2, DAY), str(number))
+        await harness.settle()
+        assert told(bob)[:2] == [("message", 1), ("message", 2)]
+        await trio.sleep(5)
+        assert [each for _, each in told(bob)] == [*range(1, 22)]
 
 
 @pytest.mark.parametrize(
