@@ -4,6 +4,8 @@
     1   ended by force (a second signal), or by an error of our own: one `crash` in the log
     2   can't start as asked: one line on standard error says what to do
 
+`admin` has exit codes of its own beside these; see there.
+
 Owns the commands and the exit codes. Rules:
 
 1. No traceback is shown, except in the log at `--log-level debug`.
@@ -32,7 +34,7 @@ from chatroom.system.stdio import (
 )
 
 STANDARD_ERROR = 2
-COMMANDS = ("serve", "backup", "copy", "export", "import", "token")
+COMMANDS = ("serve", "admin", "backup", "copy", "export", "import", "token")
 
 
 def main(
@@ -48,8 +50,7 @@ def main(
         command, options = _command(sys.argv[1:] if argv is None else argv)
         if command != "serve":
             unblock_signals()
-            _run_command(command, options, environ)
-            return 0
+            return _run_command(command, options, environ)
         asked = read_settings(options, environ)
         if isinstance(asked, str):
             unblock_signals()
@@ -76,11 +77,15 @@ def _command(arguments: Sequence[str]) -> tuple[str, Sequence[str]]:
     return arguments[0], arguments[1:]
 
 
-def _run_command(command: str, options: Sequence[str], environ: Mapping[str, str]) -> None:
-    """Run a command that doesn't serve. Raises StartError."""
+def _run_command(command: str, options: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Run a command that doesn't serve, and return the exit code. Raises StartError."""
     match command:
+        case "admin":
+            from chatroom import admin  # noqa: PLC0415  (see rule 2)
+
+            return admin.run(options, environ)
         case "backup":
-            from chatroom import copies  # noqa: PLC0415  (see rule 2)
+            from chatroom import copies  # noqa: PLC0415
 
             copies.run_backup(options, environ)
         case "copy":
@@ -99,6 +104,7 @@ def _run_command(command: str, options: Sequence[str], environ: Mapping[str, str
             from chatroom import mint  # noqa: PLC0415
 
             mint.run(options, environ)
+    return 0
 
 
 def _run(settings: Settings, *, asked_to_stop: Callable[[], bool]) -> int:

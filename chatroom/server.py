@@ -45,7 +45,7 @@ from chatroom import __version__
 from chatroom.auth.tokens import DEVELOPMENT_TOKENS, Verifiers
 from chatroom.config.parsers import MAX_NODE
 from chatroom.config.settings import NO_DATABASE, NO_HOST, Settings, complete_address
-from chatroom.connections.acceptor import Acceptor
+from chatroom.connections.acceptor import Acceptor, PendingHandshakes
 from chatroom.core.connectionlimits import ConnectionLimits
 from chatroom.core.errors import CloseCode, Disconnect, StartError
 from chatroom.core.http import Response
@@ -121,6 +121,7 @@ def listen(settings: Settings, given: Sequence[Listener], *, secure: bool) -> li
         metrics,
         settings.metrics_port or 0,
         shared=settings.reuse_port,
+        admin=settings.admin_socket,
     )
     return [*given, *open_listeners(plan, secure=secure)]
 
@@ -333,9 +334,8 @@ class Server:
 
     def _announce(self, listeners: Sequence[Listener]) -> None:
         for listener in listeners:
-            print_out(
-                f"Metrics on {listener.name}\n" if listener.metrics else f"Listening on {listener.name}\n"
-            )
+            what = "Metrics" if listener.metrics else "Administration" if listener.admin else "Listening"
+            print_out(f"{what} on {listener.name}\n")
         names = " ".join(each.name for each in listeners)
         self._notifier.ready(f"Listening on {names}")
         store = self._settings.redis and self._settings.redis.shown
@@ -408,7 +408,7 @@ class Server:
 
     async def _accept_from(self, listener: Listener, connections: trio.Nursery) -> None:
         accepting = trio.socket.from_stdlib_socket(listener.socket)
-        pending = self._acceptor.pending_scrapes if listener.metrics else self._acceptor.pending
+        pending = self._pending_at(listener)
         while True:
             await pending.wait_not_full()
             try:
@@ -421,10 +421,17 @@ class Server:
                 continue
             self._start(socket.socket(fileno=accepted.detach()), listener, connections)
 
+    def _pending_at(self, listener: Listener) -> PendingHandshakes:
+        if listener.metrics:
+            return self._acceptor.pending_scrapes
+        return self._acceptor.pending_operators if listener.admin else self._acceptor.pending
+
     def _start(self, sock: socket.socket, listener: Listener, connections: trio.Nursery) -> None:
         if listener.shared:
             stop_dropping(sock)
-        serve = self._acceptor.serve_metrics if listener.metrics else self._acceptor.serve
+        serve = self._acceptor.serve
+        if listener.metrics or listener.admin:
+            serve = self._acceptor.serve_metrics if listener.metrics else self._acceptor.serve_operator
         connections.start_soon(partial(serve, sock, secure=listener.secure), name="connection")
 
     async def _stop(self, listeners: Sequence[Listener]) -> None:

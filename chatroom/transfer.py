@@ -95,9 +95,12 @@ def run_export(arguments: Sequence[str], environ: Mapping[str, str]) -> None:
             if not write(lines):
                 return
     if asked.output is not None:
-        print_error(
-            f"exported {counted(room.log.messages, 'record')} of room {room.log.room} to {asked.output}"
-        )
+        print_error(exported(room.log.messages, "record", room.log.room, asked.output))
+
+
+def exported(count: int, what: str, room: str, output: str) -> str:
+    """The sentence at the end of an export into a file."""
+    return f"exported {counted(count, what)} of room {room} to {output}"
 
 
 def read_export(arguments: Sequence[str], environ: Mapping[str, str]) -> ExportSettings | str:

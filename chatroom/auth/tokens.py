@@ -61,6 +61,10 @@ class Identity:
     """The operator's name for this token in the log."""
 
 
+OPERATOR = Identity(None, Rights.parse({"*": "rwm"}), "operator", "")
+"""Who comes to the admin socket, where only the server's own user gets: any name, and all rights."""
+
+
 class Verifier(Protocol):
     """A source of identities."""
 

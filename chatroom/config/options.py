@@ -66,6 +66,8 @@ OPTIONS: tuple[Option, ...] = (
     Option("unix", "unix", parsers.unix_path, None, "PATH", "listen on a Unix socket as well"),
     Option("unix-mode", "unix_mode", parsers.mode, "0666", "MODE",
            "permissions of the Unix socket, in octal"),
+    Option("admin-socket", "admin_socket", parsers.unix_path, None, "PATH",
+           "a Unix socket for its owner alone, where ./chat.pyz admin needs no token and may do everything"),
     Option("metrics-host", "metrics_hosts", parsers.host, None, "ADDRESS",
            "address of the port for metrics; may be repeated; localhost if left out", tuple),
     Option("metrics-port", "metrics_port", parsers.whole(0, 65535), None, "N",
@@ -156,9 +158,14 @@ class Parser(argparse.ArgumentParser):
         description: str,
         epilog: str | None = None,
         version: str | None = None,
+        words: bool = False,
     ) -> None:
-        """`version` is the text for `--version`, which the command has only with it."""
+        """`version` is the text for `--version`, which the command has only with it.
+
+        With `words` it takes any number of them, also between options and behind `--`.
+        """
         super().__init__(prog, usage, description, epilog, add_help=False, allow_abbrev=False)
+        self._words = words
         self._options = options
         self._version = version
         for option in options:
@@ -166,10 +173,17 @@ class Parser(argparse.ArgumentParser):
         if version is not None:
             self.add_argument("--version", action="store_true", help="print the version and exit")
         self.add_argument("--help", "-h", action="store_true", help="print this text and exit")
+        if words:
+            self.add_argument("words", nargs="*", help=argparse.SUPPRESS)
 
     def read(self, arguments: Sequence[str]) -> argparse.Namespace | str:
         """What the arguments give, or the text that `--help` or `--version` asks for. Raises StartError."""
-        given, rest = self.parse_known_args(arguments)
+        if self._words:
+            end = list(arguments).index("--") if "--" in arguments else len(arguments)
+            given, rest = self.parse_known_intermixed_args(arguments[:end])
+            given.words.extend(arguments[end + 1 :])
+        else:
+            given, rest = self.parse_known_args(arguments)
         if given.help:
             return self.format_help()
         if self._version is not None and given.version:

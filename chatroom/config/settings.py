@@ -9,6 +9,7 @@ Owns which options need or exclude each other. Rules:
 It doesn't know whether a file exists or an address is free. The code that opens them does.
 """
 
+import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -99,6 +100,7 @@ class Settings:
     port: int
     unix: str | None
     unix_mode: int
+    admin_socket: str | None
     metrics_hosts: tuple[str, ...] | None
     metrics_port: int | None
     tls_cert: str | None
@@ -166,6 +168,7 @@ def _parser() -> Parser:
         "       ./chat.pyz copy --db PATH --redis URL\n"
         "       ./chat.pyz export [--db PATH] [--output FILE] ROOM\n"
         "       ./chat.pyz import [--db PATH] [--room NAME] < FILE\n"
+        "       ./chat.pyz admin COMMAND …\n"
         "       ./chat.pyz token --sub NAME [--room ROOM:RIGHTS]… --jwt-secret-file FILE",
         description="A chat server for browsers and other WebSocket clients, in one file.",
         epilog=f"Every option is also an environment variable: {PREFIX} and its name in capitals, hyphens as "
@@ -191,6 +194,11 @@ def _check_together(values: Mapping[str, Any], named: Collection[str]) -> None:
 def _check_places(values: Mapping[str, Any]) -> None:
     if NO_HOST in values["hosts"] and len(values["hosts"]) > 1:
         raise StartError("--host none means no address at all: leave it out, or the others")
+    sockets = [values["unix"], values["admin_socket"]]
+    if None not in sockets and len(set(map(os.path.abspath, sockets))) == 1:
+        raise StartError(
+            "--admin-socket is --unix already, where everybody needs a token: choose another path"
+        )
     if values["metrics_hosts"] and values["metrics_port"] is None:
         raise StartError("--metrics-host needs --metrics-port beside it: give both, or neither")
     if values["proxy_protocol"] and not values["trusted_proxies"]:

@@ -40,7 +40,7 @@ from chatroom.engines.engine import Engine
 from chatroom.http.api import Caller, Route
 from chatroom.http.frontdoor import Admitted, read_proxy_header, receive, send_refusal
 from chatroom.http.handshake import SUBPROTOCOL
-from chatroom.http.site import Admission, ChatSite, MetricsSite
+from chatroom.http.site import Admission, ChatSite, MetricsSite, OperatorSite
 from chatroom.net.poller import ReadPoller
 from chatroom.net.proxies import UNIX, Proxies, ProxyHeader, read_address
 from chatroom.net.tls import TlsTransport
@@ -54,10 +54,12 @@ FAILED = Ending(drop=Drop.INTERNAL_ERROR)
 EXPIRY_CHECK_SECONDS = 0.5
 """The time of day may be set, so expired tokens are looked for at least this often."""
 MAX_PENDING_SCRAPES = 16
-"""Sockets at a time at a port for metrics. Scrapers keep their sockets open."""
+"""Sockets at a time at a port for metrics, or at the admin socket. Scrapers keep their sockets open."""
 OLDEST_KEPT_SECONDS = 1.0
 """How long a handshake may be pending before another one may take its room."""
 UNIX_PEER = Peer(UNIX, exempt=True)
+ADMIN_PEER = Peer("admin", exempt=True)
+"""Whoever comes to the admin socket."""
 
 
 # Peers
@@ -185,7 +187,7 @@ class Conversation:
 
     __slots__ = ("_api", "_pending", "_site", "_slot", "_visits")
 
-    def __init__(self, site: ChatSite, api: Api, pending: PendingHandshake) -> None:
+    def __init__(self, site: ChatSite | OperatorSite, api: Api, pending: PendingHandshake) -> None:
         self._site = site
         self._api = api
         self._pending = pending
@@ -260,6 +262,7 @@ class Acceptor:
         self._site = site
         self._verifier = verifier
         self._metrics_site = MetricsSite(site)
+        self._operator_site = OperatorSite(site)
         self._limits = limits
         self.tls = tls
         self._proxies = proxies
@@ -293,6 +296,7 @@ class Acceptor:
         self._gone = trio.Event()
         self.pending = PendingHandshakes(limits.unauthenticated)
         self.pending_scrapes = PendingHandshakes(MAX_PENDING_SCRAPES)
+        self.pending_operators = PendingHandshakes(MAX_PENDING_SCRAPES)
         self.drops: Counter[Drop] = Counter()
 
     async def serve(self, sock: socket.socket, *, secure: bool) -> None:
@@ -311,6 +315,18 @@ class Acceptor:
             with PendingHandshake(self.pending_scrapes):
                 transport = SocketTransport(sock, self._limits)
                 await receive(transport, self._metrics_site, self._limits, peer_of(sock), secure=secure)
+        except* Exception as group:
+            log_event(logging.ERROR, "connection_failed", **whereabouts(group))
+
+    async def serve_operator(self, sock: socket.socket, *, secure: bool) -> None:
+        """Serve a socket of the admin socket. Pending handshakes elsewhere don't hold it up."""
+        try:
+            with PendingHandshake(self.pending_operators) as pending:
+                transport = SocketTransport(sock, self._limits)
+                conversation = Conversation(self._operator_site, self._api, pending)
+                await receive(
+                    transport, self._operator_site, self._limits, ADMIN_PEER, secure=secure, api=conversation
+                )
         except* Exception as group:
             log_event(logging.ERROR, "connection_failed", **whereabouts(group))
 
@@ -446,3 +462,4 @@ class Acceptor:
                 self._gone = trio.Event()
             await self._gone.wait()
         await self.pending.wait_answered()
+        await self.pending_operators.wait_answered()

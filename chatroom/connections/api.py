@@ -19,7 +19,7 @@ from typing import assert_never
 
 import trio
 
-from chatroom.auth.tokens import Identity
+from chatroom.auth.tokens import OPERATOR, Identity
 from chatroom.connections.services import Services
 from chatroom.connections.visitor import Patience, Visitor, Visits
 from chatroom.core.errors import CommandError, EngineError, ErrorCode, Refusal, Replaced, Unavailable
@@ -52,6 +52,7 @@ from chatroom.protocol.codec import (
     EditMessage,
     ListMembers,
     ListRooms,
+    ListSanctions,
     ModerateUser,
     Post,
     ReadHistory,
@@ -111,6 +112,9 @@ class Api:
             case ListMembers():
                 self._keep_pace(caller.username)
                 return await self._members(visitor)
+            case ListSanctions():
+                self._keep_pace(caller.username)
+                return await self._sanctions(visitor, command)
             case _:
                 raise AssertionError(command)
 
@@ -188,7 +192,8 @@ class Api:
             case Duplicate(number):
                 record, duplicate = await self._look_up(room, number), True
             case Done():
-                assert isinstance(command, DeleteMessage)
+                if not isinstance(command, DeleteMessage):
+                    return _json(200, answers.NOTHING)
                 record, duplicate = await self._look_up_deletion(room, command.id), True
             case NotFound():
                 raise Refusal(404, "There is no such message")
@@ -256,9 +261,25 @@ class Api:
         self._charge(visitor.member.username, Weight.of_members(len(roster)))
         return _json(200, answers.members((roster.as_json(),)))
 
+    async def _sanctions(self, visitor: Visitor, query: ListSanctions) -> Response:
+        room, entries = visitor.room, None
+        try:
+            if query.past:
+                with trio.fail_after(READ_SECONDS):
+                    entries = await self._services.engine.moderations(
+                        room.name, room.epoch, upto=room.head, limit=codec.MAX_PAGE
+                    )
+        except (Replaced, Unavailable, trio.TooSlowError):
+            raise self._unavailable("The sanctions can't be read now") from None
+        in_force = self._broker.rooms.sanctions(room)
+        body = answers.sanctions(in_force, entries)
+        weight = Weight.of_page(len(in_force) + len(entries or ()), len(body))
+        self._charge(visitor.member.username, weight)
+        return _json(200, body)
+
     async def _rooms(self, caller: Caller[Identity], query: ListRooms) -> Response:
         self._keep_pace(caller.username)
-        if self._services.hide_rooms:
+        if self._services.hide_rooms and caller.identity is not OPERATOR:
             raise Refusal(403, "The list of rooms is hidden here")
         try:
             with trio.fail_after(READ_SECONDS):

@@ -45,7 +45,7 @@ _METHODS: dict[str, dict[str, str]] = {
     "messages": {"GET": "history", "POST": "message"},
     "message": {"PATCH": "edit", "DELETE": "delete"},
     "members": {"GET": "members"},
-    "moderation": {"POST": "moderate"},
+    "moderation": {"GET": "sanctions", "POST": "moderate"},
     "events": {"GET": EVENT_STREAM},
 }
 """The command that each method of a resource is."""
@@ -56,6 +56,7 @@ ACCESS = {
     "edit": "w",
     "delete": "wm",
     "moderate": "m",
+    "sanctions": "m",
     "history": "r",
     "members": "r",
     EVENT_STREAM: "r",
@@ -67,6 +68,7 @@ PARAMETERS = {
     "history": _NAMES | {"before", "after", "limit"},
     EVENT_STREAM: _NAMES | {"since", "epoch"},
     "rooms": _NAMES | {"after", "limit"},
+    "sanctions": _NAMES | {"all"},
 }
 """The parameters of each command that has more than _NAMES."""
 
@@ -202,6 +204,8 @@ def _read_call(request: Request, asked: Route, query: Query) -> Call:
             data = _numbers(query, "limit")
             if (after := query.value("after")) is not None:
                 data["after"] = after
+        case "sanctions":
+            data = _read_all(query)
         case "events":
             data = _resume(request, query)
     media = request.values("content-type")
@@ -219,6 +223,13 @@ def _read_room(raw: str) -> str:
 def _numbers(query: Query, *names: str) -> dict[str, object]:
     found = ((name, query.value(name)) for name in names)
     return {name: read_number(name, value) for name, value in found if value is not None}
+
+
+def _read_all(query: Query) -> dict[str, object]:
+    value = query.value("all")
+    if value not in (None, "true", "false"):
+        raise Refusal(400, "all must be true or false")
+    return {} if value is None else {"all": value == "true"}
 
 
 def _read_key(request: Request) -> str | None:

@@ -26,14 +26,14 @@ from typing import NoReturn
 import trio
 
 from chatroom.auth.rights import Access
-from chatroom.auth.tokens import Identity, Verifier
+from chatroom.auth.tokens import OPERATOR, Identity, Verifier
 from chatroom.core.connectionlimits import ConnectionLimits, Slot
 from chatroom.core.errors import Refusal, Unavailable
 from chatroom.core.http import Peer, Request, Response
 from chatroom.core.logevents import log_event
 from chatroom.core.pace import Sampler, Window
 from chatroom.core.sanctions import Sanction
-from chatroom.http.api import Caller, Route
+from chatroom.http.api import EVENT_STREAM, Caller, Route
 from chatroom.http.api import vet as vet_call
 from chatroom.http.handshake import (
     METRICS_PATH,
@@ -46,6 +46,8 @@ from chatroom.http.handshake import (
 )
 
 DEFAULT_USERNAME = "anonymous"
+OPERATOR_NAME = "operator"
+"""The name of who comes to the admin socket and gives none."""
 LOGGED_REFUSALS = 10
 """Refusals a second that get a log line each. The others are only counted."""
 SHOWN_PATH = 64
@@ -249,6 +251,10 @@ class ChatSite:
     def take_slot(self, caller: Caller[Identity]) -> Slot:
         """Count a request that is carried out, and that keeps no connection. Raises Refusal 503."""
         self._admissions.connection_limits.check_full()
+        return self.count(caller)
+
+    def count(self, caller: Caller[Identity]) -> Slot:
+        """Count a request, however full the server is."""
         return self._admissions.connection_limits.take_slot(caller.peer, None)
 
     def admit_stream(self, caller: Caller[Identity], join_request: JoinRequest) -> Admission:
@@ -311,11 +317,10 @@ class ChatSite:
         return _json({"ready": True})
 
 
-class MetricsSite:
-    """The answers at a port for metrics: metrics, liveness and readiness."""
+class _SideSite:
+    """What is answered beside the port of clients: metrics, liveness and readiness. Nobody is admitted."""
 
     paths = frozenset({METRICS_PATH, "/healthz", "/readyz"})
-    draining = False
 
     def __init__(self, site: ChatSite) -> None:
         self._site = site
@@ -339,3 +344,52 @@ class MetricsSite:
 
     def untrusted_proxy(self, peer: Peer) -> None:
         """Log nothing: no address is counted here."""
+
+
+class MetricsSite(_SideSite):
+    """The answers at a port for metrics."""
+
+    draining = False
+
+
+class OperatorSite(_SideSite):
+    """The answers at the admin socket: requests about rooms, which need no token, beside the others."""
+
+    @property
+    def draining(self) -> bool:
+        """The server is about to stop."""
+        return self._site.draining
+
+    def vet_call(self, request: Request, asked: Route) -> Caller[Identity]:
+        """The operator, by any name. Raises Refusal."""
+        if asked.command == EVENT_STREAM:
+            raise Refusal(404, "There are no streams at this socket")
+        return vet_call(request, asked, OPERATORS)
+
+    def take_slot(self, caller: Caller[Identity]) -> Slot:
+        """Count a request. A full server must not keep its operators out."""
+        return self._site.count(caller)
+
+
+class _Operators:
+    """The steps of `vet_call` for those who come to the admin socket; see CallPolicy."""
+
+    origins = None
+
+    def check_address(self, peer: Peer) -> None:
+        """Nothing is counted."""
+
+    def authenticate(self, peer: Peer, token: str | None) -> Identity:
+        """The file's mode has decided who comes here."""
+        return OPERATOR
+
+    def authorize(self, identity: Identity, join_request: JoinRequest) -> NoReturn:
+        """Never called, as nobody joins here."""
+        raise AssertionError(join_request)
+
+    def authorize_call(self, identity: Identity, username: str | None, room: str, access: str) -> str:
+        """Any name, also one that is reserved for tokens, and all rights."""
+        return username or OPERATOR_NAME
+
+
+OPERATORS = _Operators()

@@ -74,6 +74,7 @@ def _set_least_ttl(sock: socket.socket, ttl: int) -> None:
 
 BACKLOG = 1024
 FREE_PORT_TRIES = 20
+_OWNER_ONLY = 0o600
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +116,7 @@ class Listener:
     inode: tuple[int, int] | None = None  # of the Unix socket's file, when the socket was bound
     given: bool = False  # the server was given it at its start
     metrics: bool = False  # it serves metrics, and no clients
+    admin: bool = False  # it serves operators, and no clients
     shared: bool = False  # other processes listen at its port
 
     def shown(self) -> str:
@@ -133,6 +135,7 @@ class Listener:
 class ListenPlan:
     """The listeners to open: addresses on a port, a Unix socket, and addresses on a port for metrics.
 
+    `admin` is the path of a Unix socket for operators, which only its owner may use.
     `shared`: other processes may listen at the addresses and the port, too.
     """
 
@@ -143,6 +146,7 @@ class ListenPlan:
     metrics: Sequence[Address] = ()
     metrics_port: int = 0
     shared: bool = False
+    admin: str | None = None
 
 
 def open_listeners(plan: ListenPlan, *, secure: bool) -> list[Listener]:
@@ -151,7 +155,9 @@ def open_listeners(plan: ListenPlan, *, secure: bool) -> list[Listener]:
     try:
         opened.extend(_open_tcp(plan.addresses, plan.port, "--port", secure=secure, shared=plan.shared))
         if plan.unix is not None:
-            opened.append(_open_unix(plan.unix, plan.unix_mode))
+            opened.append(_open_unix("--unix", plan.unix, plan.unix_mode))
+        if plan.admin is not None:
+            opened.append(_open_unix("--admin-socket", plan.admin, _OWNER_ONLY, admin=True))
         opened.extend(_open_tcp(plan.metrics, plan.metrics_port, "--metrics-port", metrics=True))
     except BaseException:
         for listener in opened:
@@ -299,9 +305,9 @@ def _cannot_listen(host: str, port: int, flag: str, error: OSError) -> str:
             return f"{shown} can't be opened ({error.strerror}): choose another {hosts} or {flag}"
 
 
-def _open_unix(path: str, mode: int) -> Listener:
+def _open_unix(flag: str, path: str, mode: int, *, admin: bool = False) -> Listener:
     try:
-        _remove_stale(path)
+        _remove_stale(flag, path)
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             sock.bind(path)
@@ -313,18 +319,18 @@ def _open_unix(path: str, mode: int) -> Listener:
             raise
     except OSError as error:
         reason = error.strerror or str(error)
-        raise StartError(f"--unix {path} can't be opened ({reason}): choose another path") from None
-    return Listener(sock, f"unix:{path}", local=True, path=path, inode=_inode(path))
+        raise StartError(f"{flag} {path} can't be opened ({reason}): choose another path") from None
+    return Listener(sock, f"unix:{path}", local=True, path=path, inode=_inode(path), admin=admin)
 
 
-def _remove_stale(path: str) -> None:
+def _remove_stale(flag: str, path: str) -> None:
     """Remove a Unix socket on which no process listens. Raises StartError for any other file."""
     try:
         mode = os.lstat(path).st_mode
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(mode):
-        raise StartError(f"--unix {path} is a file that is no socket: choose another path")
+        raise StartError(f"{flag} {path} is a file that is no socket: choose another path")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(1)
         try:
@@ -334,7 +340,7 @@ def _remove_stale(path: str) -> None:
             return
         except (BlockingIOError, TimeoutError):
             pass  # a process listens, and is busy
-    raise StartError(f"--unix {path} is in use by a running server: stop it, or choose another path")
+    raise StartError(f"{flag} {path} is in use by a running server: stop it, or choose another path")
 
 
 def _inode(path: str) -> tuple[int, int] | None:

@@ -5,10 +5,14 @@ It doesn't know who asks.
 
 from collections.abc import Iterable
 
-from chatroom.core.messages import Page, Record
+from chatroom.core.messages import Moderated, Page, Record
+from chatroom.core.sanctions import Sanction
 from chatroom.protocol import events
 from chatroom.protocol.events import ListedRoom, quoted
 from chatroom.websocket.framing import Pieces
+
+NOTHING = b"{}"
+"""Nothing had to be done: what was to be taken back isn't in force."""
 
 
 def posted(room: str, epoch: str, message_id: int, ts: int, username: str, *, duplicate: bool) -> bytes:
@@ -39,3 +43,8 @@ def rooms(listed: Iterable[ListedRoom], more: bool) -> bytes:
 def members(names: Pieces) -> bytes:
     """Everyone in the room."""
     return b'{"members":%b}' % b"".join(names)
+
+
+def sanctions(in_force: Iterable[Sanction], past: Iterable[Moderated] | None) -> bytes:
+    """The sanctions in force, and what moderators have done."""
+    return events.sanctions_data(in_force, past).encode()

@@ -119,6 +119,12 @@ def sanctions(
     room: str, in_force: Iterable[Sanction], past: Iterable[Moderated] | None, cid: str | None
 ) -> bytes:
     """The answer to `sanctions`: those in force, and with `past` also what moderators have done."""
+    data = sanctions_data(in_force, past)
+    return f'{{"event":"sanctions","data":{data},"room":{quoted(room)}{_cid(cid)}}}'.encode()
+
+
+def sanctions_data(in_force: Iterable[Sanction], past: Iterable[Moderated] | None) -> str:
+    """The `data` of `sanctions`."""
     now = [
         f'{{"action":"{each.action}","username":{quoted(each.username)},"by":{quoted(each.by)}'
         f"{_sanction_tail(each.until, each.reason)}}}"
@@ -132,10 +138,7 @@ def sanctions(
             for each in past
         ]
         tail = f',"past":[{",".join(entries)}]'
-    return (
-        f'{{"event":"sanctions","data":{{"sanctions":[{",".join(now)}]{tail}}},'
-        f'"room":{quoted(room)}{_cid(cid)}}}'
-    ).encode()
+    return f'{{"sanctions":[{",".join(now)}]{tail}}}'
 
 
 def rooms(listed: Iterable[ListedRoom], more: bool, cid: str | None) -> bytes:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,10 +19,11 @@ PAGE = (ROOT / "docs" / "operations.md").read_text("utf-8")
 
 def steady(text: str) -> str:
     """The text without what differs from run to run: times and epochs."""
+    text = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ", "TIME", text)
     return re.sub(r'"ts":\d+', '"ts":T', re.sub(r'"epoch":"[\w-]+"', '"epoch":"E"', text))
 
 
-def play(heading: str, folder: Path) -> None:
+def play(heading: str, folder: Path, **environ: str) -> None:
     """Type each command of the transcripts under a heading, and see what stands there."""
     bin_folder = folder / "bin"
     bin_folder.mkdir()
@@ -34,9 +37,14 @@ def play(heading: str, folder: Path) -> None:
         for each in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]
     ]
     assert commands
+    environ = clean_environment(environ)
     for command, _, expected in commands:
+        if command.startswith("export "):
+            name, _, value = command.removeprefix("export ").partition("=")
+            environ[name] = value.replace("/run/chatroom/", "")
+            continue
         done = subprocess.run(
-            ["sh", "-c", command.replace("./chat.pyz", "bin/chat.pyz")], cwd=folder, env=clean_environment(),
+            ["sh", "-c", command.replace("./chat.pyz", "bin/chat.pyz")], cwd=folder, env=environ,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=60,
         )  # fmt: skip
         assert steady(done.stdout) == steady(expected), command
@@ -63,3 +71,34 @@ def talked(pyz: Path, tmp_path: Path) -> Path:
 
 def test_a_room_goes_out_and_comes_in(talked: Path) -> None:
     play("Export and import", talked)
+
+
+@pytest.fixture
+def advertised(pyz: Path, tmp_path: Path) -> Iterator[Path]:
+    """A folder with a running server, and a room in which mallory and alice are."""
+    with ServerProcess("--admin-socket", "admin.sock", cwd=tmp_path) as server:
+        alice, mallory = (Chat(server.ws_url + target("general", name)) for name in ("alice", "mallory"))
+        for chat, text in ((alice, "hello"), (mallory, "buy my things"), (mallory, "cheap!")):
+            chat.say(text)
+            chat.settle()
+        yield tmp_path
+        alice.close()
+        mallory.close()
+
+
+def test_an_operator_looks_after_rooms(advertised: Path) -> None:
+    play("Looking after rooms", advertised)
+
+
+def test_what_one_person_wrote_is_handed_over_and_erased(advertised: Path) -> None:
+    if shutil.which("jq") is None:
+        pytest.skip("there is no jq here")
+    play("Personal data", advertised, CHATROOM_ADMIN_SOCKET="admin.sock")
+    with ServerProcess("--db", "new.db", cwd=advertised) as server:
+        chat = Chat(server.ws_url + target("general", "bob"))
+        messages = chat.messages(3)
+        assert [each["data"]["username"] for each in messages] == ["alice", "gone", "gone"]
+        assert [each["data"]["text"] for each in messages] == ["hello", "", ""]
+        chat.close()
+    for left in (b"mallory", b"cheap!"):
+        assert left not in (advertised / "new.db").read_bytes()

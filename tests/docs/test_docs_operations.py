@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from chatroom.admin import WORDS, read_admin
 from chatroom.auth import keyfeed, keys, webtokens
 from chatroom.auth.tokens import DEVELOPMENT_TOKENS, TokenTable
 from chatroom.config.options import OPTIONS, Option
@@ -88,7 +89,9 @@ def test_the_commands_shown_are_accepted() -> None:
     assert len(commands) >= 7
     for command in commands:
         name, _, options = command.partition(" ")
-        if name == "backup":
+        if name == "admin":
+            assert read_admin(options.split(), {})
+        elif name == "backup":
             assert read_backup(options.split(), {})
         elif name == "copy":
             assert read_copy(options.split(), {})
@@ -100,6 +103,13 @@ def test_the_commands_shown_are_accepted() -> None:
             assert read_import(options.partition("<")[0].split(), {})
         else:
             assert read_settings(command.removeprefix("serve ").split(), {})
+
+
+def test_every_command_of_admin() -> None:
+    named = {each: cell for cell, _ in table("Looking after rooms") for each in re.findall(r"[a-z]+", cell)}
+    assert set(named) == set(WORDS)
+    for command, cell in named.items():
+        assert cell.strip("`").endswith(WORDS[command].replace(" TEXT|-", " TEXT")), command
 
 
 def test_every_metric_with_its_labels() -> None:

@@ -212,7 +212,8 @@ def test_the_command_of_the_unit_is_understood_and_reads_the_operators_own_file(
 def test_the_variant_with_credentials_can_not_be_reloaded() -> None:
     """A reload would read the copy that was made at the start."""
     page = (ROOT / "docs" / "operations.md").read_text()
-    (variant,) = re.findall(r"^  ```ini\n(.*?)^  ```$", page, re.MULTILINE | re.DOTALL)
+    variant, admin = re.findall(r"^  ```ini\n(.*?)^  ```$", page, re.MULTILINE | re.DOTALL)
+    assert "RuntimeDirectory=chatroom\n" in admin
     assert "LoadCredential=" in variant
     assert re.search(r"^  ExecReload=$", variant, re.MULTILINE)
     (line,) = re.findall(r"^  ExecStart=/usr/local/bin/chat\.pyz (.+)$", variant, re.MULTILINE)

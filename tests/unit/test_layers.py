@@ -26,9 +26,9 @@ MAY_IMPORT = {
 """Each part of the package, and the parts that it may import from beside itself."""
 TOP = (
     ("__init__",),
-    ("logs", "copies", "mint"),
+    ("logs", "copies", "httpclient", "mint"),
     ("metrics", "process", "transfer"),
-    ("credentials",),
+    ("admin", "credentials"),
     ("server",),
     ("cli",),
     ("__main__",),

@@ -18,6 +18,7 @@ EXAMPLES: dict[str, tuple[str, object]] = {
     "port": ("0", 0),
     "unix": ("/run/chat.sock", "/run/chat.sock"),
     "unix-mode": ("0660", 0o660),
+    "admin-socket": ("/run/admin.sock", "/run/admin.sock"),
     "metrics-host": ("127.0.0.1", ("127.0.0.1",)),
     "metrics-port": ("9100", 9100),
     "tls-cert": ("c.pem", "c.pem"),
@@ -106,6 +107,7 @@ def test_the_defaults_are_those_of_the_limits_and_of_the_contract() -> None:
         port=3000,
         unix=None,
         unix_mode=0o666,
+        admin_socket=None,
         metrics_hosts=None,
         metrics_port=None,
         tls_cert=None,
@@ -222,6 +224,11 @@ def test_rate_zero_is_allowed() -> None:
             "--retain: '90x' is no limit: write an age like 90d or 12h, a count per room like 100000, "
             "or both: 90d,100000",
         ),
+        (
+            ["--unix", "a/../s", "--admin-socket", "./s"],
+            "--admin-socket is --unix already, where everybody needs a token: choose another path",
+        ),
+        (["--admin-socket", ""], "--admin-socket: an empty file name: give the path of a file"),
         (["--db", ""], "--db: an empty file name: give the path of a file"),
         (
             ["--db", "none", "--retain", "1d"],

@@ -617,3 +617,76 @@ async def test_the_port_for_metrics_knows_no_rooms() -> None:
         client = harness.call(serve=harness.acceptor.serve_metrics)
         await client.send(posting(b"x"))
         assert b"404 Not Found" in await client.read_until(lambda data: b"Not Found" in data)
+
+
+async def test_operators_need_no_token_and_may_do_everything(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    async with open_harness() as harness:
+        client = harness.call(serve=harness.acceptor.serve_operator)
+        body = b'{"action":"ban","username":"bob"}'
+        path = "/rooms/general/moderation?token=wrong&username=alice"
+        await client.send(asking("POST", path, body, "Content-Type: application/json"))
+        await client.read_until(lambda data: b'"by":"alice"' in data)
+        await client.send(asking("GET", "/rooms/general/moderation"))
+        await client.read_until(lambda data: b'{"sanctions":[{"action":"ban"' in data)
+        await client.send(posting(b"x"))
+        await client.read_until(lambda data: b'"username":"operator"' in data)
+        assert (harness.slots, len(harness.acceptor.pending), len(harness.acceptor.pending_operators)) == (
+            0,
+            0,
+            1,
+        )
+        for target in ("/rooms/general/events", "/", "/?token=token-alice"):
+            other = harness.call(serve=harness.acceptor.serve_operator)
+            await other.send(asking("GET", target))
+            await other.read_until(lambda data: b"\r\n\r\n" in data)
+            assert other.received.startswith(b"HTTP/1.1 404 ")
+    assert {record.fields["peer"] for record in caplog.records if record.getMessage() == "refused"} == {
+        "admin"
+    }
+
+
+async def test_a_full_server_has_a_place_for_operators() -> None:
+    async with open_harness() as harness:
+        slots = [
+            harness.connection_limits.take_slot(Peer("192.0.2.1", exempt=True), None)
+            for _ in range(LIMITS.connections)
+        ]
+        stranger = harness.call()
+        await stranger.send(posting(b"x"))
+        await stranger.read_until(lambda data: b"503 Service Unavailable" in data)
+        client = harness.call(serve=harness.acceptor.serve_operator)
+        await client.send(posting(b"x"))
+        await client.read_until(lambda data: b"201 Created" in data)
+        for slot in slots:
+            slot.release()
+
+
+async def test_a_stop_answers_operators_and_takes_no_more_of_them() -> None:
+    engine = HeldEngine()
+    async with open_harness(engine=engine) as harness:
+        client, late = (harness.call(serve=harness.acceptor.serve_operator) for _ in range(2))
+        await client.send(posting(b"x"))
+        await trio.sleep(0.1)
+        harness.site.draining = True
+        await late.send(posting(b"y"))
+        await late.read_until(lambda data: b"Restarting" in data)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(harness.acceptor.end_all, RESTARTING)
+            await trio.sleep(0.1)
+            assert nursery.child_tasks
+            engine.go.set()
+        assert b"201 Created" in await client.read_until(lambda data: b'"id":1' in data)
+
+
+async def test_an_exception_at_the_admin_socket_ends_that_connection_only(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail() -> Response:
+        raise Fault
+
+    async with open_harness(metrics=fail) as harness:
+        client = harness.call(serve=harness.acceptor.serve_operator)
+        await client.send(asking("GET", "/metrics"))
+        await client.read_to_end()
+        assert "connection_failed" in [record.getMessage() for record in caplog.records]

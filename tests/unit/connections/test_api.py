@@ -1,5 +1,6 @@
 """Requests about rooms: what they do, what they are answered, and when they are refused."""
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,6 +9,7 @@ import trio
 import trio.testing
 
 from chatroom.auth.rights import Rights
+from chatroom.auth.tokens import OPERATOR
 from chatroom.connections.api import READ_SECONDS
 from chatroom.connections.visitor import ANSWER_SECONDS
 from chatroom.core.errors import Unavailable
@@ -15,10 +17,11 @@ from chatroom.core.http import Response
 from chatroom.core.limits import Limits
 from chatroom.core.messages import Draft, Failed, Page, RoomSummary, Unknown
 from chatroom.engines.memory import MemoryEngine
+from chatroom.http.api import Call, Caller
 from chatroom.http.handshake import CORS_HEADERS
 from chatroom.http.site import Admission
 from tests.support.engines import Committed, HeldEngine
-from tests.support.line import say
+from tests.support.line import PEER, say
 from tests.support.requests import ALL, MODERATOR, Desk, RawJson, open_desk
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
@@ -319,6 +322,37 @@ async def test_moderators_moderate() -> None:
         wrong = mute | {"reason": "x" * 101, "cid": "m3"}
         assert (await desk.ask("moderate", wrong, rights=MODERATOR, username="carol"))[0] == 413
         assert (await desk.ask("moderate", {"action": "x"}, rights=MODERATOR))[0] == 400
+
+
+async def test_moderators_see_the_sanctions_and_what_was_before() -> None:
+    async with open_desk() as desk:
+        mute = {"action": "mute", "username": "bob", "seconds": 60, "reason": "flood"}
+        _, entry = await desk.ask("moderate", mute, rights=MODERATOR, username="carol")
+        await desk.ask("moderate", {"action": "kick", "username": "bob"}, rights=MODERATOR, username="carol")
+        found = {**entry["data"], "by": "carol"}
+        assert await desk.ask("sanctions", rights=MODERATOR) == (200, {"sanctions": [found]})
+        status, answer = await desk.ask("sanctions", rights=MODERATOR, all=True)
+        assert (status, answer["sanctions"]) == (200, [found])
+        assert [(each["id"], each["action"]) for each in answer["past"]] == [(1, "mute"), (2, "kick")]
+
+
+async def test_what_is_not_in_force_need_not_be_taken_back() -> None:
+    async with open_desk() as desk:
+        for action in ("unmute", "unban"):
+            unset = {"action": action, "username": "bob"}
+            assert await desk.ask("moderate", unset, rights=MODERATOR) == (200, {})
+        assert (await desk.ask("history"))[1]["messages"] == []
+
+
+async def test_operators_see_rooms_that_are_hidden() -> None:
+    async with open_desk() as desk:
+        await post(desk)
+        desk.house.hide_rooms = True
+        hidden = Desk(desk.house, desk.nursery)
+        call = Call("rooms", "", {}, None, False)
+        answer = await hidden.api.carry_out(Caller(PEER, OPERATOR, "operator", call), b"", desk.visits)
+        assert isinstance(answer, Response)
+        assert [room["room"] for room in json.loads(answer.body)["rooms"]] == ["r"]
 
 
 async def test_who_is_banned_is_told_that_whatever_the_request() -> None:

@@ -64,6 +64,7 @@ COMMANDS = {
     ("DELETE", "/rooms/general/messages/12"): "delete",
     ("GET", "/rooms/general/members"): "members",
     ("POST", "/rooms/mine/moderation"): "moderate",
+    ("GET", "/rooms/mine/moderation"): "sanctions",
     ("GET", "/rooms/general/events"): "events",
 }
 
@@ -115,7 +116,7 @@ def test_only_paths_below_rooms_are_asked_here() -> None:
         ("/rooms/general/messages", "GET, HEAD, POST, OPTIONS"),
         ("/rooms/general/messages/12", "PATCH, DELETE, OPTIONS"),
         ("/rooms/general/members", "GET, HEAD, OPTIONS"),
-        ("/rooms/general/moderation", "POST, OPTIONS"),
+        ("/rooms/general/moderation", "GET, HEAD, POST, OPTIONS"),
         ("/rooms/general/events", "GET, HEAD, OPTIONS"),
     ],
 )
@@ -166,6 +167,16 @@ def test_history_is_asked_for_by_numbers() -> None:
 def test_the_page_of_rooms_begins_behind_a_name() -> None:
     assert call("GET", "/rooms?after=a%2Fb&limit=3").call.data == {"after": "a/b", "limit": 3}
     assert call("GET", "/rooms").call.data == {}
+
+
+def test_what_moderators_did_before_is_asked_for_by_a_word() -> None:
+    assert call("GET", "/rooms/mine/moderation").call.data == {}
+    assert call("GET", "/rooms/mine/moderation?all=true").call.data == {"all": True}
+    assert call("GET", "/rooms/mine/moderation?all=false").call.data == {"all": False}
+    for value in ("1", "True", "yes"):
+        target = f"/rooms/mine/moderation?all={value}"
+        assert refusal("GET", target) == (400, "all must be true or false"), value
+    assert refusal("GET", "/rooms/general/moderation") == (403, "No right to moderate this room")
 
 
 def test_a_message_has_its_number_in_the_path() -> None:

@@ -320,6 +320,25 @@ def test_a_unix_socket_is_opened_beside_the_others_and_its_file_goes_with_it(tmp
     assert not os.path.lexists(path)
 
 
+def test_operators_have_a_socket_for_their_user_alone(tmp_path: Path) -> None:
+    path = str(tmp_path / "admin")
+    before = os.umask(0)
+    try:
+        chat, admin = open_listeners(ListenPlan(unix=str(tmp_path / "chat"), admin=path), secure=True)
+    finally:
+        os.umask(before)
+    assert (chat.admin, admin.admin, admin.secure, admin.name) == (False, True, False, f"unix:{path}")
+    assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
+    with pytest.raises(StartError, match=f"^--admin-socket {path} is in use by a running server"):
+        open_listeners(ListenPlan(admin=path), secure=False)
+    chat.close()
+    admin.close()
+    assert not os.path.lexists(path)
+    Path(path).touch()
+    with pytest.raises(StartError, match=f"^--admin-socket {path} is a file that is no socket"):
+        open_listeners(ListenPlan(admin=path), secure=False)
+
+
 def test_a_stale_socket_is_replaced(tmp_path: Path) -> None:
     path = str(tmp_path / "sock")
     with socket.socket(socket.AF_UNIX) as stale:

@@ -1,6 +1,7 @@
 """The JSON of answers by HTTP, byte for byte."""
 
-from chatroom.core.messages import Deleted, Message, Page
+from chatroom.core.messages import Deleted, Message, Moderated, Page
+from chatroom.core.sanctions import Action, Sanction
 from chatroom.protocol import answers
 from chatroom.protocol.events import ListedRoom
 
@@ -29,5 +30,13 @@ def test_pages_are_the_data_of_their_events() -> None:
     )
     assert answers.rooms([ListedRoom("r", 2, 0, 0)], False) == (
         b'{"rooms":[{"room":"r","members":2,"last_id":0}],"more":false}'
+    )
+    mute = Sanction(Action.MUTE, "bob", "carol", 9, "x")
+    kick = Moderated(4, 5, "carol", "", None, Action.KICK, "bob", None)
+    assert answers.sanctions([mute], None) == (
+        b'{"sanctions":[{"action":"mute","username":"bob","by":"carol","until":9,"reason":"x"}]}'
+    )
+    assert answers.sanctions([], [kick]) == (
+        b'{"sanctions":[],"past":[{"id":4,"ts":5,"action":"kick","username":"bob","by":"carol"}]}'
     )
     assert answers.members((b'["a","b"]',)) == b'{"members":["a","b"]}'
