@@ -145,7 +145,11 @@ def _gauges(now: Statistics) -> list[tuple[str, str, float]]:
     )
     return [
         ("ready", "1 while the server accepts and stores, as /readyz says, else 0.", int(not now.unready)),
-        ("connections", "WebSocket connections that have been let in.", now.connections),
+        (
+            "connections",
+            "WebSockets and streams that have been let in, and requests under way.",
+            now.connections,
+        ),
         ("handshakes", "Sockets that have been accepted and not yet let in.", now.handshakes),
         ("rooms", "Rooms in memory.", now.rooms),
         ("presences", "Distinct usernames per room, summed over all rooms.", now.presences),

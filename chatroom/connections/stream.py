@@ -42,6 +42,8 @@ MAX_IGNORED = 64 * 1024
 """Bytes of a reader that are read and ignored. From then on nothing is read, so TCP slows it."""
 RETRY_MS = (3000, 8000)
 """When browsers come back, at random between these: a server that restarts is up again by then."""
+NOT_BACK_MS = 24 * 3600 * 1000
+"""When they come back to where somebody has sent their readers away: a stream can't tell them not to."""
 READER_LEFT = Ending(hard=True)
 
 
@@ -163,7 +165,9 @@ class EventStream(ServedConnection):
                 return
 
     def _say_farewell(self, why: Disconnect) -> None:
-        self._text.close_with(farewell_text(why.reason, random.randint(*RETRY_MS)))  # noqa: S311
+        sent_away = 4500 <= why.code < 4600  # see CloseCode
+        retry = NOT_BACK_MS if sent_away else random.randint(*RETRY_MS)  # noqa: S311
+        self._text.close_with(farewell_text(why.reason, retry))
 
     def _forget(self) -> None:
         self._services.keepalive.remove(self)

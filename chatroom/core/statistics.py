@@ -61,7 +61,7 @@ class Statistics:
     """Gauges are as of now; names that end in `_total`, `drops` and `refusals` only ever grow."""
 
     connections: int
-    """WebSocket connections that have been let in and are still counted."""
+    """WebSockets and streams that have been let in, and requests about rooms that are carried out now."""
     handshakes: int
     """Sockets that have been accepted and not yet let in: heads in the making, plain HTTP."""
     rooms: int

@@ -1,17 +1,19 @@
-"""Requests and streams at several built servers on one store: any node does, and a retry may go to another."""
+"""Requests and streams at several built servers on one store: a retry may go to another node."""
 
 from __future__ import annotations
 
 import json
 import signal
+import time
 from pathlib import Path
 
 import pytest
 
-from tests.served.test_served_api import ask, post
+from tests.served.test_served_api import ask, post, request
 from tests.support.eventsource import EventSource
+from tests.support.raw import Raw
 from tests.support.scene import await_true, check_clean
-from tests.support.several import come, several
+from tests.support.several import PROMISED, come, several
 from tests.support.stores import Stores
 
 pytestmark = pytest.mark.usefixtures("pyz")
@@ -110,3 +112,28 @@ def test_a_reader_goes_on_at_another_node(stores: Stores) -> None:
         assert reader.ids == list(range(1, 7))
         assert reader.frames[-2]["recovered"] is True
         reader.close()
+
+
+def test_a_dead_store_is_told_in_time_and_a_retry_finds_out(stores: Stores) -> None:
+    store = stores.start()
+    with several(store.url, options=("--rate", "0")) as (node,):
+        raw = Raw(node.port)
+        raw.send(request("POST", "/rooms/ops/messages", b"before"))
+        assert raw.read_answer().status == 201
+        store.freeze()
+        began = time.monotonic()
+        raw.send(request("POST", "/rooms/ops/messages", b"late", ("Idempotency-Key", "k1")))
+        answer = raw.read_answer()
+        assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+        assert time.monotonic() - began < PROMISED + 1
+        assert ask(node.port, "GET", "/rooms/other/members").status == 503
+        store.thaw()
+
+        def stored() -> bool:
+            raw.send(request("POST", "/rooms/ops/messages", b"late", ("Idempotency-Key", "k1")))
+            return raw.read_answer().status in (200, 201)
+
+        await_true(stored, "the store is back")
+        page = json.loads(ask(node.port, "GET", "/rooms/ops/messages").body)
+        assert [each["text"] for each in page["messages"]] == ["before", "late"]
+        raw.close()
