@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.browser import Visit, Visitor, says
 from tests.support.process import ROOT
+from tests.support.scripted import Scripted
 
 AXE = ROOT / ".build" / "axe" / "node_modules" / "axe-core" / "axe.min.js"
 
@@ -59,3 +60,37 @@ def test_axe_finds_nothing(visit: Visit, axe: str, scheme: str, width: int) -> N
     alice.press("Notifications")
     assert faults(alice, axe) == []
     alice.forgive("console: Failed to load resource")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [375, 1200])
+def test_axe_finds_nothing_in_what_moderators_see(visit: Visit, axe: str, scheme: str, width: int) -> None:
+    alice = visit(color_scheme=scheme, viewport={"width": width, "height": 700})
+    told = {
+        "event": "sanctions",
+        "data": {"sanctions": [{"action": "ban", "username": "dan", "by": "carol"}]},
+    }
+    room = Scripted(alice, sanctions=told).connect()
+    room.say("bob", "first")
+    room.tell("edited", {"id": room.say("bob", "second"), "username": "bob", "text": "so", "by": "bob"})
+    room.tell("deleted", {"id": room.say("bob", "third"), "username": "bob", "by": "carol"})
+    alice.say("mine")
+    alice.log.locator(".sent", has_text="mine").wait_for()
+    alice.log.get_by_text("first").hover()
+    alice.press("More actions")
+    assert faults(alice, axe) == []
+    alice.page.get_by_role("menuitem", name="Mute bob").click()
+    assert faults(alice, axe) == []
+    alice.press("Mute bob")
+    alice.log.get_by_text("alice muted bob for 10 minutes").wait_for()
+    alice.press("More")
+    alice.press("Muted and banned")
+    alice.page.get_by_text("carol banned dan").wait_for()
+    assert faults(alice, axe) == []
+    alice.page.keyboard.press("Escape")
+    alice.field("Message").press("ArrowUp")
+    alice.page.get_by_text("Editing").wait_for()
+    assert faults(alice, axe) == []
+    room.tell("moderated", {"action": "mute", "username": "alice", "by": "carol"})
+    alice.page.get_by_text("You are muted.").wait_for()
+    assert faults(alice, axe) == []
