@@ -196,11 +196,11 @@ class Reload:
             raise StartError(f"the files could not be read within {READ_SECONDS:g} seconds") from None
 
     def _apply(self, credentials: Credentials) -> None:
-        unbound = self._verifiers.unbound
+        unbound, moderators = self._verifiers.unbound, self._verifiers.moderators
         self._verifiers.replace(credentials.verifiers)
         self._target.tls = credentials.tls
         closed = self._target.review(self._verifiers)
-        if self._verifiers.unbound > unbound:
+        if self._verifiers.unbound > unbound or self._verifiers.moderators > moderators:
             warn_of_unbound_tokens(self._verifiers.unbound, self._verifiers.moderators)
         log_event(
             logging.INFO, "reloaded", read=" ".join(names_of_credentials(self._settings)), closed=closed

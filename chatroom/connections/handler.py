@@ -127,10 +127,8 @@ class Handler:
                 return await self._follow(rooms, cid)
             case Reply(payload):
                 await self._reply(payload)
-            case Typing(active, None):
-                await self._broker.submit(TypingUpdate(self._member, active, None))
-            case Typing(active, cid):
-                await self._command(TypingUpdate(self._member, active, cid))
+            case Typing():
+                await self._type(decision)
             case ListMembers(cid):
                 return await self._list_members(cid)
             case SwitchRoom():
@@ -159,6 +157,16 @@ class Handler:
         replied = self._outgoing.expect_reply()
         await self._broker.submit(entry)
         await replied.wait()
+
+    async def _type(self, typing: Typing) -> None:
+        """Pass on that the client types. Without a `cid` that is answered only by a refusal."""
+        update = TypingUpdate(self._member, typing.active, typing.cid)
+        if typing.cid is not None:
+            await self._command(update)
+        elif (refusal := self._broker.rooms.refusal_to_speak(self._member, None)) is not None:
+            await self._reply(refusal)
+        else:
+            await self._broker.submit(update)
 
     async def _reply(self, payload: bytes) -> None:
         replied = self._outgoing.expect_reply()

@@ -43,7 +43,8 @@ def is_same(draft: Draft, record: Record) -> bool:
         case Delete(about), Deleted():
             return record.about == about
         case Moderate(action, target), Moderated():
-            return (record.action, record.target, record.text) == (action, target, draft.text)
+            asked = (action, target, draft.text, _end(draft.act, record.ts))
+            return (record.action, record.target, record.text, record.until) == asked
     return False
 
 
@@ -106,10 +107,15 @@ def as_it_is(target: Message, change: Edited | Deleted) -> Message:
 
 def moderated(draft: Draft, act: Moderate, record_id: int) -> Moderated:
     """The record of an action."""
-    until = None if act.seconds is None or act.action not in LASTING else draft.ts + act.seconds * 1000
+    until = _end(act, draft.ts)
     return Moderated(
         record_id, draft.ts, draft.username, draft.text, draft.cid, act.action, act.target, until
     )
+
+
+def _end(act: Moderate, ts: int) -> int | None:
+    """When what was done at `ts` ends, if it does."""
+    return None if act.seconds is None or act.action not in LASTING else ts + act.seconds * 1000
 
 
 def sanction_of(record: Moderated) -> Sanction:

@@ -138,7 +138,7 @@ class MemoryEngine:
         self._epoch = new_epoch()
         self._used: OrderedDict[str, _Log] = OrderedDict()  # by last write, the stalest first
         self._idle: OrderedDict[str, _Log] = OrderedDict()  # by release, the stalest first
-        self._sanctions: dict[str, Sanctions] = {}  # of rooms that ever had any
+        self._sanctions: dict[str, Sanctions] = {}  # of rooms that have any
 
     async def serve(
         self,
@@ -207,11 +207,15 @@ class MemoryEngine:
         number = log.last_id + 1
         record: Record
         if isinstance(act, Moderate):
-            sanctions = self._sanctions.setdefault(draft.room, Sanctions())
+            sanctions = self._sanctions.get(draft.room) or Sanctions()
             if (refused := changes.judge_sanction(draft, act, sanctions)) is not None:
                 return refused
             record = changes.moderated(draft, act, number)
             sanctions.apply(record.action, changes.sanction_of(record))
+            if sanctions:
+                self._sanctions[draft.room] = sanctions
+            else:
+                self._sanctions.pop(draft.room, None)
         else:
             target = log.get(act.about)
             if (refused := changes.judge_change(draft, act, target)) is not None:

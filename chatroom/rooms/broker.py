@@ -170,10 +170,17 @@ class Broker:
         self.fanout.count(count)
 
     async def follow(self, member: Member, rooms: tuple[str, ...], cid: str | None) -> None:
-        """Hand in that `member` follows these rooms. Waits as `submit` does."""
+        """Hand in that `member` follows these rooms. Waits as `submit` does.
+
+        If this is cancelled, the member follows what it has followed before.
+        """
         follow = Follow(member, rooms, cid, missing=len(rooms))
-        for room in rooms:
-            await self.submit(FollowedRoom(follow, room))
+        for number, room in enumerate(rooms):
+            try:
+                await self.submit(FollowedRoom(follow, room))
+            except trio.Cancelled:
+                self._post_hint(partial(self.rooms.following.give_up, follow, len(rooms) - number))
+                raise
         if not rooms:
             await self.submit(follow)
 
@@ -245,9 +252,9 @@ class Broker:
     async def ban(self, room: str, username: str) -> Sanction | None:
         """The ban of `username` from a room, in use or not, if one is in force. Raises Unavailable."""
         known = self.rooms.get(room)
-        if known is not None and not known.sanctions:
-            return None
-        sanctions = await self._engine.sanctions(room) if known is None else self.rooms.sanctions(known)
+        if known is not None:
+            return known.sanctions.find(Action.BAN, username, self._now_ms())
+        sanctions = await self._engine.sanctions(room)
         bans = [each for each in sanctions if each.action is Action.BAN and each.username == username]
         return bans[0] if bans else None
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 import trio
 
 from chatroom.auth.rights import Rights
+from chatroom.core.errors import Unavailable
 from chatroom.core.messages import RoomSummary
 from chatroom.engines.engine import Engine
 from chatroom.protocol.events import ListedRoom
@@ -43,6 +44,16 @@ def page_of(
     return readable[start : start + limit], len(readable) > start + limit
 
 
+class _Reading:
+    """The store is being read. `failure` is why it couldn't be, for all that wait."""
+
+    __slots__ = ("ended", "failure")
+
+    def __init__(self) -> None:
+        self.ended = trio.Event()
+        self.failure: Unavailable | None = None
+
+
 class Directory:
     """The list of rooms on one server."""
 
@@ -51,7 +62,7 @@ class Directory:
         self._in_use = in_use
         self._stored: dict[str, RoomSummary] = {}
         self._fresh_until = float("-inf")
-        self._reading: trio.Event | None = None
+        self._reading: _Reading | None = None
         self._given_up: dict[str, RoomSummary] = {}
 
     def give_up(self, room: Room) -> None:
@@ -79,14 +90,19 @@ class Directory:
         return sorted(listed.values(), key=lambda each: (-each.last_ts, each.room))
 
     async def _refresh(self) -> None:
-        """Read the store, unless that was done a moment ago; one task does it for all that ask."""
-        while self._reading is not None:
-            await self._reading.wait()
+        """Read the store, unless that was done a moment ago; one task does it for all that ask.
+
+        Raises Unavailable.
+        """
+        while (reading := self._reading) is not None:
+            await reading.ended.wait()
+            if reading.failure is not None:
+                raise reading.failure
         began = trio.current_time()
         if began < self._fresh_until:
             await trio.lowlevel.checkpoint()
             return
-        self._reading = trio.Event()
+        self._reading = reading = _Reading()
         try:
             self._given_up.clear()
             self._fresh_until = float("inf")  # rooms that are given up meanwhile are remembered
@@ -94,9 +110,10 @@ class Directory:
             now = trio.current_time()
             self._stored = {each.room: each for each in stored}
             self._fresh_until = now + max(FRESH_SECONDS, SHARE * (now - began))
-        except BaseException:
+        except BaseException as error:
             self._fresh_until = float("-inf")
+            reading.failure = error if isinstance(error, Unavailable) else None  # else another task reads
             raise
         finally:
-            self._reading.set()
+            reading.ended.set()
             self._reading = None

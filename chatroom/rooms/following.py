@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 import trio
 
-from chatroom.core.errors import CommandError, ErrorCode, Replaced, Unavailable
+from chatroom.core.errors import CommandError, ErrorCode, Unavailable
 from chatroom.core.messages import Denial
 from chatroom.core.sanctions import Sanction
 from chatroom.protocol import events
@@ -46,8 +46,6 @@ class Following:
     def open(self, entry: FollowedRoom) -> None:
         """One more room of a `follow` is open. The refcount that counted the entry now counts the follow."""
         assert entry.opened is not None, "the broker has opened it"
-        if entry.opened.replaced:
-            entry.follow.failure = Replaced()
         entry.follow.opened.append(entry.opened)
         self._end_opening(entry.follow)
 
@@ -56,8 +54,13 @@ class Following:
         follow.failure = why
         self._end_opening(follow)
 
-    def _end_opening(self, follow: Follow) -> None:
-        follow.missing -= 1
+    def give_up(self, follow: Follow, left: int) -> None:
+        """The last `left` rooms of a `follow` will not be opened, since its connection ends."""
+        follow.failure = Unavailable("the connection ends")
+        self._end_opening(follow, left)
+
+    def _end_opening(self, follow: Follow, ended: int = 1) -> None:
+        follow.missing -= ended
         if not follow.missing:
             self.follow(follow)
 
@@ -76,7 +79,8 @@ class Following:
 
     def _why_not(self, follow: Follow) -> bytes | None:
         """The error that answers a `follow` that can't be carried out."""
-        if isinstance(follow.failure, Unavailable | Replaced):
+        replaced = any(room.replaced for room in follow.opened)  # perhaps since it was opened
+        if replaced or isinstance(follow.failure, Unavailable):
             return self._unavailable("A room can't be read now", follow.cid)
         if follow.failure is not None:
             return events.error(CommandError(ErrorCode.INTERNAL, "A room can't be opened", cid=follow.cid))

@@ -39,7 +39,8 @@ from typing import Protocol
 from chatroom.auth.rights import Rights
 from chatroom.core.errors import Disconnect
 from chatroom.core.messages import Deleted, Edited, Head, Message, Moderated, Outcome, Record
-from chatroom.core.sanctions import REMOVES, Action, Sanction, Sanctions
+from chatroom.core.sanctions import MAX_SANCTIONS, REMOVES, Action, Sanctions
+from chatroom.engines.changes import sanction_of
 from chatroom.protocol import events
 from chatroom.rooms import sequence
 from chatroom.rooms.activity import ACTIVITY_SECONDS, Activity, Followers
@@ -415,10 +416,9 @@ class Room:
             return
         if self.sanctions is NO_SANCTIONS:
             self.sanctions = Sanctions()
-        self.sanctions.apply(
-            record.action,
-            Sanction(record.action, record.target, record.username, record.until, record.text),
-        )
+        self.sanctions.apply(record.action, sanction_of(record))
+        if len(self.sanctions) > MAX_SANCTIONS:  # so some have ended
+            self.sanctions.expire(record.ts)
         if record.action in REMOVES:
             self.removals = [*(self.removals or ()), record]
 

@@ -462,22 +462,23 @@ class Rooms:
             room.tell_left(username)
 
     def _type(self, member: Member, room: Room, active: bool, cid: str | None) -> None:
-        answer = events.ack(cid)
-        if (sanction := self._sanction_against(member, room)) is not None:
-            why = Denial.BANNED if sanction.action is Action.BAN else Denial.MUTED
-            answer = events.error(CommandError(ErrorCode.FORBIDDEN, why.value, until=sanction.until, cid=cid))
-        else:
+        refusal = self.refusal_to_speak(member, cid)
+        if refusal is None:
             self._touch(room).tell_typing(member.username, active)
             if self._engine.shared:
                 self._engine.tell_typing(room.name, member.username, active=active)
         if cid is not None:
-            member.sink.reply(answer)
+            member.sink.reply(refusal or events.ack(cid))
 
-    def _sanction_against(self, member: Member, room: Room) -> Sanction | None:
-        """The sanction by which a member may not speak in a room now."""
-        if member.moderator or not room.sanctions:
+    def refusal_to_speak(self, member: Member, cid: str | None) -> bytes | None:
+        """The answer to a member who may not speak in its room now, by a sanction; None if it may."""
+        if member.moderator or member.current is None or not (sanctions := member.current.room.sanctions):
             return None
-        return room.sanctions.forbids(member.username, self._now_ms())
+        found = sanctions.forbids(member.username, self._now_ms())
+        if found is None:
+            return None
+        why = Denial.BANNED if found.action is Action.BAN else Denial.MUTED
+        return events.error(CommandError(ErrorCode.FORBIDDEN, why.value, until=found.until, cid=cid))
 
     def _depart(self, member: Member) -> None:
         assert not member.outstanding, "a departure takes effect after what was posted"

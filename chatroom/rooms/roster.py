@@ -161,4 +161,7 @@ class Roster:
         del self._quoted[at]
         self._json = None
         if self._folded is not None:
-            self._folded[fold(username)].discard(username)
+            called = self._folded[folded := fold(username)]
+            called.discard(username)
+            if not called:
+                del self._folded[folded]

@@ -40,7 +40,7 @@ from chatroom.core.messages import (
     Page,
     Record,
 )
-from chatroom.core.sanctions import MAX_SANCTIONS, Action, Sanction
+from chatroom.core.sanctions import LASTING, MAX_SANCTIONS, Action, Sanction
 from chatroom.engines.engine import Engine
 from tests.support.engines import append, history, open_room, read
 
@@ -600,6 +600,7 @@ class EngineContract:
                 *(draft("1", "s"), moderate(Action.BAN, reason="1", cid="s", username="alice")),
                 moderate(Action.MUTE, "ben", reason="1", cid="s", username="alice"),
                 moderate(Action.MUTE, reason="2", cid="s", username="alice"),
+                moderate(Action.MUTE, seconds=60, reason="1", cid="s", username="alice"),
             ]
             assert await self.after(engine, *others) == [Conflict()] * len(others)
             assert await self.after(engine, *first) == [
@@ -998,7 +999,8 @@ class Model:
             case Delete(), Delete():
                 return draft.act.about == before.act.about
             case Moderate(), Moderate():
-                return draft.act[:2] == before.act[:2] and same
+                lasts = draft.act.action in LASTING
+                return draft.act[: 3 if lasts else 2] == before.act[: 3 if lasts else 2] and same
         return False
 
     def _denied(self, draft: Draft) -> Outcome | None:

@@ -102,6 +102,14 @@ async def test_what_the_files_say_counts_from_then_on(harness: Harness, said: Sa
     assert said() == [("INFO", "reloaded", {"read": "--tls-cert --tls-key --tokens", "closed": 1})]
 
 
+async def test_a_first_moderator_beside_tokens_for_any_name_is_warned_of(
+    harness: Harness, said: Said
+) -> None:
+    harness.tokens.write_text(OLD + NEW + 'username = "carol"\nrooms = { "*" = "rwm" }\n')
+    await harness.reload.reload()
+    assert [event for level, event, _ in said() if level == "WARNING"] == ["unbound_tokens"]
+
+
 async def test_more_tokens_for_any_name_are_warned_of(harness: Harness, said: Said) -> None:
     harness.tokens.write_text(OLD + NEW)
     await harness.reload.reload()

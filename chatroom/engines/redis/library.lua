@@ -415,6 +415,12 @@ local function forget_ended(state)
   end
 end
 
+-- When what a moderator did at `time` ends, if it does.
+local function end_of(act, time)
+  local lasts = act[2] == 'mute' or act[2] == 'ban'
+  return lasts and act[4] and time + act[4] * 1000 or nil
+end
+
 -- Whether `line` is what the draft asks for, if both have the same author and cid.
 local function is_same(draft, line)
   local act, rest = draft[4], rest_of(line)
@@ -427,7 +433,8 @@ local function is_same(draft, line)
   if act[1] == 'delete' then
     return rest.event == 'deleted' and rest.about == act[2]
   end
-  return rest.event == 'moderated' and rest.action == act[2] and rest.target == act[3] and line[3] == draft[2]
+  local same = rest.event == 'moderated' and rest.action == act[2] and rest.target == act[3] and line[3] == draft[2]
+  return same and rest['until'] == end_of(act, line[1])
 end
 
 -- Why the author of a draft may not say anything now, as an outcome.
@@ -487,7 +494,7 @@ end
 
 -- The same of an action against a name. Its effect sets a sanction, or removes it (value false).
 local function judge_sanction(state, draft)
-  local _, action, username, seconds = unpack(draft[4])
+  local _, action, username = unpack(draft[4])
   local kind = TAKES_BACK[action] or action
   local lasts, before = action == 'mute' or action == 'ban', nil
   if kind ~= 'kick' then
@@ -502,14 +509,15 @@ local function judge_sanction(state, draft)
       return nil, { 'denied', 'TOO_MANY', false }
     end
   end
-  local ends = lasts and seconds and whole(state.now + seconds * 1000)
+  local ends = end_of(draft[4], state.now)
+  ends = ends and whole(ends)
   local rest = '{"event":"moderated","action":' .. cjson.encode(action) .. ',"target":' .. cjson.encode(username)
   local line = line_of(state.now, draft[1], draft[2], draft[3], rest .. (ends and ',"until":' .. ends or '') .. '}')
   if action == 'kick' then
     return line, { lines = NO_REST }
   end
   local field = kind .. ':' .. username
-  local value = lasts and { draft[1], ends, draft[2] } or false
+  local value = lasts and { draft[1], ends or false, draft[2] } or false
   state.count = state.count + (value and 1 or 0) - (state.sanctions[field] and 1 or 0)
   state.sanctions[field] = value
   return line, { lines = NO_REST, field = field, value = value }

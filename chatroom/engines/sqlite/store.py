@@ -14,7 +14,7 @@
 4. Reading goes on while there is a database to read. What can't be read is Unavailable, and no trouble.
 5. When nothing has been written for a moment, a write-ahead log of some size is moved into the database and
    emptied. A program that reads stands in the way of that; then it is tried again later. A log that may have
-   a text that was edited or deleted is emptied in any case, a moment after that.
+   a text that was edited, deleted or trimmed is emptied in any case, a moment after that.
 
 It doesn't know threads or tasks, nor which messages are old.
 """
@@ -123,8 +123,8 @@ class Store:
             except Exception as error:
                 self._fail(error, log.undo)
             else:
-                if log.undo.replaced and self._erased_since is None:
-                    self._erased_since = self._now()
+                if log.undo.replaced:
+                    self._erased()
                 return outcomes
         return [Unknown()] * len(drafts)
 
@@ -139,7 +139,14 @@ class Store:
                 self._in_use().trim(firsts)
             except (sqlite3.Error, MemoryError) as error:
                 self._fail(error, Undo())
+            else:
+                self._erased()
         return self.trouble is None
+
+    def _erased(self) -> None:
+        """The write-ahead log may have a text that is gone (rule 5)."""
+        if self._erased_since is None:
+            self._erased_since = self._now()
 
     def note_time(self, time: int) -> bool:
         """Note the time of day, by which messages grow old, in milliseconds. Return whether it was done."""

@@ -487,3 +487,15 @@ async def test_a_reader_that_was_stopped_takes_no_frame() -> None:
         await alice.send(masked(TEXT, b"nonsense"), say("one"))
         await idle(10)
         assert len(alice.events) == 1
+
+
+async def test_typing_of_who_is_muted_is_refused_even_without_a_cid() -> None:
+    async with open_house() as house:
+        alice = await house.call()
+        carol = await house.call("carol", rights=Rights.parse({"*": "rwm"}))
+        await carol.send(command("moderate", action="mute", username="alice"))
+        await alice.send(command("typing", active=True), command("ping", "p"))
+        refusal, pong = alice.events[-2:]
+        assert (refusal["code"], refusal["data"]) == ("forbidden", {"message": "You are muted in this room"})
+        assert pong["cid"] == "p"
+        assert carol.named("typing") == []

@@ -102,6 +102,39 @@ async def test_a_store_that_cannot_be_read_is_asked_again() -> None:
         assert engine.reads == 3
 
 
+async def test_who_waits_for_a_store_that_cannot_be_read_waits_once() -> None:
+    engine = Counting(lambda: "e")
+    engine.away, engine.seconds = True, 3.0
+    failed = []
+
+    async with open_broker(engine=engine) as harness:
+
+        async def ask() -> None:
+            with pytest.raises(Unavailable):
+                await harness.rooms.directory.list()
+            failed.append(trio.current_time())
+
+        start = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            for _ in range(5):
+                nursery.start_soon(ask)
+        assert failed == [start + 3.0] * 5
+        assert engine.reads == 1
+
+
+async def test_who_waits_for_one_that_is_going_reads_for_itself() -> None:
+    engine = Counting(lambda: "e")
+    engine.seconds = 3.0
+    async with open_broker(engine=engine) as harness:
+        with trio.CancelScope() as going:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(harness.rooms.directory.list)
+                await trio.sleep(1)
+                going.cancel()
+        assert await harness.rooms.directory.list() == []
+        assert engine.reads == 2
+
+
 async def test_very_many_rooms_that_come_and_go_are_not_remembered() -> None:
     engine = Counting(lambda: "e")
     async with open_broker(engine=engine) as harness:

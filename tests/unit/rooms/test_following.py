@@ -1,18 +1,19 @@
 """Following rooms: who is told what of them, how often, and what that costs."""
 
 import sys
+from functools import partial
 
 import pytest
 import trio
 
 from chatroom.auth.rights import Rights
-from chatroom.core.errors import Unavailable
+from chatroom.core.errors import Unavailable, replaced_room
 from chatroom.core.messages import Edit, Head, Moderate
 from chatroom.core.sanctions import Action
 from chatroom.engines.memory import MemoryEngine
 from chatroom.rooms.activity import Followers
-from chatroom.rooms.broker import AT_ONCE
-from chatroom.rooms.entries import Follow, FollowedRoom, MemberDraft
+from chatroom.rooms.broker import AT_ONCE, INBOX
+from chatroom.rooms.entries import Follow, FollowedRoom, MemberDraft, TypingUpdate
 from chatroom.rooms.room import Member
 from tests.support.engines import Answered
 from tests.support.harness import BrokerHarness, FakeMember, arrive, open_broker
@@ -218,6 +219,58 @@ async def test_who_has_gone_meanwhile_follows_nothing() -> None:
         carol.leave()
         await harness.settle()
         assert len(harness.rooms) == 0
+
+
+async def test_a_connection_that_ends_while_the_inbox_is_full_leaves_no_room_in_use() -> None:
+    async with open_broker() as harness:
+        (carol,) = await arrive(harness, "carol")
+        rooms = [f"room{number}" for number in range(50)]
+        with trio.CancelScope() as ending:
+            async with trio.open_nursery() as nursery:
+                for _ in range(INBOX - 10):
+                    assert harness.broker.submit_nowait(TypingUpdate(carol.member, False, None))
+                nursery.start_soon(partial(carol.follow, *rooms))
+                nursery.start_soon(_end_at_once, ending, carol)
+        await harness.settle()
+        assert len(harness.rooms) == 0
+
+
+async def _end_at_once(scope: trio.CancelScope, fake: FakeMember) -> None:
+    fake.leave()
+    scope.cancel()
+
+
+async def test_a_room_that_is_replaced_while_the_others_are_opened_is_not_followed() -> None:
+    engine = SlowTea(lambda: "e")
+    async with open_broker(engine=engine) as harness:
+        await ops_with(harness, "bob")
+        (carol,) = await arrive(harness, "carol")
+        await carol.follow("ops", "tea", cid="f")
+        await trio.testing.wait_all_tasks_blocked()
+        ops = harness.rooms.get("ops")
+        assert ops is not None
+        harness.rooms.renew(ops, replaced_room())
+        engine.open_now()
+        await harness.settle()
+        assert (carol.events[-1]["code"], carol.events[-1]["cid"]) == ("unavailable", "f")
+        assert carol.member.follows == ()
+        assert len(harness.rooms) == 1
+
+
+class SlowTea(MemoryEngine):
+    """Opens one room only when it is told to."""
+
+    waiting: Answered | None = None
+
+    def open(self, room: str, opened: Answered) -> None:
+        if room == "tea":
+            self.waiting = opened
+        else:
+            super().open(room, opened)
+
+    def open_now(self) -> None:
+        assert self.waiting is not None
+        super().open("tea", self.waiting)
 
 
 async def test_fifty_rooms_cost_a_follower_less_than_a_kilobyte() -> None:

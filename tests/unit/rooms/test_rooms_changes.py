@@ -6,7 +6,7 @@ import trio
 from chatroom.auth.rights import Rights
 from chatroom.core.errors import CloseCode, Disconnect
 from chatroom.core.messages import Delete, Edit, Moderate, Record
-from chatroom.core.sanctions import Action
+from chatroom.core.sanctions import MAX_SANCTIONS, Action
 from chatroom.engines.memory import MemoryEngine
 from tests.support.harness import BrokerHarness, FakeMember, arrive, open_broker
 
@@ -210,6 +210,20 @@ async def test_messages_are_counted_without_what_changes_them() -> None:
 
 
 # Moderation
+
+
+async def test_sanctions_that_have_ended_are_forgotten() -> None:
+    async with open_broker() as harness:
+        carol = await moderator(harness)
+        for number in range(1500):
+            await carol.change(act(Action.MUTE, f"user{number}", 1))
+            harness.now_ms += 1000
+            await trio.testing.wait_all_tasks_blocked()
+        await harness.settle()
+        room = harness.rooms.get("r")
+        assert room is not None
+        assert room.head == 1500
+        assert len(room.sanctions) <= MAX_SANCTIONS
 
 
 async def test_who_is_muted_says_nothing_more_and_is_told_until_when() -> None:

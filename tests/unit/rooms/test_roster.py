@@ -91,6 +91,21 @@ def test_the_list_is_not_copied_for_each_who_is_told_of_the_others() -> None:
         assert sum(len(piece) for piece in pieces if piece not in shared) <= 1
 
 
+def test_names_that_are_gone_leave_nothing_behind() -> None:
+    roster = Roster()
+    for name in ("bob", "Bob"):
+        roster.enter(name)
+    assert roster.called("@bob") == {"bob", "Bob"}
+    roster.leave("bob")
+    assert roster.called("@bob") == {"Bob"}
+    roster.leave("Bob")
+    for number in range(100):
+        roster.enter(f"passer-by{number}")
+        roster.leave(f"passer-by{number}")
+    assert roster.called("@bob") == frozenset()
+    assert roster._folded == {}
+
+
 # Rooms that other nodes have members in as well
 
 

@@ -264,6 +264,16 @@ def test_a_write_ahead_log_is_emptied_when_it_is_quiet(path: Path, clock: Clock)
         assert store.append([draft("next")]) == [stored(751, "next")]
 
 
+def test_a_text_that_was_trimmed_leaves_the_write_ahead_log(path: Path, clock: Clock) -> None:
+    with closing(open_store(path, clock)) as store:
+        store.append([draft("secret"), draft("2")])
+        store.trim({"r": 2})
+        clock.now += IDLE_SECONDS
+        store.work()
+        assert wal_size(path) == 0
+        assert b"secret" not in path.read_bytes()
+
+
 def test_a_small_write_ahead_log_is_left_alone(path: Path, clock: Clock) -> None:
     with closing(open_store(path, clock)) as store:
         store.append([draft("1")])
