@@ -40,6 +40,8 @@ FAULTS = {
 }
 """What may break, and how often beside the others. The first four seeds have each of them."""
 LENGTH = 5
+CHANGES = 0.2
+"""How many of the things that clients say are edits and deletions."""
 GHOSTS_SECONDS = 40
 """The names of a node that was killed stay for its lease of 20 s, which another one must see run out."""
 HEADS_SECONDS = 30
@@ -189,7 +191,7 @@ async def nemesis_of(make: Made, chance: random.Random) -> AsyncIterator[Nemesis
 async def play(seed: int, make: Made, faults: Mapping[str, int], length: int = LENGTH) -> None:
     chance = random.Random(seed)
     async with nemesis_of(make, chance) as nemesis, trio.open_nursery() as nursery:
-        crowd = Crowd(nemesis.ports, Checker(), random.Random(seed))
+        crowd = Crowd(nemesis.ports, Checker(), random.Random(seed), CHANGES)
         crowd.add(CLIENTS)
         for client in crowd.clients:
             nursery.start_soon(client.run)
@@ -220,6 +222,7 @@ async def judge(crowd: Crowd, nemesis: Nemesis) -> None:
     assert crowd.checker.judge(logs[0]) == []
     print(f"  {sum(map(len, logs[0].values()))} messages kept, {crowd.settled} told to be stored", flush=True)
     assert crowd.settled >= LEAST
+    assert crowd.changed
     if not nemesis.lossy:
         assert all(len(epochs) == 1 for epochs in crowd.epochs.values())
     deadline = trio.current_time() + GHOSTS_SECONDS

@@ -1,4 +1,4 @@
-"""Kill -9 under load: 20 clients that reconnect, resume and retry by themselves find nothing missing.
+"""Kill -9 under load: clients that talk, edit, delete, resume and retry by themselves find nothing missing.
 
 `CHAT_ROUNDS=500 ./test.sh tests/served/test_served_kill.py -s` plays so many rounds.
 """
@@ -13,7 +13,7 @@ import pytest
 import trio
 
 from tests.support.crowd import ROOMS, Crowd, read_log
-from tests.support.history import Checker, Content
+from tests.support.history import Checker
 from tests.support.process import ServerProcess, clean_environment
 from tests.support.raw import seed
 
@@ -23,7 +23,9 @@ SECONDS = 0.8
 LEAST = 20
 """Messages that must have been told to be stored before the next kill."""
 WHOLE_READS = 25
-"""In so many rounds, and then in every so many-th, the whole log is read; between them what is new."""
+"""In so many rounds, and then in every so many-th, the log is read and judged."""
+CHANGES = 0.3
+"""How many of the things that clients say are edits and deletions."""
 
 
 def free_port() -> int:
@@ -48,14 +50,6 @@ async def settled(crowd: Crowd) -> None:
             await trio.sleep(0.02)
 
 
-async def read_on(port: int, log: dict[str, list[tuple[int, Content]]], *, whole: bool) -> None:
-    for room in ROOMS:
-        (name,) = [name for name in log if name.startswith(f"{room}@")] or [""]
-        known = [] if whole else log.get(name, [])
-        name, newer = await read_log(port, room, after=len(known))
-        log[name] = known + newer
-
-
 async def rounds(folder: Path, chance: random.Random, alive: Callable[[], None]) -> None:
     port = free_port()
     options = ("--host", "127.0.0.1", "--port", str(port), "--rate", "0", "--max-per-user", "100")
@@ -63,10 +57,9 @@ async def rounds(folder: Path, chance: random.Random, alive: Callable[[], None])
     def server() -> ServerProcess:
         return ServerProcess(*options, cwd=folder, env=clean_environment(measured=False))
 
-    crowd = Crowd([port], Checker(), chance)
+    crowd = Crowd([port], Checker(), chance, CHANGES)
     crowd.add(CLIENTS)
     running = server()
-    log: dict[str, list[tuple[int, Content]]] = {}
     async with trio.open_nursery() as nursery:
         await running.__aenter__()
         try:
@@ -82,12 +75,14 @@ async def rounds(folder: Path, chance: random.Random, alive: Callable[[], None])
                 await running.__aenter__()
                 crowd.talking = False
                 await settled(crowd)
-                whole = number <= WHOLE_READS or number % WHOLE_READS == 0 or number == ROUNDS
-                await read_on(port, log, whole=whole)
+                if number > WHOLE_READS and number % WHOLE_READS and number < ROUNDS:
+                    continue
+                log = dict([await read_log(port, room) for room in ROOMS])
                 kept = sum(map(len, log.values()))
-                print(f"round {number} of {ROUNDS}: {kept} messages kept", flush=True)
+                print(f"round {number} of {ROUNDS}: {kept} messages, {crowd.changed} changes", flush=True)
                 assert crowd.checker.judge(log) == []
                 assert kept >= crowd.settled >= LEAST * number
+                assert crowd.changed >= number
             nursery.cancel_scope.cancel()
         finally:
             with trio.CancelScope(shield=True):

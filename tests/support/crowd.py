@@ -23,7 +23,26 @@ from tests.support.history import Checker, Content, Entered, Said, Saw, Told
 
 ROOMS = ("general", "ops", "lounge")
 MOST_PENDING = 8
+MOST_OWN = 10
+"""A client changes its last messages only."""
 HANDSHAKE_SECONDS = 10
+
+
+def content_of(frame: dict[str, Any]) -> Content:
+    """What a stored record says."""
+    data, cid = frame["data"], frame.get("cid", "")
+    match frame["event"]:
+        case "edited":
+            return Content(data["by"], cid, data["text"], data["id"])
+        case "deleted":
+            return Content(data["by"], cid, "", data["id"], deletes=True)
+    return message_of(frame, data)
+
+
+def message_of(message: dict[str, Any], data: dict[str, Any]) -> Content:
+    """What a message says, in a frame or in a page of history."""
+    changed = message.get("deleted") or message.get("edited") or 0
+    return Content(data["username"], message.get("cid", ""), data["text"], changed=changed)
 
 
 @asynccontextmanager
@@ -49,14 +68,17 @@ class Place:
 class Crowd:
     """What all clients share: among others the ports of the nodes, of which each connection takes one.
 
-    `epochs` are those that were ever told of each room.
+    `changes` is how many of the things that clients say are edits and deletions of their own messages, from 0
+    to 1. `epochs` are those that were ever told of each room.
     """
 
     ports: Sequence[int]
     checker: Checker
     chance: random.Random
+    changes: float = 0.0
     talking: bool = True
     settled: int = 0  # messages whose senders know their ids
+    changed: int = 0  # edits and deletions likewise
     subscriptions: count[int] = field(default_factory=lambda: count(1))
     clients: list[Talker] = field(default_factory=list)
     epochs: dict[str, set[str]] = field(default_factory=lambda: {room: set() for room in ROOMS})
@@ -76,7 +98,8 @@ class Talker:
     def __init__(self, crowd: Crowd, username: str) -> None:
         self.crowd = crowd
         self.username = username
-        self.pending: dict[str, tuple[str, str]] = {}  # by cid: room and text
+        self.pending: dict[str, tuple[str, Content]] = {}  # by cid: in which room
+        self._own: dict[str, list[int]] = {}  # the last messages that it has said, by log
         self.connections = 0
         self._numbers = count(1)
         self.room = crowd.chance.choice(ROOMS)
@@ -139,8 +162,17 @@ class Talker:
                     await self._switch(socket, chance.choice([room for room in ROOMS if room != self.room]))
                 elif len(waiting) < MOST_PENDING:
                     cid = f"{self.username}-{next(self._numbers)}"
-                    self.pending[cid] = (self.room, f"{chance.random()} from {self.username}")
+                    self.pending[cid] = (self.room, self._new_content(cid))
                     await self._say(socket, cid)
+
+    def _new_content(self, cid: str) -> Content:
+        """Something to say: a message, or a change of one of the last ones."""
+        chance, text = self.crowd.chance, f"{self.crowd.chance.random()} from {self.username}"
+        own = self._own.get(self._log)
+        if not own or not self.crowd.changes or chance.random() >= self.crowd.changes:
+            return Content(self.username, cid, text)
+        deletes = chance.random() < 0.3
+        return Content(self.username, cid, "" if deletes else text, chance.choice(own), deletes)
 
     async def _say_again(self, socket: WebSocketConnection) -> None:
         for cid, (room, _) in list(self.pending.items()):
@@ -148,9 +180,14 @@ class Talker:
                 await self._say(socket, cid)
 
     async def _say(self, socket: WebSocketConnection, cid: str) -> None:
-        room, text = self.pending[cid]
-        self.crowd.checker.apply(Said(room, Content(self.username, cid, text)))
-        await socket.send_message(json.dumps({"event": "message", "data": {"text": text}, "cid": cid}))
+        room, content = self.pending[cid]
+        self.crowd.checker.apply(Said(room, content))
+        event, data = "message", dict[str, Any]()
+        if content.about:
+            event, data = "delete" if content.deletes else "edit", {"id": content.about}
+        if not content.deletes:
+            data["text"] = content.text
+        await socket.send_message(json.dumps({"event": event, "data": data, "cid": cid}))
 
     async def _switch(self, socket: WebSocketConnection, room: str) -> None:
         self._switching = True
@@ -165,10 +202,10 @@ class Talker:
             case "welcome" | "switched":
                 self._enter(frame)
                 await self._say_again(socket)
-            case "message":
+            case "message" | "edited" | "deleted":
                 self._see(frame)
             case "ack":
-                self._settle(frame["cid"], frame["data"]["id"])
+                self._settle(frame["cid"], frame["data"].get("id"))  # without one: it was deleted already
             case "error" if "cid" not in frame:
                 self._switching = False  # it was refused, and may be tried again
                 await self._say_again(socket)
@@ -204,20 +241,24 @@ class Talker:
         place.since = frame["last_id"] - frame["replay"]
 
     def _see(self, frame: dict[str, Any]) -> None:
-        data = frame["data"]
-        content = Content(data["username"], frame.get("cid", ""), data["text"])
+        content = content_of(frame)
         log = f"{frame['room']}@{self._places[frame['room']].epoch}"
         self.crowd.checker.apply(Saw(self._subscription, log, frame["id"], content))
         self._places[frame["room"]].since = frame["id"]
         if content.username == self.username and content.cid in self.pending:
             self._settle(content.cid, frame["id"])
+        if content.username == self.username and not content.about:
+            own = self._own.setdefault(log, [])
+            if frame["id"] not in own:
+                self._own[log] = [*own[1 - MOST_OWN :], frame["id"]]
 
     def _settle(self, cid: str, number: int | None) -> None:
         if cid in self.pending:
-            room, _ = self.pending.pop(cid)
+            room, content = self.pending.pop(cid)
             log = f"{room}@{self._places[room].epoch}"
             self.crowd.checker.apply(Told(log, self.username, cid, number))
-            self.crowd.settled += number is not None
+            self.crowd.settled += number is not None and not content.about
+            self.crowd.changed += number is not None and content.about > 0
 
 
 async def read_log(port: int, room: str, after: int = 0) -> tuple[str, list[tuple[int, Content]]]:
@@ -233,9 +274,6 @@ async def read_log(port: int, room: str, after: int = 0) -> tuple[str, list[tupl
             while (frame := json.loads(await socket.get_message()))["event"] != "history":
                 pass
             page = frame["data"]
-            found += [
-                (each["id"], Content(each["username"], each.get("cid", ""), each["text"]))
-                for each in page["messages"]
-            ]
+            found += [(each["id"], message_of(each, each)) for each in page["messages"]]
             more = page["more"]
     return f"{room}@{epoch}", found

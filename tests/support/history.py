@@ -5,7 +5,8 @@
     hole        an id missing in the log, or between two that a subscription was shown
     reorder     an id shown after a larger one
     phantom     shown or kept, though nobody said it, or though its sender was told that it isn't stored
-    changed     one message told under different ids, or one id with different contents
+    changed     one message told under different ids, or one id with different contents; a text that isn't
+                that of the last change
     stranger    shown to a connection that isn't in the room
     unrecovered a resume that was denied though nothing stood in its way, or that began at another place
 
@@ -13,21 +14,40 @@
 2. Clients write records in the order in which things happened to each of them; nothing else is trusted.
 3. Messages are known by username and `cid`, which every client makes unique.
 4. An answer that says "unknown" is no record: it says nothing.
+5. Edits and deletions are said, told and shown as messages are, with `cid`s and ids of their own. They are in
+   the log by what they have made of messages. Those that nobody has heard of may be missing among its ids.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What a message says, and who says it."""
+    """What a message says, and who says it.
+
+    An edit or a deletion names the message that it is `about`; `deletes` is its kind. A message has the id of
+    what `changed` it last; 0: nothing has.
+    """
 
     username: str
     cid: str
     text: str
+    about: int = 0
+    deletes: bool = False
+    changed: int = 0
+
+    @property
+    def original(self) -> Content:
+        """As it was said first, as far as that can be seen."""
+        return replace(self, text="", changed=0)
+
+    def follows(self, earlier: Content) -> bool:
+        """Whether this may be what has become of `earlier`."""
+        same = self.changed > earlier.changed or (self.changed, self.text) == (earlier.changed, earlier.text)
+        return same and self.original == earlier.original
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +110,7 @@ class Checker:
     """Takes records as they come, and judges them against the log whenever asked."""
 
     faults: list[str] = field(default_factory=list)
-    _said: set[tuple[str, Content]] = field(default_factory=set)
+    _said: dict[tuple[str, str, str], Content] = field(default_factory=dict)
     _refused: set[tuple[str, str, str]] = field(default_factory=set)
     _subscriptions: dict[int, _Subscription] = field(default_factory=dict)
     _epochs: dict[str, str] = field(default_factory=dict)
@@ -101,7 +121,7 @@ class Checker:
         """One more thing that happened."""
         match record:
             case Said(room, content):
-                self._said.add((room.partition("@")[0], content))
+                self._said[room.partition("@")[0], content.username, content.cid] = content
             case Told(room, username, cid, None):
                 self._refused.add((room, username, cid))
             case Told(room, username, cid, number):
@@ -112,7 +132,12 @@ class Checker:
                 self._see(record)
 
     def _was_said(self, room: str, content: Content) -> bool:
-        return (room.partition("@")[0], content) in self._said
+        said = self._said.get((room.partition("@")[0], content.username, content.cid))
+        if said is None or said.original != content.original:
+            return False
+        if content.changed or (content.about and not content.text):
+            return True  # its text is another one by now, or gone
+        return said.text == content.text
 
     def _fault(self, kind: str, what: object) -> None:
         self.faults.append(f"{kind}: {what}")
@@ -147,9 +172,13 @@ class Checker:
         self._know(saw.room, saw.id, saw.content)
 
     def _know(self, room: str, number: int, content: Content) -> None:
-        """This message has been shown under this id."""
-        if self._contents.setdefault((room, number), content) != content:
-            self._fault("changed", f"{number} in {room} is {self._contents[room, number]} and {content}")
+        """This has been shown under this id."""
+        known = self._contents.setdefault((room, number), content)
+        same = known.changed != content.changed or known.about or known.text == content.text
+        if known.original != content.original or not same:
+            self._fault("changed", f"{number} in {room} is {known} and {content}")
+        elif content.changed > known.changed:
+            self._contents[room, number] = content
         if not self._was_said(room, content):
             self._fault("phantom", f"{content} in {room} was never said")
         self._identify((room, content.username, content.cid), number)
@@ -157,26 +186,59 @@ class Checker:
     def judge(self, log: Log) -> list[str]:
         """Everything wrong up to now, the log being this; empty if nothing is."""
         faults, self.faults = self.faults, []
+        changes = self._changes()
         for room, messages in log.items():
-            self._judge_room(room, messages)
+            self._judge_room(room, messages, changes)
         kept = {(room, number): content for room, messages in log.items() for number, content in messages}
         for (room, number), content in self._contents.items():
-            if room in log and kept.get((room, number)) != content:
+            if room not in log or content.about:
+                continue
+            found = kept.get((room, number))
+            if found is None or not found.follows(content):
                 self._fault("lost", f"{number} in {room} was seen as {content}")
         for (room, username, cid), number in self._ids.items():
             if room not in log:
                 continue  # of an epoch that is over
+            if (room, number) in changes:  # it is judged by the message that it has changed
+                if (room, username, cid) in self._refused:
+                    self._fault("phantom", f"{number} in {room} is {cid}, which was told not to be")
+                continue
             found = kept.get((room, number))
             if found is None or (found.username, found.cid) != (username, cid):
                 self._fault("lost", f"{number} in {room} was told to {username} for {cid}")
         faults, self.faults = faults + self.faults, faults
         return faults
 
-    def _judge_room(self, room: str, messages: Iterable[tuple[int, Content]]) -> None:
+    def _changes(self) -> dict[tuple[str, int], Content]:
+        """The edits and deletions that anybody has heard of, by room and id, as they were said."""
+        found = {}
+        for (room, username, cid), number in self._ids.items():
+            said = self._said.get((room.partition("@")[0], username, cid))
+            if said is not None and said.about:
+                found[room, number] = said
+        return found
+
+    def _judge_room(
+        self,
+        room: str,
+        messages: Iterable[tuple[int, Content]],
+        changes: Mapping[tuple[str, int], Content],
+    ) -> None:
         seen: dict[tuple[str, str], int] = {}
-        for expected, (number, content) in enumerate(messages, 1):
+        last: dict[int, int] = {}  # by message: the id of what has changed it last
+        for of, number in sorted(changes):
+            if of == room:
+                about = changes[of, number].about
+                if (before := last.get(about)) is not None and changes[of, before].deletes:
+                    self._fault("reorder", f"{number} in {room} changes what {before} has deleted")
+                last[about] = number
+        expected = 1
+        for number, content in messages:
+            while (room, expected) in changes:
+                expected += 1
             if number != expected:
                 self._fault("hole", f"{number} stands at {expected} in the log of {room}")
+            expected = number + 1
             mark = (content.username, content.cid)
             if mark in seen:
                 self._fault("duplicate", f"{mark} is {seen[mark]} and {number} in the log of {room}")
@@ -185,3 +247,23 @@ class Checker:
                 self._fault("phantom", f"{content} in the log of {room} was never said")
             if (room, *mark) in self._refused:
                 self._fault("phantom", f"{mark} is in the log of {room}, and was told not to be")
+            self._judge_change(room, number, content, last.get(number, 0), changes)
+
+    def _judge_change(
+        self,
+        room: str,
+        number: int,
+        content: Content,
+        last: int,
+        changes: Mapping[tuple[str, int], Content],
+    ) -> None:
+        """Whether a message is what its last change has made of it."""
+        if content.changed != last:
+            kind = "lost" if content.changed < last else "phantom"
+            self._fault(kind, f"{number} in {room} was changed by {last}, and is {content}")
+        elif last:
+            change = changes[room, last]
+            if content.text != ("" if change.deletes else change.text):
+                self._fault("changed", f"{number} in {room} was changed by {change}, and is {content}")
+            if change.username != content.username:
+                self._fault("changed", f"{number} in {room} was changed by {change}, and is not its own")

@@ -13,6 +13,9 @@ AGAIN = Content("alice", "a2", "hi")
 OTHER = Content("carol", "c1", "elsewhere")
 RESUMED = Entered(3, "r", "e", 3, 2, since=1, recovered=True)
 
+EDIT = Content("alice", "e1", "hi!", about=1)
+DELETION = Content("bob", "d1", "", about=2, deletes=True)
+
 Story = tuple[list[Record], dict[str, list[tuple[int, Content]]]]
 
 
@@ -166,6 +169,88 @@ def recovery_from_another_place(story: Story) -> None:
 )
 def test_a_planted_fault_is_found(plant: Callable[[Story], None], kind: str) -> None:
     story = clean()
+    plant(story)
+    found = judge(*story)
+    assert any(fault.startswith(kind + ": ") for fault in found), found
+
+
+def changed() -> Story:
+    """Alice edits her message, Bob deletes his, and Dave comes later."""
+    records, log = clean()
+    records += [
+        Said("r", EDIT),
+        Saw(2, "r", 4, EDIT),
+        Told("r", "alice", "e1", 4),
+        Said("r", DELETION),
+        Saw(2, "r", 5, DELETION),
+        Entered(5, "r", "e", 5, 5),
+        Saw(5, "r", 1, replace(ALICE, text="hi!", changed=4)),
+        Saw(5, "r", 2, replace(BOB, text="", changed=5)),
+        Saw(5, "r", 3, AGAIN),
+        Saw(5, "r", 4, EDIT),
+    ]
+    log["r"][:2] = [(1, replace(ALICE, text="hi!", changed=4)), (2, replace(BOB, text="", changed=5))]
+    return records, log
+
+
+def test_edits_and_deletions_are_no_faults() -> None:
+    assert judge(*changed()) == []
+    records, log = changed()
+    log["r"].append((6, OTHER))
+    records.append(Said("r", OTHER))
+    assert judge(records, log) == [], "changes have ids of their own among those of messages"
+
+
+def edit_lost(story: Story) -> None:
+    story[1]["r"][0] = (1, ALICE)
+
+
+def deletion_lost(story: Story) -> None:
+    story[0][:] = [each for each in story[0] if not (isinstance(each, Saw) and each.subscription == 5)]
+    story[1]["r"][1] = (2, BOB)
+
+
+def edit_of_nobody(story: Story) -> None:
+    story[1]["r"][2] = (3, replace(AGAIN, text="what", changed=9))
+
+
+def edit_doubled(story: Story) -> None:
+    story[0].append(Told("r", "alice", "e1", 6))
+
+
+def text_of_another_edit(story: Story) -> None:
+    story[0][-3:] = [Saw(5, "r", 3, AGAIN), Saw(5, "r", 4, EDIT)]
+    story[1]["r"][0] = (1, replace(ALICE, text="ha!", changed=4))
+
+
+def edit_behind_a_deletion(story: Story) -> None:
+    late = Content("bob", "e2", "back", about=2)
+    story[0].extend([Said("r", late), Told("r", "bob", "e2", 6)])
+
+
+def edit_that_says_another_text(story: Story) -> None:
+    story[0].append(Saw(2, "r", 6, replace(EDIT, text="ho!")))
+
+
+def refused_deletion_done(story: Story) -> None:
+    story[0].append(Told("r", "bob", "d1", None))
+
+
+@pytest.mark.parametrize(
+    ("plant", "kind"),
+    [
+        (edit_lost, "lost"),
+        (deletion_lost, "lost"),
+        (edit_of_nobody, "phantom"),
+        (edit_doubled, "changed"),
+        (text_of_another_edit, "changed"),
+        (edit_behind_a_deletion, "reorder"),
+        (edit_that_says_another_text, "phantom"),
+        (refused_deletion_done, "phantom"),
+    ],
+)
+def test_a_planted_fault_of_a_change_is_found(plant: Callable[[Story], None], kind: str) -> None:
+    story = changed()
     plant(story)
     found = judge(*story)
     assert any(fault.startswith(kind + ": ") for fault in found), found
