@@ -14,7 +14,8 @@
 4. Reading goes on while there is a database to read. What can't be read is Unavailable, and no trouble.
 5. When nothing has been written for a moment, a write-ahead log of some size is moved into the database and
    emptied. A program that reads stands in the way of that; then it is tried again later. A log that may have
-   a text that was edited, deleted or trimmed is emptied in any case, a moment after that.
+   a text that was edited, deleted or trimmed is emptied in any case, a moment after that; so is one that is
+   there at the start.
 
 It doesn't know threads or tasks, nor which messages are old.
 """

@@ -19,9 +19,11 @@ from chatroom.core.messages import (
     Message,
     Moderate,
     Moderated,
+    NotFound,
     Unknown,
 )
 from chatroom.core.sanctions import Action, Sanction
+from chatroom.engines.sqlite.schema import MIGRATIONS, migrate
 from chatroom.engines.sqlite.store import IDLE_SECONDS, Store
 from tests.support.database import open_store, query
 from tests.unit.engines.sqlite.test_store import Clock, faulty_store
@@ -229,6 +231,15 @@ def test_what_a_process_that_was_killed_left_in_the_log_goes_after_the_next_star
         assert found_in(killed, "secret") == []
 
 
+def test_what_is_trimmed_goes_from_the_log_too(path: Path, clock: Clock) -> None:
+    with closing(open_store(path, clock)) as store:
+        store.append([say("secret"), say("kept")])
+        assert store.trim({"r": 2})
+        clock.now += IDLE_SECONDS
+        store.work()
+        assert found_in(path, "secret") == []
+
+
 def test_a_log_that_is_not_there_is_not_emptied(path: Path, clock: Clock) -> None:
     open_store(path, clock).close()
     with closing(open_store(path, clock)) as store:
@@ -243,3 +254,27 @@ def test_an_undone_edit_is_in_no_file(path: Path, clock: Clock) -> None:
         store.append([edit(1, "never")])
         assert store.heal()
         assert query(path, "SELECT text, rest FROM message") == [("kept", None)]
+
+
+# A database of the first version
+
+
+def test_a_database_of_the_first_version_keeps_everything_and_takes_changes(path: Path) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        migrate(connection, MIGRATIONS[:1])
+        connection.execute("INSERT INTO room VALUES (1, 'r', 2)")
+        connection.execute("INSERT INTO meta VALUES ('epoch', 'old')")
+        rows = [(1, number, TS, "alice", f"text {number}", f"c{number}") for number in range(3, 9)]
+        connection.executemany("INSERT INTO message VALUES (?, ?, ?, ?, ?, ?)", rows)
+    with closing(open_store(path)) as store:
+        assert store.epoch == "old"
+        extent = store.extent("r")
+        assert (extent.trimmed, extent.last, extent.others) == (2, 8, 0)
+        assert [tuple(each)[:5] for each in store.read("r", 2, 8, 50)] == [row[1:] for row in rows]
+        assert store.append([say("text 3", "c3"), edit(4, "new"), delete(5), delete(2)]) == [
+            Duplicate(3),
+            Edited(9, TS, "alice", "new", None, 4, 4),
+            Deleted(10, TS, "alice", "", None, 5, "alice", 5),
+            NotFound(),
+        ]
+        assert store.extent("r").others == 2
