@@ -31,7 +31,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 from chatroom.config import parsers
-from chatroom.config.options import Option, Parser, value_of
+from chatroom.config.options import OPTIONS, Option, Parser, value_of
 from chatroom.core.errors import StartError
 from chatroom.core.logevents import escape
 from chatroom.core.messages import Message
@@ -42,6 +42,7 @@ from chatroom.system.files import read_file
 from chatroom.system.stdio import print_error, print_out, stopping_between_steps
 
 REFUSED, UNREACHABLE = 1, 75
+(_ADMIN_SOCKET,) = (option for option in OPTIONS if option.name == "admin-socket")
 OPERATOR = "operator"
 DEFAULT_PLACE = Place(port=3000)
 PAGE = 200
@@ -183,8 +184,8 @@ def _way(values: dict[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
     url, unix, token_file = values.pop("url"), values.pop("unix"), values.pop("token_file")
     if url is not None and unix is not None:
         raise StartError("--url and --unix exclude each other: give the one way to the server")
-    if url is None and unix is None and (socket := environ.get("CHATROOM_ADMIN_SOCKET", "").strip()):
-        unix = socket
+    if url is None and unix is None:
+        unix = value_of(_ADMIN_SOCKET, None, environ)
     place = Place(unix=unix) if unix is not None else url or DEFAULT_PLACE
     if values["ca"] is not None and not place.secure:
         raise StartError("--ca means nothing without TLS: give an https:// address by --url, or leave it out")
@@ -316,7 +317,7 @@ def _say(client: Client, asked: AdminSettings) -> Lines:
 
 
 def _standard_input() -> str:
-    content = sys.stdin.buffer.read(MAX_TEXT_BYTES + 1)
+    content = b"" if sys.stdin is None else sys.stdin.buffer.read(MAX_TEXT_BYTES + 1)
     if len(content) > MAX_TEXT_BYTES:
         raise StartError("standard input is longer than any text may be")
     try:

@@ -186,7 +186,8 @@ class Reader:
 def _frame(line: bytes) -> dict[str, Any]:
     try:
         frame = _DECODER.decode(line.decode())
-        json.dumps(frame, ensure_ascii=False).encode()  # a lone surrogate can't be
+        if b"\\u" in line:
+            json.dumps(frame, ensure_ascii=False).encode()  # a lone surrogate can't be
     except UnicodeDecodeError:
         raise ValueError("it is not UTF-8") from None
     except UnicodeEncodeError:

@@ -131,6 +131,13 @@ def test_a_mistake_is_one_line_and_exit_code_2(arguments: str, why: str, capfd: 
     assert capfd.readouterr().err == f"chatroom: {why}\n"
 
 
+def test_a_socket_of_the_environment_that_cannot_be_one(capfd: Captured) -> None:
+    assert cli.main(["admin", "rooms"], {"CHATROOM_ADMIN_SOCKET": "x" * 108}) == 2
+    assert capfd.readouterr().err == (
+        "chatroom: CHATROOM_ADMIN_SOCKET: longer than the 107 bytes of a socket's name: use a shorter path\n"
+    )
+
+
 def test_a_token_that_no_header_can_hold_is_not_repeated(capfd: Captured) -> None:
     assert cli.main(["admin", "rooms"], {"CHATROOM_TOKEN": f"{SECRET}\u00e9"}) == 2
     said = capfd.readouterr().err
@@ -279,6 +286,10 @@ def test_json_for_programs(arguments: str, reply: object, lines: list[object], c
 
 
 def test_standard_input_that_is_no_text(monkeypatch: pytest.MonkeyPatch, capfd: Captured) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    with Answering(refusal("400 Bad Request", "text is empty")) as server:
+        assert admin(server, "say", "r", "-") == 1
+    assert capfd.readouterr().err == "chatroom: text is empty (400)\n"
     for content, why in ((b"\xff", "is not UTF-8"), (b"x" * 2**23, "is longer than any text may be")):
         monkeypatch.setattr(sys, "stdin", TextIOWrapper(BytesIO(content)))
         with Answering() as server:

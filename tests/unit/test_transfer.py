@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import closing, redirect_stderr
 from io import StringIO
@@ -304,3 +305,70 @@ def test_sanctions_that_have_ended_are_not_exported(path: Path) -> None:
         store.append([Draft("r", "carol", "", None, TS, moderator=True, act=act) for act in moderate])
     (sanction,) = json.loads(export(path)[-1])["data"]["sanctions"]
     assert sanction == {"action": "ban", "username": "eve", "by": "carol"}
+
+
+# Files that somebody has changed
+
+
+def whole_file() -> list[bytes]:
+    """A file with all kinds of records."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "1.db")
+        with closing(open_store(path)) as store:
+            store.append([
+                draft("one", "c1"),
+                draft("two", "c2", username="bob"),
+                Draft("r", "alice", "uno", None, TS, act=Edit(1, LATER)),
+                Draft("r", "alice", "un", "c3", TS, act=Edit(1, LATER)),
+                Draft("r", "carol", "", None, TS, moderator=True, act=Delete(2, LATER)),
+                Draft("r", "carol", "why", None, TS, moderator=True, act=Moderate(Action.BAN, "eve", 10**9)),
+                draft("three"),
+            ])  # fmt: skip
+        return export(path)
+
+
+FILE = whole_file()
+PLACES = st.integers(0, len(FILE) - 1)
+CHANGES = (
+    st.tuples(st.just("remove"), PLACES, st.just(0))
+    | st.tuples(st.just("repeat"), PLACES, PLACES)
+    | st.tuples(st.just("byte"), PLACES, st.tuples(st.integers(0, 400), st.integers(0, 255)))
+    | st.tuples(st.just("number"), PLACES, st.tuples(st.integers(0, 9), st.integers(0, 10)))
+)
+
+
+def changed_by(lines: list[bytes], kind: str, at: int, how: Any) -> None:
+    at %= len(lines)
+    match kind:
+        case "remove":
+            del lines[at]
+        case "repeat":
+            lines.insert(how % len(lines), lines[at])
+        case "byte":
+            where = how[0] % len(lines[at])
+            lines[at] = lines[at][:where] + bytes([how[1]]) + lines[at][where + 1 :]
+        case _:
+            numbers = list(re.finditer(rb"(?<=:)\d+", lines[at]))
+            if numbers:
+                start, end = numbers[how[0] % len(numbers)].span()
+                lines[at] = lines[at][:start] + str(how[1]).encode() + lines[at][end:]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(CHANGES, min_size=1, max_size=3))
+def test_a_file_that_was_changed_is_refused_by_a_line_or_gives_a_whole_room(changes: list[Any]) -> None:
+    lines = list(FILE)
+    for change in changes:
+        if lines:
+            changed_by(lines, *change)
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "2.db")
+        done = Imported(b"".join(lines), "--db", str(path), "--room", "r")
+        if done.code == 2:
+            assert re.fullmatch(r"chatroom: line \d+: [^\n]+: nothing was stored\n", done.said)
+            assert list(Path(folder).iterdir()) == []
+            return
+        assert (done.code, done.said.count("\n")) == (0, 1)
+        out = export(path)
+        again = Imported(b"".join(out), "--db", str(path), "--room", "s")
+        assert again.code == 0, again.said
