@@ -235,6 +235,24 @@ def test_what_a_muted_person_said_comes_back_to_the_field(visit: Visit) -> None:
     assert room.of("message") == [{"text": "hello"}]
 
 
+def test_an_edit_that_a_mute_refused_is_possible_afterwards(visit: Visit) -> None:
+    alice = visit()
+    error = refused("forbidden", "You are muted", until=in_minutes(10))
+    room = Scripted(alice, edit=error).connect()
+    alice.say("mine")
+    alice.log.locator(".sent").wait_for()
+    choose(alice, "mine", "Edit")
+    alice.field("Message").fill("other")
+    alice.press("Save")
+    alice.log.get_by_text("not sent: You are muted").wait_for()
+    alice.press("Discard")
+    assert menu(alice, "mine") == ["Reply", "Copy text", "Copy link", "Delete"]
+    alice.page.keyboard.press("Escape")
+    moderated(room, "unmute")
+    alice.log.get_by_text("carol unmuted alice").wait_for()
+    assert "Edit" in menu(alice, "mine")
+
+
 @pytest.mark.parametrize("reason", ["kicked", "flooding"])
 def test_who_is_removed_is_told_why_and_comes_back_by_hand(visit: Visit, reason: str) -> None:
     alice = visit()
