@@ -825,6 +825,21 @@ class EngineContract:
 
     # Other records between messages
 
+    @pytest.mark.parametrize("limit", [1, 3, 5])
+    async def test_messages_that_are_far_apart_are_found_all_the_same(self, limit: int) -> None:
+        async with self.opened(keep=5000) as engine:
+            await open_room(engine, "r")
+            for start in (1, 1203, 2405):
+                await append(engine, [draft(f"{start}"), draft("x")])
+                for _ in range(6):
+                    await append(engine, [edit(start, "y")] * 200)
+            last = (await engine.head("r")).last_id
+            assert last == 3606
+            expected = [1, 2, 1203, 1204, 2405, 2406]
+            for newest_first in (False, True):
+                found = await pages(engine, "r", last, limit, newest_first=newest_first)
+                assert ids(found) == expected
+
     async def test_a_head_tells_how_many_records_are_no_messages(self) -> None:
         async with self.opened(keep=3) as engine:
             head = await open_room(engine, "r")

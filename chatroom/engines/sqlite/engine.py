@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
+from typing import Any
 
 import trio
 
@@ -20,6 +21,7 @@ from chatroom.core.logevents import log_event
 from chatroom.core.messages import (
     Draft,
     Head,
+    Message,
     Moderated,
     Outcome,
     Page,
@@ -27,6 +29,7 @@ from chatroom.core.messages import (
     Retain,
     RoomSummary,
     Unknown,
+    text_bytes,
 )
 from chatroom.core.sanctions import Sanction
 from chatroom.engines.engine import READ_BYTES, Feed
@@ -175,13 +178,25 @@ class SqliteEngine:
         limit: int,
         max_bytes: int = READ_BYTES,
     ) -> Page:
-        """See Engine."""
-        return await self._thread.call(
-            lambda: self._store_of(room, epoch).history(
-                room, before=before, after=after, upto=upto, limit=limit, max_bytes=max_bytes
-            ),
-            patience=READ_SECONDS,
-        )
+        """See Engine. Where messages are far apart, commits go between the pieces of the work."""
+        found: list[Message] = []
+        upward, size = after is not None, 0
+        while True:
+            piece = partial(
+                self._history,
+                *(room, epoch),
+                before=before,
+                after=after,
+                upto=upto,
+                limit=limit - len(found),
+                max_bytes=max_bytes - size,
+            )
+            page, go_on = await self._thread.call(piece, patience=READ_SECONDS)
+            found += page.messages if upward else reversed(page.messages)
+            if go_on is None:
+                return Page(tuple(found if upward else reversed(found)), page.more)
+            size = sum(map(text_bytes, found))
+            before, after = (None, go_on) if upward else (go_on, None)
 
     async def moderations(self, room: str, epoch: str, *, upto: int, limit: int) -> list[Moderated]:
         """See Engine."""
@@ -265,6 +280,9 @@ class SqliteEngine:
         extent = store.extent(room)
         sanctions = store.sanctions(room, self._now_ms())
         return Head(extent.epoch or store.epoch, extent.last, extent.others, sanctions), extent.trimmed
+
+    def _history(self, room: str, epoch: str, **what: Any) -> tuple[Page, int | None]:
+        return self._store_of(room, epoch).history(room, **what)
 
     def _summaries(self, after: str) -> tuple[str, list[RoomSummary]] | None:
         """Some rooms behind the name `after`, and the last of their names; None if there are none."""

@@ -5,7 +5,8 @@
    whatever statements that takes. Nothing that an append decided is remembered before COMMIT has returned.
 3. What is known of a room (its key and where its log begins and ends) is only a memory of the database, and
    may be dropped whenever no transaction is open. The sanctions of all rooms are held in memory, too.
-4. Ids are dense, so ranges are reckoned, never counted, and every page costs one walk down the tree.
+4. Ids are dense, so ranges are reckoned, never counted, and every page costs one walk down the tree. A page
+   of messages passes other records over, PASSED_OVER at most; then it says from where to go on.
 5. A batch of messages costs one statement. Only a draft that changes something goes by itself.
 
 It doesn't know what a failure means, nor who reads.
@@ -65,6 +66,10 @@ _MODERATIONS = f"""
 """  # noqa: S608
 _LOOKED_THROUGH = 10_000
 """Records that were changed or are no messages, among which moderations are looked for."""
+
+
+PASSED_OVER = 500
+"""Records that aren't messages, of which one walk passes over so many: a walk is to hold up no commit."""
 
 
 class Extent(NamedTuple):
@@ -354,8 +359,8 @@ class Log:
 
     def history(
         self, room: str, *, before: int | None, after: int | None, upto: int, limit: int, max_bytes: int
-    ) -> Page:
-        """See Engine."""
+    ) -> tuple[Page, int | None]:
+        """See Engine. With the id from which to go on, if the page isn't complete yet (rule 4)."""
         extent = self.extent(room)
         upto = min(upto, extent.last)
         if after is not None:
@@ -365,14 +370,15 @@ class Log:
 
     def _page(
         self, extent: Extent, after: int, upto: int, limit: int, max_bytes: int, *, newest_first: bool = False
-    ) -> Page:
+    ) -> tuple[Page, int | None]:
         """The messages above `after` up to `upto`, from the end that is read first: `limit`, or `max_bytes`.
 
-        They are ascending either way. Other records are passed over. Raises sqlite3.DatabaseError if a record
-        is missing.
+        They are ascending either way. Other records are passed over (rule 4).
+
+        Raises sqlite3.DatabaseError if a record is missing.
         """
         found: list[Message] = []
-        size, more = 0, False
+        size, more, passed, go_on = 0, False, 0, None
         expected = upto if newest_first else after + 1
         query = _RANGE + " DESC" if newest_first else _RANGE
         with closing(self.connection.execute(query, (extent.key, after, upto))) as rows:
@@ -382,15 +388,20 @@ class Log:
                 expected += -1 if newest_first else 1
                 record = _record(row)
                 if not isinstance(record, Message):
+                    passed += 1
+                    if passed == PASSED_OVER:
+                        go_on = record.id
+                        break
                     continue
                 if len(found) == limit or size >= max_bytes:
                     more = True
                     break
                 found.append(record)
                 size += text_bytes(record)
-        if not more and upto > after and expected != (after if newest_first else upto + 1):
+        whole = not more and go_on is None
+        if whole and upto > after and expected != (after if newest_first else upto + 1):
             raise _missing(after)
-        return Page(tuple(reversed(found) if newest_first else found), more)
+        return Page(tuple(reversed(found) if newest_first else found), more), go_on
 
     def moderations(self, room: str, upto: int, limit: int) -> list[Moderated]:
         """See Engine."""

@@ -292,8 +292,8 @@ class Store:
 
     def history(
         self, room: str, *, before: int | None, after: int | None, upto: int, limit: int, max_bytes: int
-    ) -> Page:
-        """See Engine."""
+    ) -> tuple[Page, int | None]:
+        """See Engine and Log."""
         with self._reading() as log:
             return log.history(room, before=before, after=after, upto=upto, limit=limit, max_bytes=max_bytes)
 

@@ -20,6 +20,7 @@ from chatroom.core.messages import (
     Moderate,
     Moderated,
     NotFound,
+    Page,
     Unknown,
 )
 from chatroom.core.sanctions import Action, Sanction
@@ -254,6 +255,18 @@ def test_an_undone_edit_is_in_no_file(path: Path, clock: Clock) -> None:
         store.append([edit(1, "never")])
         assert store.heal()
         assert query(path, "SELECT text, rest FROM message") == [("kept", None)]
+
+
+def test_one_walk_for_a_page_passes_over_so_many_other_records(path: Path, clock: Clock) -> None:
+    with closing(open_store(path, clock)) as store:
+        store.append([say("one"), *[edit(1, "x")] * 700, say("two")])
+        one, two = Message(1, TS, "alice", "x", None, 701), Message(702, TS, "alice", "two", None)
+        newest, upward = {"before": None, "after": None}, {"before": None, "after": 0}
+        for way, first, go_on, second in ((newest, two, 202, one), (upward, one, 501, two)):
+            bounds = {"upto": 702, "limit": 9, "max_bytes": 99}
+            assert store.history("r", **way, **bounds) == (Page((first,), more=False), go_on)
+            rest = {"before": go_on, "after": None} if way is newest else {"before": None, "after": go_on}
+            assert store.history("r", **rest, **bounds) == (Page((second,), more=False), None)
 
 
 # A database of the first version
