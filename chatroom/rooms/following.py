@@ -9,7 +9,10 @@
 It doesn't know how rooms are opened, nor what is said in them.
 """
 
+import math
 from collections.abc import Callable, Sequence
+from heapq import heappop, heappush
+from itertools import count
 
 import trio
 
@@ -39,7 +42,9 @@ class Following:
         self._touch = touch
         self._ban = ban
         self._unavailable = unavailable
-        self.active: dict[Room, None] = {}
+        self.active: set[Room] = set()
+        self._turns: list[tuple[float, int, Room]] = []  # when each is told, perhaps with some that aren't
+        self._orders = count()
 
     # The command
 
@@ -111,7 +116,7 @@ class Following:
             member.missed.pop(room, None)
         if not room.followers:
             room.followers = room.activity = None
-            self.active.pop(room, None)
+            self.active.discard(room)
         self._stop_using(room)
 
     def _stop_using(self, room: Room) -> None:
@@ -134,16 +139,26 @@ class Following:
 
     # Telling
 
+    def note(self, room: Room) -> None:
+        """Something was said in a room that has followers."""
+        if room not in self.active:
+            self.active.add(room)
+            heappush(self._turns, (room.activity_due, next(self._orders), room))
+
     @property
     def due(self) -> float:
-        """When `tell` has something to do, while there are active rooms."""
-        return min(room.activity_due for room in self.active)
+        """When `tell` has something to do; infinity for not before more is said."""
+        turns = self._turns
+        while turns and turns[0][2] not in self.active:
+            heappop(turns)
+        return turns[0][0] if turns else math.inf
 
     def tell(self) -> None:
         """Tell of the activity of rooms whose turn it is."""
         now = trio.current_time()
-        for room in [room for room in self.active if room.activity_due <= now]:
-            del self.active[room]
+        while self.due <= now:
+            _, _, room = heappop(self._turns)
+            self.active.remove(room)
             assert room.followers is not None, "else it isn't active"
             activity = room.pop_activity(now)
             frame = text_frame(events.activity(room.name, *activity))

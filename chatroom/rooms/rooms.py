@@ -345,7 +345,7 @@ class Rooms:
             self._touched[room] = None
             self.messages += 1
             if room.activity is not None:
-                self.following.active[room] = None
+                self.following.note(room)
             if self._deferred.rooms:
                 self._deferred.shown(room)
         if room.head < record.id:

@@ -1,5 +1,6 @@
 """Following rooms: who is told what of them, how often, and what that costs."""
 
+import math
 import sys
 from functools import partial
 
@@ -78,6 +79,26 @@ async def test_a_busy_room_is_told_once_a_second_and_its_last_word_is_told_late(
         assert told[-1]["messages"] == told[-1]["last_id"] == 100
         assert [each["mentions"] for each in told].count(["alice"]) == 1
         assert alice.named("activity") == []
+
+
+async def test_very_many_busy_rooms_are_each_told_in_their_turn() -> None:
+    async with open_broker() as harness:
+        (carol,) = await arrive(harness, "carol")
+        speakers = [(await arrive(harness, "bob", room=f"room{number}"))[0] for number in range(20)]
+        await carol.follow(*[f"room{number}" for number in range(20)])
+        await harness.settle()
+        for text in ("one", "two", "three"):
+            for speaker in speakers:
+                await speaker.say(text)
+                await trio.sleep(0.01)
+        await carol.follow("room3")  # the turns of the others come for nothing
+        await harness.settle()
+        assert [each["messages"] for each in activities(carol)] == [1] * 20 + [3]
+        await carol.follow("room3", "room4")
+        await speakers[4].say("four")
+        await harness.settle()
+        assert activities(carol)[-1]["messages"] == 4
+        assert harness.rooms.following.due == math.inf
 
 
 async def test_a_new_list_replaces_the_last_one_and_outlives_a_switch() -> None:
