@@ -15,6 +15,8 @@ from collections.abc import Collection, Iterator, Mapping
 MAX_SIGNS = 50
 MAX_NAME = 64
 """A name has half as many; some letters are written as several characters."""
+MAX_FOLDED = 4 * MAX_NAME
+"""Characters of a name in its folded form: of what a name may have, none is written as more than four."""
 SIGNS = "@\uff20\ufe6b"
 
 
@@ -39,10 +41,18 @@ def _signs(text: str) -> Iterator[int]:
 
 
 def _called_behind(text: str, at: int, names: Mapping[str, Collection[str]]) -> Collection[str]:
-    for end in range(min(len(text), at + 1 + MAX_NAME), at + 1, -1):
-        if (end == len(text) or not _is_word(text[end])) and (called := names.get(fold(text[at + 1 : end]))):
-            return called
-    return ()
+    """The names that are called by the sign there, the longest of them."""
+    called: Collection[str] = ()
+    start, folded = at + 1, ""
+    for end in range(at + 2, min(len(text), at + 1 + MAX_NAME) + 1):
+        if end == len(text) or not _is_word(text[end]):
+            # What is no mark is never put before what stands in front of it, so pieces can be taken apart.
+            folded += unicodedata.normalize("NFKD", text[start:end])
+            if len(folded) > MAX_FOLDED:
+                break
+            called = names.get(folded.lower()) or called
+            start = end
+    return called
 
 
 def _is_word(character: str) -> bool:
