@@ -2,8 +2,8 @@
 
 Owns the I/O of HTTP on one connection, and its deadlines. Rules:
 
-1. Every wait has a deadline: for a whole head, for the next request, for an answer to be sent, for the peer
-   to close. A slow or silent peer costs one task until then.
+1. Every wait has a deadline: for a whole head or body, for the next request, for an answer to be sent, for
+   the peer to close. A slow or silent peer costs one task until then.
 2. A peer that has sent nothing is closed silently. One that has sent half a head gets 408.
 3. Requests are answered in their order, one at a time. An answer is the last one if the bytes behind its
    request can't be trusted, or aren't known to be a request.
@@ -11,10 +11,13 @@ Owns the I/O of HTTP on one connection, and its deadlines. Rules:
    closing with unread input would reset the connection and lose the answer.
 5. Nothing is awaited between the site's admission and the return, so an admission is never lost.
 6. The client of a trusted proxy is read from each request again, since clients share the proxy's connections.
+7. A body is read only of a request about rooms whose client may make it. Once it was read whole, another
+   request may follow, whatever the answer. A stream of events takes the connection over, as a WebSocket does.
 
 It doesn't know what the site answers, which clients it admits, or what a WebSocket is.
 """
 
+import math
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -222,12 +225,25 @@ class _HttpConnection(Generic[Vetted, Admission]):
     wall_clock: Callable[[], float]
 
     async def serve(self) -> Admitted[Admission] | None:
+        # One scope for all waits for a further request: one for each would cost more than reading it does.
+        with trio.CancelScope() as waiting:
+            return await self._serve(waiting)
+        await self._close()
+        return None
+
+    async def _serve(self, waiting: trio.CancelScope) -> Admitted[Admission] | None:
         data = b""
         first = True
         while True:
             exchange = Exchange()
             scanner = HeadScanner(self.limits.head_bytes, self.limits.head_line, self.limits.head_headers)
-            outcome = await self._next_outcome(exchange, scanner, data, first)
+            if not (first or data):
+                waiting.deadline = trio.current_time() + self.limits.head_seconds
+                data = await self._read_next()
+                waiting.deadline = math.inf
+                if not data:
+                    break
+            outcome = await self._next_outcome(exchange, scanner, data)
             if isinstance(outcome, Admitted):
                 return outcome
             if outcome is None:
@@ -254,25 +270,21 @@ class _HttpConnection(Generic[Vetted, Admission]):
         await self._close()
 
     async def _next_outcome(
-        self, exchange: Exchange, scanner: HeadScanner, data: bytes, first: bool
+        self, exchange: Exchange, scanner: HeadScanner, data: bytes
     ) -> Admitted[Admission] | _Answer | None:
         """The answer to the next request, or the admission. None: close without an answer."""
         try:
-            complete = await self._read_head(scanner, data, first)
+            complete = await self._read_head(scanner, data)
         except Refusal as refusal:
             return self._refuse(refusal, None)
         return await self._decide(exchange, scanner) if complete else None
 
-    async def _read_head(self, scanner: HeadScanner, data: bytes, first: bool) -> bool:
+    async def _read_head(self, scanner: HeadScanner, data: bytes) -> bool:
         """Feed the scanner, beginning with `data`, until the head is complete.
 
         False if the peer has gone, or sends nothing. Raises Refusal. The time of the connection's first head
-        runs from the start, that of any other head from its first byte.
+        runs from the start, that of any other head from its first bytes, which are `data`.
         """
-        if not first and not data:
-            data = await self._read_next(trio.current_time() + self.limits.head_seconds)
-            if not data:
-                return False
         scanner.feed(data)
         if scanner.complete:
             return True
@@ -368,17 +380,15 @@ class _HttpConnection(Generic[Vetted, Admission]):
         close = refusal.status not in _KEEPING or asks_upgrade(request) or has_body(request)
         return _Answer(_shared(response, request), close, rest)
 
-    async def _read_next(self, deadline: float) -> bytes:
-        """The first bytes of a further request: b"" if the peer has gone, or if nothing comes in time."""
-        with trio.CancelScope(deadline=deadline):
-            try:
-                while True:
-                    await self.transport.wait_readable()  # as a rule nothing has come yet
-                    if (data := self.transport.receive_nowait(READ_BYTES)) is not None:
-                        return data
-            except OSError:
-                pass
-        return b""
+    async def _read_next(self) -> bytes:
+        """The first bytes of a further request, or b"" if the peer has gone."""
+        try:
+            while True:
+                await self.transport.wait_readable()  # as a rule nothing has come yet
+                if (data := self.transport.receive_nowait(READ_BYTES)) is not None:
+                    return data
+        except OSError:
+            return b""
 
     async def _read(self, deadline: float) -> bytes | None:
         """The next bytes: b"" if the peer has gone, None if nothing comes in time."""

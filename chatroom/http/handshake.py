@@ -312,11 +312,13 @@ def check_form(request: Request, singles: tuple[str, ...] = SINGLE) -> None:
         for name in singles:
             if len(request.values(name)) > 1:
                 raise Refusal(400, f"Header {name} given twice")
-    if not all(HOST.fullmatch(host) for host in request.values("host")):
-        raise Refusal(400, "Bad Host")
+    for host in request.values("host"):
+        if not HOST.fullmatch(host):
+            raise Refusal(400, "Bad Host")
     lengths = request.values("content-length")
-    if not all(_DIGITS.fullmatch(length) for length in lengths):
-        raise Refusal(400, "Bad Content-Length")
+    for length in lengths:
+        if not _DIGITS.fullmatch(length):
+            raise Refusal(400, "Bad Content-Length")
     if lengths and request.values("transfer-encoding"):
         raise Refusal(400, "Both Content-Length and Transfer-Encoding")
 
