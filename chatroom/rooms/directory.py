@@ -10,6 +10,7 @@ It doesn't know who asks, nor which rooms they may see.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 
 import trio
 
@@ -35,13 +36,23 @@ def page_of(
 
     Raises LookupError if the room `after` isn't among them.
     """
-    readable = [each for each in listed if rights.can(each.room, "r")]
     start = 0
     if after is not None:
-        start = 1 + next((at for at, each in enumerate(readable) if each.room == after), len(readable))
-        if start > len(readable):
+        start = 1 + next((at for at, each in enumerate(listed) if each.room == after), len(listed))
+        if start > len(listed) or not rights.can(after, "r"):
             raise LookupError(after)
-    return readable[start : start + limit], len(readable) > start + limit
+    readable = (each for each in islice(listed, start, None) if rights.can(each.room, "r"))
+    found = list(islice(readable, limit + 1))  # rights are asked of no more rooms than that takes
+    return found[:limit], len(found) > limit
+
+
+def _place(listed: ListedRoom) -> tuple[int, str]:
+    """The newest activity first."""
+    return -listed.last_ts, listed.room
+
+
+def _listed(summary: RoomSummary) -> ListedRoom:
+    return ListedRoom(summary.room, summary.members or 0, summary.last_id, summary.last_ts)
 
 
 class _Reading:
@@ -60,7 +71,7 @@ class Directory:
     def __init__(self, engine: Engine, in_use: Callable[[], Iterable[Room]]) -> None:
         self._engine = engine
         self._in_use = in_use
-        self._stored: dict[str, RoomSummary] = {}
+        self._stored: dict[str, ListedRoom] = {}  # in the order of the list, so that it is nearly sorted
         self._fresh_until = float("-inf")
         self._reading: _Reading | None = None
         self._given_up: dict[str, RoomSummary] = {}
@@ -76,18 +87,15 @@ class Directory:
     async def list(self) -> list[ListedRoom]:
         """All rooms. Raises Unavailable."""
         await self._refresh()
-        found = self._stored | self._given_up
-        listed = {
-            each.room: ListedRoom(each.room, each.members or 0, each.last_id, each.last_ts)
-            for each in found.values()
-        }
+        newer = {name: _listed(each) for name, each in self._given_up.items()}
         for room in self._in_use():
             if not (room.head or len(room.roster)):
                 continue
-            stored = found.get(room.name)
-            last_ts = room.last_ts or (0 if stored is None else stored.last_ts)
-            listed[room.name] = ListedRoom(room.name, len(room.roster), room.head, last_ts)
-        return sorted(listed.values(), key=lambda each: (-each.last_ts, each.room))
+            known = newer.get(room.name) or self._stored.get(room.name)
+            last_ts = room.last_ts or (0 if known is None else known.last_ts)
+            newer[room.name] = ListedRoom(room.name, len(room.roster), room.head, last_ts)
+        others = [each for each in self._stored.values() if each.room not in newer]
+        return sorted([*others, *newer.values()], key=_place) if newer else others
 
     async def _refresh(self) -> None:
         """Read the store, unless that was done a moment ago; one task does it for all that ask.
@@ -108,7 +116,7 @@ class Directory:
             self._fresh_until = float("inf")  # rooms that are given up meanwhile are remembered
             stored = await self._engine.summaries()
             now = trio.current_time()
-            self._stored = {each.room: each for each in stored}
+            self._stored = {each.room: each for each in sorted(map(_listed, stored), key=_place)}
             self._fresh_until = now + max(FRESH_SECONDS, SHARE * (now - began))
         except BaseException as error:
             self._fresh_until = float("-inf")

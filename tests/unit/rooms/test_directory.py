@@ -1,11 +1,12 @@
 """Which rooms there are: what the store says, and what is newer here."""
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import pytest
 import trio
 
-from chatroom.auth.rights import Rights
+from chatroom.auth.rights import Access, Rights
 from chatroom.core.errors import Unavailable
 from chatroom.core.messages import RoomSummary
 from chatroom.engines.memory import MemoryEngine
@@ -172,6 +173,23 @@ def test_only_what_may_be_read_is_listed() -> None:
     rights = Rights.parse({"a": "r", "b": "w", "c": "rw", "e": "m"})
     assert page_of(LISTED, rights, None, 1) == ([LISTED[0]], True)
     assert page_of(LISTED, rights, "a", 1) == ([LISTED[2]], False)
+
+
+class Asked(Rights):
+    """Remembers of which rooms it was asked."""
+
+    asked: ClassVar[list[str]] = []
+
+    def can(self, room: str, access: Access) -> bool:
+        self.asked.append(room)
+        return super().can(room, access)
+
+
+def test_rights_are_asked_of_no_more_rooms_than_the_page_needs() -> None:
+    rights = Asked.everything()
+    listed = [ListedRoom(f"room{number}", 0, 1, 1) for number in range(1000)]
+    assert len(page_of(listed, rights, "room500", 3)[0]) == 3
+    assert rights.asked == ["room500", "room501", "room502", "room503", "room504"]
 
 
 @pytest.mark.parametrize("after", ["zz", "b"])
