@@ -86,15 +86,6 @@ class _Log:
         at = record_id - self.first_id
         return self.records[at] if 0 <= at < len(self.records) else None
 
-    def put(self, record: Record) -> None:
-        """Add a record, whose id is the next one."""
-        self.last_id = record.id
-        if self.records is _NOTHING:
-            self.records = deque()
-        self.records.append(record)
-        if record.cid is not None:
-            self.cids[record.username, record.cid] = record.id
-
     def replace(self, record: Record) -> None:
         """The record of this id is now another one."""
         self.records[record.id - self.first_id] = record
@@ -199,7 +190,7 @@ class MemoryEngine:
         if draft.act is not None:
             return self._append_act(log, draft, draft.act)
         message = Message(log.last_id + 1, draft.ts, draft.username, draft.text, draft.cid)
-        self._put(draft.room, log, message)
+        self._put(draft, log, message)
         return message
 
     def _append_act(self, log: _Log, draft: Draft, act: Act) -> Outcome:
@@ -226,16 +217,23 @@ class MemoryEngine:
             if isinstance(earlier := log.get(record.replaces), Edited):
                 self._replace(log, earlier, earlier._replace(text=""))
         log.others += 1
-        self._put(draft.room, log, record)
+        self._put(draft, log, record)
         return record
 
-    def _put(self, room: str, log: _Log, record: Record) -> None:
-        log.put(record)
+    def _put(self, draft: Draft, log: _Log, record: Record) -> None:
+        """Add a record, whose id is the next one."""
+        log.last_id += 1
+        if log.records is _NOTHING:
+            log.records = deque()
+        log.records.append(record)
+        if draft.cid is not None:
+            log.cids[draft.username, draft.cid] = log.last_id
         self._bytes += _size(record)
-        self._used.move_to_end(room)
+        self._used.move_to_end(draft.room)
         if len(log.records) > self._per_room:
             self._bytes -= _size(log.trim())
-        self._fit()
+        if self._bytes > self._total:
+            self._fit()
 
     def _replace(self, log: _Log, old: Record, new: Record) -> None:
         log.replace(new)

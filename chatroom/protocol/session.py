@@ -181,7 +181,8 @@ class Session:
                 self._count_fault(now)
             raise
         if isinstance(command, Post):  # nearly always
-            self.check_right(command)
+            if not self.rights.can(self.room, "w"):
+                raise Forbidden("message", self.room, cid=command.cid)
             return command
         return None if command is None else self._judge(command, now)
 
