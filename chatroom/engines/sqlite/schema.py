@@ -14,7 +14,7 @@ The tables and the epochs:
 Connections and their errors:
 
 5. A connection begins no transaction by itself. A commit returns when it is on the disk.
-6. What is deleted is overwritten by zeros, so that no copy of the file has it.
+6. What is deleted is overwritten by zeros. Copies that SQLite left when it split pages are not; see `store`.
 7. An error is either the store's or a draft's:
 
     the store's  the disk is full or fails, the file is locked or damaged: no draft is at fault

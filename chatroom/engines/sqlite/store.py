@@ -16,6 +16,8 @@
    emptied. A program that reads stands in the way of that; then it is tried again later. A log that may have
    a text that was edited, deleted or trimmed is emptied in any case, a moment after that; so is one that is
    there at the start.
+6. Where pages were split, SQLite leaves copies of rows in unused parts of pages. So a database of up to
+   SMALL_BYTES is written anew at such a moment, if a text in it was edited or deleted, but seldom.
 
 It doesn't know threads or tasks, nor which messages are old.
 """
@@ -51,6 +53,10 @@ RETRY_SECONDS = 0.5
 PROBE_BYTES = 256 * 1024
 IDLE_SECONDS = 5.0
 """Seconds without a write after which a write-ahead log is emptied."""
+SMALL_BYTES = 64 * 1024 * 1024
+"""The size, in bytes, up to which a database is written anew: 0.5 s of the thread's time at most."""
+ANEW_SECONDS = 600.0
+"""Seconds between two such writings at least."""
 LARGE_BYTES = 1024 * 1024
 """The size, in bytes, from which on a write-ahead log is emptied when nothing is written."""
 _CERTAIN = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
@@ -92,6 +98,8 @@ class Store:
         # Since when the write-ahead log may have a text that is gone. One that is there already may, too.
         self._erased_since = now() if self.sizes()[1] else None
         self._retry_at = 0.0
+        self._leaves_copies = False  # of a text that is gone, perhaps, in unused parts of pages
+        self._anew_at = -math.inf
         self._shrink_at = math.inf
         self.trouble: str | None = None
         """Why nothing can be stored now; None if something can."""
@@ -125,6 +133,7 @@ class Store:
                 self._fail(error, log.undo)
             else:
                 if log.undo.replaced:
+                    self._leaves_copies = True
                     self._erased()
                 return outcomes
         return [Unknown()] * len(drafts)
@@ -247,26 +256,51 @@ class Store:
         if self._erased_since is not None and now >= self._erased_since + IDLE_SECONDS:
             self._erased_since = None if self._empty_log() else now
         if now >= self._shrink_at:
-            self._shrink_at = math.inf if self._shrink() else now + IDLE_SECONDS
+            done = self._shrink()
+            again = self._anew_at if self._copies_can_go else math.inf
+            self._shrink_at = again if done else now + IDLE_SECONDS
         return True
 
     def _shrink(self) -> bool:
-        """Rule 5. Return whether it is done. A failure here comes again at a commit, and is told then."""
-        if self.sizes()[1] < LARGE_BYTES:
+        """Rules 5 and 6. Return whether it is done. A failure comes again at a commit, and is told then."""
+        if self._copies_can_go and self._now() >= self._anew_at:
+            if not self._write_anew():
+                return False
+            self._leaves_copies = False
+            self._anew_at = self._now() + ANEW_SECONDS
+        elif self.sizes()[1] < LARGE_BYTES:
             return True
         return self._empty_log()
 
+    @property
+    def _copies_can_go(self) -> bool:
+        return self._leaves_copies and self.sizes()[0] <= SMALL_BYTES
+
+    def _write_anew(self) -> bool:
+        """Write the whole database anew, page by page. Return whether that was done."""
+        with self._without_waiting() as connection:
+            connection.execute("PRAGMA temp_store = MEMORY")  # no other file gets a copy of it
+            connection.execute("VACUUM")
+            return True
+        return False
+
     def _empty_log(self) -> bool:
         """Move the write-ahead log into the database and empty it. Return whether that was done."""
+        with self._without_waiting() as connection:
+            (busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            return not busy
+        return False
+
+    @contextmanager
+    def _without_waiting(self) -> Iterator[sqlite3.Connection]:
+        """The connection, which waits for no other program meanwhile. Errors of SQLite's end the block."""
         connection = self._in_use().connection
         with suppress(sqlite3.Error):
             connection.execute("PRAGMA busy_timeout = 0")
             try:
-                (busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-                return not busy
+                yield connection
             finally:
                 connection.execute(f"PRAGMA busy_timeout = {round(BUSY_SECONDS * 1000)}")
-        return False
 
     def sizes(self) -> tuple[int, int]:
         """Bytes of the database and of its write-ahead log, on the disk."""
