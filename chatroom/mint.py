@@ -28,7 +28,7 @@ def _room(text: str) -> tuple[str, str]:
     """A room, or a glob of rooms, and its rights, read as the server reads them from a token."""
     name, separator, rights = text.rpartition(":")
     if not separator:
-        raise ValueError(f"{text!r} names no rights: write it like general:rw, with r, w or rw")
+        raise ValueError(f"{text!r} names no rights: write it like general:rw, with letters of rwm")
     (entry,) = Rights.parse({name: rights}).entries
     return entry
 
@@ -36,7 +36,7 @@ def _room(text: str) -> tuple[str, str]:
 TOKEN_OPTIONS = (
     Option("sub", "sub", clean_username, None, "NAME", "the username that the token is bound to"),
     Option("room", "rooms", _room, None, "ROOM:RIGHTS",
-           "a room or glob and r, w or rw; may be repeated; without it, everything", tuple),
+           "a room or glob and letters of rwm; may be repeated; without it, everything but m", tuple),
     Option("ttl", "ttl", parsers.duration("1s", f"{MOST_AHEAD // 86400}d"), "1h", "TIME",
            "how long the token is good"),
 )  # fmt: skip

@@ -724,10 +724,10 @@ class EngineContract:
         async with self.opened() as engine:
             await open_room(engine, "r")
             mute, ban = await append(
-                engine, [moderate(Action.MUTE, seconds=600, reason="why"), moderate(Action.BAN, seconds=0)]
+                engine, [moderate(Action.MUTE, seconds=86_400, reason="why"), moderate(Action.BAN, seconds=0)]
             )
             assert isinstance(mute, Moderated)
-            assert mute.until == mute.ts + 600_000
+            assert mute.until == mute.ts + 86_400_000
             assert isinstance(ban, Moderated)
             assert ban.until == ban.ts
             in_force = (Sanction(Action.MUTE, "bob", "carol", mute.until, "why"),)

@@ -112,9 +112,12 @@ def test_the_longest_life_is_let_in(secret: str) -> None:
         ("--sub", "--sub: needs a value; --help lists the options"),
         (
             "--sub alice --room general",
-            "--room: 'general' names no rights: write it like general:rw, with r, w or rw",
+            "--room: 'general' names no rights: write it like general:rw, with letters of rwm",
         ),
-        ("--sub alice --room general:x", '--room: rooms: \'general\' must be "r", "w", "rw" or ""'),
+        (
+            "--sub alice --room general:x",
+            '--room: rooms: \'general\' must be "r", "w", "m", several of them, or ""',
+        ),
         ("--sub alice --room :r", "--room: rooms: '': room must have 1 to 64 characters"),
         ("--sub alice --room a:r --room a:w", "--room: a room is given twice: give all its rights at once"),
         ("--sub alice --ttl 0s", "--ttl: '0s' is out of range: give a duration from 1s to 30d"),
