@@ -110,7 +110,7 @@ class _TransactionState:
 
     def __init__(self, extents: dict[str, Extent], sanctions: dict[str, Sanctions]) -> None:
         self.extents = extents
-        self.sanctions = sanctions  # of rooms that have any; changed ones are copies
+        self.sanctions = sanctions  # of those of the rooms that have any; changed ones are copies
         self.rows: list[tuple[object, ...]] = []
         self.stored: dict[tuple[str, str, str | None], Record] = {}
 
@@ -162,18 +162,18 @@ class Log:
         self.undo = Undo()
         before = {room: self.extent(room) for room in {draft.room for draft in drafts}}
         self.undo.rooms = {room: Before(extent, self._all_sanctions(room)) for room, extent in before.items()}
-        state = _TransactionState(before.copy(), self._sanctions.copy() if self._sanctions else {})
+        state = _TransactionState(before.copy(), self._sanctions_of(before))
         try:
             with transaction(self.connection):
                 outcomes = self._write(drafts, state)
         except Exception as error:
             if is_of_the_store(error):
                 raise
-            state = _TransactionState(before.copy(), self._sanctions.copy())
+            state = _TransactionState(before.copy(), self._sanctions_of(before))
             with transaction(self.connection):
                 outcomes = [self._write_alone(draft, state) for draft in drafts]
         self._remember({room: extent for room, extent in state.extents.items() if extent.key is not None})
-        self._sanctions = state.sanctions
+        self._sanctions |= state.sanctions
         return outcomes
 
     def _write_alone(self, draft: Draft, state: _TransactionState) -> Outcome:
@@ -316,6 +316,12 @@ class Log:
         """Those in force in a room."""
         found = self._sanctions.get(room)
         return () if found is None else found.in_force(now)
+
+    def _sanctions_of(self, rooms: Iterable[str]) -> dict[str, Sanctions]:
+        """Those of these rooms that have any."""
+        if not self._sanctions:
+            return {}
+        return {room: self._sanctions[room] for room in rooms if room in self._sanctions}
 
     def _all_sanctions(self, room: str) -> tuple[Sanction, ...]:
         found = self._sanctions.get(room) if self._sanctions else None
