@@ -185,15 +185,20 @@ def test_what_was_entered_is_remembered_and_the_token_only_for_the_tab(visit: Vi
 def test_a_silent_connection_is_noticed(visit: Visit) -> None:
     """What is sent still goes somewhere; only no answer comes back, and no end."""
 
-    def answer_no_ping(socket: WebSocketRoute) -> None:
+    silent: list[WebSocketRoute] = []
+    opened: list[WebSocketRoute] = []
+
+    def relay(socket: WebSocketRoute) -> None:
         server = socket.connect_to_server()
-        socket.on_message(lambda text: None if '"ping"' in str(text) else server.send(text))
+        opened.append(socket)
+        server.on_message(lambda text: None if socket in silent else socket.send(text))
 
     alice = visit()
     stop_clock(alice)
-    alice.page.route_web_socket("**/*", answer_no_ping)
+    alice.page.route_web_socket("**/*", relay)
     alice.page.reload()  # its timers are those of the clock from here on
     alice.connect("alice", "silent")
+    silent += opened
     alice.page.clock.run_for(30_000)
     assert alice.page.evaluate("[state.phase, state.pinged > state.heard]") == ["online", True]
     alice.page.clock.run_for(15_000)
