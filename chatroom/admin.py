@@ -14,7 +14,7 @@ Owns the commands, their options, and what they print. Exit codes:
    can't act on a terminal either.
 4. Neither Trio nor the server is imported, so that a command is quick.
 
-It doesn't know how a request travels; see `httpclient`.
+It doesn't know how a request travels; see `client.httpclient`.
 """
 
 import json
@@ -30,6 +30,9 @@ from itertools import takewhile
 from typing import Any, TypeVar
 from urllib.parse import quote
 
+from chatroom.client.address import HTTP, Place, read_url
+from chatroom.client.credentials import VARIABLE, token_of_file, token_of_variable
+from chatroom.client.httpclient import Client, Refused, Unreachable
 from chatroom.config import parsers
 from chatroom.config.options import OPTIONS, Option, Parser, value_of
 from chatroom.core.errors import StartError
@@ -37,8 +40,6 @@ from chatroom.core.logevents import escape
 from chatroom.core.messages import Message
 from chatroom.core.names import clean_room, clean_username
 from chatroom.core.sanctions import LASTING, TAKES_BACK, Action, Sanction
-from chatroom.httpclient import Client, Place, Refused, Unreachable, read_token, read_url
-from chatroom.system.files import read_file
 from chatroom.system.stdio import print_error, print_out, stopping_between_steps
 
 REFUSED, UNREACHABLE = 1, 75
@@ -47,7 +48,6 @@ OPERATOR = "operator"
 DEFAULT_PLACE = Place(port=3000)
 PAGE = 200
 MAX_TEXT_BYTES = 4 * 1024 * 1024
-_MAX_TOKEN_FILE = 64 * 1024
 _WITHOUT_END = "without end"
 _ID = re.compile(r"[1-9][0-9]{0,15}")
 _DONE = {
@@ -82,6 +82,10 @@ _OF_COMMANDS: dict[str, tuple[str, ...]] = {
 """The options that only some commands have."""
 
 
+def _url(text: str) -> Place:
+    return read_url(text, schemes=HTTP)
+
+
 def _seconds(text: str) -> int:
     return round(parsers.duration("1s", "36600d")(text))
 
@@ -91,7 +95,7 @@ def _reason(text: str) -> str:
 
 
 ADMIN_OPTIONS = (
-    Option("url", "url", read_url, None, "URL", "address of the server, http://localhost:3000 if left out"),
+    Option("url", "url", _url, None, "URL", "address of the server, http://localhost:3000 if left out"),
     Option("unix", "unix", parsers.unix_path, None, "PATH",
            "its --admin-socket instead, where no token is needed; or its --unix"),
     Option("ca", "ca", parsers.path, None, "FILE",
@@ -196,17 +200,10 @@ def _way(values: dict[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _token(token_file: str | None, environ: Mapping[str, str]) -> str | None:
-    source, text = "CHATROOM_TOKEN", environ.get("CHATROOM_TOKEN", "").strip()
     if token_file is not None:
-        source = f"--token-file {token_file}"
-        content = read_file("--token-file", token_file, most=_MAX_TOKEN_FILE, kind="a file with the token")
-        text = content.decode("latin-1").strip()
-    elif not text:
-        return None
-    try:
-        return read_token(text)
-    except ValueError as error:
-        raise StartError(f"{source}: {error}") from None
+        return token_of_file(token_file)
+    value = environ.get(VARIABLE, "").strip()
+    return token_of_variable(value) if value else None
 
 
 # Running

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from chatroom.httpclient import UnixConnection
+from chatroom.client.httpclient import UnixConnection
 from tests.support.client import Chat, target
 from tests.support.process import ServerProcess, StartFailed, clean_environment, python_command
 from tests.support.scene import await_true

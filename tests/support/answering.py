@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from chatroom.httpclient import Place
+from chatroom.client.address import Place
 
 
 def answer(

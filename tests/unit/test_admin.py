@@ -11,7 +11,7 @@ import pytest
 
 from chatroom import cli
 from chatroom.admin import ADMIN_OPTIONS, WORDS, AdminSettings, read_admin
-from chatroom.httpclient import Place
+from chatroom.client.address import Place
 from tests.support.answering import Answering, answer, refusal
 from tests.support.process import clean_environment
 

@@ -22,11 +22,12 @@ MAY_IMPORT = {
     "rooms": {"core", "auth", "engines", "protocol", "websocket"},
     "connections": {"core", "net", "auth", "engines", "websocket", "protocol", "http", "rooms"},
     "config": {"core", "net", "system"},
+    "client": {"core", "system"},
 }
 """Each part of the package, and the parts that it may import from beside itself."""
 TOP = (
     ("__init__",),
-    ("logs", "copies", "httpclient", "mint"),
+    ("logs", "copies", "mint"),
     ("metrics", "process", "transfer"),
     ("admin", "credentials"),
     ("server",),

@@ -21,13 +21,11 @@ import re
 import socket
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import urlencode, urlsplit
+from typing import Any
+from urllib.parse import urlencode
 
-from chatroom.core.errors import ChatroomError, StartError
-
-if TYPE_CHECKING:
-    import ssl
+from chatroom.client.address import Place, trusting
+from chatroom.core.errors import ChatroomError
 
 SECONDS = 30.0
 """How long to wait for a connection, or for the next bytes of an answer."""
@@ -35,8 +33,6 @@ MAX_ANSWER = 16 * 1024 * 1024
 MAX_PAUSES = 600.0
 """How long a request may wait for its pace, in seconds altogether."""
 _MAX_LINE = 500
-_TOKEN = re.compile(r"[!-~]{1,16384}")
-_HOST = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+")
 
 
 class Unreachable(ChatroomError):
@@ -51,50 +47,6 @@ class Refused(ChatroomError):
         self.status = status
 
 
-class Place(NamedTuple):
-    """Where a server is: at a host and port, below a path; or at the Unix socket `unix`."""
-
-    host: str = "localhost"
-    port: int | None = None
-    path: str = ""
-    secure: bool = False
-    unix: str | None = None
-
-    @property
-    def shown(self) -> str:
-        """The place as a person may have written it."""
-        if self.unix is not None:
-            return f"unix:{self.unix}"
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        port = "" if self.port is None else f":{self.port}"
-        return f"{'https' if self.secure else 'http'}://{host}{port}{self.path}"
-
-
-def read_url(text: str) -> Place:
-    """The place that a URL names. Raises ValueError, which doesn't repeat it: it may hold a secret."""
-    try:
-        found = urlsplit(text)
-        port = found.port
-    except ValueError:
-        found, port = None, None
-    if found is None or found.scheme not in ("http", "https") or not _HOST.fullmatch(found.hostname or ""):
-        raise ValueError(
-            "no address of a server: write it like https://chat.example or http://localhost:3000"
-        )
-    if found.username is not None or found.query or found.fragment:
-        raise ValueError("an address has no user, query or fragment here; a token is given by --token-file")
-    if not re.fullmatch(r"[!-~]*", found.path):
-        raise ValueError("the path of an address is percent-encoded ASCII")
-    return Place(found.hostname or "", port, found.path.rstrip("/"), found.scheme == "https")
-
-
-def read_token(text: str) -> str:
-    """A token that a header can hold. Raises ValueError, which doesn't repeat it."""
-    if not _TOKEN.fullmatch(text):
-        raise ValueError("a token is one line of visible ASCII characters")
-    return text
-
-
 class UnixConnection(http.client.HTTPConnection):
     """The same over a Unix socket."""
 
@@ -107,17 +59,6 @@ class UnixConnection(http.client.HTTPConnection):
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
         self.sock.connect(self._path)
-
-
-def trusting(ca: str | None) -> "ssl.SSLContext":
-    """What checks certificates, by authorities in the PEM file `ca` or the system's. Raises StartError."""
-    import ssl  # noqa: PLC0415  (slow to import, and most need no TLS)
-
-    try:
-        return ssl.create_default_context(cafile=ca)
-    except (OSError, ValueError) as error:  # an SSLError is an OSError
-        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
-        raise StartError(f"--ca {ca} can't be used ({reason}): give a PEM file of certificates") from None
 
 
 class Client:

@@ -10,17 +10,8 @@ from typing import Any
 
 import pytest
 
-from chatroom.core.errors import StartError
-from chatroom.httpclient import (
-    MAX_ANSWER,
-    MAX_PAUSES,
-    Client,
-    Place,
-    Refused,
-    Unreachable,
-    read_token,
-    read_url,
-)
+from chatroom.client.address import Place
+from chatroom.client.httpclient import MAX_ANSWER, MAX_PAUSES, Client, Refused, Unreachable
 from tests.support.answering import Answering, answer, refusal
 from tests.support.process import ROOT
 
@@ -32,46 +23,6 @@ def ask(place: Place, **options: Any) -> dict[str, Any]:
     """One request."""
     with closing(Client(place, **options)) as client:
         return client.ask("GET", "/rooms")
-
-
-# Where, and by which token
-
-
-@pytest.mark.parametrize(
-    ("text", "place"),
-    [
-        ("http://localhost:3000", Place("localhost", 3000)),
-        ("https://chat.example", Place("chat.example", None, "", True)),
-        ("https://chat.example/chat/", Place("chat.example", None, "/chat", True)),
-        ("http://[::1]:3000", Place("::1", 3000)),
-        ("HTTP://Chat.Example", Place("chat.example")),
-    ],
-)
-def test_an_address_names_a_place(text: str, place: Place) -> None:
-    assert read_url(text) == place
-    assert read_url(place.shown) == place
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "", "localhost", "localhost:3000", "ws://localhost", "file:///x", "http://", "http://:3000",
-        "http://h:x", "http://h:70000", "http://a b", "http://h/a b", "http://h/\u00e9", "http://[::1",
-        f"http://me:{SECRET}@h", f"http://{SECRET}@h", f"http://h/?token={SECRET}", f"http://h/#{SECRET}",
-        "http://h\r\nX: y",
-    ],
-)  # fmt: skip
-def test_what_is_no_address_is_not_repeated(text: str) -> None:
-    with pytest.raises(ValueError) as caught:  # noqa: PT011  (the sentences differ)
-        read_url(text)
-    assert SECRET not in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("text", ["", "a b", "a\nb", "\u00e9", "\x7f", "x" * 16385])
-def test_a_token_that_no_header_can_hold(text: str) -> None:
-    with pytest.raises(ValueError, match=r"^a token is one line of visible ASCII characters$"):
-        read_token(text)
 
 
 # Requests
@@ -219,12 +170,3 @@ def test_a_certificate_is_checked() -> None:
     place = one_answer_by_tls()._replace(host="127.0.0.2")
     with pytest.raises(Unreachable, match=r"its certificate isn't trusted \(IP address mismatch"):
         ask(place, ca=str(PEM))
-
-
-def test_authorities_that_cannot_be_read(tmp_path: Path) -> None:
-    (tmp_path / "empty").touch()
-    for path in (tmp_path / "nowhere", tmp_path / "empty"):
-        with pytest.raises(
-            StartError, match=f"--ca {path} can't be used .*: give a PEM file of certificates"
-        ):
-            Client(Place(secure=True), ca=str(path))

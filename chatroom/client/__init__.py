@@ -1,0 +1,1 @@
+"""Client: the ways to a server, for the commands that are its clients."""
