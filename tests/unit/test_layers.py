@@ -40,6 +40,8 @@ PURE = frozenset(
         "chatroom.auth.rights",
         "chatroom.auth.tokens",
         "chatroom.auth.webtokens",
+        "chatroom.client.lines",
+        "chatroom.client.printable",
         "chatroom.config.options",
         "chatroom.config.parsers",
         "chatroom.engines.changes",
