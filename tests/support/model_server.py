@@ -1,4 +1,4 @@
-"""A chatroom server in a few lines, for clients to be tested against: what the protocol promises, and every fault.
+"""A chatroom server in a few lines, for clients to be tested against: what is promised, and every fault.
 
 It isn't the server: it is written from docs/protocol.md alone. Frames travel through two queues, and whoever
 drives it decides when one arrives, and when a connection is cut with what is still in them.

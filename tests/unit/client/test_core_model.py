@@ -1,4 +1,4 @@
-"""A client's core against a model of the server: any interleaving of both, of cuts, and of failures of the store."""
+"""A core against a model of the server: any interleaving of both, of cuts, and of failures of the store."""
 
 import itertools
 from typing import Any
