@@ -23,6 +23,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 from zlib import crc32
 
+from chatroom.client.frames import whole_number
 from chatroom.client.printable import printable, printable_lines
 
 Record = Mapping[str, Any]
@@ -132,7 +133,7 @@ def _sentence(record: Record, colour: bool, end_clock: Clock) -> _Sentence:
 
 
 def _gap_in_words(data: Record) -> str:
-    after, before = _whole(data.get("after")), _whole(data.get("before"))
+    after, before = whole_number(data.get("after")), whole_number(data.get("before"))
     if after is None or before is None or before - after < 2:
         return "records may be missing"
     several = before - after > 2
@@ -152,19 +153,14 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else UNKNOWN
 
 
-def _whole(value: object, end: int = 2**63) -> int | None:
-    """It, if it is a whole number from 0 to below `end`."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < end else None
-
-
 def _number(value: object) -> str:
-    number = _whole(value)
+    number = whole_number(value)
     return UNKNOWN if number is None else str(number)
 
 
 def _moment(value: object, clock: Clock) -> str:
-    time = _whole(value, _YEAR_10000)
-    return UNKNOWN if time is None else clock(time)
+    time = whole_number(value)
+    return UNKNOWN if time is None or time >= _YEAR_10000 else clock(time)
 
 
 def _time(record: Record, colour: bool, clock: Clock) -> str:

@@ -7,6 +7,7 @@ import pytest
 
 from chatroom import __version__
 from chatroom.admin import ADMIN_OPTIONS
+from chatroom.client.settings import CLIENT_OPTIONS
 from chatroom.config.options import OPTIONS
 from chatroom.mint import TOKEN_OPTIONS
 from chatroom.transfer import OUTPUT
@@ -49,10 +50,8 @@ def test_no_page_knows_the_machine_on_which_it_was_written(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_options_of_the_server_are_spelt_right(page: Path) -> None:
-    flags = {option.flag for option in (*OPTIONS, *TOKEN_OPTIONS, *ADMIN_OPTIONS, OUTPUT)} | {
-        "--version",
-        "--help",
-    }
+    options = (*OPTIONS, *TOKEN_OPTIONS, *ADMIN_OPTIONS, *CLIENT_OPTIONS, OUTPUT)
+    flags = {option.flag for option in options} | {"--version", "--help"}
     shown = re.findall(r"chat\.pyz ([^`|\n]*)", page.read_text("utf-8"))
     for arguments in shown:
         assert set(re.findall(r"(?<!\S)--[\w-]+", arguments)) <= flags, arguments

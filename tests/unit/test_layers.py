@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "rooms": {"core", "auth", "engines", "protocol", "websocket"},
     "connections": {"core", "net", "auth", "engines", "websocket", "protocol", "http", "rooms"},
     "config": {"core", "net", "system"},
-    "client": {"core", "system"},
+    "client": {"core", "system", "config"},
 }
 """Each part of the package, and the parts that it may import from beside itself."""
 TOP = (
@@ -96,8 +96,8 @@ NOT_PURE = frozenset(
     }
 )
 """What no pure module may import: Trio, I/O, clocks, threads, chance."""
-ONE_WAY = frozenset({"chatroom.config.options", "chatroom.config.settings"})
-"""Known at the top only: below it, configuration is named arguments."""
+KNOWS_CONFIGURATION = {"chatroom.client.settings"}
+"""Known at the top only beside it: below, configuration is named arguments."""
 
 
 def part_of(module: str) -> str:
@@ -198,6 +198,16 @@ def test_the_parts_have_no_circle() -> None:
     for part, may in MAY_IMPORT.items():
         assert may <= before, part
         before.add(part)
+
+
+def test_the_configuration_is_known_to_those_who_are_named() -> None:
+    knowing = {
+        module
+        for module, source in SOURCES.items()
+        if part_of(module) not in {"config", "top"}
+        and any(name.startswith("chatroom.config") for name in imports_of(module, source))
+    }
+    assert knowing == KNOWS_CONFIGURATION
 
 
 def test_every_module_says_what_it_is() -> None:

@@ -1,0 +1,74 @@
+"""docs/terminal.md says what `join`, `tail` and `say` take and show."""
+
+import json
+from typing import Any
+
+import pytest
+
+from chatroom.client.address import Place
+from chatroom.client.credentials import VARIABLE, find_credentials
+from chatroom.client.lines import gap, json_line, replaced, text_line
+from chatroom.client.settings import CLIENT_OPTIONS
+from tests.support.pages import ROOT, blocks, fences, rows, section, words
+
+PAGE = (ROOT / "docs" / "terminal.md").read_text("utf-8")
+NOTHING = "–"  # noqa: RUF001
+
+
+def test_every_common_option_with_its_default() -> None:
+    documented = [
+        (flag.strip("`"), None if default == NOTHING else default.strip("`"))
+        for flag, default, _ in rows(PAGE, "Where, and as whom")
+    ]
+    assert documented == [(option.flag, option.default) for option in CLIENT_OPTIONS]
+
+
+def test_the_sources_of_a_token(tmp_path: Any) -> None:
+    text = section(PAGE, "The token")
+    assert VARIABLE in words(text)
+    (example,) = blocks(text, "text")
+    file = tmp_path / "chatroom" / "netrc"
+    file.parent.mkdir()
+    file.touch(mode=0o600)
+    file.write_text(example)
+    environ = {"XDG_CONFIG_HOME": str(tmp_path)}
+    for place, username in ((Place("chat.example"), "alice"), (Place(port=3000), None)):
+        found = find_credentials(place, environ)
+        assert (found.token(), found.username) == ("TOKEN", username)
+
+
+def record(event: str, ts: int, data: dict[str, Any], **beside: object) -> dict[str, Any]:
+    return {"event": event, "data": data, "ts": ts, **beside}
+
+
+ALICE = {"username": "alice", "text": "hello"}
+MUTE = {"action": "mute", "username": "bob", "by": "carol", "until": 60000, "reason": "flooding"}
+SHOWN = [
+    record("message", 51233, ALICE),
+    record("message", 51233, ALICE | {"text": "hello!"}, edited=1851),
+    record("message", 51233, ALICE | {"text": ""}, deleted=1852),
+    record("edited", 51240, {"id": 1843, "username": "alice", "text": "hello!", "by": "alice"}),
+    record("deleted", 51240, {"id": 1843, "username": "alice", "by": "carol"}),
+    record("moderated", 51241, MUTE),
+    gap("ops", 1843, 1900, filled=False),
+    gap("ops", 1843, 1900, filled=True),
+    replaced("ops", "3lFfT4sz"),
+]
+
+
+def clock(number: int) -> str:
+    """A time whose digits are those of `number`."""
+    digits = f"{number:06}"
+    return f"{digits[:2]}:{digits[2:4]}:{digits[4:]}"
+
+
+def test_the_lines_are_those_of_the_code() -> None:
+    shown = fences(section(PAGE, "What is shown"), "text")
+    assert shown == [text_line(each, colour=False, clock=clock) for each in SHOWN]
+
+
+@pytest.mark.parametrize("note", [gap("ops", 1843, 1900, filled=True), replaced("ops", "3lFfT4sz")])
+def test_the_frames_of_the_client_itself(note: dict[str, Any]) -> None:
+    shown = fences(section(PAGE, "What is shown"), "json")
+    assert json_line(note) in shown
+    assert len(shown) == len({json.loads(line)["event"] for line in shown}) == 2
