@@ -189,10 +189,9 @@ def json_line(record: Record) -> str:
     """The record as one line of JSON in ASCII, without its end: `event` and `data` first, and no spaces."""
     ordered = {name: record[name] for name in ("event", "data") if name in record} | dict(record)
     try:
-        line = _encoded(ordered)
+        return _encoded(ordered)
     except (ValueError, RecursionError):
-        line = _encoded(_bounded(ordered, _DEEPEST))
-    return line.replace("\x7f", "\\u007f")
+        return _encoded(_bounded(ordered, _DEEPEST))
 
 
 def _encoded(value: object) -> str:

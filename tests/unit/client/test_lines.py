@@ -12,7 +12,7 @@ from chatroom.client.lines import PALETTE, gap, json_line, replaced, screen_line
 from chatroom.client.printable import printable
 
 TS = 1_764_000_001_000
-HOSTILE = "a\x1b[31m\u202eb\x9b\n"
+HOSTILE = "a\x1b[31m\u202eb\x9b\x7f\ud800\n"
 
 
 def clock(milliseconds: int) -> str:
