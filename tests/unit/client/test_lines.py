@@ -162,8 +162,8 @@ RECORDS = st.fixed_dictionaries(
 OURS = re.compile(r"\x1b\[(?:38;5;[0-9]+|2)m([^\x1b]*)\x1b\[0m")
 
 
-@given(RECORDS | st.dictionaries(st.text(), JSON, max_size=3))
-def test_whatever_a_server_sends_acts_on_no_terminal(found: dict[str, Any]) -> None:
+def check_safe(found: dict[str, Any]) -> None:
+    """Nothing acts on a terminal but our colours, and no line begins by what others have written."""
     plain = text_line(found, colour=False, clock=clock)
     assert printable(plain) == plain
     coloured = text_line(found, colour=True, clock=clock)
@@ -173,6 +173,17 @@ def test_whatever_a_server_sends_acts_on_no_terminal(found: dict[str, Any]) -> N
     assert [OURS.sub(r"\1", each) for each in screen_lines(found, colour=True, clock=clock)] == lines
     assert lines[0]
     assert all(each.startswith("    ") for each in lines[1:])
+
+
+@given(RECORDS | st.dictionaries(st.text(), JSON, max_size=3))
+def test_whatever_a_server_sends_acts_on_no_terminal(found: dict[str, Any]) -> None:
+    check_safe(found)
+
+
+@pytest.mark.parametrize("event", EVENTS)
+@pytest.mark.parametrize("text", [HOSTILE, *HOSTILE, "a\nb\r\nc"])
+def test_no_member_of_a_record_acts_on_a_terminal(event: str, text: str) -> None:
+    check_safe(record(event, dict.fromkeys(MEMBERS, text), room=text, cid=text))
 
 
 def finite(value: object) -> object:
