@@ -1,0 +1,389 @@
+"""The screen for terminals where a typed line is edited: a line at the bottom, and the talk above it.
+
+Owns the terminal while it runs, through prompt_toolkit. Rules:
+
+1. The talk is printed above the line and scrolls away: no second screen, no mouse. So the terminal's own
+   scrolling, selecting and searching work as ever.
+2. prompt_toolkit needs asyncio. So the outermost loop is one of asyncio, and Trio runs as its guest in the
+   same thread: no locks. What happens at the keyboard is handed to Trio by its token.
+3. Nothing is asked of the terminal that it may not answer, such as where its cursor is.
+4. An error in here ends the program; it never waits for a key. A terminal that is gone is the end of what is
+   typed.
+
+It doesn't know what a line means. It is imported only where a line is edited.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from math import inf
+from typing import Any, TextIO
+
+import trio
+from prompt_toolkit.application import Application, run_in_terminal
+from prompt_toolkit.application.current import set_app
+from prompt_toolkit.buffer import Buffer
+from prompt_toolkit.data_structures import Size
+from prompt_toolkit.filters import Condition, is_searching
+from prompt_toolkit.formatted_text import StyleAndTextTuples
+from prompt_toolkit.history import History
+from prompt_toolkit.input.ansi_escape_sequences import ANSI_SEQUENCES
+from prompt_toolkit.input.vt100 import Vt100Input
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.keys import Keys
+from prompt_toolkit.layout import (
+    BufferControl,
+    ConditionalContainer,
+    FormattedTextControl,
+    HSplit,
+    Layout,
+    Window,
+)
+from prompt_toolkit.layout.dimension import Dimension
+from prompt_toolkit.layout.processors import BeforeInput, Processor, Transformation, TransformationInput
+from prompt_toolkit.output import ColorDepth
+from prompt_toolkit.output.vt100 import Vt100_Output
+from prompt_toolkit.styles import Style
+from prompt_toolkit.utils import get_cwidth
+from prompt_toolkit.widgets import SearchToolbar
+
+from chatroom.client.completing import Completing
+from chatroom.client.printable import printable
+from chatroom.client.screen import Completions, Program, Typist
+from chatroom.client.typedhistory import TypedHistory
+from chatroom.system.stdio import print_out
+
+_FOCUS_ON, _FOCUS_OFF = "\x1b[?1004h", "\x1b[?1004l"
+_TURNED_TO, _TURNED_AWAY = Keys.ControlF23, Keys.ControlF24
+"""Keys that no keyboard has stand for what a terminal reports of its focus."""
+_STYLE = Style.from_dict({"prompt": "bold", "status": "dim", "chosen": "bold nodim"})
+_INSTEAD = "\ufffd"
+_ESCAPE_SECONDS = 0.1
+"""How long after an Escape it may still be the begin of another key."""
+
+
+class Editor:
+    """The screen; see `Screen`. `run` runs a program with it, once."""
+
+    def __init__(self, history: TypedHistory, *, colours: bool) -> None:
+        self._typist: Typist | None = None
+        self._attended = asyncio.Event()
+        self._prompt = self._status = ""
+        self._pending: list[str] = []
+        self._printing = self._over = False
+        self._failure: BaseException | None = None
+        self._token: trio.lowlevel.TrioToken | None = None
+        self._scope = trio.CancelScope()
+        self._typed, self._lines = trio.open_memory_channel[str | None](inf)
+        self._completing = Completing(self._complete)
+        self._buffer = Buffer(history=_History(history), on_text_changed=lambda _: self._changed())
+        self._output = _Output(sys.stdout, lambda: _size(sys.stdout.fileno()), os.environ.get("TERM"))
+        self._app = self._make_app(colours)
+
+    # What is shown
+
+    def attend(self, typist: Typist) -> None:
+        self._typist = typist
+        self._attended.set()
+
+    def show(self, lines: Sequence[str]) -> None:
+        self._pending += lines
+        if not self._printing:
+            self._printing = True
+            asyncio.get_running_loop().call_soon(self._print)
+
+    def set_prompt(self, text: str) -> None:
+        self._prompt = text
+        self._app.invalidate()
+
+    def set_status(self, text: str) -> None:
+        if text != self._status:
+            self._status = text
+            self._app.invalidate()
+
+    def put_back(self, text: str) -> None:
+        if not self._buffer.text:
+            self._buffer.insert_text(text)
+
+    async def next_line(self) -> str | None:
+        return await self._lines.receive()
+
+    def _print(self) -> None:
+        """Print what waits, above the line: hide the line, print, and show it again, in one write."""
+        self._printing = False
+        text = "".join(f"{line}\r\n" for line in self._pending)
+        self._pending.clear()
+        if not self._app.is_running:
+            self._output.write_raw(text)
+            self._output.flush()
+            return
+        with set_app(self._app), self._output.at_once():
+            self._app.renderer.erase()
+            self._output.write_raw(text)
+            self._app.renderer.render(self._app, self._app.layout)
+
+    # Running
+
+    def run(self, program: Program) -> int:
+        """Run `program` until it is done."""
+        loop = asyncio.new_event_loop()
+        loop.set_exception_handler(self._failed)
+        try:
+            return loop.run_until_complete(self._host(program))
+        finally:
+            loop.close()
+            print_out("")  # if the terminal is gone, what it didn't take is forgotten
+
+    async def _host(self, program: Program) -> int:
+        loop = asyncio.get_running_loop()
+        done = loop.create_future()
+        trio.lowlevel.start_guest_run(
+            self._guest,
+            program,
+            run_sync_soon_threadsafe=loop.call_soon_threadsafe,
+            done_callback=done.set_result,
+            host_uses_signal_set_wakeup_fd=True,
+        )
+        edit = asyncio.ensure_future(self._edit())
+        outcome = await done
+        self._over = True
+        if self._app.is_running and not self._app.is_done:
+            self._app.exit()
+        elif not self._attended.is_set():
+            edit.cancel()
+        await asyncio.wait([edit])
+        with suppress(OSError):
+            self._print()
+        if self._failure is not None:
+            raise self._failure
+        return int(outcome.unwrap())
+
+    async def _guest(self, program: Program) -> int:
+        self._token = trio.lowlevel.current_trio_token()
+        with self._scope:
+            return await program(self)
+        return 0  # the terminal is gone, or `_failure` says what it was
+
+    async def _edit(self) -> None:
+        """Take the terminal, once the program is ready to give it back whatever happens."""
+        await self._attended.wait()
+        try:
+            await self._app.run_async(pre_run=self._begin, set_exception_handler=False)
+        except EOFError:
+            pass
+        except Exception as error:
+            self._fail(error)
+        finally:
+            with suppress(OSError):
+                self._output.write_raw(_FOCUS_OFF)
+                self._output.flush()
+            self._in_trio(self._typed.send_nowait, None)
+
+    def _begin(self) -> None:
+        self._output.write_raw(_FOCUS_ON)
+        if self._over:
+            self._app.exit()
+
+    def _failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Something failed in a call from the loop."""
+        self._fail(context.get("exception") or RuntimeError(context["message"]))
+
+    def _fail(self, error: BaseException) -> None:
+        if isinstance(error, OSError):
+            self._in_trio(self._typed.send_nowait, None)
+            return
+        self._failure = self._failure or error
+        self._in_trio(self._scope.cancel)
+
+    def _in_trio(self, call: Callable[..., object], *arguments: object) -> None:
+        """Call it in Trio; if Trio has ended, nobody wants it."""
+        if self._token is not None:
+            with suppress(trio.RunFinishedError):
+                self._token.run_sync_soon(call, *arguments)
+
+    # The keyboard
+
+    def _changed(self) -> None:
+        if self._typist is not None:
+            self._in_trio(self._typist.typing, self._buffer.text)
+
+    def _complete(self, before: str) -> Completions:
+        return Completions(0, ()) if self._typist is None else self._typist.complete(before)
+
+    def _enter(self, event: KeyPressEvent) -> None:
+        text = self._buffer.text
+        self._buffer.reset(append_to_history=True)
+        self._in_trio(self._typed.send_nowait, text)
+        self._changed()
+
+    def _newline(self, event: KeyPressEvent) -> None:
+        self._buffer.insert_text("\n")
+
+    def _tab(self, event: KeyPressEvent, *, backwards: bool = False) -> None:
+        before = self._buffer.document.text_before_cursor
+        made = self._completing.press(before, backwards=backwards)
+        if made is not None:
+            self._buffer.delete_before_cursor(len(before))
+            self._buffer.insert_text(made)
+
+    def _interrupt(self, event: KeyPressEvent) -> None:
+        if self._buffer.text:
+            self._buffer.reset()
+            self._changed()
+        else:
+            self._in_trio(self._typed.send_nowait, None)
+
+    def _leave(self, event: KeyPressEvent) -> None:
+        self._in_trio(self._typed.send_nowait, None)
+
+    def _look(self, there: bool) -> None:
+        if self._typist is not None:
+            self._in_trio(self._typist.looking, there)
+
+    def _suspend(self, event: KeyPressEvent) -> None:
+        def suspended() -> None:
+            self._output.write_raw(_FOCUS_OFF)
+            self._output.flush()
+            os.kill(0, signal.SIGTSTP)
+            self._output.write_raw(_FOCUS_ON)
+
+        run_in_terminal(suspended)
+
+    def _bindings(self) -> KeyBindings:
+        bindings = KeyBindings()
+        empty = Condition(lambda: not self._buffer.text)
+        typing = ~is_searching
+        for key in ("enter", "c-j"):
+            bindings.add(key, filter=typing)(self._enter)
+        bindings.add("escape", "enter", filter=typing)(self._newline)
+        bindings.add("tab", filter=typing)(self._tab)
+        bindings.add("s-tab", filter=typing)(lambda event: self._tab(event, backwards=True))
+        bindings.add("c-c", filter=typing)(self._interrupt)
+        bindings.add("<sigint>", filter=typing)(self._interrupt)
+        bindings.add("c-d", filter=typing & empty)(self._leave)
+        bindings.add("c-z")(self._suspend)
+        bindings.add(_TURNED_TO)(lambda event: self._look(True))
+        bindings.add(_TURNED_AWAY)(lambda event: self._look(False))
+        return bindings
+
+    # The layout
+
+    def _make_app(self, colours: bool) -> Application[None]:
+        search = SearchToolbar()
+        control = BufferControl(
+            self._buffer,
+            input_processors=[_Harmless(), BeforeInput(lambda: self._prompt, style="class:prompt")],
+            search_buffer_control=search.control,
+            preview_search=True,
+        )
+        line = Window(control, height=self._height, wrap_lines=True, dont_extend_height=True)
+        status = Window(FormattedTextControl(self._bottom), height=1, dont_extend_height=True)
+        is_roomy = Condition(lambda: self._output.get_size().rows > 2)
+        ANSI_SEQUENCES.update({"\x1b[I": _TURNED_TO, "\x1b[O": _TURNED_AWAY})
+        app = Application[None](
+            layout=Layout(
+                HSplit([line, search, ConditionalContainer(status, is_roomy)]), focused_element=line
+            ),
+            style=_STYLE,
+            include_default_pygments_style=False,
+            key_bindings=self._bindings(),
+            color_depth=ColorDepth.DEPTH_4_BIT if colours else ColorDepth.DEPTH_1_BIT,
+            erase_when_done=True,
+            terminal_size_polling_interval=None,
+            input=Vt100Input(sys.stdin),
+            output=self._output,
+        )
+        app.ttimeoutlen = _ESCAPE_SECONDS
+        return app
+
+    def _height(self) -> Dimension:
+        return Dimension(min=1, max=max(1, self._output.get_size().rows // 2))
+
+    def _bottom(self) -> StyleAndTextTuples:
+        """The choices while one walks through them, else the status."""
+        width = self._output.get_size().columns - 1
+        choices, chosen = self._completing.shown(self._buffer.document.text_before_cursor)
+        if not choices:
+            return [("class:status", _cut(self._status, width))]
+        parts: StyleAndTextTuples = []
+        for number in range(len(choices)):  # from the chosen one on, so that it is always to be seen
+            choice = printable(choices[(chosen + number) % len(choices)])
+            width -= get_cwidth(choice) + 2
+            if width < 0 and number:
+                break
+            parts.append(("class:status" if number else "class:chosen", f"{choice}  "))
+        return parts
+
+
+class _Output(Vt100_Output):
+    """A terminal that isn't asked where its cursor is, and that is given several things in one write."""
+
+    def __init__(self, stdout: TextIO, get_size: Callable[[], Size], term: str | None) -> None:
+        self._held = False
+        super().__init__(stdout, get_size, term, enable_cpr=False)
+
+    def flush(self) -> None:
+        if not self._held:
+            super().flush()
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """What is written meanwhile goes out as one at the end."""
+        self._held = True
+        try:
+            yield
+        finally:
+            self._held = False
+            self.flush()
+
+
+class _Harmless(Processor):
+    """Shows a sign in place of each character of the line that a terminal might act on, or that hides
+    something.
+
+    prompt_toolkit shows control characters as `^[`, but lets the others through.
+    """
+
+    def apply_transformation(self, transformation_input: TransformationInput) -> Transformation:
+        return Transformation(
+            [(each[0], "".join(map(_harmless, each[1]))) for each in transformation_input.fragments]
+        )
+
+
+def _harmless(character: str) -> str:
+    if character == "\t":
+        return " "
+    return character if character < " " or printable(character) == character else _INSTEAD
+
+
+class _History(History):
+    """The lines of a TypedHistory, as prompt_toolkit reads and adds to them."""
+
+    def __init__(self, typed: TypedHistory) -> None:
+        super().__init__()
+        self._typed = typed
+
+    def load_history_strings(self) -> Iterable[str]:
+        return reversed(self._typed.lines)
+
+    def store_string(self, string: str) -> None:
+        self._typed.add(string)
+
+
+def _size(descriptor: int) -> Size:
+    """What the terminal says of its size; the usual one, if it can't say."""
+    try:
+        columns, rows = os.get_terminal_size(descriptor)
+    except OSError:
+        columns = rows = 0
+    return Size(rows=rows or 24, columns=columns or 80)
+
+
+def _cut(text: str, width: int) -> str:
+    """The begin of a text, as far as `width` columns go."""
+    while get_cwidth(text) > width:
+        text = text[:-2] + "…" if len(text) > 1 else ""
+    return text

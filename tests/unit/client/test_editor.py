@@ -1,0 +1,288 @@
+"""The screen where lines are edited, at a real pseudo-terminal."""
+
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.process import ROOT
+from tests.support.screen import Screen
+from tests.support.terminal import Terminal
+
+
+def open_editor(*arguments: str, columns: int = 60, rows: int = 12) -> Terminal:
+    return Terminal(
+        [sys.executable, "-m", "tests.support.at_screen", *(arguments or ("editor",))],
+        cwd=str(ROOT),
+        columns=columns,
+        rows=rows,
+    )
+
+
+@pytest.fixture
+def terminal() -> Iterator[Terminal]:
+    with open_editor() as terminal:
+        terminal.wait_for("ready")
+        yield terminal
+
+
+def bottom(*lines: str) -> "object":
+    """Whether the screen ends in these lines."""
+
+    def look(screen: Screen) -> bool:
+        return screen.lines[-len(lines) :] == list(lines)
+
+    look.__qualname__ = repr(lines)
+    return look
+
+
+def line(terminal: Terminal, text: str) -> None:
+    """Wait until this is the line that is edited."""
+    terminal.wait_for(lambda screen: len(screen.lines) > 1 and screen.lines[-2] == f"#room> {text}".rstrip())
+
+
+def test_what_is_typed_is_at_the_bottom_and_what_is_shown_above_it(terminal: Terminal) -> None:
+    terminal.press("hi")
+    terminal.wait_for(bottom("hello", "#room> hi", "typed 2"))
+    terminal.press("\r")
+    terminal.wait_for(bottom("hello", "said 'hi'", "#room>", "typed 0"))
+
+
+def test_what_is_shown_scrolls_away_whole(terminal: Terminal) -> None:
+    terminal.press("half a line")
+    terminal.press("\x01\x0b!show 30\r\x19")  # begin of the line, cut, the command, put it back
+    screen = terminal.wait_for(bottom("line 29 green", "#room> half a line", "typed 11"))
+    shown = [each for each in [*screen.scrolled, *screen.lines] if each.startswith("line ")]
+    assert shown == [f"line {number} green" for number in range(30)]
+
+
+def test_the_terminal_is_as_before_at_the_end(terminal: Terminal) -> None:
+    assert not terminal.is_as_before()
+    terminal.press("!go 7\r")
+    assert terminal.wait() == 7
+    assert terminal.is_as_before()
+    assert terminal.screen.lines == ["hello"]
+    assert terminal.screen.column == 0
+
+
+def test_a_program_that_is_done_at_once_leaves_at_once() -> None:
+    with open_editor("brief") as terminal:
+        assert terminal.wait() == 5
+        assert terminal.screen.lines == ["hello"]
+        assert terminal.is_as_before()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_leaves_the_terminal_as_it_was(terminal: Terminal, number: signal.Signals) -> None:
+    terminal.process.send_signal(number)
+    assert terminal.wait() == 0
+    assert terminal.is_as_before()
+    if number == signal.SIGTERM:
+        assert "told to stop" in terminal.screen.lines
+
+
+def test_an_error_leaves_the_terminal_as_it_was(terminal: Terminal) -> None:
+    terminal.press("!fail\r")
+    assert terminal.wait() == 1
+    assert terminal.is_as_before()
+    assert "RuntimeError: it failed" in terminal.screen.text
+
+
+@pytest.mark.parametrize("key", ["\x03", "\x04"])
+def test_at_an_empty_line_control_c_and_d_leave(terminal: Terminal, key: str) -> None:
+    terminal.press(key)
+    assert terminal.wait() == 0
+    assert terminal.is_as_before()
+
+
+def test_control_c_clears_a_line_first(terminal: Terminal) -> None:
+    terminal.press("not this")
+    line(terminal, "not this")
+    terminal.press("\x03")
+    line(terminal, "")
+    terminal.press("but this\r")
+    terminal.wait_for("said 'but this'")
+    assert "not this" not in terminal.screen.text
+
+
+def test_control_d_in_a_line_deletes_a_character(terminal: Terminal) -> None:
+    terminal.press("abc\x01\x04")
+    line(terminal, "bc")
+
+
+def test_a_terminal_that_is_gone_is_the_end() -> None:
+    command = f"trap '' HUP; exec {sys.executable} -m tests.support.at_screen editor"
+    with Terminal(["sh", "-c", command], cwd=str(ROOT)) as terminal:
+        terminal.wait_for("ready")
+        terminal.hang_up()
+        assert terminal.wait() == 0
+
+
+def test_keys_edit_the_line(terminal: Terminal) -> None:
+    terminal.press("one two three\x17\x17\x1b[D\x1b[D X\x05!\x01>")  # words off, left, insert, end, begin
+    line(terminal, ">on Xe !")
+    terminal.press("\x15")
+    line(terminal, "on Xe !")
+
+
+def test_history_comes_back_in_the_next_run(tmp_path: Path) -> None:
+    path = str(tmp_path / "history")
+    with open_editor("editor", path) as terminal:
+        terminal.wait_for("ready")
+        for text in ("first", "second", "a secret"):
+            terminal.press(f"{text}\r")
+            terminal.wait_for(f"said '{text}'")
+        terminal.press("\x04")
+        assert terminal.wait() == 0
+    with open_editor("editor", path) as terminal:
+        terminal.wait_for("ready")
+        terminal.press("\x1b[A")
+        line(terminal, "second")
+        terminal.press("\x1b[A")
+        line(terminal, "first")
+        terminal.press("\x1b[B\x1b[B")
+        line(terminal, "")
+        terminal.press("\x12fir")  # search backwards
+        terminal.wait_for("first")
+        terminal.press("\r\r")
+        terminal.wait_for("said 'first'")
+    assert "secret" not in (tmp_path / "history").read_text()
+
+
+def test_tab_completes_and_walks_through_the_choices(terminal: Terminal) -> None:
+    terminal.press("hi al\t")
+    terminal.wait_for(bottom("#room> hi alice", "alice  albert"))
+    terminal.press("\t")
+    terminal.wait_for(bottom("#room> hi albert", "albert  alice"))
+    terminal.press("\x1b[Z")
+    terminal.wait_for(bottom("#room> hi alice", "alice  albert"))
+    terminal.press(" 日\t!")
+    line(terminal, "hi alice 日本語 !")
+    terminal.press("\r")
+    terminal.wait_for(f"said {'hi alice 日本語 !'!a}")
+
+
+def test_a_paste_of_many_lines_is_one_line_to_be_edited(terminal: Terminal) -> None:
+    terminal.press("see: ")
+    line(terminal, "see: ")
+    terminal.paste("one\ntwo\n  three")
+    terminal.wait_for(bottom("#room> see: one", "two", "  three", "typed 20"))
+    terminal.press("!\x1b[A\x1b[A\x01>")
+    terminal.wait_for(bottom("#room> >see: one", "two", "  three!", "typed 22"))
+    terminal.press("\r")
+    terminal.wait_for("said '>see: one\\ntwo\\n  three!'")
+
+
+def test_a_new_line_can_be_typed(terminal: Terminal) -> None:
+    terminal.press("one\x1b\rtwo\r")
+    terminal.wait_for("said 'one\\ntwo'")
+
+
+def test_without_marks_of_a_paste_each_line_is_one(terminal: Terminal) -> None:
+    terminal.press("one\rtwo\rthree")
+    terminal.wait_for("said 'one'")
+    terminal.wait_for("said 'two'")
+    line(terminal, "three")
+
+
+def test_wide_characters_and_marks_stand_where_they_belong(terminal: Terminal) -> None:
+    terminal.press("日本e\u0301x")
+    line(terminal, "日本e\u0301x")
+    assert terminal.screen.column == len("#room> ") + 2 * 2 + 2
+    terminal.press("\x1b[D\x7f\x7f")
+    line(terminal, "日本x")
+    terminal.press("\x7f\x7f🙂")
+    line(terminal, "🙂x")
+    assert terminal.screen.column == len("#room> ") + 2
+    terminal.press("\r")
+    terminal.wait_for(f"said {'🙂x'!a}")
+
+
+def test_a_line_longer_than_the_screen_is_edited_in_several_rows(terminal: Terminal) -> None:
+    terminal.press("日" * 40)
+    terminal.wait_for(bottom("#room> " + "日" * 26, "日" * 14, "typed 40"))
+    terminal.press("\r")
+    terminal.wait_for(bottom("#room>", "typed 0"))
+
+
+def test_another_size_draws_the_line_anew(terminal: Terminal) -> None:
+    terminal.press("in the middle of it")
+    line(terminal, "in the middle of it")
+    terminal.resize(30, 8)
+    terminal.press(", still")
+    terminal.wait_for(bottom("hello", "#room> in the middle of it, st", "ill", "typed 26"))
+    terminal.resize(90, 30)
+    terminal.wait_for(bottom("hello", "#room> in the middle of it, still", "typed 26"))
+    terminal.press("\r")
+    terminal.wait_for("said 'in the middle of it, still'")
+
+
+def test_the_screen_is_cleared_by_control_l(terminal: Terminal) -> None:
+    terminal.press("kept\x0c")
+    terminal.wait_for(lambda screen: screen.lines == ["#room> kept", "typed 4"])
+
+
+def test_it_is_suspended_and_comes_back() -> None:
+    with Terminal(["sh", "-i"], cwd=str(ROOT), env={"PS1": "$ "}) as terminal:
+        terminal.wait_for("$")
+        before = terminal.screen.modes.copy()
+        terminal.press(f"{sys.executable} -m tests.support.at_screen editor\r")
+        terminal.wait_for("ready")
+        terminal.press("kept\x1a")
+        terminal.wait_for("Stopped")
+        assert terminal.screen.modes - before <= {7, 25}
+        terminal.press("stty\r")
+        terminal.wait_for("speed")
+        assert "-icanon" not in terminal.screen.text
+        terminal.press("fg\r")
+        line(terminal, "kept")
+        assert {1004, 2004} <= terminal.screen.modes
+        terminal.press("\r")
+        terminal.wait_for("said 'kept'")
+        terminal.press("\x04")
+        terminal.wait_for(lambda screen: screen.lines[-1] == "$")
+
+
+def test_what_is_pasted_never_acts_on_the_terminal(terminal: Terminal) -> None:
+    terminal.paste("a\x1b[2Jb\x9bc\u202ed\u2066e\x07\x08\tf\x7f")
+    terminal.wait_for("a^[[2Jb")
+    assert "\ufffd" in terminal.screen.text
+    terminal.press("\r")
+    terminal.wait_for("said 'a\\x1b[2Jb\\x9bc\\u202ed\\u2066e\\x07\\x08\\tf\\x7f'")
+
+
+def test_the_status_is_cut_to_the_width(terminal: Terminal) -> None:
+    terminal.press("!status " + "日" * 50 + "\r")
+    terminal.wait_for(lambda screen: screen.lines[-1] == "日" * 29 + "…")
+
+
+def test_a_text_is_put_back_only_into_an_empty_line(terminal: Terminal) -> None:
+    terminal.press("!back again\r")
+    line(terminal, "again")
+    terminal.press("\x15!back other\rmine\r")
+    terminal.wait_for("said 'mine'")
+
+
+def test_the_terminal_tells_whether_somebody_looks(terminal: Terminal) -> None:
+    assert 1004 in terminal.screen.modes
+    terminal.press("a\x1b[Ob\x1b[Ic")
+    terminal.wait_for("looking False")
+    terminal.wait_for("looking True")
+    line(terminal, "abc")
+
+
+def test_without_colours_there_are_none() -> None:
+    with open_editor("mono") as terminal:
+        terminal.wait_for("ready")
+        terminal.press("text\r")
+        terminal.wait_for("said 'text'")
+        assert all(colours in {"", "0", "0;1", "0;2", "2", "1"} for colours in terminal.screen.colours)
+
+
+def test_nothing_is_asked_of_the_terminal(terminal: Terminal) -> None:
+    terminal.press("x\r\x04")
+    assert terminal.wait() == 0
+    assert b"\x1b[6n" not in terminal.written
+    assert b"\x1b[c" not in terminal.written
