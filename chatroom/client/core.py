@@ -44,7 +44,7 @@ from chatroom.client.events import (
     Settled,
     SwitchRefused,
 )
-from chatroom.client.frames import Frame, Limits, command, limits, page, read, stand, text_of
+from chatroom.client.frames import Frame, Limits, command, limits, page, read, seconds, stand, text_of
 from chatroom.client.outbox import RETRY_SECONDS, UNAVAILABLE, Draft, Outbox
 
 SILENCE = 20.0
@@ -133,7 +133,7 @@ class Core:
             return self._dial_at
         if self.state not in (State.JOINING, State.OPEN):
             return None
-        due = [self._heard + (2 if self._pinged else 1) * SILENCE]
+        due = [self._silent_at]
         if self.state is State.OPEN and self._switching is None:
             drafts = self._outbox.due(self.room)
             due += [] if drafts is None else [drafts]
@@ -187,6 +187,7 @@ class Core:
 
     def dial(self) -> Dialling:
         """A connection is being opened, in this way."""
+        assert self.state is State.WAITING, "there is one connection at a time"
         self.state = State.DIALING
         return Dialling(self.room, self.position)
 
@@ -194,7 +195,7 @@ class Core:
         """The connection is open."""
         if self.state is State.DIALING:
             self.state = State.JOINING
-        self._heard, self._pinged = now, True
+            self._heard, self._pinged = now, True
 
     def refused(self, status: int, reason: str, retry_after: float, now: float) -> None:
         """The server has answered the handshake by an HTTP status other than 101."""
@@ -225,11 +226,10 @@ class Core:
 
     def tick(self, now: float) -> None:
         """Time has passed."""
-        if self.state in (State.JOINING, State.OPEN):
-            silent = now - self._heard
-            if self._pinged and silent >= 2 * SILENCE:
+        if self.state in (State.JOINING, State.OPEN) and now >= self._silent_at:
+            if self._pinged:
                 self.closed(ABNORMAL, "the server is silent", now)
-            elif not self._pinged and silent >= SILENCE:
+            else:
                 self._pinged = True
                 self._frames.append(command("ping"))
 
@@ -270,8 +270,7 @@ class Core:
             if self._switching is not None and frame.cid == self._switching:
                 self._enter(self._route[0], frame)
         elif frame.event == "expiring":
-            left = frame.data.get("in")
-            self._events.append(Expiring(float(left) if isinstance(left, int | float) else 0.0))
+            self._events.append(Expiring(seconds(frame.data.get("in"))))
         elif frame.cid is not None and frame.event in _ANSWERS:
             self._answer(frame, frame.cid, now)
         elif frame.event in _NEWS:
@@ -346,6 +345,11 @@ class Core:
             self._events += cursor.no_page(later=False)
 
     # What is due
+
+    @property
+    def _silent_at(self) -> float:
+        """When the server has been silent for too long, unless a frame comes."""
+        return self._heard + (2 if self._pinged else 1) * SILENCE
 
     @property
     def _deferred(self) -> bool:

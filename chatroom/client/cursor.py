@@ -9,7 +9,9 @@ Owns the position in the log, duplicates, and gaps. Rules:
    What comes from the room meanwhile is held, up to HELD_RECORDS and HELD_BYTES. If more comes, all that is
    held is dropped, and read from the history as well.
 4. Holes in a page of history prove nothing: edits, deletions and actions of moderators aren't in it.
-5. With another epoch the room has another history, and nothing that was shown says anything about it.
+5. If the history can't be read to the end of a gap, what is left of the gap is told again, as one that isn't
+   filled.
+6. With another epoch the room has another history, and nothing that was shown says anything about it.
 
 It doesn't know which commands are sent, nor a clock.
 """
@@ -46,8 +48,11 @@ class Position:
 
 @dataclass(slots=True)
 class _Fill:
-    """A gap that is read from the history: all before the id `target`. `held` is what comes behind it."""
+    """A gap of `room` that is read from the history: all before the id `target`. `held` is what comes behind
+    it.
+    """
 
+    room: str
     target: int
     asked: int | None = None
     """The target at the time of the last question; None if no question is under way."""
@@ -122,18 +127,20 @@ class Cursor:
                 break
             if number > self._id:
                 self._id = number
-                yield Recorded(message, number, True)
+                yield Recorded(message, number, number <= self._old)
         # The last page was read when all before `asked` was there. What was dropped since may be missing in
         # it.
-        if (covered and asked == fill.target) or (more and self._id == before):
+        if covered and asked == fill.target:
             yield from self._release(fill)
+        elif more and self._id == before:  # it would go on like this for ever
+            yield from self._give_up(fill)
 
     def no_page(self, *, later: bool) -> Iterator[Event]:
         """The question was answered by an error; `later`: it may be asked again, and will be."""
         if self._fill is not None:
             self._fill.asked = None
             if not later:
-                yield from self._release(self._fill)
+                yield from self._give_up(self._fill)
 
     def _accept(self, recorded: Recorded, size: int) -> Iterator[Event]:
         if recorded.id <= self._id:
@@ -150,7 +157,7 @@ class Cursor:
         """Everything between the cursor and the id `before` is missing."""
         yield Gap(room, self._id, before, self._fills)
         if self._fills:
-            self._fill = _Fill(before)
+            self._fill = _Fill(room, before)
         else:
             self._id = before - 1
 
@@ -163,6 +170,12 @@ class Cursor:
             fill.target = recorded.id
         fill.held.append(recorded)
         fill.held_bytes += size
+
+    def _give_up(self, fill: _Fill) -> Iterator[Event]:
+        """Go on without the rest of the gap."""
+        if self._id < fill.target - 1:
+            yield Gap(fill.room, self._id, fill.target, False)
+        yield from self._release(fill)
 
     def _release(self, fill: _Fill) -> Iterator[Event]:
         """Show what was held: the gap before it is filled as far as it can be."""

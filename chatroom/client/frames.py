@@ -3,13 +3,15 @@
 Owns the reading of frames, and the writing of commands. Rules:
 
 1. Nothing of a frame is taken for granted: a member of another type than the protocol gives it is as if it
-   weren't there. Events and members that aren't known are ignored.
+   weren't there. A text with a lone surrogate is no text: it couldn't be sent back. Events and members that
+   aren't known are ignored.
 2. A text that is no frame at all is None: then the peer is no chatroom.
 
 It doesn't know in which state a client is.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -20,6 +22,7 @@ RECORDS = frozenset({"message", "edited", "deleted", "moderated"})
 LONGEST_FRAME = 16 * 1024 * 1024
 """Bytes of the longest frame that a client takes: a list of 10,000 members has 1.3 MB."""
 _MOST = 2**53 - 1
+_SURROGATES = re.compile("[\ud800-\udfff]")
 _DECODER = decoder(dict)
 
 
@@ -132,17 +135,17 @@ def _message(frame: Frame, item: Mapping[str, Any]) -> Frame:
     """An item of a page as the frame that a room would get."""
     data = {name: item[name] for name in ("username", "text") if name in item}
     beside = {name: value for name, value in item.items() if name not in data}
-    return Frame("message", data, {"event": "message", "data": data, "room": frame.room, **beside})
+    return Frame("message", data, {**beside, "event": "message", "data": data, "room": frame.room})
 
 
 def names(found: object) -> tuple[str, ...]:
     """A list of names."""
-    return tuple(each for each in found if isinstance(each, str)) if isinstance(found, list) else ()
+    return tuple(each for each in found if text_of(each) is not None) if isinstance(found, list) else ()
 
 
 def text_of(found: object) -> str | None:
     """It, if it is a text."""
-    return found if isinstance(found, str) else None
+    return found if isinstance(found, str) and not _SURROGATES.search(found) else None
 
 
 def whole_number(found: object) -> int | None:
@@ -150,11 +153,19 @@ def whole_number(found: object) -> int | None:
     return found if isinstance(found, int) and not isinstance(found, bool) and 0 <= found <= _MOST else None
 
 
+def seconds(found: object) -> float:
+    """A number of seconds; 0 if it is none."""
+    return max(0.0, float(found)) if isinstance(found, int | float) and not isinstance(found, bool) else 0.0
+
+
 def command(event: str, data: Mapping[str, Any] | None = None, cid: str | None = None) -> str:
-    """A command as the text of a frame."""
+    """A command as the text of a frame. A lone surrogate in it is written as an escape: the server says what
+    is wrong with it.
+    """
     whole: dict[str, Any] = {"event": event}
     if data is not None:
         whole["data"] = data
     if cid is not None:
         whole["cid"] = cid
-    return json.dumps(whole, ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps(whole, ensure_ascii=False, separators=(",", ":"))
+    return json.dumps(whole, separators=(",", ":")) if _SURROGATES.search(text) else text

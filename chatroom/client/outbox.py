@@ -96,8 +96,9 @@ class Outbox:
             number = whole_number(frame.data.get("id"))
             return self._settle(Settled(draft.cid, number, duplicate=frame.data.get("duplicate") is True))
         if text_of(frame.whole.get("code")) == UNAVAILABLE:
-            self._under_way = None
-            self._not_before = now + RETRY_SECONDS
+            if draft is self._under_way:
+                self._under_way = None
+                self._not_before = now + RETRY_SECONDS
             return None
         return self._settle(Settled(draft.cid, error=frame.complaint))
 
