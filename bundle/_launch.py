@@ -1,76 +1,122 @@
-"""Where chat.pyz unpacks itself, before shiv's own bootstrap takes over.
+"""Where chat.pyz imports its packages from: copies in a cache, each looked at before it is used.
 
-Owns the folder that the packages are imported from. Knows nothing of the server.
+Owns the cache, and the import of what lies there. Knows nothing of the server but its entry point.
 
 1. The cache (`SHIV_ROOT`, else `~/.shiv`) is used only if it is this user's own and no other may write there:
    a user who can write there decides what code runs here.
-2. What lies in the cache is compared with the archive at every start, and replaced as a whole if it differs:
-   a start that was killed half-way, a full disk or a cleaner of old files can't break the next one. Compiled
-   files can't be compared; a damaged one is made again when it is imported.
-3. A copy appears in the cache by one rename, so that many first starts at once never see half of one.
-4. Without such a cache a private folder is made and removed again at exit. One that was left behind by a hard
-   kill is removed by the next start that needs one: a lock, which the system releases, tells that it is free.
+2. A distribution is unpacked when a package of it is first imported: what isn't needed costs a start nothing.
+3. What lies in the cache is compared with the archive by every start that imports it, and replaced as a whole
+   if it differs: a start that was killed half-way, a full disk or a cleaner of old files can't break the next
+   one. Compiled files can't be compared; a damaged one is made again when it is imported.
+4. Python compiles this module at every start. So what only some starts need is in `_unpack`, and the slow
+   modules of the standard library stay out.
 """
 
-import atexit
-import contextlib
-import fcntl
+from __future__ import annotations
+
 import json
 import os
-import shutil
-import signal
-import stat
 import sys
-import tempfile
-import time
-import zipfile
 import zlib
-from collections.abc import Callable, Iterator
-from importlib.abc import PathEntryFinder
 from importlib.machinery import (
     EXTENSION_SUFFIXES,
     SOURCE_SUFFIXES,
     ExtensionFileLoader,
     FileFinder,
+    PathFinder,
     SourceFileLoader,
 )
-from importlib.util import cache_from_source
-from pathlib import Path
-from types import CodeType
+from zipimport import zipimporter
 
-import _bootstrap
-
-_PACKAGES = "site-packages/"
-_BOUND = "bound_to"
-_UNPACKED = "unpacked"
-_PRIVATE = ".chat.pyz-private-"
-_SETTLING = 60.0  # seconds in which a private folder may not have its lock yet
-_PATIENCE = 20.0  # seconds to wait for another start that is replacing the copy
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from importlib.machinery import ModuleSpec
+    from importlib.metadata import Distribution, DistributionFinder
+    from types import CodeType
+    from typing import Any
 
 
 def launch(file: str) -> None:
-    """Unpack, and hand over to shiv's bootstrap, which imports the entry point and calls it."""
-    with zipfile.ZipFile(file) as archive:
-        _check_bound(archive, Path(file).name)
-        folder = _unpacked(archive, Path(file).resolve().name)
-    sys.path_hooks.insert(0, _importer_of(folder))
-    _bootstrap.cache_path = lambda *_: folder
-    _bootstrap.bootstrap()
+    """Import the entry point, and call it."""
+    find_packages(file)
+    from chatroom.cli import main  # noqa: PLC0415  (found by then)
+
+    sys.exit(main())
 
 
-def _check_bound(archive: zipfile.ZipFile, name: str) -> None:
+def find_packages(file: str) -> None:
+    """Have Python import what the file holds. Ends the process if this Python can't load it."""
+    contents = json.loads(zipimporter(file).get_data("contents.json"))
+    _check_bound(contents["bound_to"], os.path.basename(file))
+    packages = Packages(os.path.realpath(file), contents)
+    sys.meta_path.insert(0, packages)
+    sys.path_hooks.insert(0, packages.path_entry_finder)
+
+
+def _check_bound(wanted: str | None, name: str) -> None:
     """A file with compiled parts says which interpreters can load them; another one gets one line."""
-    if _BOUND not in archive.namelist():
+    if wanted is None:
         return
     import sysconfig  # noqa: PLC0415  (only such a file needs it)
 
-    wanted, found = archive.read(_BOUND).decode(), sysconfig.get_config_var("SOABI")
+    found = sysconfig.get_config_var("SOABI")
     if found != wanted:
         sys.stderr.write(
             f"{name} was made for {wanted}, and this Python is {found}: start it with that one, or make it "
             "again with this one by ./build.sh --with-cryptography\n"
         )
         sys.exit(2)
+
+
+class Packages:
+    """Finds the packages of the archive, and what their distributions say of themselves."""
+
+    def __init__(self, file: str, contents: Mapping[str, Any]) -> None:
+        self._file = file
+        self._contents = contents
+        self._folders: dict[str, str] = {}  # of the distributions that were asked for
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: Any = None
+    ) -> ModuleSpec | None:
+        """Where a package of the archive lies by now. Modules in it are found by its own path."""
+        distribution = self._contents["packages"].get(name)
+        if distribution is None:
+            return None
+        return PathFinder.find_spec(name, [self._folder(distribution)], target)
+
+    def find_distributions(self, context: DistributionFinder.Context) -> Iterable[Distribution]:
+        """What importlib.metadata asks for: of that which is imported already."""
+        return PathFinder.find_distributions(
+            type(context)(name=context.name, path=list(self._folders.values()))
+        )
+
+    def path_entry_finder(self, path: str) -> FileFinder:
+        """Import from a folder of ours. Raises ImportError for another folder."""
+        if not path.startswith(tuple(self._folders.values())):
+            raise ImportError("not ours")
+        return FileFinder(path, (ExtensionFileLoader, EXTENSION_SUFFIXES), (_Mending, SOURCE_SUFFIXES))
+
+    def _folder(self, distribution: str) -> str:
+        if distribution not in self._folders:
+            self._folders[distribution] = self._looked_at(distribution)
+        return self._folders[distribution]
+
+    def _looked_at(self, distribution: str) -> str:
+        sums = self._contents["files"][distribution]
+        try:
+            copies = f"{os.path.basename(self._file)}_{self._contents['build']}"
+            folder = f"{own_root()}/{copies}/{distribution}"
+            if not matches(folder, sums):
+                import _unpack  # noqa: PLC0415  (rule 4)
+
+                _unpack.replace(self._file, distribution, folder, sums)
+        except OSError:
+            import _unpack  # noqa: PLC0415
+
+            return _unpack.private(self._file, distribution)
+        return folder
 
 
 class _Mending(SourceFileLoader):
@@ -80,153 +126,36 @@ class _Mending(SourceFileLoader):
         try:
             return super().get_code(fullname)
         except (EOFError, ValueError, TypeError, ImportError):
-            Path(cache_from_source(self.path)).unlink(missing_ok=True)
+            import _unpack  # noqa: PLC0415  (rule 4)
+
+            _unpack.discard_compiled(self.path)
             return super().get_code(fullname)
 
 
-def _importer_of(folder: Path) -> Callable[[str], PathEntryFinder]:
-    make = FileFinder.path_hook((ExtensionFileLoader, EXTENSION_SUFFIXES), (_Mending, SOURCE_SUFFIXES))
-
-    def find(path: str) -> PathEntryFinder:
-        if not path.startswith(f"{folder}/"):
-            raise ImportError("not ours")
-        return make(path)
-
-    return find
-
-
-def _unpacked(archive: zipfile.ZipFile, name: str) -> Path:
-    build = json.loads(archive.read("environment.json"))["build_id"]
-    try:
-        return _cached(archive, _own_root(), f"{name}_{build}")
-    except (OSError, RuntimeError):  # RuntimeError: there is no home to be found
-        pass
-    try:
-        return _private(archive)
-    except OSError as error:
-        sys.stderr.write(f"chat.pyz found no folder to unpack itself into ({error}): set TMPDIR to one\n")
-        sys.exit(2)
-
-
-# The cache
-
-
-def _own_root() -> Path:
+def own_root() -> str:
+    """The folder of the cache, which is made if it isn't there. Raises OSError if it can't be used."""
     chosen = os.environ.get("SHIV_ROOT")
-    root = Path(chosen or "~/.shiv").expanduser().absolute()
-    root.mkdir(
-        mode=0o700, parents=bool(chosen), exist_ok=True
-    )  # a home that doesn't exist is not ours to make
-    state = root.stat()
+    root = os.path.expanduser(chosen or "~/.shiv")
+    if root.startswith("~"):
+        raise FileNotFoundError("there is no home to be found")
+    root = os.path.abspath(root)
+    try:  # noqa: SIM105  (rule 4: contextlib is a slow one)
+        (os.makedirs if chosen else os.mkdir)(root, 0o700)  # a home that isn't there is not ours to make
+    except FileExistsError:
+        pass
+    state = os.stat(root)
     if state.st_uid != os.geteuid() or state.st_mode & 0o022:
         raise PermissionError(f"{root} is not only ours")
     return root
 
 
-def _cached(archive: zipfile.ZipFile, root: Path, name: str) -> Path:
-    folder = root / name
-    if _matches(archive, folder):
-        return folder
-    with _locked(root / f".{name}_lock"):
-        if not _matches(archive, folder):
-            _replace(archive, folder)
-    return folder
-
-
-def _matches(archive: zipfile.ZipFile, folder: Path) -> bool:
+def matches(folder: str, sums: Mapping[str, int]) -> bool:
+    """Whether the files of a distribution are there, and none of them differs."""
     try:
-        return all(_checksum(folder, entry.filename) == entry.CRC for entry in _entries(archive))
+        for name, wanted in sums.items():
+            with open(f"{folder}/{name}", "rb", buffering=0) as file:
+                if zlib.crc32(file.read()) != wanted:
+                    return False
     except OSError:
         return False
-
-
-def _checksum(folder: Path, name: str) -> int:
-    with open(f"{folder}/{name}", "rb", buffering=0) as file:
-        return zlib.crc32(file.read())
-
-
-def _replace(archive: zipfile.ZipFile, folder: Path) -> None:
-    name = f".{folder.name}_"
-    with tempfile.TemporaryDirectory(prefix=name, dir=folder.parent, ignore_cleanup_errors=True) as work:
-        fresh = Path(work, _UNPACKED)
-        _extract(archive, fresh)
-        if os.path.lexists(folder):
-            folder.rename(Path(work, "replaced"))
-        fresh.rename(folder)
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        deadline = time.monotonic() + _PATIENCE
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise
-                for number in {signal.SIGTERM, signal.SIGINT} & signal.sigpending():
-                    sys.exit(128 + number)
-                time.sleep(0.02)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _entries(archive: zipfile.ZipFile) -> Iterator[zipfile.ZipInfo]:
-    return (entry for entry in archive.infolist() if entry.filename.startswith(_PACKAGES))
-
-
-def _extract(archive: zipfile.ZipFile, folder: Path) -> None:
-    folder.mkdir(mode=0o700)
-    for entry in _entries(archive):
-        archive.extract(entry, folder)
-
-
-# The private folder
-
-
-def _private(archive: zipfile.ZipFile) -> Path:
-    _sweep(Path(tempfile.gettempdir()))
-    root = Path(tempfile.mkdtemp(prefix=_PRIVATE))
-    _remove_at_exit(root)
-    # The descriptor stays open, and with it the lock, until the process ends.
-    fcntl.flock(os.open(root, os.O_RDONLY | os.O_CLOEXEC), fcntl.LOCK_EX)
-    _extract(archive, root / _UNPACKED)
-    sys.dont_write_bytecode = True
-    return root / _UNPACKED
-
-
-def _remove_at_exit(root: Path) -> None:
-    owner = os.getpid()
-
-    def remove() -> None:
-        if os.getpid() == owner:
-            shutil.rmtree(root, ignore_errors=True)
-
-    atexit.register(remove)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is signal.SIG_DFL:
-            signal.signal(number, lambda number, _: sys.exit(128 + number))
-
-
-def _sweep(parent: Path) -> None:
-    for path in parent.glob(f"{_PRIVATE}*"):
-        with contextlib.suppress(OSError):
-            state = path.lstat()
-            old = time.time() - state.st_mtime > _SETTLING
-            if stat.S_ISDIR(state.st_mode) and state.st_uid == os.geteuid() and old and _unused(path):
-                shutil.rmtree(path)
-
-
-def _unused(path: Path) -> bool:
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    finally:
-        os.close(descriptor)
     return True

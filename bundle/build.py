@@ -3,13 +3,13 @@
 1. requirements/runtime.txt names what goes in (platform.txt, what goes into the other edition), and
    requirements/build.txt what it is made with, all by hash.
 2. Nothing of the machine goes in: no path, time, mode, order of a folder or Python version shows in the file.
-   So the archive of shiv is written again, without compression: the output of a compressor depends on the
-   library that this Python was built with, and the file is small enough.
 3. Each step is skipped if its inputs haven't changed, so only changed locks need the network.
 4. Only pure Python goes in; tests of other projects and what `pip` notes about an installation stay out.
+   The notes say which distribution a file belongs to: a start unpacks only those that it imports.
 5. `--with-cryptography` adds what is compiled. Such a file has another name, and says for which Python it is.
 """
 
+import csv
 import fcntl
 import hashlib
 import os
@@ -18,17 +18,20 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from archive import read_archive, write_archive
+from archive import write_archive
+from deflate import gzipped
 
 ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / ".build"
 VENV = WORK / "venv"
 PYTHON = VENV / "bin" / "python"
-BUILDERS = (ROOT / "build.sh", ROOT / "bundle" / "build.py", ROOT / "bundle" / "archive.py")
+BUILDERS = (ROOT / "build.sh", *(ROOT / "bundle" / f"{name}.py" for name in ("build", "archive", "deflate")))
+FIRST_CODE = ("__main__.py", "_launch.py", "_unpack.py")
 BUILD_LOCK = ROOT / "requirements" / "build.txt"
 EPOCH_SECONDS = "315532800"
 PURE = (
@@ -133,25 +136,42 @@ def _project(sources: dict[str, Path]) -> None:
 
 
 def _pack(edition: Edition) -> None:
-    site, raw = _emptied("site"), WORK / "shiv.pyz"
+    distributions: dict[str, dict[str, bytes]] = {}
     for part in (edition.libraries, "project"):
-        shutil.copytree(WORK / part, site, dirs_exist_ok=True, ignore=_left_out, copy_function=_copy_plain)
-    _run(
-        *(PYTHON, "-m", "shiv", "--site-packages", site, "--uncompressed", "--reproducible"),
-        *("--entry-point", "chatroom.cli:main", "--python", "/usr/bin/env python3", "--output-file", raw),
-    )
-    entries = read_archive(raw)
-    entries["__main__.py"] = (ROOT / "bundle" / "__main__.py").read_bytes()
-    entries["_launch.py"] = (ROOT / "bundle" / "_launch.py").read_bytes()
-    native = [name for name in entries if Path(name).suffix in NATIVE]
-    if edition.bound:
-        entries["bound_to"] = edition.bound.encode()
-    elif native:
+        distributions |= _distributions(WORK / part)
+    native = [name for files in distributions.values() for name in files if Path(name).suffix in NATIVE]
+    if native and not edition.bound:
         sys.exit(f"build.sh: these are not pure Python: {', '.join(native)}")
+    first_code = {name: (ROOT / "bundle" / name).read_bytes() for name in FIRST_CODE}
     fresh = WORK / edition.target.name
-    write_archive(fresh, entries)
+    with _remembering(gzipped, WORK / f"compressed-{edition.lock.stem}") as compress:
+        try:
+            write_archive(fresh, first_code, distributions, compress=compress, bound_to=edition.bound)
+        except ValueError as error:
+            sys.exit(f"build.sh: {error}")
     fresh.chmod(0o755)
     fresh.replace(edition.target)
+
+
+@contextmanager
+def _remembering(compress: Callable[[bytes], bytes], folder: Path) -> Iterator[Callable[[bytes], bytes]]:
+    """Ask `compress`, which takes long, once for the same bytes. What isn't asked for again is forgotten."""
+    folder.mkdir(exist_ok=True)
+    used = set()
+    way = _digest(BUILDERS).encode()
+
+    def remembered(content: bytes) -> bytes:
+        kept = folder / hashlib.sha256(way + content).hexdigest()
+        used.add(kept)
+        if not kept.is_file():
+            fresh = folder / "fresh"
+            fresh.write_bytes(compress(content))
+            fresh.rename(kept)
+        return kept.read_bytes()
+
+    yield remembered
+    for path in set(folder.iterdir()) - used:
+        path.unlink()
 
 
 # What goes in
@@ -163,7 +183,7 @@ def _sources() -> dict[str, Path]:
     names = ["pyproject.toml", "LICENSE", *(str(path.relative_to(ROOT)) for path in modules)]
     sources = {name: ROOT / name for name in sorted(names)}
     sources["chatroom/client.html"] = ROOT / "client.html"
-    for name in ("__main__.py", "_launch.py"):
+    for name in FIRST_CODE:
         sources[f"bundle/{name}"] = ROOT / "bundle" / name
     for path in sources.values():
         if not path.is_file():
@@ -171,16 +191,21 @@ def _sources() -> dict[str, Path]:
     return sources
 
 
-def _left_out(folder: str, names: list[str]) -> set[str]:
-    if folder.endswith(".dist-info"):
-        return NOTES.intersection(names)
-    top = Path(folder).parent == WORK
-    return {name for name in names if name in TESTS or name == "__pycache__" or (top and name == "bin")}
+def _distributions(folder: Path) -> dict[str, dict[str, bytes]]:
+    """The files of each distribution that pip has installed there, as far as they go in."""
+    found = {}
+    for record in folder.glob("*.dist-info/RECORD"):
+        with record.open(newline="", encoding="utf-8") as file:
+            names = [row[0] for row in csv.reader(file)]
+        found[record.parent.name.removesuffix(".dist-info")] = {
+            name: (folder / name).read_bytes() for name in names if _goes_in(Path(name))
+        }
+    return found
 
 
-def _copy_plain(source: str, target: str) -> None:
-    shutil.copyfile(source, target)
-    Path(target).chmod(0o644)
+def _goes_in(name: Path) -> bool:
+    noted = name.parent.suffix == ".dist-info" and name.name in NOTES
+    return not noted and name.parts[0] != ".." and TESTS.isdisjoint(name.parts)
 
 
 # Small tools

@@ -16,6 +16,7 @@ from tests.support.process import ROOT, ServerProcess, clean_environment
 
 QUIET = ("--db", "none")
 NOBODY = 65534
+TERMINAL = {"prompt_toolkit", "wcwidth"}  # what only a person at a terminal needs
 OLD = ("2.7", "3.6", "3.8", "3.9", "3.10")
 
 
@@ -225,6 +226,7 @@ def test_a_warm_start_imports_little_and_unpacks_nothing(pyz: Path, tmp_path: Pa
         "jwt",
         "redis",
         "hypothesis",
+        *TERMINAL,
     }
     assert len(modules) < 480
 
@@ -238,4 +240,5 @@ def test_the_version_imports_next_to_nothing(pyz: Path) -> None:
     modules = imported(done.stderr)
     assert "chatroom.config.options" in modules
     assert not modules & {"trio", "h11", "ssl", "sqlite3", "redis", "http", "email", "chatroom.server"}
+    assert not modules & {"zipfile", "_unpack", *TERMINAL}
     assert len(modules) < 190

@@ -1,6 +1,8 @@
 """What the build puts into the file, and that it makes the same one everywhere."""
 
+import gzip
 import hashlib
+import io
 import os
 import re
 import shutil
@@ -15,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from bundle.archive import read_archive
 from tests.pyz.test_pyz import interpreter
 from tests.support.process import ROOT, clean_environment
 
@@ -25,9 +28,13 @@ OFFLINE = {"PIP_NO_INDEX": "1", "PIP_NO_CACHE_DIR": "1", "PIP_FIND_LINKS": "/now
 
 
 @pytest.fixture(scope="module")
-def archive(pyz: Path) -> Iterator[zipfile.ZipFile]:
-    with zipfile.ZipFile(pyz) as file:
-        yield file
+def files(pyz: Path) -> dict[str, bytes]:
+    """What can be imported, by its names below the folder of packages."""
+    return packed(pyz)
+
+
+def packed(pyz: Path) -> dict[str, bytes]:
+    return {name: content for files in read_archive(pyz)[1].values() for name, content in files.items()}
 
 
 @contextmanager
@@ -68,34 +75,41 @@ def digest(file: Path) -> str:
 
 
 def test_it_is_small_and_starts_by_itself(pyz: Path) -> None:
-    assert pyz.stat().st_size < 7_000_000
+    assert pyz.stat().st_size < 5_000_000
     assert pyz.read_bytes().startswith(b"#!/usr/bin/env python3\n")
     assert stat.S_IMODE(pyz.stat().st_mode) == 0o755
 
 
-def test_pure_python_only(archive: zipfile.ZipFile) -> None:
-    assert [name for name in archive.namelist() if Path(name).suffix in NATIVE] == []
-    wheels = [name for name in archive.namelist() if name.endswith(".dist-info/WHEEL")]
+def test_pure_python_only(files: dict[str, bytes]) -> None:
+    assert [name for name in files if Path(name).suffix in NATIVE] == []
+    wheels = [name for name in files if name.endswith(".dist-info/WHEEL")]
     assert len(wheels) > 5
     for name in wheels:
-        assert re.search(rb"^Tag: (py2\.)?(py3)(-none-any)$|^Tag: py2-none-any$", archive.read(name), re.M), (
-            name
-        )
+        assert re.search(rb"^Tag: (py2\.)?(py3)(-none-any)$|^Tag: py2-none-any$", files[name], re.M), name
 
 
-def test_what_runs_in_a_store_is_in_it(archive: zipfile.ZipFile) -> None:
+def test_what_runs_in_a_store_is_in_it(files: dict[str, bytes]) -> None:
     source = (ROOT / "chatroom" / "engines" / "redis" / "library.lua").read_bytes()
-    assert archive.read("site-packages/chatroom/engines/redis/library.lua") == source
+    assert files["chatroom/engines/redis/library.lua"] == source
 
 
-def test_no_dead_weight(archive: zipfile.ZipFile) -> None:
-    parts = {part for name in archive.namelist() for part in Path(name).parts}
-    assert parts.isdisjoint({"_tests", "tests", "bin", "__pycache__", "pip", "setuptools"})
+def test_no_dead_weight(files: dict[str, bytes]) -> None:
+    parts = {part for name in files for part in Path(name).parts}
+    assert parts.isdisjoint({"_tests", "tests", "bin", "..", "__pycache__", "pip", "setuptools"})
 
 
-def test_nothing_tells_where_or_when_it_was_made(archive: zipfile.ZipFile) -> None:
-    names = {Path(name).name for name in archive.namelist()}
+def test_nothing_tells_where_or_when_it_was_made(pyz: Path, files: dict[str, bytes]) -> None:
+    names = {Path(name).name for name in files}
     assert names.isdisjoint({"RECORD", "INSTALLER", "REQUESTED", "direct_url.json"})
+    with zipfile.ZipFile(pyz) as archive:
+        _tells_nothing(archive)
+        for name in archive.namelist():
+            if name.startswith("packages/"):
+                with zipfile.ZipFile(io.BytesIO(gzip.decompress(archive.read(name)))) as inner:
+                    _tells_nothing(inner)
+
+
+def _tells_nothing(archive: zipfile.ZipFile) -> None:
     assert {entry.date_time for entry in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
     assert {entry.external_attr >> 16 for entry in archive.infolist()} == {stat.S_IFREG | 0o644}
     assert archive.namelist() == sorted(archive.namelist())
@@ -103,27 +117,60 @@ def test_nothing_tells_where_or_when_it_was_made(archive: zipfile.ZipFile) -> No
         assert str(ROOT).encode() not in archive.read(entry), entry.filename
 
 
-def test_every_module_and_the_page_are_in_it(archive: zipfile.ZipFile) -> None:
+def test_its_own_list_stays_short_however_much_is_packed(pyz: Path) -> None:
+    """Every start reads it. What isn't imported at once is one entry for each distribution."""
+    with zipfile.ZipFile(pyz) as archive:
+        own = {name for name in archive.namelist() if not name.startswith("packages/")}
+    assert own == {"__main__.py", "_launch.py", "_unpack.py", "contents.json"}
+
+
+def test_common_tools_unpack_it(pyz: Path, tmp_path: Path, files: dict[str, bytes]) -> None:
+    subprocess.run([sys.executable, "-m", "zipfile", "-e", pyz, tmp_path], check=True)
+    packages = list((tmp_path / "packages").iterdir())
+    subprocess.run(["gunzip", *packages], check=True)
+    for package in packages:
+        subprocess.run([sys.executable, "-m", "zipfile", "-e", package.with_suffix(""), tmp_path], check=True)
+    for name, content in files.items():
+        assert (tmp_path / name).read_bytes() == content
+
+
+def test_every_module_and_the_page_are_in_it(files: dict[str, bytes]) -> None:
     for path in (ROOT / "chatroom").rglob("*.py"):
-        assert archive.read(f"site-packages/{path.relative_to(ROOT)}") == path.read_bytes()
-    assert archive.read("site-packages/chatroom/client.html") == (ROOT / "client.html").read_bytes()
+        assert files[str(path.relative_to(ROOT))] == path.read_bytes()
+    assert files["chatroom/client.html"] == (ROOT / "client.html").read_bytes()
 
 
-def test_the_licences_of_all_are_in_it(archive: zipfile.ZipFile) -> None:
-    projects = {Path(name).parts[1] for name in archive.namelist() if ".dist-info/" in name}
-    licensed = {Path(name).parts[1] for name in archive.namelist() if "LICENSE" in name}
+def test_the_licences_of_all_are_in_it(files: dict[str, bytes]) -> None:
+    projects = {Path(name).parts[0] for name in files if ".dist-info/" in name}
+    licensed = {Path(name).parts[0] for name in files if "LICENSE" in name}
     assert projects - licensed == set()
 
 
+def test_a_distribution_is_whole(pyz: Path) -> None:
+    """A start unpacks one by the names of its packages, and each has what says its version."""
+    for name, own in read_archive(pyz)[1].items():
+        assert f"{name}.dist-info/METADATA" in own
+        assert any(not each.startswith(f"{name}.dist-info/") for each in own)
+
+
 @pytest.mark.parametrize("python", [sys.executable, "/usr/bin/python3", *sorted(MINORS)])
-def test_a_library_that_only_some_servers_import_has_all_it_needs(pyz: Path, python: str) -> None:
+@pytest.mark.parametrize("library", ["redis", "prompt_toolkit"])
+def test_a_library_that_only_some_commands_import_has_all_it_needs(
+    pyz: Path, tmp_path: Path, python: str, library: str
+) -> None:
     """What it needs differs between Pythons, down to the third number, and the file is one for all."""
     found = interpreter(python) if python in MINORS else shutil.which(python)
     enough = "import sys; sys.exit(sys.version_info < (3, 11))"
     if found is None or subprocess.run([found, "-c", enough], check=False).returncode:
         pytest.skip(f"there is no {python} here that is new enough")
-    script = f"import sys; sys.path.insert(0, {str(pyz / 'site-packages')!r}); import redis"
-    done = subprocess.run([found, "-I", "-S", "-c", script], capture_output=True, text=True, check=False)
+    script = (
+        f"import sys; sys.path.insert(0, {str(pyz)!r}); import _launch; _launch.find_packages({str(pyz)!r}); "
+        f"import {library}; from importlib.metadata import version; "
+        f"assert version('{library}') == {library}.__version__"
+    )
+    env = clean_environment({"SHIV_ROOT": str(tmp_path / "cache")})
+    command = [found, "-I", "-S", "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -201,8 +248,7 @@ def test_a_changed_page_is_packed_without_a_network(built: Path) -> None:
     before = page.read_bytes()
     page.write_bytes(before + b"<!-- new -->\n")
     build(built, **OFFLINE)
-    with zipfile.ZipFile(built / "chat.pyz") as archive:
-        assert archive.read("site-packages/chatroom/client.html") == page.read_bytes()
+    assert packed(built / "chat.pyz")["chatroom/client.html"] == page.read_bytes()
     page.write_bytes(before)
 
 
@@ -212,10 +258,8 @@ def test_a_module_that_moved_is_packed_where_it_is(built: Path) -> None:
     build(built, **OFFLINE)
     module.rename(built / "chatroom" / "core" / "zz.py")
     build(built, **OFFLINE)
-    with zipfile.ZipFile(built / "chat.pyz") as archive:
-        assert [name for name in archive.namelist() if name.endswith("/zz.py")] == [
-            "site-packages/chatroom/core/zz.py"
-        ]
+    found = [name for name in packed(built / "chat.pyz") if name.endswith("/zz.py")]
+    assert found == ["chatroom/core/zz.py"]
     (built / "chatroom" / "core" / "zz.py").unlink()
 
 

@@ -6,12 +6,16 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from tests.support.client import Chat, target
 from tests.support.process import ServerProcess, clean_environment
+from tests.support.raw import get
 
 PRIVATE = ".chat.pyz-private-"
 LONG_AGO = 1_600_000_000
@@ -46,6 +50,17 @@ def copy_in(root: Path) -> Path:
     return folder
 
 
+def package_in(folder: Path, name: str) -> Path:
+    """A package in a copy, wherever its distribution is."""
+    (package,) = folder.glob(f"*/{name}")
+    return package
+
+
+def inodes(folder: Path) -> dict[str, int]:
+    """Which copies of distributions these are: another one has another number."""
+    return {path.name: path.stat().st_ino for path in (folder, *folder.iterdir())}
+
+
 def test_six_first_starts_at_once(pyz: Path, root: Path) -> None:
     servers = [start(pyz, root) for _ in range(6)]
     command, env = servers[0].command, servers[0].env
@@ -65,26 +80,84 @@ def test_six_first_starts_at_once(pyz: Path, root: Path) -> None:
 
 def test_the_second_start_uses_what_the_first_unpacked(pyz: Path, root: Path, temporary: Path) -> None:
     run_once(pyz, root)
-    before = copy_in(root).stat().st_ino
+    before = inodes(copy_in(root))
     run_once(pyz, root, TMPDIR=str(temporary))
-    assert copy_in(root).stat().st_ino == before
+    assert inodes(copy_in(root)) == before
     assert list(temporary.iterdir()) == []
 
 
+def test_what_is_not_imported_is_not_unpacked(pyz: Path, root: Path) -> None:
+    def unpacked() -> set[str]:
+        return {path.name.partition("-")[0] for path in copy_in(root).iterdir()}
+
+    env = clean_environment({"SHIV_ROOT": str(root)})
+    subprocess.run([sys.executable, pyz, "--version"], check=True, capture_output=True, env=env)
+    assert unpacked() == {"chatroom"}
+    run_once(pyz, root)
+    assert {"chatroom", "trio", "h11"} <= unpacked()
+    assert unpacked().isdisjoint({"redis", "pyjwt"})
+
+
+def test_what_is_not_imported_is_not_looked_at(pyz: Path, root: Path) -> None:
+    run_once(pyz, root)
+    _cut_short(copy_in(root))
+    before = inodes(copy_in(root))
+    env = clean_environment({"SHIV_ROOT": str(root)})
+    subprocess.run([sys.executable, pyz, "--version"], check=True, capture_output=True, env=env)
+    assert inodes(copy_in(root)) == before
+
+
+def test_a_server_that_listens_needs_the_file_no_more(pyz: Path, root: Path, tmp_path: Path) -> None:
+    """It may be replaced by the next version while the server runs: all that is imported has been by then."""
+    copy = tmp_path / "chat.pyz"
+    shutil.copy(pyz, copy)
+    with start(copy, root) as server:
+        assert get(server.port, "/healthz").status == 200
+        copy.write_bytes(b"another version")
+        for path in ("/", "/metrics", "/readyz"):
+            assert get(server.port, path).status == 200
+        with closing(Chat(server.ws_url + target("r", "ann"))) as ann:
+            ann.say("hello")
+            assert ann.texts(1) == ["hello"]
+        assert server.stop() == 0
+
+
+def test_a_damaged_file_is_one_line(pyz: Path, root: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(pyz) as archive:
+        (entry,) = (each for each in archive.infolist() if each.filename.startswith("packages/chatroom-"))
+    whole = bytearray(pyz.read_bytes())
+    middle = entry.header_offset + entry.compress_size // 2
+    whole[middle : middle + 100] = bytes(100)
+    (tmp_path / "chat.pyz").write_bytes(whole)
+    done = subprocess.run(
+        [sys.executable, tmp_path / "chat.pyz", "--version"], capture_output=True, text=True, check=False,
+        env=clean_environment({"SHIV_ROOT": str(root)}),
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert done.stderr.startswith("chat.pyz is damaged")
+
+
 def _half_extracted(folder: Path) -> None:
-    shutil.rmtree(folder / "site-packages" / "trio")
+    shutil.rmtree(package_in(folder, "trio"))
 
 
 def _empty(folder: Path) -> None:
-    shutil.rmtree(folder / "site-packages")
+    for each in folder.iterdir():
+        shutil.rmtree(each)
 
 
 def _poisoned(folder: Path) -> None:
-    (folder / "site-packages" / "chatroom" / "__init__.py").write_text("raise SystemExit('poisoned')\n")
+    (package_in(folder, "chatroom") / "__init__.py").write_text("raise SystemExit('poisoned')\n")
 
 
 def _cut_short(folder: Path) -> None:
-    (folder / "site-packages" / "trio" / "__init__.py").write_text("")
+    (package_in(folder, "trio") / "__init__.py").write_text("")
+
+
+def _a_file_in_it(folder: Path) -> None:
+    distribution = package_in(folder, "trio").parent
+    shutil.rmtree(distribution)
+    distribution.write_text("")
 
 
 def _a_file(folder: Path) -> None:
@@ -99,7 +172,6 @@ def _a_dangling_link(folder: Path) -> None:
 
 def _a_leftover_of_a_kill(folder: Path) -> None:
     shutil.rmtree(folder)
-    (folder.parent / f"{folder.name}.tmp" / "site-packages" / "trio").mkdir(parents=True)
     (folder.parent / f".{folder.name}_half" / "unpacked").mkdir(parents=True)
 
 
@@ -118,6 +190,7 @@ def _damaged_compiled_files(folder: Path) -> None:
         _empty,
         _poisoned,
         _cut_short,
+        _a_file_in_it,
         _a_file,
         _a_dangling_link,
         _a_leftover_of_a_kill,
@@ -131,9 +204,9 @@ def test_what_is_wrong_in_the_cache_is_mended(
     folder = copy_in(root)
     damage(folder)
     run_once(pyz, root, TMPDIR=str(temporary))
-    before = folder.stat().st_ino
+    before = inodes(folder)
     run_once(pyz, root)
-    assert folder.stat().st_ino == before
+    assert inodes(folder) == before
 
 
 def test_a_cache_that_others_may_write_to_is_not_used(pyz: Path, root: Path, temporary: Path) -> None:
@@ -188,7 +261,7 @@ def test_the_private_folder_goes_when_the_start_is_ended(pyz: Path, temporary: P
     server = private(pyz, temporary)
     process = subprocess.Popen(server.command, env=server.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 20
-    while not list(temporary.glob(f"{PRIVATE}*/unpacked")) and time.monotonic() < deadline:
+    while not list(temporary.glob(f"{PRIVATE}*/*")) and time.monotonic() < deadline:
         pass
     process.terminate()
     process.communicate()
@@ -218,6 +291,6 @@ def test_only_what_nobody_uses_is_removed(pyz: Path, temporary: Path) -> None:
         for path in temporary.iterdir():
             os.utime(path, (LONG_AGO, LONG_AGO), follow_symlinks=False)
         run_once(pyz, Path("/proc/nothing"), TMPDIR=str(temporary))
-        assert (used / "unpacked" / "site-packages").is_dir()
+        assert package_in(used, "trio").is_dir()
         assert server.stop() == 0
     assert sorted(temporary.iterdir()) == kept
