@@ -1,0 +1,171 @@
+"""The outbox of `say`, as a file: one for each server, room and name.
+
+Owns the folder of outboxes, and how one is locked, read and written. Rules:
+
+1. One command at a time has an outbox: it holds a lock, which the system releases if the command is killed.
+2. A message is synced to the disk before it is sent. So a command that is killed at any moment leaves all
+   that may have been sent.
+3. What is finished is taken out of the file as the last thing that a command does. A command that is killed
+   before has told nobody that it had succeeded.
+4. Only the owner may read an outbox. A folder that belongs to somebody else isn't used.
+
+It doesn't know what the lines mean; see `batches`.
+"""
+
+import fcntl
+import hashlib
+import os
+import stat
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from typing import BinaryIO
+
+from chatroom.client.batches import Batch, head_line, lines_of, read_batches
+from chatroom.core.errors import StartError
+
+_POLL_SECONDS = 0.02
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+
+
+class Occupied(Exception):
+    """Another command has the outbox."""
+
+
+def state_folder(environ: Mapping[str, str]) -> str:
+    """The folder where commands keep what outlasts them; made if it isn't there. Raises StartError.
+
+    It is $XDG_STATE_HOME/chatroom, else ~/.local/state/chatroom; where there is no home, or nothing can be
+    written there, one of our own for temporary files.
+    """
+    base, home = environ.get("XDG_STATE_HOME", ""), environ.get("HOME", "")
+    if not os.path.isabs(base):
+        base = os.path.join(home, ".local", "state") if os.path.isabs(home) else ""
+    if base:
+        folder = os.path.join(base, "chatroom")
+        with suppress(OSError):
+            os.makedirs(folder, mode=0o700, exist_ok=True)
+            if os.access(folder, os.W_OK | os.X_OK):
+                return folder
+    folder = os.path.join(tempfile.gettempdir(), f"chatroom-{os.geteuid()}")
+    try:
+        with suppress(FileExistsError):
+            os.mkdir(folder, 0o700)
+        found = os.lstat(folder)
+    except OSError as error:
+        raise StartError(
+            f"there is no place for the outbox ({folder}: {error.strerror}): set XDG_STATE_HOME to a folder"
+        ) from None
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & _OTHERS:
+        raise StartError(f"{folder} isn't a folder of ours alone: set XDG_STATE_HOME to another place")
+    return folder
+
+
+class OutboxFile:
+    """An outbox that this command has for itself."""
+
+    def __init__(self, path: str, lock: int, head: str) -> None:
+        """See open_outbox. `lock` is a descriptor that holds the lock."""
+        self._path = path
+        self._lock = lock
+        self._head = head
+        self._file: BinaryIO | None = None
+
+    def read(self, now: int) -> list[Batch]:
+        """The batches that count at the time `now`. Raises StartError."""
+        try:
+            with open(self._path, encoding="utf-8", errors="replace") as file:
+                return read_batches(file, now)
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise self._failed(error) from None
+
+    def append(self, lines: Iterable[str], *, sync: bool) -> None:
+        """Write lines behind the others; with `sync` they are on the disk then. Raises StartError."""
+        try:
+            if self._file is None:
+                self._file = self._opened()
+            self._file.write("".join(lines).encode())
+            if sync:
+                os.fsync(self._file.fileno())
+        except OSError as error:
+            raise self._failed(error) from None
+
+    def replace(self, batches: Iterable[Batch]) -> None:
+        """Have these batches in the file and nothing else, by one step. Raises StartError."""
+        kept = [line for batch in batches for line in lines_of(batch)]
+        try:
+            self._close_file()
+            if not kept:
+                with suppress(FileNotFoundError):
+                    os.unlink(self._path)
+                return
+            draft = f"{self._path}.new"
+            with open(draft, "wb", opener=_private) as file:
+                file.write("".join((self._head, *kept)).encode())
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(draft, self._path)
+        except OSError as error:
+            raise self._failed(error) from None
+
+    def close(self) -> None:
+        """Let others have the outbox."""
+        self._close_file()
+        os.close(self._lock)
+
+    def _opened(self) -> BinaryIO:
+        file = open(self._path, "ab", buffering=0, opener=_private)  # noqa: SIM115  (it stays open)
+        if file.tell() == 0:
+            file.write(self._head.encode())
+        else:  # what a kill has left of a line doesn't spoil the next one
+            file.write(b"\n")
+        return file
+
+    def _close_file(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _failed(self, error: OSError) -> StartError:
+        return StartError(f"the outbox {self._path} can't be used ({error.strerror}): nothing was said")
+
+
+def open_outbox(
+    folder: str,
+    url: str,
+    room: str,
+    username: str | None,
+    *,
+    seconds: float,
+    sleep: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
+) -> OutboxFile:
+    """The outbox for what `username` says in `room` of the server `url`. It waits `seconds` for another
+    command.
+
+    Raises Occupied, StartError.
+    """
+    head = head_line(url, room, username)
+    path = os.path.join(folder, f"outbox-{hashlib.sha256(head.encode()).hexdigest()[:24]}.jsonl")
+    try:
+        lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StartError(f"the outbox {path} can't be used ({error.strerror}): nothing was said") from None
+    deadline = clock() + seconds
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if clock() >= deadline:
+                os.close(lock)
+                raise Occupied from None
+            sleep(_POLL_SECONDS)
+        else:
+            return OutboxFile(path, lock, head)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CLOEXEC, 0o600)

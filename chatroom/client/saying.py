@@ -1,0 +1,297 @@
+"""What `say` does: it has texts stored, each once, whatever happens to the connection or to itself.
+
+    texts ─► recognizer: said before? ─► outbox file, synced ─► Client ─► Settled ─► outbox file
+
+Owns one command from its first text to what came of it. Rules:
+
+1. What earlier commands have left in the outbox is sent first, in its order.
+2. A text is in the outbox before it is sent. What came of it is noted there at once, but not synced: if that is
+   lost, the message is sent again under its `cid`, and the server knows it.
+3. The time runs while something waits for an answer, and begins anew with each answer. What takes long because
+   there is much of it isn't ended.
+4. At most UNSETTLED texts are under way; further ones aren't read meanwhile.
+5. If the server lets nobody in, what this command has brought was never sent, and isn't kept.
+
+It doesn't know where texts come from, nor how an outcome is told.
+"""
+
+import math
+import re
+import uuid
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from enum import Enum
+
+import trio
+
+from chatroom.client.batches import (
+    Batch,
+    Entry,
+    Recognizer,
+    batch_line,
+    end_line,
+    entry_line,
+    settled_line,
+)
+from chatroom.client.connection import Client
+from chatroom.client.cursor import Position
+from chatroom.client.events import Ended, Ending, Entered, Event, Lost, Recorded, Settled
+from chatroom.client.frames import Frame, text_of
+from chatroom.client.outboxfile import OutboxFile
+from chatroom.core.errors import StartError
+
+UNSETTLED = 1000
+MOST_WAITING = 10_000
+"""Messages that an outbox may hold for later."""
+
+
+class Result(Enum):
+    """What came of it."""
+
+    STORED = "stored"
+    REFUSED = "refused"
+    """For good: some of it, or the client."""
+    UNKNOWN = "unknown"
+    """Nobody has answered in time."""
+    FULL = "full"
+    """The outbox holds too much; nothing was added."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a command: of its `entries`, by `reason`; and the `answer` that it waited for."""
+
+    result: Result
+    entries: tuple[Entry, ...] = ()
+    reason: str = ""
+    answer: str | None = None
+
+
+Feed = Callable[["Sayer"], Awaitable[None]]
+"""Gives the texts of a command, by `give`, and then calls `end`."""
+
+
+class Sayer:
+    """One command."""
+
+    def __init__(
+        self,
+        outbox: OutboxFile,
+        connect: Callable[[Position | None], Client],
+        *,
+        seconds: float,
+        answer: re.Pattern[str] | None,
+        now: Callable[[], int],
+    ) -> None:
+        """`connect` makes a client; one with a position begins behind it. `now` is in seconds since 1970.
+
+        `seconds` is how long to wait for an answer of the server, and for a message that matches `answer`.
+        Raises StartError.
+        """
+        self._outbox = outbox
+        self._connect = connect
+        self._seconds = seconds
+        self._answer = answer
+        self._now = now
+        self._batches = outbox.read(now())
+        self._waiting = {
+            entry.cid: entry for batch in self._batches for entry in batch.entries if not entry.settled
+        }
+        self._recognizer = Recognizer(self._batches)
+        self._texts: list[str] = []
+        self._own: Batch | None = None
+        self._is_new = False
+        self._given_all = False
+        self._finished = False
+        self._client: Client | None = None
+        self._entered: Entered | None = None
+        self._ended: Ended | None = None
+        self._reason = "the server doesn't answer"
+        self._behind: Position | None = None
+        self._found: str | None = None
+        self._scope = trio.CancelScope()
+        self._progress = trio.Event()
+
+    async def run(self, feed: Feed) -> Outcome:
+        """Say what `feed` gives. Raises StartError; what else `feed` raises comes in a group."""
+        if len(self._waiting) > MOST_WAITING:
+            return Outcome(Result.FULL)
+        self._rearm()
+        try:
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(feed, self)
+                    await self._deliver()
+                    nursery.cancel_scope.cancel()
+        except BaseExceptionGroup as group:
+            mistakes, _ = group.split(StartError)
+            if mistakes is None:
+                raise
+            raise leaf(mistakes) from None
+        return self._outcome()
+
+    def interrupt(self) -> None:
+        """Give up now."""
+        self._reason = "it was interrupted"
+        self._scope.cancel()
+
+    def kept(self, outcome: Outcome) -> list[Batch]:
+        """What the outbox is to hold once `outcome` has been told."""
+        told = outcome.result is Result.STORED
+        if outcome.result is Result.REFUSED and self._own is not None:
+            told = self._own.settled or (self._is_new and self._entered is None)
+        return [batch for batch in self._batches if batch.entries and not (told and batch is self._own)]
+
+    # Texts
+
+    async def give(self, texts: Iterable[str]) -> None:
+        """Have further texts said. Waits while too many are under way. Raises StartError."""
+        for text in texts:
+            self._texts.append(text)
+            if self._own is None:
+                self._recognizer.give(text)
+        if self._own is None and self._recognizer.decided:
+            self._decide()
+        self._write()
+        while len(self._waiting) >= UNSETTLED:
+            await self._progress.wait()
+
+    def end(self) -> None:
+        """There are no more texts. Raises StartError."""
+        self._given_all = True
+        if self._own is None:
+            self._decide()
+        self._write()
+        self._look()
+        self._tell_progress()
+
+    def _decide(self) -> None:
+        """It is sure now whether this command is an earlier one that is tried again."""
+        self._own = self._recognizer.batch()
+        if self._own is None:
+            self._is_new = True
+            self._own = Batch(uuid.uuid4().hex, self._now())
+            self._batches.append(self._own)
+
+    def _write(self) -> None:
+        """Put new texts into the outbox, and send them."""
+        own = self._own
+        if own is None:
+            return
+        fresh = [Entry(str(uuid.uuid4()), text) for text in self._texts[len(own.entries) :]]
+        lines = [batch_line(own)] if self._is_new and not own.entries and fresh else []
+        lines += [entry_line(own, entry) for entry in fresh]
+        own.entries += fresh
+        if self._given_all and own.entries and not own.ended:
+            own.ended = True
+            lines.append(end_line(own))
+        if lines:
+            self._outbox.append(lines, sync=True)
+        for entry in fresh:
+            self._waiting[entry.cid] = entry
+            if self._client is not None:
+                self._client.say(entry.text, entry.cid)
+        if fresh:
+            self._rearm()
+            self._tell_progress()
+
+    # At work
+
+    async def _deliver(self) -> None:
+        """Be connected as long as there is something to send, or an answer to wait for."""
+        while not self._finished and self._ended is None:
+            if not self._waiting and self._behind is None:
+                await self._progress.wait()
+                continue
+            self._client = self._connect(self._behind)
+            for entry in self._waiting.values():
+                self._client.say(entry.text, entry.cid)
+            ended = await self._client.run(self._handle)
+            self._client = None
+            if ended.ending is not Ending.STOPPED:
+                self._ended = ended
+
+    async def _handle(self, event: Event) -> None:
+        match event:
+            case Entered():
+                self._entered = event
+            case Settled():
+                self._settle(event)
+            case Lost(reason=reason):
+                self._reason = reason
+            case Recorded(frame=frame, id=number) if self._behind is not None and number > self._behind.id:
+                self._compare(frame)
+            case _:
+                pass
+
+    def _settle(self, settled: Settled) -> None:
+        entry = self._waiting.pop(settled.cid)
+        entry.id, entry.error = settled.id, settled.error
+        entry.epoch = None if self._entered is None else self._entered.epoch
+        for batch in self._batches:
+            if entry in batch.entries:
+                batch.time = self._now()
+        self._outbox.append([settled_line(entry, self._now())], sync=False)
+        self._rearm()
+        self._look()
+        self._tell_progress()
+
+    def _look(self) -> None:
+        """Is there anything left to do?"""
+        own = self._own
+        if not self._given_all or self._waiting or own is None or self._finished:
+            return
+        last = own.entries[-1] if own.entries else None
+        if self._answer is None or last is None or last.id is None or any(each.error for each in own.entries):
+            self._finish()
+        elif self._behind is None:
+            self._behind = Position(last.epoch or "", last.id)
+            self._rearm()
+            # Whoever was there before the message was stored sees all that comes behind it.
+            if self._client is not None and (self._entered is None or last.id <= self._entered.last_id):
+                self._client.stop()
+
+    def _compare(self, frame: Frame) -> None:
+        """Is it the answer?"""
+        text = text_of(frame.data.get("text"))
+        me = None if self._entered is None else self._entered.username
+        if (
+            frame.event == "message"
+            and text
+            and frame.author != me
+            and self._answer
+            and self._answer.search(text)
+        ):
+            self._found = text
+            self._finish()
+
+    def _finish(self) -> None:
+        self._finished = True
+        if self._client is not None:
+            self._client.stop()
+
+    def _rearm(self) -> None:
+        """The time begins anew."""
+        waits = self._waiting or self._behind is not None
+        self._scope.deadline = trio.current_time() + self._seconds if waits else math.inf
+
+    def _tell_progress(self) -> None:
+        self._progress.set()
+        self._progress = trio.Event()
+
+    def _outcome(self) -> Outcome:
+        entries = tuple(self._own.entries) if self._own is not None else ()
+        if self._ended is not None:
+            return Outcome(Result.REFUSED, entries, self._ended.reason)
+        if not self._finished:
+            return Outcome(Result.UNKNOWN, entries, self._reason)
+        if not entries or any(entry.error for entry in entries):
+            return Outcome(Result.REFUSED, entries)
+        return Outcome(Result.STORED, entries, answer=self._found)
+
+
+def leaf(error: BaseException) -> BaseException:
+    """The first error in a group of groups."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
