@@ -1,10 +1,10 @@
 """The command line: from the arguments to an exit code.
 
     0   stopped as asked (SIGTERM, SIGINT), or printed --help or --version, or did what a command says
-    1   ended by force (a second signal), or by an error of our own: one `crash` in the log
+    1   ended by force (a second signal), or by an error of our own: one `crash` in the log, or one line
     2   can't start as asked: one line on standard error says what to do
 
-`admin` has exit codes of its own beside these; see there.
+`admin`, `join`, `tail` and `say` have exit codes of their own beside these; see there.
 
 Owns the commands and the exit codes. Rules:
 
@@ -34,7 +34,7 @@ from chatroom.system.stdio import (
 )
 
 STANDARD_ERROR = 2
-COMMANDS = ("serve", "admin", "backup", "copy", "export", "import", "token")
+COMMANDS = ("serve", "admin", "backup", "copy", "export", "import", "token", "tail", "say")
 
 
 def main(
@@ -50,7 +50,7 @@ def main(
         command, options = _command(sys.argv[1:] if argv is None else argv)
         if command != "serve":
             unblock_signals()
-            return _run_command(command, options, environ)
+            return _finish(lambda: _run_command(command, options, environ), _print_crash)
         asked = read_settings(options, environ)
         if isinstance(asked, str):
             unblock_signals()
@@ -58,7 +58,8 @@ def main(
             return 0
         asked_to_stop = catch_signals()
         with logging_to(STANDARD_ERROR, asked.log_level, asked.log_format):
-            return _serve(asked, run or partial(_run, asked_to_stop=asked_to_stop))
+            serve = run or partial(_run, asked_to_stop=asked_to_stop)
+            return _finish(lambda: serve(asked), _log_crash)
     except StartError as error:
         print_error(str(error))
         return 2
@@ -100,6 +101,14 @@ def _run_command(command: str, options: Sequence[str], environ: Mapping[str, str
             from chatroom import transfer  # noqa: PLC0415
 
             transfer.run_import(options, environ)
+        case "say":
+            from chatroom import say  # noqa: PLC0415
+
+            return say.run(options, environ)
+        case "tail":
+            from chatroom import tail  # noqa: PLC0415
+
+            return tail.run(options, environ)
         case _:
             from chatroom import mint  # noqa: PLC0415
 
@@ -115,13 +124,13 @@ def _run(settings: Settings, *, asked_to_stop: Callable[[], bool]) -> int:
     return trio.run(serve, settings, asked_to_stop)
 
 
-def _serve(settings: Settings, run: Callable[[Settings], int]) -> int:
-    """Serve, and return the exit code. Trio may raise each kind of ending inside a group.
+def _finish(run: Callable[[], int], report: Callable[[BaseException], None]) -> int:
+    """Run, and return the exit code; 1 behind a `report` if it failed by an error of our own.
 
-    Raises StartError and KeyboardInterrupt on their own, never in a group.
+    Trio may raise each kind of ending inside a group. Raises StartError and KeyboardInterrupt on their own.
     """
     try:
-        return run(settings)
+        return run()
     except (Exception, BaseExceptionGroup) as error:
         leaves = list(_leaves(error))
         if any(isinstance(leaf, KeyboardInterrupt) for leaf in leaves):
@@ -129,11 +138,19 @@ def _serve(settings: Settings, run: Callable[[Settings], int]) -> int:
         crashes = [leaf for leaf in leaves if not isinstance(leaf, StartError)]
         if not crashes:
             raise StartError(str(leaves[0])) from None
-        fields = whereabouts(crashes[0])
-        if logger.isEnabledFor(logging.DEBUG):
-            fields["traceback"] = frames(crashes[0])
-        log_event(logging.ERROR, "crash", **fields)
+        report(crashes[0])
         return 1
+
+
+def _log_crash(error: BaseException) -> None:
+    fields = whereabouts(error)
+    if logger.isEnabledFor(logging.DEBUG):
+        fields["traceback"] = frames(error)
+    log_event(logging.ERROR, "crash", **fields)
+
+
+def _print_crash(error: BaseException) -> None:
+    print_error(f"this is a fault of chatroom, please report it: {' at '.join(whereabouts(error).values())}")
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:

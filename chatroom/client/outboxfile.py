@@ -130,7 +130,7 @@ class OutboxFile:
             self._file = None
 
     def _failed(self, error: OSError) -> StartError:
-        return StartError(f"the outbox {self._path} can't be used ({error.strerror}): nothing was said")
+        return StartError(f"the outbox {self._path} can't be used ({error.strerror})")
 
 
 def open_outbox(
@@ -153,7 +153,7 @@ def open_outbox(
     try:
         lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise StartError(f"the outbox {path} can't be used ({error.strerror}): nothing was said") from None
+        raise StartError(f"the outbox {path} can't be used ({error.strerror})") from None
     deadline = clock() + seconds
     while True:
         try:

@@ -5,12 +5,13 @@
 Owns one command from its first text to what came of it. Rules:
 
 1. What earlier commands have left in the outbox is sent first, in its order.
-2. A text is in the outbox before it is sent. What came of it is noted there at once, but not synced: if that is
-   lost, the message is sent again under its `cid`, and the server knows it.
-3. The time runs while something waits for an answer, and begins anew with each answer. What takes long because
-   there is much of it isn't ended.
+2. A text is in the outbox before it is sent. What came of it is noted there at once, but not synced: if that
+   is lost, the message is sent again under its `cid`, and the server knows it.
+3. The time runs while something waits for an answer, and begins anew with each answer. What takes long
+   because there is much of it isn't ended.
 4. At most UNSETTLED texts are under way; further ones aren't read meanwhile.
-5. If the server lets nobody in, what this command has brought was never sent, and isn't kept.
+5. Of an endless stream of texts the first ones are forgotten when they are settled.
+6. If the server lets nobody in, what this command has brought was never sent, and isn't kept.
 
 It doesn't know where texts come from, nor how an outcome is told.
 """
@@ -38,11 +39,12 @@ from chatroom.client.cursor import Position
 from chatroom.client.events import Ended, Ending, Entered, Event, Lost, Recorded, Settled
 from chatroom.client.frames import Frame, text_of
 from chatroom.client.outboxfile import OutboxFile
-from chatroom.core.errors import StartError
 
 UNSETTLED = 1000
 MOST_WAITING = 10_000
 """Messages that an outbox may hold for later."""
+MOST_REMEMBERED = 100_000
+"""Texts of one command by which it is recognized when it is tried again."""
 
 
 class Result(Enum):
@@ -59,10 +61,14 @@ class Result(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a command: of its `entries`, by `reason`; and the `answer` that it waited for."""
+    """What came of a command: of its `entries`, by `reason`; and the `answer` that it waited for.
+
+    `forgotten` messages were settled before those.
+    """
 
     result: Result
     entries: tuple[Entry, ...] = ()
+    forgotten: int = 0
     reason: str = ""
     answer: str | None = None
 
@@ -95,10 +101,14 @@ class Sayer:
         self._now = now
         self._batches = outbox.read(now())
         self._waiting = {
-            entry.cid: entry for batch in self._batches for entry in batch.entries if not entry.settled
+            entry.cid: (batch, entry)
+            for batch in self._batches
+            for entry in batch.entries
+            if not entry.settled
         }
         self._recognizer = Recognizer(self._batches)
-        self._texts: list[str] = []
+        self._held: list[str] = []
+        self._forgotten = 0
         self._own: Batch | None = None
         self._is_new = False
         self._given_all = False
@@ -113,21 +123,15 @@ class Sayer:
         self._progress = trio.Event()
 
     async def run(self, feed: Feed) -> Outcome:
-        """Say what `feed` gives. Raises StartError; what else `feed` raises comes in a group."""
+        """Say what `feed` gives. A StartError, and what `feed` raises, comes in a group."""
         if len(self._waiting) > MOST_WAITING:
             return Outcome(Result.FULL)
         self._rearm()
-        try:
-            with self._scope:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(feed, self)
-                    await self._deliver()
-                    nursery.cancel_scope.cancel()
-        except BaseExceptionGroup as group:
-            mistakes, _ = group.split(StartError)
-            if mistakes is None:
-                raise
-            raise leaf(mistakes) from None
+        with self._scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(feed, self)
+                await self._deliver()
+                nursery.cancel_scope.cancel()
         return self._outcome()
 
     def interrupt(self) -> None:
@@ -147,38 +151,40 @@ class Sayer:
     async def give(self, texts: Iterable[str]) -> None:
         """Have further texts said. Waits while too many are under way. Raises StartError."""
         for text in texts:
-            self._texts.append(text)
+            self._held.append(text)
             if self._own is None:
                 self._recognizer.give(text)
         if self._own is None and self._recognizer.decided:
             self._decide()
-        self._write()
+        if self._own is not None:
+            self._write(self._own)
         while len(self._waiting) >= UNSETTLED:
             await self._progress.wait()
 
     def end(self) -> None:
         """There are no more texts. Raises StartError."""
         self._given_all = True
-        if self._own is None:
-            self._decide()
-        self._write()
+        self._write(self._own or self._decide())
         self._look()
         self._tell_progress()
 
-    def _decide(self) -> None:
+    def _decide(self) -> Batch:
         """It is sure now whether this command is an earlier one that is tried again."""
         self._own = self._recognizer.batch()
         if self._own is None:
             self._is_new = True
             self._own = Batch(uuid.uuid4().hex, self._now())
             self._batches.append(self._own)
+        else:
+            del self._held[: len(self._own.entries)]
+        return self._own
 
-    def _write(self) -> None:
+    def _write(self, own: Batch) -> None:
         """Put new texts into the outbox, and send them."""
-        own = self._own
-        if own is None:
-            return
-        fresh = [Entry(str(uuid.uuid4()), text) for text in self._texts[len(own.entries) :]]
+        if len(own.entries) >= MOST_REMEMBERED:
+            own = self._forget(own)
+        fresh = [Entry(str(uuid.uuid4()), text) for text in self._held]
+        self._held.clear()
         lines = [batch_line(own)] if self._is_new and not own.entries and fresh else []
         lines += [entry_line(own, entry) for entry in fresh]
         own.entries += fresh
@@ -188,12 +194,20 @@ class Sayer:
         if lines:
             self._outbox.append(lines, sync=True)
         for entry in fresh:
-            self._waiting[entry.cid] = entry
+            self._waiting[entry.cid] = (own, entry)
             if self._client is not None:
                 self._client.say(entry.text, entry.cid)
         if fresh:
             self._rearm()
             self._tell_progress()
+
+    def _forget(self, own: Batch) -> Batch:
+        """Go on with a batch that holds only what isn't settled."""
+        unsettled = [entry for entry in own.entries if not entry.settled]
+        self._forgotten += len(own.entries) - len(unsettled)
+        own.entries = unsettled
+        self._outbox.replace(self._batches)
+        return own
 
     # At work
 
@@ -204,7 +218,7 @@ class Sayer:
                 await self._progress.wait()
                 continue
             self._client = self._connect(self._behind)
-            for entry in self._waiting.values():
+            for _, entry in self._waiting.values():
                 self._client.say(entry.text, entry.cid)
             ended = await self._client.run(self._handle)
             self._client = None
@@ -225,12 +239,10 @@ class Sayer:
                 pass
 
     def _settle(self, settled: Settled) -> None:
-        entry = self._waiting.pop(settled.cid)
+        batch, entry = self._waiting.pop(settled.cid)
         entry.id, entry.error = settled.id, settled.error
         entry.epoch = None if self._entered is None else self._entered.epoch
-        for batch in self._batches:
-            if entry in batch.entries:
-                batch.time = self._now()
+        batch.time = self._now()
         self._outbox.append([settled_line(entry, self._now())], sync=False)
         self._rearm()
         self._look()
@@ -282,16 +294,9 @@ class Sayer:
     def _outcome(self) -> Outcome:
         entries = tuple(self._own.entries) if self._own is not None else ()
         if self._ended is not None:
-            return Outcome(Result.REFUSED, entries, self._ended.reason)
+            return Outcome(Result.REFUSED, entries, self._forgotten, self._ended.reason)
         if not self._finished:
-            return Outcome(Result.UNKNOWN, entries, self._reason)
+            return Outcome(Result.UNKNOWN, entries, self._forgotten, self._reason)
         if not entries or any(entry.error for entry in entries):
-            return Outcome(Result.REFUSED, entries)
-        return Outcome(Result.STORED, entries, answer=self._found)
-
-
-def leaf(error: BaseException) -> BaseException:
-    """The first error in a group of groups."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
+            return Outcome(Result.REFUSED, entries, self._forgotten)
+        return Outcome(Result.STORED, entries, self._forgotten, answer=self._found)

@@ -10,6 +10,7 @@ Owns what is printed on standard output and standard error, and what signals do 
 It doesn't know what a stop or a reload does.
 """
 
+import atexit
 import os
 import select
 import signal
@@ -17,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
+from typing import NoReturn
 
 from chatroom.core.logevents import cut, escape
 
@@ -93,6 +95,20 @@ def fill_standard_descriptors() -> None:
         except OSError:
             with suppress(OSError):
                 os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, which is this one
+
+
+def end_process(code: int, last: Callable[[], None]) -> NoReturn:
+    """End the process with the exit code `code`, at once behind `last`.
+
+    What is registered for the end of a process runs before, and the interpreter isn't taken down: between
+    `last` and the end there is no moment in which a kill is likely.
+    """
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+    last()
+    os._exit(code)
 
 
 def print_out(text: str) -> bool:

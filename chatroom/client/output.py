@@ -1,0 +1,112 @@
+"""Standard output for lines that have to get through, each once, however slow their reader is.
+
+    put ─► pieces of whole lines ─► a thread that writes ─► reached: how far the reader has got
+
+Owns what is written and the count of it. Rules:
+
+1. `put` waits while more than WAITING_BYTES wait. So a slow reader slows whoever puts, and nothing piles up.
+2. A descriptor is shared with other processes, so it stays blocking, and a thread writes.
+3. A piece has PIPE_BYTES at most: a pipe takes that as a whole or not at all. So `reached` is right as well
+   if the process ends while a write waits.
+4. A reader that has gone ends it: at the next write, or at once where standard output is a pipe.
+
+It doesn't know what a line says.
+"""
+
+import os
+import stat
+from collections.abc import Sequence
+from typing import Generic, TypeVar
+
+import trio
+
+from chatroom.core.errors import StartError
+from chatroom.system.stdio import STANDARD_OUT
+
+WAITING_BYTES = 256 * 1024
+PIPE_BYTES = 4096
+
+Mark = TypeVar("Mark")
+
+
+class Output(Generic[Mark]):
+    """Writes lines to standard output; each has a mark by which one knows it again."""
+
+    def __init__(self, reached: Mark) -> None:
+        """`reached` is the mark of what was written before."""
+        self.reached = reached
+        """The mark of the last line that was written as a whole."""
+        self.gone = False
+        """Whether nobody reads any more."""
+        self._waiting: list[tuple[bytes, Mark]] = []
+        self._bytes = 0
+        self._changed = trio.Event()
+
+    def begin(self, mark: Mark) -> None:
+        """Nothing has to be written up to `mark`."""
+        self.reached = mark
+        self._tell()
+
+    async def put(self, line: bytes, mark: Mark) -> None:
+        """Have a line written. It waits while too much is waiting."""
+        self._waiting.append((line, mark))
+        self._bytes += len(line)
+        self._tell()
+        while self._bytes > WAITING_BYTES and not self.gone:
+            await self._changed.wait()
+
+    async def drained(self) -> None:
+        """Wait until all is written, or nobody reads any more."""
+        while self._waiting and not self.gone:
+            await self._changed.wait()
+
+    async def run(self) -> None:
+        """Write until nobody reads any more. Raises StartError, where something else is wrong."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch, nursery.cancel_scope)
+            await self._write()
+            nursery.cancel_scope.cancel()
+        self.gone = True
+        self._tell()
+
+    async def changed(self) -> None:
+        """Wait until something was put or written."""
+        await self._changed.wait()
+
+    async def _write(self) -> None:
+        while True:
+            while not self._waiting:
+                await self._changed.wait()
+            lines = list(self._waiting)
+            try:
+                await trio.to_thread.run_sync(self._write_lines, lines, abandon_on_cancel=True)
+            except BrokenPipeError:
+                return
+            except OSError as error:
+                raise StartError(f"standard output can't be written ({error.strerror})") from None
+            del self._waiting[: len(lines)]
+            self._bytes -= sum(len(line) for line, _ in lines)
+            self._tell()
+
+    def _write_lines(self, lines: Sequence[tuple[bytes, Mark]]) -> None:
+        """Write them, in a thread."""
+        piece = b""
+        for number, (line, mark) in enumerate(lines):
+            piece += line
+            following = len(lines[number + 1][0]) if number + 1 < len(lines) else PIPE_BYTES
+            if len(piece) + following > PIPE_BYTES:
+                rest = memoryview(piece)
+                while rest:
+                    rest = rest[os.write(STANDARD_OUT, rest[:PIPE_BYTES]) :]
+                self.reached = mark
+                piece = b""
+
+    async def _watch(self, scope: trio.CancelScope) -> None:
+        """Notice that the other end of a pipe was closed, though nothing is written."""
+        if stat.S_ISFIFO(os.fstat(STANDARD_OUT).st_mode):
+            await trio.lowlevel.wait_readable(STANDARD_OUT)
+            scope.cancel()
+
+    def _tell(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
