@@ -144,14 +144,17 @@ async def _say(asked: SaySettings, outbox: OutboxFile, feed: Feed) -> tuple[Outc
 
     sayer = Sayer(outbox, connect, seconds=asked.timeout, answer=asked.wait, now=lambda: int(time.time()))
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_watch_signals, sayer.interrupt)
+        await nursery.start(_watch_signals, sayer.interrupt)
         outcome = await sayer.run(feed)
         nursery.cancel_scope.cancel()
     return outcome, None if outcome.result is Result.FULL else sayer.kept(outcome)
 
 
-async def _watch_signals(interrupt: Callable[[], None]) -> None:
+async def _watch_signals(
+    interrupt: Callable[[], None], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        task_status.started()
         async for _ in signals:
             interrupt()
 

@@ -136,9 +136,9 @@ class _Tail:
         ended = None
         try:
             async with trio.open_nursery() as nursery:
+                await nursery.start(_watch_signals, nursery.cancel_scope)
                 nursery.start_soon(self._write, nursery.cancel_scope)
                 nursery.start_soon(self._save)
-                nursery.start_soon(self._watch_signals, nursery.cancel_scope)
                 ended = await client.run(self._handle)
                 await self._output.drained()
                 nursery.cancel_scope.cancel()
@@ -202,10 +202,14 @@ class _Tail:
         if self._state is not None and self._output.reached is not None:
             self._state.save(self._output.reached)
 
-    async def _watch_signals(self, scope: trio.CancelScope) -> None:
-        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-            async for _ in signals:
-                scope.cancel()
+
+async def _watch_signals(
+    scope: trio.CancelScope, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        task_status.started()
+        async for _ in signals:
+            scope.cancel()
 
 
 def _clock(ts: int) -> str:

@@ -6,7 +6,8 @@ Owns the pauses. Rules:
    that have lost their server together come back one by one, and the first pause is short.
 2. What the server asks for (`Retry-After`) is waited for before the pause begins, but never longer than
    MOST_ASKED: nobody waits for a mistake of a proxy until tomorrow.
-3. A connection counts as a good one only if it has lasted: a server that lets in and drops again is spared.
+3. A connection counts as a good one only if it has lasted, or has brought something: a server that lets in
+   and drops again is spared.
 
 It doesn't know a clock, nor chance: both are given.
 """
@@ -28,9 +29,9 @@ class Backoff:
         self._chance = chance
         self._failures = 0
 
-    def lasted(self, seconds: float) -> None:
-        """A connection has ended that was good for `seconds`."""
-        if seconds >= LASTED:
+    def ended(self, seconds: float, *, useful: bool) -> None:
+        """A connection has ended that was there for `seconds`; `useful`: it has brought something."""
+        if useful or seconds >= LASTED:
             self._failures = 0
 
     def pause(self, asked: float = 0.0) -> float:

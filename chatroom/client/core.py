@@ -111,6 +111,7 @@ class Core:
         self._heard = now
         self._pinged = False
         self._opened = now
+        self._useful = False
         self._frames: list[str] = []
         self._events: list[Event] = []
 
@@ -215,7 +216,7 @@ class Core:
         if self.state not in (State.DIALING, State.JOINING, State.OPEN):
             return
         if self.state is State.OPEN:
-            self._backoff.lasted(now - self._opened)
+            self._backoff.ended(now - self._opened, useful=self._useful)
         if code == TOO_BIG and (settled := self._outbox.too_large()):
             self._events.append(settled)
         self._forget()
@@ -257,14 +258,16 @@ class Core:
         if entered is None or name is None:
             self.alien()
             return
-        self.state, self._opened = State.OPEN, now
+        self.state, self._opened, self._useful = State.OPEN, now, False
         self.username, self._limits = name, limits(frame)
         self._enter(self.room, frame)
 
     def _take(self, frame: Frame, size: int, now: float) -> None:
         if (number := frame.id) is not None:
             if frame.room == self.room:
-                self._events += self._cursors[self.room].record(frame, number, size)
+                told = list(self._cursors[self.room].record(frame, number, size))
+                self._useful = self._useful or bool(told)
+                self._events += told
                 self._add(self._outbox.recorded(frame, number, self.username or ""))
         elif frame.event == "switched":
             if self._switching is not None and frame.cid == self._switching:
@@ -278,7 +281,9 @@ class Core:
 
     def _answer(self, frame: Frame, cid: str, now: float) -> None:
         if self._outbox.owns(cid):
-            self._add(self._outbox.answered(frame, now))
+            settled = self._outbox.answered(frame, now)
+            self._useful = self._useful or settled is not None
+            self._add(settled)
         elif cid == self._switching:
             self._switch_answered(frame, now)
         elif cid == self._page:
@@ -337,6 +342,7 @@ class Core:
         self._page = None
         cursor = self._cursors[self.room]
         if frame.event == "history":
+            self._useful = True
             self._events += cursor.page(*page(frame))
         elif text_of(frame.whole.get("code")) == UNAVAILABLE:
             self._not_before = now + RETRY_SECONDS
