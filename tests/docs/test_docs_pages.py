@@ -7,9 +7,10 @@ import pytest
 
 from chatroom import __version__
 from chatroom.admin import ADMIN_OPTIONS
-from chatroom.client.settings import CLIENT_OPTIONS
 from chatroom.config.options import OPTIONS
 from chatroom.mint import TOKEN_OPTIONS
+from chatroom.say import SAY_OPTIONS
+from chatroom.tail import TAIL_OPTIONS
 from chatroom.transfer import OUTPUT
 from tests.support.pages import ROOT, pages
 
@@ -50,7 +51,7 @@ def test_no_page_knows_the_machine_on_which_it_was_written(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_options_of_the_server_are_spelt_right(page: Path) -> None:
-    options = (*OPTIONS, *TOKEN_OPTIONS, *ADMIN_OPTIONS, *CLIENT_OPTIONS, OUTPUT)
+    options = (*OPTIONS, *TOKEN_OPTIONS, *ADMIN_OPTIONS, *SAY_OPTIONS, *TAIL_OPTIONS, OUTPUT)
     flags = {option.flag for option in options} | {"--version", "--help"}
     shown = re.findall(r"chat\.pyz ([^`|\n]*)", page.read_text("utf-8"))
     for arguments in shown:

@@ -9,6 +9,9 @@ from chatroom.client.address import Place
 from chatroom.client.credentials import VARIABLE, find_credentials
 from chatroom.client.lines import gap, json_line, replaced, text_line
 from chatroom.client.settings import CLIENT_OPTIONS
+from chatroom.config.options import Option
+from chatroom.say import REFUSED, SAY_OPTIONS, STORED, UNKNOWN
+from chatroom.tail import TAIL_OPTIONS
 from tests.support.pages import ROOT, blocks, fences, rows, section, words
 
 PAGE = (ROOT / "docs" / "terminal.md").read_text("utf-8")
@@ -21,6 +24,22 @@ def test_every_common_option_with_its_default() -> None:
         for flag, default, _ in rows(PAGE, "Where, and as whom")
     ]
     assert documented == [(option.flag, option.default) for option in CLIENT_OPTIONS]
+
+
+@pytest.mark.parametrize(
+    ("heading", "options"), [("Options of say", SAY_OPTIONS), ("Options of tail", TAIL_OPTIONS)]
+)
+def test_every_option_of_a_command_with_its_default(heading: str, options: tuple[Option, ...]) -> None:
+    documented = [
+        (row[0].strip("`"), {NOTHING: None, "off": "0"}.get(row[1], row[1].strip("`")))
+        for row in rows(PAGE, heading)
+    ]
+    assert documented == [(option.flag, option.default) for option in options[len(CLIENT_OPTIONS) :]]
+
+
+def test_the_exit_codes_of_say() -> None:
+    documented = {int(row[0]) for row in rows(PAGE, "say") if row[0].isdigit()}
+    assert documented == {STORED, REFUSED, UNKNOWN, 2}
 
 
 def test_the_sources_of_a_token(tmp_path: Any) -> None:

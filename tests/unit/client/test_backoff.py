@@ -47,12 +47,17 @@ def test_the_bound_doubles_behind_what_the_server_asks_for_as_well() -> None:
     assert [backoff.pause(7) for _ in range(3)] == [8, 9, 11]
 
 
-@pytest.mark.parametrize(("seconds", "pause"), [(0, 4), (LASTED - 0.001, 4), (LASTED, 1), (1e6, 1)])
-def test_the_pauses_begin_anew_only_after_a_connection_that_lasted(seconds: float, pause: float) -> None:
+@pytest.mark.parametrize(
+    ("seconds", "useful", "pause"),
+    [(0, False, 4), (LASTED - 0.001, False, 4), (LASTED, False, 1), (1e6, False, 1), (0, True, 1)],
+)
+def test_the_pauses_begin_anew_only_after_a_good_connection(
+    seconds: float, useful: bool, pause: float
+) -> None:
     backoff = Backoff(lambda: 1.0)
     backoff.pause()
     backoff.pause()
-    backoff.lasted(seconds)
+    backoff.ended(seconds, useful=useful)
     assert backoff.pause() == pause
 
 
