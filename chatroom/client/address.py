@@ -29,7 +29,8 @@ WEBSOCKET: Schemes = ("ws", "wss")
 _PORTS = (80, 443)
 _URL = re.compile(r"([A-Za-z]+)://([^/?#]*)([^?#]*)(.*)", re.DOTALL)
 _HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^][:]+))(?::([0-9]{1,5}))?")
-_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,252}[A-Za-z0-9_])?\.?")
+_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_NAME = re.compile(rf"(?=.{{1,254}}$){_LABEL}(?:\.{_LABEL})*\.?")
 _PATH = re.compile(r"(?:[!-$&-?A-~]|%[0-9A-Fa-f]{2})*")
 _TOKEN_HINT = "CHATROOM_TOKEN or --token-file give the token"  # noqa: S105  (no token)
 

@@ -10,6 +10,8 @@ Owns the connection, and the time that the core is told. Rules:
 3. A token is asked for at each connection, and when the right to be connected ends: it may have been renewed.
    It is in a header, never in an address.
 4. Of an answer that is no handshake, one line of plain text is repeated.
+5. Whatever a peer sends, what the library makes of it ends the connection and nothing else: no error of the
+   library comes out of `run`, and none interrupts a program that is about to show an event.
 
 It doesn't know what is done with the events.
 """
@@ -25,7 +27,6 @@ from urllib.parse import quote, urlencode
 
 import trio
 from trio_websocket import ConnectionClosed, ConnectionRejected, WebSocketConnection, wrap_client_stream
-from wsproto.utilities import ProtocolError
 
 from chatroom.client.core import ABNORMAL, Core, Dialling, State
 from chatroom.client.cursor import Begin, Position
@@ -178,47 +179,79 @@ class Client:
             self._core.alien(str(error))
         except Unreachable as error:
             self._core.closed(ABNORMAL, str(error), trio.current_time())
+        if opened is None:
+            self._core.closed(ABNORMAL, "no answer in time", trio.current_time())
         else:
-            if opened is None:
-                self._core.closed(ABNORMAL, "no answer in time", trio.current_time())
-            else:
-                await self._use(HandshakeStream(opened), dialling, handle)
+            await self._use(HandshakeStream(opened), dialling, handle)
 
     async def _use(self, stream: HandshakeStream, dialling: Dialling, handle: Handle) -> None:
         """Be connected by `stream`, and close it."""
-        async with stream:
-            try:
-                async with trio.open_nursery() as nursery:
-                    await self._talk(nursery, stream, dialling, handle)
-                    nursery.cancel_scope.cancel()
-            except* ConnectionRejected as group:
-                self._rejected(group)
-            except* (ConnectionClosed, ProtocolError, trio.BrokenResourceError, trio.ClosedResourceError):
-                self._core.closed(ABNORMAL, "it breaks the rules of WebSocket", trio.current_time())
+        self._fresh_token()
+        async with stream, trio.open_nursery() as nursery:
+            websocket = await nursery.start(self._carry, stream, dialling)
+            if websocket is not None:
+                await self._talk(nursery, websocket, handle)
+            nursery.cancel_scope.cancel()
 
-    async def _talk(
-        self, nursery: trio.Nursery, stream: HandshakeStream, dialling: Dialling, handle: Handle
+    async def _carry(
+        self,
+        stream: HandshakeStream,
+        dialling: Dialling,
+        *,
+        task_status: trio.TaskStatus[WebSocketConnection | None],
     ) -> None:
-        """Shake hands, and feed the core until the connection is over."""
+        """Shake hands, give the WebSocket or None, and keep the library at work on it.
+
+        What goes wrong is told to the core.
+        """
         websocket = None
-        with stream.shaking_hands(CONNECT_SECONDS) as self._dialing:
-            websocket = await wrap_client_stream(
-                nursery,
-                stream,  # type: ignore[arg-type]  # any stream does
-                self._dialer.host_header,
-                self._target(dialling),
-                extra_headers=[(b"Authorization", f"Bearer {self._fresh_token()}".encode())],
-                max_message_size=LONGEST_FRAME,
-                receive_buffer_size=_READ_BYTES,
-            )
-        self._dialing = None
+        try:
+            async with trio.open_nursery() as nursery:
+                with stream.shaking_hands(CONNECT_SECONDS) as self._dialing:
+                    if self._core.state is State.DIALING:  # nobody has stopped it meanwhile
+                        websocket = await self._shake_hands(nursery, stream, dialling)
+                self._dialing = None
+                if websocket is None:
+                    nursery.cancel_scope.cancel()
+                else:
+                    self._core.connected(trio.current_time())
+                    self._outgoing.clear()
+                    task_status.started(websocket)
+                    nursery.start_soon(self._write, websocket)
+        except* ConnectionRejected as group:
+            self._rejected(group)
+        except* Exception:  # rule 5: there are more kinds than the library says
+            self._failed(stream, "it breaks the rules of WebSocket")
+        self._failed(stream, "it doesn't answer the handshake")
         if websocket is None:
-            self._core.closed(ABNORMAL, "it doesn't answer the handshake", trio.current_time())
-            return
-        self._core.connected(trio.current_time())
-        self._outgoing.clear()
+            task_status.started(None)
+
+    def _failed(self, stream: HandshakeStream, reason: str) -> None:
+        """The connection is of no use, if nobody has said so before."""
+        status = stream.status
+        if stream.speaks_tls:
+            self._core.alien("what answers there speaks TLS: is it wss:// instead of ws://?")
+        elif status is not None and self._core.state is State.DIALING:
+            self._core.refused(status, _sentence(status, "", b""), 0.0, trio.current_time())
+        self._core.closed(ABNORMAL, reason, trio.current_time())
+
+    async def _shake_hands(
+        self, nursery: trio.Nursery, stream: HandshakeStream, dialling: Dialling
+    ) -> WebSocketConnection:
+        """Raises what the library likes."""
+        return await wrap_client_stream(
+            nursery,
+            stream,  # type: ignore[arg-type]  # any stream does
+            self._dialer.host_header,
+            self._target(dialling),
+            extra_headers=[(b"Authorization", f"Bearer {self._shown_token}".encode())],
+            max_message_size=LONGEST_FRAME,
+            receive_buffer_size=_READ_BYTES,
+        )
+
+    async def _talk(self, nursery: trio.Nursery, websocket: WebSocketConnection, handle: Handle) -> None:
+        """Feed the core until the connection is over."""
         self._expiring = trio.Event()
-        nursery.start_soon(self._write, websocket)
         nursery.start_soon(self._renew, self._expiring)
         while self._core.state in (State.JOINING, State.OPEN):
             if frames := self._core.take_frames(trio.current_time()):
@@ -236,8 +269,7 @@ class Client:
             with trio.CancelScope(deadline=self._core.wake_at() or 0.0) as self._sleep:
                 message = await websocket.get_message()
         except ConnectionClosed as closed:
-            code, reason = (closed.reason.code, closed.reason.reason) if closed.reason else (ABNORMAL, None)
-            self._core.closed(code, reason or "", trio.current_time())
+            self._core.closed(*_close(closed), trio.current_time())
             return
         finally:
             self._sleep = None
@@ -291,8 +323,10 @@ class Client:
         return f"{self._dialer.path}/?{urlencode(query, quote_via=quote)}"
 
     def _rejected(self, group: BaseExceptionGroup[ConnectionRejected]) -> None:
-        error = group.exceptions[0]
-        assert isinstance(error, ConnectionRejected), "nobody groups it twice"
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        assert isinstance(error, ConnectionRejected), "the group has nothing else"
         headers = {name.lower(): value.decode("latin-1") for name, value in error.headers or ()}
         asked = headers.get(b"retry-after", "")
         self._core.refused(
@@ -303,8 +337,19 @@ class Client:
         )
 
 
+def _close(closed: ConnectionClosed) -> tuple[int, str]:
+    """The code and the reason by which the server has closed; ABNORMAL if it hasn't."""
+    if isinstance(closed.__context__, trio.ClosedResourceError):  # the library has, whatever was answered
+        return ABNORMAL, "it sends a frame that is too large"
+    if closed.reason is None:
+        return ABNORMAL, ""
+    return int(closed.reason.code), closed.reason.reason or ""
+
+
 def _sentence(status: int, kind: str, body: bytes) -> str:
     """What the server says of a refusal, if it says it in one line; else the status."""
-    if kind.partition(";")[0].strip().lower() == "text/plain" and 0 < len(body.strip()) <= _MAX_LINE:
-        return f"{body.decode('utf-8', 'replace').strip()} ({status})"
+    if kind.partition(";")[0].strip().lower() == "text/plain" and len(body) <= _MAX_LINE:
+        lines = body.decode("utf-8", "replace").split("\n")
+        if lines[0].strip() and not any(lines[1:]):
+            return f"{lines[0].strip()} ({status})"
     return f"the answer is HTTP {status}, and no chatroom's"

@@ -16,7 +16,7 @@ Owns the state, the room that the client is in, and what it has asked for. Rules
    `take_events` and `take_frames`; when `tick` is to be called next, in `wake_at`.
 2. A close code from 4500 to 4599 means: don't come back. After each other one the client comes back, after a
    pause (see `backoff`), and goes on where it was (see `cursor`).
-3. A refusal by 429 or from 500 on is no answer yet. Each other one ends the client.
+3. A refusal below 200, by 408, by 429 or from 500 on is no answer yet. Each other one ends the client.
 4. Drafts are sent until they are settled (see `outbox`). Questions are asked once: if the connection is lost,
    they are answered by None.
 5. Nothing is sent between a `switch_room` and its answer, and nothing of the old room is unsettled before it.
@@ -102,6 +102,7 @@ class Core:
         self._prefix = prefix
         self._asked = 0
         self._questions: set[str] = set()
+        self._asking: list[str] = []
         self._limits = Limits(None)
         self._route: list[str] = []
         self._switching: str | None = None
@@ -164,9 +165,9 @@ class Core:
     def ask(self, event: str, data: Mapping[str, Any] | None = None) -> str:
         """Ask something, or show a new token by `auth`. Returns the `cid` of the Answered that will come."""
         cid = self._new_cid()
-        if self.state is State.OPEN and self._switching is None:
+        if self.state is State.OPEN:
             self._questions.add(cid)
-            self._frames.append(command(event, data, cid))
+            self._asking.append(command(event, data, cid))
         else:
             self._events.append(Answered(cid, None))
         return cid
@@ -202,7 +203,7 @@ class Core:
         """The server has answered the handshake by an HTTP status other than 101."""
         if self.state is not State.DIALING:
             return
-        if status in (408, 429) or status >= 500:
+        if status < 200 or status in (408, 429) or status >= 500:
             self._wait(reason, now, retry_after)
         else:
             self._end(Ending.REFUSED if status >= 400 else Ending.ALIEN, reason)
@@ -371,6 +372,8 @@ class Core:
         """Write what may be sent now."""
         if self.state is not State.OPEN or self._switching is not None:
             return
+        self._frames += self._asking
+        self._asking.clear()
         for each in self._outbox.next(self.room, now, self._limits.frame):
             if isinstance(each, str):
                 self._frames.append(each)
@@ -410,6 +413,7 @@ class Core:
     def _forget(self) -> None:
         """The connection is gone, with all that was under way on it."""
         self._frames.clear()
+        self._asking.clear()
         self._outbox.lost()
         self._cursors[self.room].lost()
         self._switching = self._page = None

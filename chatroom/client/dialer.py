@@ -13,6 +13,7 @@ It doesn't know what is said on a stream.
 """
 
 import os
+import re
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,12 @@ from chatroom.client.address import Place
 from chatroom.core.errors import ChatroomError
 
 HEAD_BYTES = 64 * 1024
+_HEAD_SEEN = 16
+"""How many of the first bytes of an answer are looked at here."""
+_STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([2-5][0-9][0-9])")
+_UNKNOWN_AUTHORITY = (18, 19, 20, 21)
+"""Those of OpenSSL's reasons (X509_V_ERR) against which other authorities help."""
+_TLS_ALERT = b"\x15\x03"
 
 
 class Unreachable(ChatroomError):
@@ -69,9 +76,9 @@ class Dialer:
             await trio.aclose_forcefully(secured)
             cause = error.__cause__
             if isinstance(cause, ssl.SSLCertVerificationError):
-                raise Untrusted(
-                    f"its certificate isn't trusted ({cause.verify_message}): --ca names other authorities"
-                ) from None
+                hint = ": --ca names other authorities" if cause.verify_code in _UNKNOWN_AUTHORITY else ""
+                message = cause.verify_message.rstrip(".")
+                raise Untrusted(f"its certificate isn't trusted ({message}){hint}") from None
             if isinstance(cause, ssl.SSLError) and cause.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST"):
                 raise Untrusted(
                     "what answers there doesn't speak TLS: is it ws:// instead of wss://?"
@@ -86,7 +93,19 @@ class HandshakeStream(trio.abc.Stream):
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
         self._received = 0
+        self._head = b""
         self._handshake: trio.CancelScope | None = None
+
+    @property
+    def status(self) -> int | None:
+        """The HTTP status of an answer that is no handshake; None if there is no such answer."""
+        found = _STATUS_LINE.match(self._head)
+        return None if found is None else int(found[1])
+
+    @property
+    def speaks_tls(self) -> bool:
+        """Whether the answer is one of TLS."""
+        return self._head.startswith(_TLS_ALERT)
 
     @contextmanager
     def shaking_hands(self, seconds: float) -> Iterator[trio.CancelScope]:
@@ -102,6 +121,7 @@ class HandshakeStream(trio.abc.Stream):
             self._end_handshake()
             raise
         self._received += len(data)
+        self._head += data[: _HEAD_SEEN - len(self._head)]
         if not data or self._received > HEAD_BYTES:
             self._end_handshake()
         return data
@@ -126,6 +146,8 @@ def _reason(error: BaseException) -> str:
         error = error.__cause__
     if isinstance(error, BaseExceptionGroup):
         error = error.exceptions[-1]
+    if isinstance(error, ssl.SSLError):  # its errno is none of the system's
+        return f"TLS fails ({error.reason or 'it has closed'})"
     if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
         return os.strerror(error.errno)
     return str(getattr(error, "strerror", None) or error or type(error).__name__)

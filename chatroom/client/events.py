@@ -101,8 +101,8 @@ class SwitchRefused:
 
 @dataclass(frozen=True, slots=True)
 class Expiring:
-    """The right by which the client is connected ends in `seconds`: a fresh token is wanted; see
-    `Core.renew`.
+    """The right by which the client is connected ends in `seconds`, unless a fresh token is shown by
+    `auth`.
     """
 
     seconds: float
