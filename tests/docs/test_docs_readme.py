@@ -20,6 +20,7 @@ from chatroom.config.settings import Settings, read_settings
 from chatroom.core.limits import Limits
 from chatroom.http.api import ROOMS_PATH
 from chatroom.http.handshake import PATHS
+from chatroom.say import SAY_OPTIONS
 from tests.support.client import Chat, target
 from tests.support.pages import ROOT, blocks, rows, words
 from tests.support.process import ServerProcess, clean_environment
@@ -181,17 +182,31 @@ def test_the_token_file_is_shown_before_it_is_used(tmp_path: Path) -> None:
 
 
 def test_the_arguments_shown_are_accepted() -> None:
-    shown = [found[1] for line in commands() if (found := re.search(r"\./chat\.pyz (.+)$", line))]
+    shown = [found[1] for line in commands() if (found := re.search(r"\./chat\.pyz (--.+)$", line))]
     assert len(shown) == 4
     for arguments in shown:
         assert isinstance(read_settings(arguments.split(), {}), Settings)
+
+
+def test_what_is_said_from_a_script_is_stored(server: ServerProcess, pyz: Path, tmp_path: Path) -> None:
+    (block,) = [block for block in blocks(README, "sh") if "./chat.pyz say" in block]
+    script = "\n".join(line for line in block.splitlines() if not line.startswith("curl"))
+    script = script.replace("./chat.pyz", f'"{sys.executable}" "{pyz}"').replace(
+        "ws://localhost:3000", server.ws_url
+    )
+    done = subprocess.run(
+        ["sh", "-e", "-c", script], env=clean_environment({"XDG_STATE_HOME": str(tmp_path)}), check=False,
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.fullmatch(r"stored as \d+ in general\n", done.stdout)
 
 
 def test_every_option_named_exists() -> None:
     ours = re.sub(r"^valkey-server .*$", "", README + FIRST_STEPS, flags=re.MULTILINE)
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", ours))
     assert named
-    assert named <= {option.flag for option in OPTIONS}
+    assert named <= {option.flag for option in (*OPTIONS, *SAY_OPTIONS)}
 
 
 def test_the_limits_are_those_of_the_code() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.client import Chat, target
 from tests.support.commands import Command, Done, environment, run
-from tests.support.process import ServerProcess, clean_environment, python_command
+from tests.support.process import ROOT, ServerProcess, clean_environment, python_command
 from tests.support.scene import await_true
 
 STORED, REFUSED, MISTAKE, UNKNOWN = 0, 1, 2, 75
@@ -250,6 +250,25 @@ def test_the_token_is_not_among_the_arguments(pyz: Path, tmp_path: Path) -> None
         command = Path(f"/proc/{say.process.pid}/cmdline").read_bytes()
     assert b"token-of-a-file" not in command
     assert "token-of-a-file" not in outbox(tmp_path)
+
+
+def test_the_certificate_is_checked(pyz: Path, tmp_path: Path) -> None:
+    certificate = str(ROOT / "tests" / "support" / "localhost.pem")
+    with ServerProcess("--db", "none", "--tls-cert", certificate, "--tls-key", certificate) as server:
+        url = f"wss://localhost:{server.port}"
+        done = run(tmp_path, "say", url, given="hello")
+        assert done.code == REFUSED
+        assert done.err.startswith("chatroom: its certificate isn't trusted")
+        assert run(tmp_path, "say", url, "--ca", certificate, given="hello").out == "stored as 1 in general\n"
+        plain = run(tmp_path, "say", url.replace("wss", "ws"), "--timeout", "2s", given="hello")
+        assert plain.code in (REFUSED, UNKNOWN)
+        assert plain.err.count("\n") == 1
+    with ServerProcess("--db", "none") as server:
+        done = run(tmp_path, "say", f"wss://localhost:{server.port}", given="hello")
+        assert (done.code, done.err) == (
+            REFUSED,
+            "chatroom: what answers there doesn't speak TLS: is it ws:// instead of wss://?\n",
+        )
 
 
 def test_without_a_token_it_says_how_to_give_one(pyz: Path, tmp_path: Path) -> None:
