@@ -6,7 +6,7 @@
 #   ./test.sh tests/pyz/test_pyz.py -k home     only these tests: all arguments go to pytest
 #
 # Python 3.11 or newer is needed. Chromium, Firefox and WebKitGTK (for the page), Node.js (for wscat and axe), nginx, Caddy, HAProxy, Apache, hitch,
-# stunnel, Redis, systemd and Prometheus (to judge unit files and alerts, not to run) and faketime are installed where apt-get may be used; where they
+# stunnel, Redis, systemd and Prometheus (to judge unit files and alerts, not to run), tmux and faketime are installed where apt-get may be used; where they
 # can't be had, their tests are skipped and said so, but fail where CI=true.
 set -eu
 cd "$(dirname "$0")"
@@ -96,6 +96,10 @@ install() { # install: what the tests need beside the tools
     # A clock that is set wrong (tests/support/clock.py)
 
     installed faketime || debian faketime || optional "faketime"
+
+    # A terminal for the pictures in docs/terminal.md
+
+    installed tmux || debian tmux || optional "tmux"
 
     # A C compiler, for a disk that fails when told to (tests/support/disk.c)
 

@@ -34,7 +34,7 @@ from chatroom.system.stdio import (
 )
 
 STANDARD_ERROR = 2
-COMMANDS = ("serve", "admin", "backup", "copy", "export", "import", "token", "tail", "say")
+COMMANDS = ("serve", "admin", "backup", "copy", "export", "import", "token", "join", "tail", "say")
 
 
 def main(
@@ -101,6 +101,10 @@ def _run_command(command: str, options: Sequence[str], environ: Mapping[str, str
             from chatroom import transfer  # noqa: PLC0415
 
             transfer.run_import(options, environ)
+        case "join":
+            from chatroom import join  # noqa: PLC0415
+
+            return join.run(options, environ)
         case "say":
             from chatroom import say  # noqa: PLC0415
 

@@ -27,6 +27,7 @@ from prompt_toolkit.application import Application, run_in_terminal
 from prompt_toolkit.application.current import set_app
 from prompt_toolkit.buffer import Buffer
 from prompt_toolkit.data_structures import Size
+from prompt_toolkit.document import Document
 from prompt_toolkit.filters import Condition, is_searching
 from prompt_toolkit.formatted_text import StyleAndTextTuples
 from prompt_toolkit.history import History
@@ -107,6 +108,13 @@ class Editor:
     def put_back(self, text: str) -> None:
         if not self._buffer.text:
             self._buffer.insert_text(text)
+
+    def ring(self) -> None:
+        self._output.bell()
+
+    @property
+    def is_there(self) -> bool:
+        return True
 
     async def next_line(self) -> str | None:
         return await self._lines.receive()
@@ -226,8 +234,7 @@ class Editor:
         before = self._buffer.document.text_before_cursor
         made = self._completing.press(before, backwards=backwards)
         if made is not None:
-            self._buffer.delete_before_cursor(len(before))
-            self._buffer.insert_text(made)
+            self._buffer.document = Document(made + self._buffer.document.text_after_cursor, len(made))
 
     def _interrupt(self, event: KeyPressEvent) -> None:
         if self._buffer.text:

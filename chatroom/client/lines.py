@@ -3,6 +3,7 @@
     05:12:33 alice: hello                              a message
     05:12:33 alice: hello! (edited)                    one whose text is another by now
     05:12:33 alice: (deleted)                          one that is gone
+    05:12:34 ~ alice waves                             one that begins with /me: what somebody does
     05:12:40 * alice edited 1843: hello!               what became of an earlier one
     05:12:40 * carol deleted 1843 of alice
     05:12:41 * carol muted bob until 06:00:00: flooding
@@ -19,6 +20,7 @@ It doesn't know the time zone, nor how wide a terminal is.
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 from zlib import crc32
@@ -38,6 +40,8 @@ _HANGING = 3
 """Columns by which the further lines of a text stand behind the time of the first."""
 _YEAR_10000 = 253_402_300_800_000
 _DEEPEST = 16
+_ACTION = re.compile(r"/me\s+(?=\S)")
+"""Its lines have a sign of their own: with a star somebody might make up what a moderator has done."""
 _DONE = {"kick": "kicked", "mute": "muted", "unmute": "unmuted", "ban": "banned", "unban": "unbanned"}
 
 
@@ -112,7 +116,10 @@ def _sentence(record: Record, colour: bool, end_clock: Clock) -> _Sentence:
             head = f"{name('username')}:"
             if "deleted" in record:
                 return _Sentence(head, mark="(deleted)")
-            return _Sentence(head, _text(data.get("text")), "(edited)" if "edited" in record else "")
+            text, mark = _text(data.get("text")), "(edited)" if "edited" in record else ""
+            if action := _ACTION.match(text):
+                return _Sentence(f"~ {name('username')}", text[action.end() :], mark)
+            return _Sentence(head, text, mark)
         case "edited":
             text = _text(data.get("text"))
             return _Sentence(_star(f"{name('by')} edited {_number(data.get('id'))}", text), text)

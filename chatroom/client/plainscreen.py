@@ -56,6 +56,13 @@ class PlainScreen:
     def put_back(self, text: str) -> None:
         """A line that was sent can't be edited again."""
 
+    def ring(self) -> None:
+        """Lines make no noise."""
+
+    @property
+    def is_there(self) -> bool:
+        return False
+
     async def next_line(self) -> str | None:
         try:
             return await self._lines.receive()

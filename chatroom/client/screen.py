@@ -52,8 +52,18 @@ class Screen(Protocol):
     def put_back(self, text: str) -> None:
         """Have a text in the line to be edited again, if the line is empty and can be edited."""
 
+    def ring(self) -> None:
+        """Call for attention, where a person may be."""
+
     async def next_line(self) -> str | None:
-        """What was typed next, of several lines where one paste had them; None once there will be no more."""
+        """What was typed next, of several lines where one paste had them. None: the person wants to leave.
+
+        That may be said again if the program doesn't leave; where nobody `is_there`, it is said for ever.
+        """
+
+    @property
+    def is_there(self) -> bool:
+        """Whether a person is there, who sees the status and can press another key."""
 
 
 Program = Callable[[Screen], Awaitable[int]]

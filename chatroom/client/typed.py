@@ -20,22 +20,27 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "switch": ("ROOM", "go to another room"),
     "rooms": ("", "list the rooms"),
     "members": ("", "list who is here"),
-    "history": ("[N]", f"show N messages before those that were shown, {HISTORY} if left out"),
-    "me": ("TEXT", "say what you do: * alice waves"),
-    "edit": ("[#ID] TEXT", "say your last message, or the one with that id, in other words"),
-    "delete": ("[#ID]", "take back your last message, or the one with that id"),
+    "history": ("[N]", f"show N older messages, {HISTORY} if left out"),
+    "me": ("TEXT", "say what you do: ~ alice waves"),
+    "edit": ("[#ID] TEXT", "change your last message, or the one with that id"),
+    "delete": ("[#ID]", "delete your last message, or the one with that id"),
     "kick": ("NAME [REASON]", "as a moderator: send somebody out"),
     "mute": (
         "NAME [TIME] [REASON]",
-        "as a moderator: let somebody only read, for 10m, 2h, 7d or without end",
+        "as a moderator: let somebody only read",
     ),
     "unmute": ("NAME", "take that back"),
-    "ban": ("NAME [TIME] [REASON]", "as a moderator: send somebody out, and don't let them in again"),
+    "ban": ("NAME [TIME] [REASON]", "as a moderator: keep somebody out"),
     "unban": ("NAME", "take that back"),
     "help": ("", "list these commands"),
     "quit": ("", "leave"),
 }
 """The commands, what may stand behind each, and what it does."""
+_HINTS = (
+    "A TIME is like 10m, 2h or 7d; left out, there is no end. IDs are in /history.",
+    "// says a line that begins with a slash. Where lines are edited, Tab completes",
+    "names and commands, Alt-Enter begins a new line, and Ctrl-R finds old lines.",
+)
 _ACTIONS = frozenset(Action)
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _TIME = re.compile(r"([1-9][0-9]{0,9})([smhd])")
@@ -144,7 +149,7 @@ def usage(name: str) -> str:
 def help_lines() -> list[str]:
     """The commands as a table."""
     width = max(len(usage(name)) for name in COMMANDS)
-    return [f"/{usage(name):{width}}  {meaning}" for name, (_, meaning) in COMMANDS.items()]
+    return [*(f"/{usage(name):{width}}  {meaning}" for name, (_, meaning) in COMMANDS.items()), *_HINTS]
 
 
 def _command(name: str, rest: str, line: str) -> Typed | None:

@@ -11,18 +11,10 @@ Owns whether that line is due. Rules:
 It doesn't know a clock beyond the times that it is given.
 """
 
-from dataclasses import dataclass
+from chatroom.client.cursor import Position
 
 IDLE = 180.0
 """Seconds without a key after which a person counts as away, where the terminal doesn't tell."""
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """The last record of a room that was shown: an epoch and an id."""
-
-    epoch: str
-    id: int
 
 
 class Unread:
@@ -45,7 +37,7 @@ class Unread:
         if there:
             self._pressed = now
 
-    def entered(self, seen: Seen | None, epoch: str) -> None:
+    def entered(self, seen: Position | None, epoch: str) -> None:
         """The person enters a room, at first or again; `seen` is what they have had of it."""
         self._since = seen.id if seen is not None and seen.epoch == epoch else None
 

@@ -66,6 +66,7 @@ SHOWN = [
     record("message", 51233, ALICE),
     record("message", 51233, ALICE | {"text": "hello!"}, edited=1851),
     record("message", 51233, ALICE | {"text": ""}, deleted=1852),
+    record("message", 51234, {"username": "alice", "text": "/me waves"}),
     record("edited", 51240, {"id": 1843, "username": "alice", "text": "hello!", "by": "alice"}),
     record("deleted", 51240, {"id": 1843, "username": "alice", "by": "carol"}),
     record("moderated", 51241, MUTE),

@@ -114,7 +114,7 @@ class Screen:
         elif char == "\a":
             pass
         else:
-            assert unicodedata.category(char) not in {"Cc", "Cs"}, f"a control character: {char!r}"
+            assert unicodedata.category(char) not in {"Cc", "Cs", "Zl", "Zp"}, f"acts: {char!r}"
             assert char not in _BIDI, f"a character that turns the text around: {char!r}"
             self._put(char)
 

@@ -56,7 +56,9 @@ def test_arguments_and_environment_of_the_process_are_the_default(monkeypatch: p
     assert (seen[0].port, seen[0].limits.message_burst) == (4, 5)
 
 
-WRITE = "write serve, admin, backup, copy, export, import, token, tail, say or nothing, then the options\n"
+WRITE = (
+    "write serve, admin, backup, copy, export, import, token, join, tail, say or nothing, then the options\n"
+)
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ TOP = (
     ("__init__",),
     ("logs", "copies", "mint"),
     ("metrics", "process", "transfer"),
-    ("admin", "credentials", "say", "tail"),
+    ("admin", "credentials", "join", "say", "tail"),
     ("server",),
     ("cli",),
     ("__main__",),

@@ -98,6 +98,10 @@ def test_every_command_is_in_the_help_and_does_something(name: str) -> None:
     assert not isinstance(read_typed(line), Wrong), line
 
 
+def test_the_help_fits_an_ordinary_terminal() -> None:
+    assert max(map(len, help_lines())) < 80
+
+
 @given(st.text())
 def test_only_what_begins_with_a_slash_isnt_said_as_it_is(line: str) -> None:
     asked = read_typed(line)

@@ -1,6 +1,7 @@
 """Where the line of what is new stands."""
 
-from chatroom.client.unread import IDLE, Seen, Unread
+from chatroom.client.cursor import Position
+from chatroom.client.unread import IDLE, Unread
 
 
 def live(unread: Unread, number: int, now: float, *, own: bool = False) -> bool:
@@ -19,25 +20,25 @@ def test_nothing_is_new_at_the_first_visit() -> None:
 
 def test_the_line_stands_above_the_first_record_behind_the_last_visit() -> None:
     unread = Unread(0)
-    unread.entered(Seen("e", 3), "e")
+    unread.entered(Position("e", 3), "e")
     assert [replayed(unread, number) for number in (2, 3, 4, 5)] == [False, False, True, False]
 
 
 def test_what_one_has_said_oneself_is_not_new() -> None:
     unread = Unread(0)
-    unread.entered(Seen("e", 3), "e")
+    unread.entered(Position("e", 3), "e")
     assert [replayed(unread, 4, own=True), replayed(unread, 5)] == [False, True]
 
 
 def test_another_history_has_nothing_that_was_seen() -> None:
     unread = Unread(0)
-    unread.entered(Seen("e", 3), "other")
+    unread.entered(Position("e", 3), "other")
     assert not replayed(unread, 4)
 
 
 def test_a_line_that_wasnt_needed_at_the_entry_doesnt_come_later() -> None:
     unread = Unread(0)
-    unread.entered(Seen("e", 3), "e")
+    unread.entered(Position("e", 3), "e")
     assert not live(unread, 4, 1)
     assert not replayed(unread, 5)
 
@@ -69,6 +70,6 @@ def test_without_a_terminal_that_tells_who_types_nothing_is_away() -> None:
 
 def test_one_time_away_has_one_line() -> None:
     unread = Unread(0)
-    unread.entered(Seen("e", 1), "e")
+    unread.entered(Position("e", 1), "e")
     assert replayed(unread, 2)
     assert not live(unread, 3, 2 * IDLE)

@@ -1,0 +1,76 @@
+"""How far somebody has seen each room, over several runs: a file of its owner's.
+
+Owns the file. Rules:
+
+1. It is one JSON object: the last record that was shown for each server, name and room. The last MOST are
+   kept.
+2. It is replaced as a whole, and read again before, under a lock: several programs may write to it.
+3. It is a convenience. Without a place for it, or if it is damaged, nothing is known.
+
+It doesn't know what is done with it.
+"""
+
+import fcntl
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from chatroom.client.cursor import Position
+
+MOST = 1000
+_MOST_BYTES = 4 * 1024 * 1024
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+
+
+class Seen:
+    """What one person has seen of one server's rooms."""
+
+    def __init__(self, path: Path | None, server: str) -> None:
+        self._path = path
+        self._server = server
+
+    def get(self, username: str, room: str) -> Position | None:
+        """The last record that was shown there; None if that isn't known."""
+        match _read(self._path).get(self._key(username, room)):
+            case [str(epoch), int(number)] if number >= 0:
+                return Position(epoch, number)
+        return None
+
+    def put(self, username: str, room: str, position: Position) -> None:
+        """This record was shown there."""
+        if self._path is None:
+            return
+        with suppress(OSError):
+            lock = os.open(f"{self._path}.lock", _FLAGS, 0o600)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                known = _read(self._path)
+                known.pop(self._key(username, room), None)
+                known[self._key(username, room)] = [position.epoch, position.id]
+                _write(self._path, dict(list(known.items())[-MOST:]))
+            finally:
+                os.close(lock)
+
+    def _key(self, username: str, room: str) -> str:
+        return json.dumps([self._server, username, room])
+
+
+def _read(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        with path.open("rb") as file:
+            found = json.loads(file.read(_MOST_BYTES))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _write(path: Path, known: dict[str, Any]) -> None:
+    fresh = path.with_name(f"{path.name}.new")
+    descriptor = os.open(fresh, _FLAGS | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(json.dumps(known, indent=0).encode())
+    fresh.replace(path)
