@@ -17,8 +17,10 @@ import asyncio
 import os
 import signal
 import sys
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import accumulate
 from math import inf
 from typing import Any, TextIO
 
@@ -55,13 +57,13 @@ from chatroom.client.completing import Completing
 from chatroom.client.printable import printable
 from chatroom.client.screen import Completions, Program, Typist
 from chatroom.client.typedhistory import TypedHistory
+from chatroom.client.typedline import shown
 from chatroom.system.stdio import print_out
 
 _FOCUS_ON, _FOCUS_OFF = "\x1b[?1004h", "\x1b[?1004l"
 _TURNED_TO, _TURNED_AWAY = Keys.ControlF23, Keys.ControlF24
 """Keys that no keyboard has stand for what a terminal reports of its focus."""
 _STYLE = Style.from_dict({"prompt": "bold", "status": "dim", "chosen": "bold nodim"})
-_INSTEAD = "\ufffd"
 _ESCAPE_SECONDS = 0.1
 """How long after an Escape it may still be the begin of another key."""
 
@@ -282,7 +284,7 @@ class Editor:
         search = SearchToolbar()
         control = BufferControl(
             self._buffer,
-            input_processors=[_Harmless(), BeforeInput(lambda: self._prompt, style="class:prompt")],
+            input_processors=[_Shown(), BeforeInput(lambda: self._prompt, style="class:prompt")],
             search_buffer_control=search.control,
             preview_search=True,
         )
@@ -347,23 +349,17 @@ class _Output(Vt100_Output):
             self.flush()
 
 
-class _Harmless(Processor):
-    """Shows a sign in place of each character of the line that a terminal might act on, or that hides
-    something.
-
-    prompt_toolkit shows control characters as `^[`, but lets the others through.
-    """
+class _Shown(Processor):
+    """Shows the typed line as `typedline` has it."""
 
     def apply_transformation(self, transformation_input: TransformationInput) -> Transformation:
+        pieces = [(each[0], piece) for each in transformation_input.fragments for piece in shown(each[1])]
+        ends = [0, *accumulate(len(piece) for _, piece in pieces)]
         return Transformation(
-            [(each[0], "".join(map(_harmless, each[1]))) for each in transformation_input.fragments]
+            [*pieces],
+            source_to_display=lambda place: ends[min(place, len(pieces))] + max(0, place - len(pieces)),
+            display_to_source=lambda place: bisect_right(ends, place) - 1 + max(0, place - ends[-1]),
         )
-
-
-def _harmless(character: str) -> str:
-    if character == "\t":
-        return " "
-    return character if character < " " or printable(character) == character else _INSTEAD
 
 
 class _History(History):

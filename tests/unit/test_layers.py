@@ -53,6 +53,7 @@ PURE = frozenset(
         "chatroom.client.roomview",
         "chatroom.client.screen",
         "chatroom.client.typed",
+        "chatroom.client.typedline",
         "chatroom.client.typingmarks",
         "chatroom.client.unread",
         "chatroom.config.options",

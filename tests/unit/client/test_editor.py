@@ -200,6 +200,27 @@ def test_wide_characters_and_marks_stand_where_they_belong(terminal: Terminal) -
     terminal.wait_for(f"said {'🙂x'!a}")
 
 
+@pytest.mark.parametrize(
+    ("text", "parts", "columns"),
+    [
+        ("❤\ufe0f", "❤", 1),
+        ("👩\u200d👧", "👩👧", 4),
+        ("👍\U0001f3fd", "👍", 2),
+        ("\U0001f1e9\U0001f1ea", "DE", 2),
+    ],
+)
+def test_what_terminals_disagree_about_is_edited_by_its_parts(
+    terminal: Terminal, text: str, parts: str, columns: int
+) -> None:
+    terminal.press(f"{text}x")
+    line(terminal, f"{parts}x")
+    assert terminal.screen.column == len("#room> ") + columns + 1
+    terminal.press("\x1b[D!\x05.\x01>")
+    line(terminal, f">{parts}!x.")
+    terminal.press("\r")
+    terminal.wait_for(f"said {f'>{text}!x.'!a}")
+
+
 def test_a_line_longer_than_the_screen_is_edited_in_several_rows(terminal: Terminal) -> None:
     terminal.press("日" * 40)
     terminal.wait_for(bottom("#room> " + "日" * 26, "日" * 14, "typed 40"))
