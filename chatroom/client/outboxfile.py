@@ -36,8 +36,8 @@ class Occupied(Exception):
 def state_folder(environ: Mapping[str, str]) -> str:
     """The folder where commands keep what outlasts them; made if it isn't there. Raises StartError.
 
-    It is $XDG_STATE_HOME/chatroom, else ~/.local/state/chatroom; where there is no home, or nothing can be
-    written there, one of our own for temporary files.
+    It is $XDG_STATE_HOME/chatroom, else ~/.local/state/chatroom; where there is no home, nothing can be
+    written there, or others may, it is one of our own for temporary files.
     """
     base, home = environ.get("XDG_STATE_HOME", ""), environ.get("HOME", "")
     if not os.path.isabs(base):
@@ -46,10 +46,13 @@ def state_folder(environ: Mapping[str, str]) -> str:
         folder = os.path.join(base, "chatroom")
         with suppress(OSError):
             os.makedirs(folder, mode=0o700, exist_ok=True)
-            if os.access(folder, os.W_OK | os.X_OK):
+            found = os.stat(folder)
+            ours = found.st_uid == os.geteuid() and not found.st_mode & stat.S_IWOTH
+            if ours and os.access(folder, os.W_OK | os.X_OK):
                 return folder
-    folder = os.path.join(tempfile.gettempdir(), f"chatroom-{os.geteuid()}")
+    folder = f"chatroom-{os.geteuid()}"
     try:
+        folder = os.path.join(tempfile.gettempdir(), folder)
         with suppress(FileExistsError):
             os.mkdir(folder, 0o700)
         found = os.lstat(folder)
@@ -86,11 +89,14 @@ class OutboxFile:
         """Write lines behind the others; with `sync` they are on the disk then. Raises StartError."""
         try:
             if self._file is None:
-                self._file = self._opened()
-            self._file.write("".join(lines).encode())
+                self._file = open(self._path, "ab", buffering=0, opener=_private)  # noqa: SIM115  (it stays)
+                # What a kill has left of a line doesn't spoil the next one.
+                _write(self._file, b"\n" if self._file.tell() else self._head.encode())
+            _write(self._file, "".join(lines).encode())
             if sync:
                 os.fsync(self._file.fileno())
         except OSError as error:
+            self._close_file()
             raise self._failed(error) from None
 
     def replace(self, batches: Iterable[Batch]) -> None:
@@ -115,14 +121,6 @@ class OutboxFile:
         """Let others have the outbox."""
         self._close_file()
         os.close(self._lock)
-
-    def _opened(self) -> BinaryIO:
-        file = open(self._path, "ab", buffering=0, opener=_private)  # noqa: SIM115  (it stays open)
-        if file.tell() == 0:
-            file.write(self._head.encode())
-        else:  # what a kill has left of a line doesn't spoil the next one
-            file.write(b"\n")
-        return file
 
     def _close_file(self) -> None:
         if self._file is not None:
@@ -163,8 +161,18 @@ def open_outbox(
                 os.close(lock)
                 raise Occupied from None
             sleep(_POLL_SECONDS)
+        except OSError as error:
+            os.close(lock)
+            raise StartError(f"the outbox {path} can't be locked ({error.strerror})") from None
         else:
             return OutboxFile(path, lock, head)
+
+
+def _write(file: BinaryIO, data: bytes) -> None:
+    """Write all of it: a disk that is nearly full takes a part, and says so by a number only."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[file.write(rest) :]
 
 
 def _private(path: str, flags: int) -> int:

@@ -5,7 +5,7 @@
 Owns what is written and the count of it. Rules:
 
 1. `put` waits while more than WAITING_BYTES wait. So a slow reader slows whoever puts, and nothing piles up.
-2. A descriptor is shared with other processes, so it stays blocking, and a thread writes.
+2. A descriptor is shared with other processes, so it stays as it is, blocking mostly, and a thread writes.
 3. A piece has PIPE_BYTES at most: a pipe takes that as a whole or not at all. So `reached` is right as well
    if the process ends while a write waits.
 4. A reader that has gone ends it: at the next write, or at once where standard output is a pipe.
@@ -14,6 +14,7 @@ It doesn't know what a line says.
 """
 
 import os
+import select
 import stat
 from collections.abc import Sequence
 from typing import Generic, TypeVar
@@ -97,7 +98,10 @@ class Output(Generic[Mark]):
             if len(piece) + following > PIPE_BYTES:
                 rest = memoryview(piece)
                 while rest:
-                    rest = rest[os.write(STANDARD_OUT, rest[:PIPE_BYTES]) :]
+                    try:
+                        rest = rest[os.write(STANDARD_OUT, rest[:PIPE_BYTES]) :]
+                    except BlockingIOError:  # another process that has it doesn't want to wait
+                        select.select([], [STANDARD_OUT], [])
                 self.reached = mark
                 piece = b""
 

@@ -48,11 +48,13 @@ class PlaceFile:
         """Where it was last time; None if there was no last time. Raises StartError."""
         if not os.path.lexists(self._path):
             return None
+        if os.path.exists(self._path) and not os.path.isfile(self._path):  # a pipe would be waited for
+            raise StartError(f"{_FLAG} {self._path} is no ordinary file: give another one")
         content = read_file(_FLAG, self._path, most=_LARGEST, kind="a file that tail has written")
         found: object = None
         with suppress(ValueError, RecursionError):
             found = json.loads(content)
-        if not isinstance(found, dict) or found.get("tail") != FORMAT:
+        if not isinstance(found, dict) or whole_number(found.get("tail")) != FORMAT:
             raise StartError(f"{_FLAG} {self._path} wasn't written by tail: give another file, or remove it")
         if {name: found.get(name) for name in self._whose} != self._whose:
             raise StartError(
