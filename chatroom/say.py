@@ -63,7 +63,7 @@ SAY_OPTIONS = (
     Option("timeout", "timeout", parsers.duration("100ms", "24h"), "30s", "TIME",
            "how long to wait for an answer of the server"),
     Option("wait", "wait", _pattern, None, "PATTERN",
-           "wait for a message of somebody else that matches this regular expression, and print it"),
+           "then wait for a later message that matches this regular expression, and print it"),
 )  # fmt: skip
 
 

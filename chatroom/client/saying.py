@@ -266,14 +266,7 @@ class Sayer:
     def _compare(self, frame: Frame) -> None:
         """Is it the answer?"""
         text = text_of(frame.data.get("text"))
-        me = None if self._entered is None else self._entered.username
-        if (
-            frame.event == "message"
-            and text
-            and frame.author != me
-            and self._answer
-            and self._answer.search(text)
-        ):
+        if frame.event == "message" and text and self._answer and self._answer.search(text):
             self._found = text
             self._finish()
 
