@@ -67,7 +67,8 @@ def read_join(arguments: Sequence[str], environ: Mapping[str, str]) -> JoinSetti
         JOIN_OPTIONS,
         prog="chatroom join",
         usage="./chat.pyz join URL [options]",
-        description="Talks in a room of a server. /help lists what can be typed.",
+        description="Talks in a room of a server. /help lists what can be typed. The token is in the "
+        "variable CHATROOM_TOKEN, a --token-file or a file of tokens, or is asked for.",
         words=True,
     )
     given = parser.read(arguments)

@@ -169,6 +169,7 @@ def _parser() -> Parser:
         "       ./chat.pyz export [--db PATH] [--output FILE] ROOM\n"
         "       ./chat.pyz import [--db PATH] [--room NAME] < FILE\n"
         "       ./chat.pyz admin COMMAND …\n"
+        "       ./chat.pyz join URL | tail URL | say URL < TEXT\n"
         "       ./chat.pyz token --sub NAME [--room ROOM:RIGHTS]… --jwt-secret-file FILE",
         description="A chat server for browsers and other WebSocket clients, in one file.",
         epilog=f"Every option is also an environment variable: {PREFIX} and its name in capitals, hyphens as "
