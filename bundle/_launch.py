@@ -14,6 +14,7 @@ Owns the cache, and the import of what lies there. Knows nothing of the server b
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -28,6 +29,10 @@ from importlib.machinery import (
 )
 from zipimport import zipimporter
 
+_NEW_OBJECTS = (
+    10_000  # between two runs of the collector: what imports make stays, and is hardly worth a look
+)
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -39,6 +44,7 @@ if TYPE_CHECKING:
 
 def launch(file: str) -> None:
     """Import the entry point, and call it."""
+    gc.set_threshold(_NEW_OBJECTS)
     find_packages(file)
     from chatroom.cli import main  # noqa: PLC0415  (found by then)
 

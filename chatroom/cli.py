@@ -19,9 +19,9 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 from chatroom.config.options import quoted
-from chatroom.config.settings import Settings, read_settings
 from chatroom.core.errors import StartError
 from chatroom.core.logevents import frames, log_event, logger, whereabouts
 from chatroom.logs import logging_to
@@ -33,6 +33,9 @@ from chatroom.system.stdio import (
     unblock_signals,
 )
 
+if TYPE_CHECKING:
+    from chatroom.config.settings import Settings
+
 STANDARD_ERROR = 2
 COMMANDS = ("serve", "admin", "backup", "copy", "export", "import", "token", "join", "tail", "say")
 
@@ -41,7 +44,7 @@ def main(
     argv: Sequence[str] | None = None,
     environ: Mapping[str, str] | None = None,
     *,
-    run: Callable[[Settings], int] | None = None,
+    run: "Callable[[Settings], int] | None" = None,
 ) -> int:
     """Run the command line and return the exit code. `run` serves until a stop is asked for."""
     fill_standard_descriptors()
@@ -51,6 +54,8 @@ def main(
         if command != "serve":
             unblock_signals()
             return _finish(lambda: _run_command(command, options, environ), _print_crash)
+        from chatroom.config.settings import read_settings  # noqa: PLC0415  (the other commands have their own)
+
         asked = read_settings(options, environ)
         if isinstance(asked, str):
             unblock_signals()
@@ -120,7 +125,7 @@ def _run_command(command: str, options: Sequence[str], environ: Mapping[str, str
     return 0
 
 
-def _run(settings: Settings, *, asked_to_stop: Callable[[], bool]) -> int:
+def _run(settings: "Settings", *, asked_to_stop: Callable[[], bool]) -> int:
     import trio  # noqa: PLC0415  (see rule 2)
 
     from chatroom.server import serve  # noqa: PLC0415

@@ -15,6 +15,8 @@ Owns the notations of all values. Rules:
 5. An error about such a URL repeats nothing of it: a mistake may have put the password anywhere in it.
 6. User, password and path of a URL are percent-encoded where they hold reserved characters. IPv6 addresses
    stand in brackets.
+7. What only options of the server are made of is imported when one is read: all commands use this module, and
+   the time that some of them take is the time of their imports.
 
 It doesn't know whether a text comes from a flag or from the environment. The caller names the source.
 """
@@ -22,12 +24,13 @@ It doesn't know whether a text comes from a flag or from the environment. The ca
 import re
 from collections.abc import Callable
 from ipaddress import IPv6Address, IPv6Network, ip_address, ip_network
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import unquote
 
-from chatroom.core.messages import Retain
-from chatroom.core.stores import StoreAddress, StoreKind
-from chatroom.net.proxies import UNIX, Proxy
+if TYPE_CHECKING:
+    from chatroom.core.messages import Retain
+    from chatroom.core.stores import StoreAddress
+    from chatroom.net.proxies import Proxy
 
 # Store URLs
 
@@ -42,8 +45,10 @@ _HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^][:]*))(?::([0-9]{1,5}))?")
 _PORT_NUMBER = re.compile(r"[0-9]{1,5}")
 
 
-def read_store_url(text: str) -> StoreAddress:
+def read_store_url(text: str) -> "StoreAddress":
     """The address in the URL of a store. Raises ValueError (rule 5)."""
+    from chatroom.core.stores import StoreAddress, StoreKind  # noqa: PLC0415  (rule 7)
+
     scheme, separator, rest = text.partition("://")
     if not separator:
         raise ValueError(f"no URL: {_EXAMPLE}")
@@ -91,7 +96,9 @@ def read_store_url(text: str) -> StoreAddress:
     return StoreAddress(StoreKind.STANDALONE, found, None, tls, *account, _read_db(path))
 
 
-def _read_unix(rest: str) -> StoreAddress:
+def _read_unix(rest: str) -> "StoreAddress":
+    from chatroom.core.stores import StoreAddress, StoreKind  # noqa: PLC0415
+
     before, _, query = rest.partition("?")
     user, slash, path = before.partition("/")
     if "@" in path:
@@ -234,8 +241,10 @@ def _seconds(text: str) -> float:
     raise ValueError(f"{text!r} is not a duration: write it like 500ms, 20s, 5m, 1h or 7d")
 
 
-def retain(text: str) -> Retain:
+def retain(text: str) -> "Retain":
     """How long messages are kept: an age, a count per room, or both with a comma between them."""
+    from chatroom.core.messages import Retain  # noqa: PLC0415
+
     seconds: int | None = None
     count: int | None = None
     for part in text.split(","):
@@ -378,8 +387,10 @@ def host(text: str) -> str:
     raise ValueError(f"{text!r} is neither an IP address nor a host name")
 
 
-def proxy(text: str) -> Proxy:
+def proxy(text: str) -> "Proxy":
     """The addresses of trusted proxies: one address, a network with a prefix length, or `unix`."""
+    from chatroom.net.proxies import UNIX  # noqa: PLC0415
+
     if text == UNIX:
         return UNIX
     try:

@@ -9,7 +9,6 @@ Owns the errors of reading, and where the page is. Rules:
 It doesn't know what a file means.
 """
 
-from importlib.resources import files
 from pathlib import Path
 
 from chatroom.core.errors import StartError
@@ -35,6 +34,8 @@ def read_file(flag: str, path: str, *, most: int, kind: str) -> bytes:
 
 def load_page() -> bytes:
     """The bytes of the page. Raises FileNotFoundError if the installation is incomplete."""
+    from importlib.resources import files  # noqa: PLC0415  (slow to import, and most commands have no page)
+
     packaged = files("chatroom").joinpath(_PAGE)
     if packaged.is_file():
         return packaged.read_bytes()

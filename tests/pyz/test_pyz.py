@@ -240,5 +240,19 @@ def test_the_version_imports_next_to_nothing(pyz: Path) -> None:
     modules = imported(done.stderr)
     assert "chatroom.config.options" in modules
     assert not modules & {"trio", "h11", "ssl", "sqlite3", "redis", "http", "email", "chatroom.server"}
-    assert not modules & {"zipfile", "_unpack", *TERMINAL}
-    assert len(modules) < 190
+    assert not modules & {"zipfile", "_unpack", "tempfile", *TERMINAL}
+    assert len(modules) < 150
+
+
+def test_say_imports_what_a_client_needs(pyz: Path, tmp_path: Path) -> None:
+    env = clean_environment({"CHATROOM_TOKEN": "dev-token", "XDG_STATE_HOME": str(tmp_path)}, measured=False)
+    with ServerProcess(*QUIET) as server:
+        command = [sys.executable, "-X", "importtime", str(pyz), "say", server.ws_url]
+        for text in ("first", "second"):
+            done = subprocess.run(command, capture_output=True, text=True, check=True, env=env, input=text)
+        assert done.stdout == "stored as 2 in general\n"
+        modules = imported(done.stderr)
+    assert {"trio", "trio_websocket", "chatroom.say"} <= modules
+    assert not modules & {"_unpack", "asyncio", "sqlite3", "redis", "prometheus_client", *TERMINAL}
+    assert not modules & {"chatroom.server", "chatroom.config.settings", "chatroom.core.messages"}
+    assert len(modules) < 370
