@@ -77,6 +77,7 @@ def measure(args: argparse.Namespace) -> Iterator[Row]:
     yield Row("200 senders with cids, waiting for their echo: messages/s", rates, ",.0f", more=True)
     starting = start.parse(common)
     yield Row("warm start: s", start.measure_all(starting)[1:])
+    yield Row("`say`, warm, to stored: s", [{OURS: each.stored} for each in start.measure_says(starting)[1:]])
     sizes = [{system.name: size for system in chosen(starting) if (size := start.megabytes(system))}]
     yield Row("size of the file: MB", sizes)
 
