@@ -17,6 +17,7 @@ import os
 import select
 import stat
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 import trio
@@ -108,8 +109,9 @@ class Output(Generic[Mark]):
     async def _watch(self, scope: trio.CancelScope) -> None:
         """Notice that the other end of a pipe was closed, though nothing is written."""
         if stat.S_ISFIFO(os.fstat(STANDARD_OUT).st_mode):
-            await trio.lowlevel.wait_readable(STANDARD_OUT)
-            scope.cancel()
+            with suppress(OSError):  # a system that can't tell: the next write does
+                await trio.lowlevel.wait_readable(STANDARD_OUT)
+                scope.cancel()
 
     def _tell(self) -> None:
         self._changed.set()
