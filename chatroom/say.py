@@ -261,5 +261,5 @@ def _unknown(outcome: Outcome, asked: SaySettings) -> str:
     if outcome.entries and settled == len(outcome.entries):
         return f"stored {_stored(outcome)}, but no answer has matched: {outcome.reason}"
     left, all_of_it = len(outcome.entries) - settled, len(outcome.entries) + outcome.forgotten
-    what = "whether it is stored" if all_of_it == 1 else f"whether {left} of {all_of_it} are stored"
+    what = "whether it is stored" if all_of_it < 2 else f"whether {left} of {all_of_it} are stored"
     return f"it isn't known {what}: {outcome.reason}. The same command again stores nothing twice"

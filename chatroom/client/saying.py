@@ -63,7 +63,7 @@ class Result(Enum):
 class Outcome:
     """What came of a command: of its `entries`, by `reason`; and the `answer` that it waited for.
 
-    `forgotten` messages were settled before those.
+    `forgotten` messages were stored before those.
     """
 
     result: Result
@@ -185,7 +185,7 @@ class Sayer:
             own = self._forget(own)
         fresh = [Entry(str(uuid.uuid4()), text) for text in self._held]
         self._held.clear()
-        lines = [batch_line(own)] if self._is_new and not own.entries and fresh else []
+        lines = [batch_line(own)] if fresh and not own.entries else []
         lines += [entry_line(own, entry) for entry in fresh]
         own.entries += fresh
         if self._given_all and own.entries and not own.ended:
@@ -202,10 +202,10 @@ class Sayer:
             self._tell_progress()
 
     def _forget(self, own: Batch) -> Batch:
-        """Go on with a batch that holds only what isn't settled."""
-        unsettled = [entry for entry in own.entries if not entry.settled]
-        self._forgotten += len(own.entries) - len(unsettled)
-        own.entries = unsettled
+        """Go on with a batch that holds only what isn't stored."""
+        kept = [entry for entry in own.entries if entry.id is None]
+        self._forgotten += len(own.entries) - len(kept)
+        own.entries = kept
         self._outbox.replace(self._batches)
         return own
 
