@@ -61,6 +61,8 @@ SAVE_SECONDS = 30.0
 _MOST_OWN = 200
 _ROOMS_ASKED = 200
 _PROMPT_ROOM = 20
+_MOST_LINES = 20
+"""Lines of a text that wasn't stored, to be shown again."""
 
 
 class Leaving(Enum):
@@ -84,6 +86,8 @@ class Conversation:
         self._colour = colour
         self._view = RoomView()
         self._typing = OwnTyping()
+        self._may_type = True
+        """False from when the server has refused it, until there is a sign that it may be otherwise."""
         self._unread = Unread(trio.current_time())
         self._shown: dict[str, Position] = {}
         self._oldest: int | None = None
@@ -157,7 +161,7 @@ class Conversation:
         return self._view.complete(before)
 
     def _tell_typing(self, active: bool | None) -> None:
-        if active is not None:
+        if active is not None and self._may_type:
             self._client.typing(active)
 
     # Typed lines
@@ -265,6 +269,7 @@ class Conversation:
 
     def _enter(self, event: Entered) -> None:
         view, moved = self._view, event.room != self._view.room
+        self._may_type = True
         view.entered(event.room, event.username, event.members)
         self._typing.forget()
         if moved:
@@ -317,6 +322,8 @@ class Conversation:
 
     def _settled(self, event: Settled) -> None:
         line = self._waiting.pop(event.cid, None)
+        if event.id is not None:
+            self._may_type = True
         if event.error is not None and line is not None:
             self._refused = True
             self._say(f"not done: {event.error}:", line)
@@ -374,6 +381,8 @@ class Conversation:
                 view.marks.told(name, active=frame.data.get("active") is True, now=trio.current_time())
             case "members":
                 view.listed(names(frame.data.get("members")))
+            case "error" if frame.whole.get("code") == "forbidden":
+                self._may_type = False  # of what has no `cid` only typing is refused so
             case "error":
                 self._say(frame.complaint)
 
@@ -393,6 +402,8 @@ class Conversation:
     def _say(self, sentence: str, text: str | None = None) -> None:
         """Show what the client itself has to say, and maybe a text below it."""
         below = [] if text is None else [f"    {line}" for line in printable_lines(text)]
+        if len(below) > _MOST_LINES:
+            below[_MOST_LINES:] = [f"    … and {len(below) - _MOST_LINES} more lines"]
         self._screen.show([f"* {printable(sentence)}", *below])
 
     def _say_if(self, sentence: str | None) -> None:

@@ -18,6 +18,8 @@ from tests.support.scene import Scene, Served, await_true, served
 from tests.support.screen import Screen
 from tests.support.terminal import Terminal
 
+pytestmark = pytest.mark.usefixtures("measured")
+
 TOKENS = """
 [[token]]
 token = "token-alice"
@@ -164,13 +166,23 @@ def test_it_is_told_who_types(joiner: Joiner, bob: Chat) -> None:
     alice.wait_for(ends("bob: x", f"#{joiner.scene.room}>", "alice, 2 here"))
 
 
+def test_who_may_only_read_is_told_nothing_of_typing(joiner: Joiner, bob: Chat) -> None:
+    alice = joiner.enter(token="reader")  # type: ignore[arg-type]
+    meets(bob, "joined")
+    alice.press("hello\r")
+    alice.wait_for("* not done: Not allowed in this room")
+    bob.say("x")
+    assert bob.receive()["event"] == "message"
+    alice.wait_for("bob: x")
+    assert alice.screen.text.count("Not allowed") == 1
+
+
 def test_a_paste_of_many_lines_is_one_message(joiner: Joiner, bob: Chat) -> None:
     alice = joiner.enter()
     alice.paste("def f():\n    return 1\n")
     alice.press("\x7f # so\r")
     assert heard(bob, 1) == ["def f():\n    return 1 # so"]
-    alice.wait_for("alice: def f():")
-    assert "\n               return 1 # so\n" in alice.screen.text
+    alice.wait_for("alice: def f():\n               return 1 # so\n")
 
 
 def test_names_and_commands_are_completed(joiner: Joiner, bob: Chat) -> None:
@@ -207,6 +219,13 @@ def test_rooms_are_switched(joiner: Joiner, bob: Chat) -> None:
     alice.wait_for("bob: meanwhile")
     alice.press("/switch a\u202eb\r")
     alice.wait_for("* not in a\\u202eb: ")
+
+
+def test_the_rooms_are_listed(joiner: Joiner, bob: Chat) -> None:
+    alice = joiner.enter()
+    alice.press("/rooms\r")
+    alice.wait_for(f"  {joiner.scene.room}  2 here")
+    alice.wait_for(" rooms:\n")
 
 
 def test_messages_are_edited_deleted_and_found_again(joiner: Joiner, bob: Chat) -> None:
@@ -256,6 +275,14 @@ def test_what_is_refused_is_not_lost(joiner: Joiner) -> None:
     alice.wait_for(lambda screen: screen.text.count("x" * 50) >= 2)
     alice.press("\x7f\r")
     alice.wait_for("alice: xxx")
+
+
+def test_much_that_is_refused_is_shown_in_part(joiner: Joiner) -> None:
+    alice = joiner.enter()
+    alice.paste("line\n" * 100 + "end")
+    alice.press("\r")
+    alice.wait_for("    … and 81 more lines\n")
+    alice.wait_for("end\nalice, 1 here")
 
 
 def test_moderators_moderate(joiner: Joiner, bob: Chat) -> None:
@@ -426,6 +453,25 @@ def test_a_restart_in_the_middle_loses_nothing(pyz: Path, tmp_path: Path) -> Non
         assert alice.screen.text.count("alice: before") == 1
         alice.press("\x04")
         assert alice.wait() == 0
+
+
+def test_another_history_is_told(pyz: Path, tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        server = stack.enter_context(ServerProcess("--db", "none"))
+        env = {"CHATROOM_TOKEN": "dev-token", "XDG_STATE_HOME": str(tmp_path / "state")}
+        command = [*python_command(), "join", server.ws_url, "--username", "alice"]
+        alice = stack.enter_context(Terminal(command, env=env))
+        alice.wait_for("you are in general")
+        alice.press("before\r")
+        alice.wait_for("alice: before")
+        server.stop()
+        stack.enter_context(ServerProcess("--db", "none", "--port", str(server.port)))
+        alice.wait_for("* the history was replaced", seconds=40)
+        alice.press("/history\r")
+        alice.wait_for("* there is nothing before that")
+        alice.press("/delete\r")
+        alice.wait_for("* you have said nothing here that is known")
+        assert "── new ──" not in alice.screen.text
 
 
 def test_what_is_missed_is_marked_when_it_is_back(joiner: Joiner, bob: Chat) -> None:

@@ -71,7 +71,7 @@ async def _take_lines(screen: Screen) -> int:
 async def _heed(
     screen: Screen, scope: trio.CancelScope, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
-    with trio.open_signal_receiver(signal.SIGTERM) as signals:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGHUP) as signals:
         task_status.started()
         async for _ in signals:
             screen.show(["told to stop"])

@@ -7,7 +7,7 @@
 
 1. Nothing sleeps: it is waited for what is to be seen, up to SECONDS.
 2. Everything that the program writes is in `written`, and on the strict `screen`.
-3. Leaving kills what still runs.
+3. Leaving hangs up, as a window that is closed does. What still runs then is killed.
 """
 
 from __future__ import annotations
@@ -23,13 +23,15 @@ import subprocess
 import termios
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
 from tests.support.process import clean_environment, heeding
 from tests.support.screen import Screen
 
-SECONDS = 8.0
+SECONDS = 20.0
+LEAVING_SECONDS = 5.0
 
 
 class Terminal:
@@ -140,11 +142,12 @@ class Terminal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
         self.hang_up()
         os.close(self._kept)
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(LEAVING_SECONDS)
+        self.process.kill()
+        self.process.wait()
 
 
 def _take_terminal() -> None:
