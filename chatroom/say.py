@@ -237,29 +237,29 @@ def _tell(outcome: Outcome, asked: SaySettings) -> int:
 def _stored(outcome: Outcome) -> str:
     """Which messages are stored."""
     ids = [entry.id for entry in outcome.entries if entry.id is not None]
-    if len(ids) == 1 and not outcome.forgotten:
+    if outcome.stored == 1 and ids:
         return f"as {ids[0]}"
-    return f"{len(ids) + outcome.forgotten} messages, the last as {ids[-1]}"
+    return f"{outcome.stored} messages" + (f", the last as {ids[-1]}" if ids else "")
 
 
 def _refused(outcome: Outcome) -> str:
     if not outcome.entries:
         return outcome.reason or "there is nothing to say: standard input is empty"
-    faults = [(number, entry.error) for number, entry in enumerate(outcome.entries, 1) if entry.error]
+    faults = outcome.faults
     if not faults:
         return outcome.reason
-    if len(outcome.entries) == 1:
+    if len(outcome.entries) + outcome.forgotten == 1:
         return f"refused: {faults[0][1]}"
-    stored = sum(entry.id is not None for entry in outcome.entries) + outcome.forgotten
-    number, error = faults[0]
-    more = f", and {len(faults) - 1} more" if len(faults) > 1 else ""
-    return f"message {number + outcome.forgotten} refused: {error}{more}; {stored} stored"
+    (number, error), others = faults[0], len(faults) - 1 + max(0, outcome.refused - 1)
+    more = f", and {others} more" if others else ""
+    return f"message {number} refused: {error}{more}; {outcome.stored} stored"
 
 
 def _unknown(outcome: Outcome, asked: SaySettings) -> str:
     settled = sum(entry.settled for entry in outcome.entries)
     if outcome.entries and settled == len(outcome.entries):
-        return f"stored {_stored(outcome)}, but no answer has matched: {outcome.reason}"
+        but = "but no answer has matched" if asked.wait else "but there may be more"
+        return f"stored {_stored(outcome)}, {but}: {outcome.reason}"
     left, all_of_it = len(outcome.entries) - settled, len(outcome.entries) + outcome.forgotten
     what = "whether it is stored" if all_of_it < 2 else f"whether {left} of {all_of_it} are stored"
     return f"it isn't known {what}: {outcome.reason}. The same command again stores nothing twice"

@@ -34,7 +34,10 @@ _DECODER = decoder(dict)
 
 @dataclass(slots=True)
 class Entry:
-    """A message of a batch, and what came of it: stored as `id` in the history `epoch`, or an `error`."""
+    """A message of a batch, and what came of it: stored as `id` in the history `epoch`, or an `error`.
+
+    `id` is 0 if the server says that it is stored, but not as what.
+    """
 
     cid: str
     text: str

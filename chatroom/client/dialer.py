@@ -131,7 +131,11 @@ class HandshakeStream(trio.abc.Stream):
             self._handshake.cancel()
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await self._stream.send_all(data)
+        try:
+            await self._stream.send_all(data)
+        except BaseException:
+            self._end_handshake()
+            raise
 
     async def wait_send_all_might_not_block(self) -> None:
         await self._stream.wait_send_all_might_not_block()

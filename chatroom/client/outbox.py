@@ -15,6 +15,7 @@ Owns the drafts that aren't settled. Rules:
 It doesn't know a clock beyond the times that it is given, nor how a frame travels.
 """
 
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -42,7 +43,9 @@ class Outbox:
     """The drafts of one client, in their order."""
 
     def __init__(self) -> None:
-        self._drafts: dict[str, Draft] = {}
+        self._drafts: OrderedDict[str, Draft] = (
+            OrderedDict()
+        )  # its first one is found at once: a dict's isn't
         self._under_way: Draft | None = None
         self._not_before = 0.0
 

@@ -9,7 +9,8 @@ Owns one command from its first text to what came of it. Rules:
    is lost, the message is sent again under its `cid`, and the server knows it.
 3. The time runs while something waits for an answer, and begins anew with each answer. What takes long
    because there is much of it isn't ended.
-4. At most UNSETTLED texts are under way; further ones aren't read meanwhile.
+4. About UNSETTLED texts of a command are under way at most; further ones aren't taken meanwhile. While more
+   than MOST_WAITING of other commands wait, none is taken.
 5. Of an endless stream of texts the first ones are forgotten when they are settled.
 6. If the server lets nobody in, what this command has brought was never sent, and isn't kept.
 
@@ -19,8 +20,8 @@ It doesn't know where texts come from, nor how an outcome is told.
 import math
 import re
 import uuid
-from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
 from enum import Enum
 
 import trio
@@ -56,21 +57,36 @@ class Result(Enum):
     UNKNOWN = "unknown"
     """Nobody has answered in time."""
     FULL = "full"
-    """The outbox holds too much; nothing was added."""
+    """The outbox held too much all the time; nothing was added."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What came of a command: of its `entries`, by `reason`; and the `answer` that it waited for.
 
-    `forgotten` messages were stored before those.
+    `forgotten` messages were settled before those, `refused` of them refused: the first of these with its
+    number and why.
     """
 
     result: Result
     entries: tuple[Entry, ...] = ()
     forgotten: int = 0
+    refused: int = 0
+    first_refused: tuple[int, str] | None = None
     reason: str = ""
     answer: str | None = None
+
+    @property
+    def faults(self) -> list[tuple[int, str]]:
+        """What was refused, as far as it isn't forgotten: the numbers of the messages, from 1 on, and why."""
+        known = [(number, entry.error) for number, entry in enumerate(self.entries, self.forgotten + 1)]
+        first = [] if self.first_refused is None else [self.first_refused]
+        return first + [(number, error) for number, error in known if error is not None]
+
+    @property
+    def stored(self) -> int:
+        """How many messages are stored."""
+        return self.forgotten - self.refused + sum(entry.id is not None for entry in self.entries)
 
 
 Feed = Callable[["Sayer"], Awaitable[None]]
@@ -108,10 +124,11 @@ class Sayer:
         }
         self._recognizer = Recognizer(self._batches)
         self._held: list[str] = []
-        self._forgotten = 0
+        self._forgotten = self._refused = 0
+        self._first_refused: tuple[int, str] | None = None
         self._own: Batch | None = None
         self._is_new = False
-        self._given_all = False
+        self._given = self._given_all = False
         self._finished = False
         self._client: Client | None = None
         self._entered: Entered | None = None
@@ -124,12 +141,10 @@ class Sayer:
 
     async def run(self, feed: Feed) -> Outcome:
         """Say what `feed` gives. A StartError, and what `feed` raises, comes in a group."""
-        if len(self._waiting) > MOST_WAITING:
-            return Outcome(Result.FULL)
         self._rearm()
         with self._scope:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(feed, self)
+                nursery.start_soon(self._feed, feed)
                 await self._deliver()
                 nursery.cancel_scope.cancel()
         return self._outcome()
@@ -148,22 +163,34 @@ class Sayer:
 
     # Texts
 
-    async def give(self, texts: Iterable[str]) -> None:
-        """Have further texts said. Waits while too many are under way. Raises StartError."""
-        for text in texts:
-            self._held.append(text)
-            if self._own is None:
-                self._recognizer.give(text)
-        if self._own is None and self._recognizer.decided:
-            self._decide()
-        if self._own is not None:
-            self._write(self._own)
-        while len(self._waiting) >= UNSETTLED:
+    async def _feed(self, feed: Feed) -> None:
+        """Take the texts of this command, once the outbox isn't full."""
+        while self._full:
             await self._progress.wait()
+        await feed(self)
+
+    @property
+    def _full(self) -> bool:
+        return not self._given and len(self._waiting) > MOST_WAITING
+
+    async def give(self, texts: Sequence[str]) -> None:
+        """Have further texts said. Waits while too many are under way. Raises StartError."""
+        self._given = True
+        for start in range(0, len(texts), UNSETTLED):
+            for text in texts[start : start + UNSETTLED]:
+                self._held.append(text)
+                if self._own is None:
+                    self._recognizer.give(text)
+            if self._own is None and self._recognizer.decided:
+                self._decide()
+            if self._own is not None:
+                self._write(self._own)
+            while len(self._waiting) >= UNSETTLED:
+                await self._progress.wait()
 
     def end(self) -> None:
         """There are no more texts. Raises StartError."""
-        self._given_all = True
+        self._given = self._given_all = True
         self._write(self._own or self._decide())
         self._look()
         self._tell_progress()
@@ -202,9 +229,14 @@ class Sayer:
             self._tell_progress()
 
     def _forget(self, own: Batch) -> Batch:
-        """Go on with a batch that holds only what isn't stored."""
-        kept = [entry for entry in own.entries if entry.id is None]
-        self._forgotten += len(own.entries) - len(kept)
+        """Go on with a batch that holds only what isn't settled, and the last one."""
+        kept = [entry for entry in own.entries[:-1] if not entry.settled] + own.entries[-1:]
+        for entry in own.entries[:-1]:
+            if entry.settled:
+                self._forgotten += 1
+            if entry.error is not None:
+                self._refused += 1
+                self._first_refused = self._first_refused or (self._forgotten, entry.error)
         own.entries = kept
         self._outbox.replace(self._batches)
         return own
@@ -240,7 +272,8 @@ class Sayer:
 
     def _settle(self, settled: Settled) -> None:
         batch, entry = self._waiting.pop(settled.cid)
-        entry.id, entry.error = settled.id, settled.error
+        entry.error = settled.error
+        entry.id = settled.id if settled.id is not None or settled.error is not None else 0
         entry.epoch = None if self._entered is None else self._entered.epoch
         batch.time = self._now()
         self._outbox.append([settled_line(entry, self._now())], sync=False)
@@ -254,7 +287,7 @@ class Sayer:
         if not self._given_all or self._waiting or own is None or self._finished:
             return
         last = own.entries[-1] if own.entries else None
-        if self._answer is None or last is None or last.id is None or any(each.error for each in own.entries):
+        if self._answer is None or last is None or not last.id or self._outcome().faults:
             self._finish()
         elif self._behind is None:
             self._behind = Position(last.epoch or "", last.id)
@@ -286,10 +319,13 @@ class Sayer:
 
     def _outcome(self) -> Outcome:
         entries = tuple(self._own.entries) if self._own is not None else ()
+        outcome = Outcome(
+            Result.STORED, entries, self._forgotten, self._refused, self._first_refused, answer=self._found
+        )
         if self._ended is not None:
-            return Outcome(Result.REFUSED, entries, self._forgotten, self._ended.reason)
+            return replace(outcome, result=Result.REFUSED, reason=self._ended.reason)
+        if self._full:
+            return Outcome(Result.FULL)
         if not self._finished:
-            return Outcome(Result.UNKNOWN, entries, self._forgotten, self._reason)
-        if not entries or any(entry.error for entry in entries):
-            return Outcome(Result.REFUSED, entries, self._forgotten)
-        return Outcome(Result.STORED, entries, self._forgotten, answer=self._found)
+            return replace(outcome, result=Result.UNKNOWN, reason=self._reason)
+        return replace(outcome, result=Result.REFUSED) if not entries or outcome.faults else outcome

@@ -90,7 +90,9 @@ class ServedConnection(ModelConnection):
     async def read(self) -> None:
         try:
             while True:
-                self.to_server.append(await self.websocket.get_message())
+                message = await self.websocket.get_message()
+                await trio.sleep(self.served.takes)
+                self.to_server.append(message)
                 self.serve_one()
         except ConnectionClosed:
             self.close(*CUT)
@@ -124,6 +126,8 @@ class ServedModel:
         self.targets: list[str] = []
         self.headers: list[dict[bytes, bytes]] = []
         self.commands: list[dict[str, Any]] = []
+        self.takes = 0.0
+        """Seconds for each command."""
         self.deaf_to: set[str] = set()
         """Commands that get no answer."""
 

@@ -270,6 +270,17 @@ async def test_a_handshake_ends_when_no_answer_can_come() -> None:
     assert scope.cancelled_caught
 
 
+async def test_a_handshake_ends_when_its_request_cannot_be_sent() -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    stream = HandshakeStream(ours)
+    await theirs.aclose()
+    with trio.fail_after(5), stream.shaking_hands(60) as scope:
+        with pytest.raises(trio.BrokenResourceError):
+            await stream.send_all(b"hello")
+        await trio.sleep_forever()
+    assert scope.cancelled_caught
+
+
 async def test_a_handshake_ends_when_its_answer_is_too_long() -> None:
     ours, theirs = trio.testing.memory_stream_pair()
     stream = HandshakeStream(ours)

@@ -97,6 +97,15 @@ def test_a_draft_is_sent_in_its_room_only_and_none_before_an_earlier_one() -> No
     assert sent(found) == ["b"]
 
 
+def test_many_drafts_take_linear_time() -> None:
+    """Each time the first one is looked for; among 100,000 that would take minutes."""
+    found = outbox(*map(str, range(100_000)))
+    for number in range(100_000):
+        assert sent(found) == [str(number)]
+        assert found.answered(answer("ack", str(number)), 0.0) is not None
+    assert len(found) == 0
+
+
 # Settled
 
 
