@@ -10,15 +10,10 @@ from tests.support.process import python_command
 from tests.support.terminal import Terminal
 
 HOSTILE = (
-    "\x1b[2J\x1b[H",
-    "\x1b]0;title\x07\x1b]52;c;aGk=\x1b\\",
-    "\x1b[6n\x1b[c\x1bP+q\x1b\\",
-    "\x9b2J\x90\x9d\x84",
-    "a\rb\nc\x0bd\x08\x08\x07\x00\x7f",
-    "\u202egnp\u2066x\u2069\u200f\u061c",
-    "\u2028\u2029\ufffe\ufff9",
-    "\x1b",
-    "\x1b[0m\x1b[31m\x1b[?1049h\x1b[?1000h",
+    "\x1b[2J\x1b[H\x1b[0m\x1b[31m\x1b[?1049h\x1b[?1000h\x1b[6n\x1b[c",
+    "\x1b]0;title\x07\x1b]52;c;aGk=\x1b\\\x1bP+q\x1b\\\x1b",
+    "\x9b2J\x90\x9d\x84a\rb\nc\x0bd\x08\x08\x07\x00\x7f",
+    "\u202egnp\u2066x\u2069\u200f\u061c\u2028\u2029\ufffe\ufff9",
 )
 OURS = re.compile(
     rb"\x1b\[(\?(1|7|12|25|1004|2004)[hl]|[0-9]*[ABCD]|[0-9;]*m|0?[JK]|2J|H|0;0H)|\x07|[\r\n\b]|[^\x00-\x1f\x7f]"
