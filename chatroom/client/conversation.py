@@ -61,6 +61,8 @@ SAVE_SECONDS = 30.0
 _MOST_OWN = 200
 _ROOMS_ASKED = 200
 _PROMPT_ROOM = 20
+_MOST_GREETED, _MOST_LISTED = 20, 1000
+"""Members that are named when a room is entered, and when one asks for them."""
 _MOST_LINES = 20
 """Lines of a text that wasn't stored, to be shown again."""
 
@@ -282,10 +284,8 @@ class Conversation:
         if (stand := self._client.core.position) is not None:
             self._shown.setdefault(event.room, stand)
         if moved or self._lost is not None:
-            others = view.member_lines()[0]
-            self._say(
-                f"you are in {event.room} as {event.username}; {others}" if moved else "connected again"
-            )
+            where = f"you are in {event.room} as {event.username}; "
+            self._say(f"{where}{view.here(_MOST_GREETED)}" if moved else "connected again")
         self._lost = None
         self._screen.set_prompt(f"#{_short(printable(event.room))}> ")
 
@@ -340,7 +340,7 @@ class Conversation:
             self._say(frame.complaint)
         elif frame.event == "members":
             self._view.listed(names(frame.data.get("members")))
-            self._screen.show([f"* {line}" for line in self._view.member_lines()])
+            self._say(self._view.here(_MOST_LISTED))
         elif frame.event == "history":
             self._history(frame)
 

@@ -92,10 +92,11 @@ class RoomView:
                 return f"{', '.join(names[:-1])} and {names[-1]} are typing …"
         return "several people are typing …"
 
-    def member_lines(self) -> list[str]:
-        """Who is here, as lines."""
+    def here(self, most: int) -> str:
+        """Who is here, in words: `most` of them by name."""
         names = sorted(map(printable, self.members), key=str.casefold)
-        return [f"{len(names)} here: {', '.join(names)}"]
+        more = f" and {len(names) - most} more" if len(names) > most else ""
+        return f"{len(names)} here: {', '.join(names[:most])}{more}"
 
     # What is offered
 

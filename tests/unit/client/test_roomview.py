@@ -20,10 +20,14 @@ def choices(found: RoomView, before: str) -> list[str]:
 def test_members_come_and_go() -> None:
     found = view("bob")
     assert found.joined("carol") == "carol has joined"
-    assert found.member_lines() == ["3 here: bob, carol, me"]
+    assert found.here(9) == "3 here: bob, carol, me"
     assert found.left("bob") == "bob has left"
     found.listed(["me", "zoe"])
-    assert found.member_lines() == ["2 here: me, zoe"]
+    assert found.here(9) == "2 here: me, zoe"
+
+
+def test_of_a_crowd_some_are_named() -> None:
+    assert view("a", "b", "c").here(2) == "4 here: a, b and 2 more"
 
 
 def test_nobody_comes_or_goes_twice() -> None:
@@ -115,7 +119,7 @@ def test_what_a_hostile_server_calls_people_is_shown_harmlessly(name: str) -> No
     joined, left = found.joined(name), found.left(name)
     found.listed([name])
     found.marks.told(name, active=True, now=0)
-    for shown in (joined, left, *found.member_lines(), found.typists(1)):
+    for shown in (joined, left, found.here(9), found.typists(1)):
         assert shown
         assert shown.isprintable(), shown
         assert name not in shown
