@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import signal
 import stat
 import subprocess
@@ -10,9 +11,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import trio
 
-from tests.support.client import Chat, Frame
+from tests.support.client import Chat, Frame, target
+from tests.support.cutter import Cutter
 from tests.support.process import ServerProcess, clean_environment, python_command
+from tests.support.raw import seed
 from tests.support.relay import Relay
 from tests.support.scene import Scene, Served, await_true, served
 from tests.support.screen import Screen
@@ -547,6 +551,35 @@ def test_lines_of_a_pipe_are_all_stored_before_it_ends(joiner: Joiner, bob: Chat
     assert heard(bob, 150) == [f"line {number}" for number in range(150)]
     assert "\x1b" not in done.stdout
     assert done.stdout.count("alice: line") == 150
+
+
+async def test_lines_are_stored_and_shown_once_through_a_network_that_breaks(
+    pyz: Path, tmp_path: Path
+) -> None:
+    lines = [f"line {number}" for number in range(40)]
+    async with ServerProcess("--db", "none", "--rate", "0") as server, trio.open_nursery() as nursery:
+        cutter = Cutter(server.port, random.Random(seed()), most=3000)
+        await nursery.start(cutter.run)
+
+        async def calm() -> None:
+            while cutter.cuts < 5:  # noqa: ASYNC110  (a cutter has no event for it)
+                await trio.sleep(0.01)
+            cutter.calm = True
+
+        nursery.start_soon(calm)
+        done = await trio.run_process(
+            [*python_command(), "join", f"ws://127.0.0.1:{cutter.port}", "--username", "alice"],
+            env=clean_environment({"CHATROOM_TOKEN": "dev-token", "XDG_STATE_HOME": str(tmp_path)}),
+            stdin="\n".join(lines).encode(),
+            capture_stdout=True,
+        )
+        chat = Chat(server.ws_url + target("general", "bob", token="dev-token"))
+        assert await trio.to_thread.run_sync(heard, chat, 40) == lines
+        await trio.to_thread.run_sync(chat.close)
+        nursery.cancel_scope.cancel()
+    shown = done.stdout.decode().splitlines()
+    assert [line.partition("alice: ")[2] for line in shown if "alice: line" in line] == lines
+    assert cutter.cuts >= 5
 
 
 def test_a_pipe_with_nothing_enters_and_leaves(joiner: Joiner) -> None:
