@@ -180,7 +180,7 @@ class Cursor:
     def _release(self, fill: _Fill) -> Iterator[Event]:
         """Show what was held: the gap before it is filled as far as it can be."""
         self._fill = None
-        self._id = max(self._id, fill.target - 1)
+        self._id = fill.target - 1
         for recorded in fill.held:
             if self._fill is None:
                 yield from self._accept(recorded, 0)

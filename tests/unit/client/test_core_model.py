@@ -279,7 +279,7 @@ class ClientMachine(RuleBasedStateMachine):
         shown = self.reader.shown.get((room, log.epoch), [])
         assert self.core.position is not None
         assert (self.core.position.epoch, self.core.position.id) == (log.epoch, max(log.last, 0))
-        if self.fill and shown and not self.spoiled:
+        if self.fill and shown:
             first = 0 if self.begin is Begin.FIRST and room == ROOMS[0].lower() else shown[0]
             wanted = [
                 record["id"]

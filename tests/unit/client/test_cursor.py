@@ -157,10 +157,12 @@ def test_a_position_beyond_the_end_is_of_another_history() -> None:
     assert record(cursor, 8, 9) == [8, 9]
 
 
-def test_another_history_ends_the_reading_of_a_gap() -> None:
+@pytest.mark.parametrize("lost", [False, True])
+def test_another_history_ends_the_reading_of_a_gap(lost: bool) -> None:
     cursor = filling()
     cursor.ask_page()
-    cursor.lost()
+    if lost:
+        cursor.lost()
     assert told(cursor.enter(stand(1, 1, "f"))) == [Replaced("r", "f")]
     assert not cursor.wants_page
     assert page(cursor, 3, 4) == []
@@ -356,9 +358,9 @@ def test_if_more_records_come_all_are_read_from_the_history() -> None:
 def test_if_too_many_bytes_come_all_are_read_from_the_history() -> None:
     cursor = filling()
     assert record(cursor, 11, 12, size=HELD_BYTES // 2) == []
-    assert record(cursor, 13) == []
+    assert record(cursor, 13, 14) == []
     cursor.ask_page()
-    assert page(cursor, 10, 11, 12) == [10, 11, 12, 13]
+    assert page(cursor, 10, 11, 12) == [10, 11, 12, 13, 14]
 
 
 def test_the_bytes_of_the_first_one_that_is_held_count_as_well() -> None:
