@@ -21,6 +21,7 @@ import os
 import re
 import signal
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -38,18 +39,27 @@ from chatroom.client.settings import CLIENT_OPTIONS, ClientSettings, read_client
 from chatroom.config import parsers
 from chatroom.config.options import Option, Parser, values_of
 from chatroom.core.errors import StartError
-from chatroom.system.stdio import STANDARD_IN, end_process, print_error, print_out
+from chatroom.system.stdio import STANDARD_IN, end_process, print_error, print_out, read_in
 
 STORED, REFUSED, UNKNOWN = 0, 1, 75
 LARGEST = 16 * 1024 * 1024
 """Bytes of the longest text: no server takes a larger frame."""
 _READ_BYTES = 64 * 1024
+_CODES = {
+    Result.STORED: STORED,
+    Result.REFUSED: REFUSED,
+    Result.UNKNOWN: UNKNOWN,
+    Result.FULL: UNKNOWN,
+}
+_AGAIN = "The same command again stores nothing twice"
 _EXAMPLE = 'echo "deploy done" | ./chat.pyz say wss://chat.example --room ops'
 
 
 def _pattern(text: str) -> re.Pattern[str]:
     try:
-        return re.compile(text)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what a later Python may read in another way
+            return re.compile(text)
     except (re.error, RecursionError, OverflowError):
         raise ValueError(
             "this is no regular expression of Python; write \\. for a dot, \\( for a bracket"
@@ -86,26 +96,31 @@ def run(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     if isinstance(asked, str):
         print_out(asked)
         return 0
-    feed = _lines if asked.lines else _only(_whole_input())
     who = asked.client
     try:
+        feed = _lines if asked.lines else _only(_whole_input())
         outbox = open_outbox(
             state_folder(environ), who.place.shown, who.room, who.username, seconds=asked.timeout
         )
     except Occupied:
         print_error("another say has been at work in this room all the time: nothing was said")
         return UNKNOWN
+    except KeyboardInterrupt:
+        print_error("it was interrupted: nothing was said")
+        return UNKNOWN
     outcome, kept = trio.run(_say, asked, outbox, feed)
-    code = _tell(outcome, asked)
+    fault, finish = "", _nothing
+    if kept is not None:
+        try:
+            finish = outbox.prepared(kept)
+        except StartError as error:
+            fault = str(error)
+    code = _tell(outcome, asked, fault)
+    return end_process(code, finish if code == _CODES[outcome.result] else _nothing)
 
-    def tidy() -> None:
-        if kept is not None:
-            try:
-                outbox.replace(kept)
-            except StartError as error:
-                print_error(str(error))
 
-    return end_process(code, tidy)
+def _nothing() -> None:
+    """Leave the outbox as it is."""
 
 
 def read_say(arguments: Sequence[str], environ: Mapping[str, str]) -> SaySettings | str:
@@ -167,11 +182,19 @@ def _whole_input() -> str:
     if os.isatty(STANDARD_IN):
         print_error("type the message, and end it by Ctrl-D on a line of its own")
     content = bytearray()
-    while len(content) <= LARGEST and (piece := os.read(STANDARD_IN, _READ_BYTES)):
+    while len(content) <= LARGEST and (piece := _read()):
         content += piece
     if len(content) > LARGEST:
         raise StartError(f"standard input is larger than {LARGEST // 1024 // 1024} MiB: no message is")
     return _decoded(bytes(content), "standard input").strip()
+
+
+def _read() -> bytes:
+    """Raises StartError."""
+    try:
+        return read_in(_READ_BYTES)
+    except OSError as error:
+        raise StartError(f"standard input can't be read ({error.strerror})") from None
 
 
 def _decoded(content: bytes, what: str) -> str:
@@ -194,7 +217,7 @@ def _only(text: str) -> Feed:
 async def _lines(sayer: Sayer) -> None:
     """Gives the lines of standard input that say anything, as they come."""
     number, rest = 0, b""
-    while piece := await trio.to_thread.run_sync(os.read, STANDARD_IN, _READ_BYTES, abandon_on_cancel=True):
+    while piece := await trio.to_thread.run_sync(_read, abandon_on_cancel=True):
         *whole, rest = (rest + piece).split(b"\n")
         if len(rest) > LARGEST:
             raise StartError(f"line {number + len(whole) + 1} is larger than {LARGEST // 1024 // 1024} MiB")
@@ -213,13 +236,20 @@ def _texts(lines: Sequence[bytes], number: int) -> list[str]:
 # What came of it
 
 
-def _tell(outcome: Outcome, asked: SaySettings) -> int:
-    """Print it. Returns the exit code."""
+def _tell(outcome: Outcome, asked: SaySettings, fault: str) -> int:
+    """Print it. `fault` is why it can't be noted in the outbox. Returns the exit code."""
     room = printable(asked.client.room)
     match outcome.result:
+        case Result.STORED if fault:
+            print_error(f"stored {_stored(outcome)}, but {fault}. {_AGAIN}")
+            return UNKNOWN
         case Result.STORED if outcome.answer is not None:
-            print_out("".join(f"{line}\n" for line in printable_lines(outcome.answer)))
-            return STORED
+            if print_out("".join(f"{line}\n" for line in printable_lines(outcome.answer))):
+                return STORED
+            print_error(
+                f"stored {_stored(outcome)}, but the answer can't be written to standard output. {_AGAIN}"
+            )
+            return UNKNOWN
         case Result.STORED:
             print_out(f"stored {_stored(outcome)} in {room}\n")
             return STORED
@@ -256,10 +286,12 @@ def _refused(outcome: Outcome) -> str:
 
 
 def _unknown(outcome: Outcome, asked: SaySettings) -> str:
+    if not outcome.entries and not outcome.forgotten:
+        return f"nothing was said: {outcome.reason}"
     settled = sum(entry.settled for entry in outcome.entries)
     if outcome.entries and settled == len(outcome.entries):
         but = "but no answer has matched" if asked.wait else "but there may be more"
         return f"stored {_stored(outcome)}, {but}: {outcome.reason}"
     left, all_of_it = len(outcome.entries) - settled, len(outcome.entries) + outcome.forgotten
-    what = "whether it is stored" if all_of_it < 2 else f"whether {left} of {all_of_it} are stored"
-    return f"it isn't known {what}: {outcome.reason}. The same command again stores nothing twice"
+    what = "whether it is stored" if all_of_it == 1 else f"whether {left} of {all_of_it} are stored"
+    return f"it isn't known {what}: {outcome.reason}. {_AGAIN}"

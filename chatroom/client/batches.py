@@ -20,7 +20,7 @@ It doesn't know files, nor how something is sent.
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +29,7 @@ from chatroom.core.jsontext import decoder
 
 FORMAT = 1
 KEPT_SECONDS = 3600
+LONGEST_CID = 64
 _DECODER = decoder(dict)
 
 
@@ -113,11 +114,7 @@ def read_batches(lines: Iterable[str], now: int) -> list[Batch]:
     entries: dict[str, tuple[Batch, Entry]] = {}
     for line in lines:
         found = _object(line)
-        name, cid, time = (
-            text_of(found.get("batch")),
-            text_of(found.get("cid")),
-            whole_number(found.get("time")),
-        )
+        name, cid, time = text_of(found.get("batch")), _cid(found), whole_number(found.get("time"))
         if name is not None and cid is None and time is not None:
             batches[name] = Batch(name, time)
         elif name in batches and found.get("end") is True:
@@ -136,6 +133,12 @@ def read_batches(lines: Iterable[str], now: int) -> list[Batch]:
         for batch in batches.values()
         if batch.entries and not (batch.settled and now - batch.time > KEPT_SECONDS)
     ]
+
+
+def _cid(found: Mapping[str, Any]) -> str | None:
+    """A `cid` that the server takes: with another one a message would never be settled."""
+    cid = text_of(found.get("cid"))
+    return cid if cid and len(cid) <= LONGEST_CID else None
 
 
 def _object(line: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ Owns the folder of outboxes, and how one is locked, read and written. Rules:
 It doesn't know what the lines mean; see `batches`.
 """
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -45,7 +46,7 @@ def state_folder(environ: Mapping[str, str]) -> str:
     if base:
         folder = os.path.join(base, "chatroom")
         with suppress(OSError):
-            os.makedirs(folder, mode=0o700, exist_ok=True)
+            _make(folder)
             found = os.stat(folder)
             ours = found.st_uid == os.geteuid() and not found.st_mode & stat.S_IWOTH
             if ours and os.access(folder, os.W_OK | os.X_OK):
@@ -65,6 +66,22 @@ def state_folder(environ: Mapping[str, str]) -> str:
     return folder
 
 
+def _make(folder: str) -> None:
+    """Make it, with all that is missing above it, for us alone. Raises OSError.
+
+    Root makes nothing in the home of another one, whose own commands couldn't use it then.
+    """
+    missing = []
+    while not os.path.lexists(folder):
+        missing.append(folder)
+        folder = os.path.dirname(folder)
+    if missing and os.geteuid() == 0 != os.stat(folder).st_uid:
+        raise PermissionError
+    for each in reversed(missing):
+        with suppress(FileExistsError):
+            os.mkdir(each, 0o700)
+
+
 class OutboxFile:
     """An outbox that this command has for itself."""
 
@@ -78,7 +95,7 @@ class OutboxFile:
     def read(self, now: int) -> list[Batch]:
         """The batches that count at the time `now`. Raises StartError."""
         try:
-            with open(self._path, encoding="utf-8", errors="replace") as file:
+            with open(self._path, encoding="utf-8", errors="replace", opener=_ordinary) as file:
                 return read_batches(file, now)
         except FileNotFoundError:
             return []
@@ -101,21 +118,42 @@ class OutboxFile:
 
     def replace(self, batches: Iterable[Batch]) -> None:
         """Have these batches in the file and nothing else, by one step. Raises StartError."""
-        kept = [line for batch in batches for line in lines_of(batch)]
         try:
+            self.prepared(batches)()
+        finally:
             self._close_file()
-            if not kept:
+
+    def prepared(self, batches: Iterable[Batch]) -> Callable[[], None]:
+        """Do all of `replace` but its last step, and return that. Both raise StartError.
+
+        No full disk fails the last step, and it is short: what was in the file is kept open, since it takes
+        some milliseconds to free it, in which a kill would find the step done and the command not yet ended.
+        """
+        kept = [line for batch in batches for line in lines_of(batch)]
+        draft = f"{self._path}.new"
+        try:
+            if self._file is None:
                 with suppress(FileNotFoundError):
-                    os.unlink(self._path)
-                return
-            draft = f"{self._path}.new"
-            with open(draft, "wb", opener=_private) as file:
-                file.write("".join((self._head, *kept)).encode())
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(draft, self._path)
+                    self._file = open(self._path, "rb", buffering=0, opener=_ordinary)  # noqa: SIM115
+            if kept:
+                with open(draft, "wb", opener=_private) as file:
+                    file.write("".join((self._head, *kept)).encode())
+                    file.flush()
+                    os.fsync(file.fileno())
         except OSError as error:
             raise self._failed(error) from None
+
+        def finish() -> None:
+            try:
+                if kept:
+                    os.replace(draft, self._path)
+                else:
+                    with suppress(FileNotFoundError):
+                        os.unlink(self._path)
+            except OSError as error:
+                raise self._failed(error) from None
+
+        return finish
 
     def close(self) -> None:
         """Let others have the outbox."""
@@ -176,4 +214,13 @@ def _write(file: BinaryIO, data: bytes) -> None:
 
 
 def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_CLOEXEC, 0o600)
+    return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+
+
+def _ordinary(path: str, flags: int) -> int:
+    """Opens nothing but an ordinary file, not even what a link leads to: a pipe would be waited for."""
+    descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, "it is no ordinary file")

@@ -13,6 +13,7 @@ Owns what is written and the count of it. Rules:
 It doesn't know what a line says.
 """
 
+import fcntl
 import os
 import select
 import stat
@@ -108,7 +109,7 @@ class Output(Generic[Mark]):
 
     async def _watch(self, scope: trio.CancelScope) -> None:
         """Notice that the other end of a pipe was closed, though nothing is written."""
-        if stat.S_ISFIFO(os.fstat(STANDARD_OUT).st_mode):
+        if _is_writing_end():
             with suppress(OSError):  # a system that can't tell: the next write does
                 await trio.lowlevel.wait_readable(STANDARD_OUT)
                 scope.cancel()
@@ -116,3 +117,11 @@ class Output(Generic[Mark]):
     def _tell(self) -> None:
         self._changed.set()
         self._changed = trio.Event()
+
+
+def _is_writing_end() -> bool:
+    """Whether standard output is the end of a pipe that is for writing alone. Another one becomes readable by
+    what is written.
+    """
+    is_pipe = stat.S_ISFIFO(os.fstat(STANDARD_OUT).st_mode)
+    return is_pipe and fcntl.fcntl(STANDARD_OUT, fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY

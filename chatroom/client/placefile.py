@@ -31,7 +31,7 @@ class PlaceFile:
 
     def __init__(self, path: str, url: str, room: str) -> None:
         """Raises StartError, also if another command uses the file."""
-        self._path = os.path.abspath(path)
+        self._path = os.path.realpath(path)  # what a link leads to is replaced, not the link
         self._whose = {"url": url, "room": room}
         self._saved: Position | None = None
         try:
@@ -61,7 +61,7 @@ class PlaceFile:
                 f"{_FLAG} {self._path} belongs to another room or server: give each a file of its own"
             )
         epoch, number = text_of(found.get("epoch")), whole_number(found.get("id"))
-        if epoch is None or number is None:
+        if not epoch or number is None:
             raise StartError(f"{_FLAG} {self._path} wasn't written by tail: give another file, or remove it")
         self._saved = Position(epoch, number)
         return self._saved

@@ -21,6 +21,7 @@ import math
 import re
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -40,12 +41,18 @@ from chatroom.client.cursor import Position
 from chatroom.client.events import Ended, Ending, Entered, Event, Lost, Recorded, Settled
 from chatroom.client.frames import Frame, text_of
 from chatroom.client.outboxfile import OutboxFile
+from chatroom.core.errors import StartError
+from chatroom.system.patterns import found_in_time
 
 UNSETTLED = 1000
 MOST_WAITING = 10_000
 """Messages that an outbox may hold for later."""
 MOST_REMEMBERED = 100_000
 """Texts of one command by which it is recognized when it is tried again."""
+PATTERN_SECONDS = 1.0
+"""How long one message is compared with the pattern of an answer; there are patterns that take for ever."""
+_SILENT = "the server doesn't answer"
+_NO_ANSWER = "none came in time"
 
 
 class Result(Enum):
@@ -133,7 +140,7 @@ class Sayer:
         self._client: Client | None = None
         self._entered: Entered | None = None
         self._ended: Ended | None = None
-        self._reason = "the server doesn't answer"
+        self._reason = _SILENT
         self._behind: Position | None = None
         self._found: str | None = None
         self._scope = trio.CancelScope()
@@ -261,6 +268,7 @@ class Sayer:
         match event:
             case Entered():
                 self._entered = event
+                self._reason = _SILENT if self._behind is None else _NO_ANSWER
             case Settled():
                 self._settle(event)
             case Lost(reason=reason):
@@ -276,7 +284,8 @@ class Sayer:
         entry.id = settled.id if settled.id is not None or settled.error is not None else 0
         entry.epoch = None if self._entered is None else self._entered.epoch
         batch.time = self._now()
-        self._outbox.append([settled_line(entry, self._now())], sync=False)
+        with suppress(StartError):  # rule 2; what matters is whether the outbox can be tidied up
+            self._outbox.append([settled_line(entry, self._now())], sync=False)
         self._rearm()
         self._look()
         self._tell_progress()
@@ -291,6 +300,7 @@ class Sayer:
             self._finish()
         elif self._behind is None:
             self._behind = Position(last.epoch or "", last.id)
+            self._reason = _NO_ANSWER
             self._rearm()
             # Whoever was there before the message was stored sees all that comes behind it.
             if self._client is not None and (self._entered is None or last.id <= self._entered.last_id):
@@ -299,9 +309,14 @@ class Sayer:
     def _compare(self, frame: Frame) -> None:
         """Is it the answer?"""
         text = text_of(frame.data.get("text"))
-        if frame.event == "message" and text and self._answer and self._answer.search(text):
+        if frame.event != "message" or not text or self._answer is None:
+            return
+        found = found_in_time(self._answer, text, PATTERN_SECONDS)
+        if found:
             self._found = text
             self._finish()
+        elif found is None:
+            self._reason = f"the pattern takes more than {PATTERN_SECONDS:.0f} s for message {frame.id}"
 
     def _finish(self) -> None:
         self._finished = True

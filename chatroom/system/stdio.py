@@ -127,6 +127,15 @@ def print_out(text: str) -> bool:
     return True
 
 
+def read_in(most: int) -> bytes:
+    """The next bytes of standard input, `most` at most; none at its end. Raises OSError."""
+    while True:
+        try:
+            return os.read(STANDARD_IN, most)
+        except BlockingIOError:  # another process that has it doesn't want to wait
+            select.select([STANDARD_IN], [], [])
+
+
 def write_out(data: bytes, check: Callable[[], None]) -> bool:
     """Write `data` to standard output. False if its reader has gone. Raises OSError.
 

@@ -1,6 +1,8 @@
 """The built server and `say`: stored once, whatever happens; what it prints, and how it ends."""
 
 import json
+import os
+import re
 import signal
 import subprocess
 import time
@@ -12,7 +14,7 @@ import pytest
 
 from tests.support.client import Chat, target
 from tests.support.commands import Command, Done, environment, run
-from tests.support.process import ROOT, ServerProcess, clean_environment, python_command
+from tests.support.process import ROOT, ServerProcess, clean_environment, heeding, python_command
 from tests.support.scene import await_true
 
 STORED, REFUSED, MISTAKE, UNKNOWN = 0, 1, 2, 75
@@ -182,7 +184,132 @@ def test_an_interrupt_tells_that_it_is_unknown(tmp_path: Path, pyz: Path) -> Non
     assert "interrupted" in done.err
 
 
+# What it is given, and where it keeps it
+
+
+def test_standard_input_that_does_not_wait_is_waited_for(server: ServerProcess, tmp_path: Path) -> None:
+    for arguments in ((), ("--lines",)):
+        mine, its = os.pipe()
+        os.set_blocking(mine, False)
+        command = [*python_command(), "say", server.ws_url, *arguments]
+        with subprocess.Popen(command, env=environment(tmp_path), stdin=mine, stdout=subprocess.PIPE) as say:
+            os.close(mine)
+            time.sleep(0.6)  # it is to come to an empty pipe
+            os.write(its, b"hello")
+            os.close(its)
+            assert say.communicate()[0].startswith(b"stored ")
+
+
+def test_standard_input_that_can_not_be_read_is_a_mistake(pyz: Path, tmp_path: Path) -> None:
+    for arguments in ((), ("--lines",)):
+        with open(os.devnull, "wb") as given:
+            done = subprocess.run(
+                [*python_command(), "say", NOWHERE, *arguments],
+                env=environment(tmp_path), stdin=given, capture_output=True, check=False,
+            )  # fmt: skip
+        assert done.returncode == MISTAKE
+        assert done.stderr == b"chatroom: standard input can't be read (Bad file descriptor)\n"
+
+
+def test_an_interrupt_before_anything_was_read_is_told(pyz: Path, tmp_path: Path) -> None:
+    with heeding(signal.SIGINT), Command(tmp_path, "say", NOWHERE, "--username", "ci") as say:
+        await_true(lambda: asleep(say.process.pid, "pipe_read"), "it reads")
+        say.process.send_signal(signal.SIGINT)
+        assert say.end() == (UNKNOWN, "", "chatroom: it was interrupted: nothing was said\n")
+
+
+def asleep(pid: int, where: str) -> bool:
+    """Whether a process waits in the kernel's function `where`."""
+    return where in Path(f"/proc/{pid}/wchan").read_text()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link", "folder"])
+def test_an_outbox_that_is_no_file_is_told(pyz: Path, tmp_path: Path, kind: str) -> None:
+    run(tmp_path, "say", NOWHERE, "--timeout", "100ms", given="hello")
+    [path] = (tmp_path / "chatroom").glob("outbox-*.jsonl")
+    path.unlink()
+    match kind:
+        case "pipe":
+            os.mkfifo(path)
+        case "link":
+            path.symlink_to("/dev/full")
+        case _:
+            path.mkdir()
+    done = run(tmp_path, "say", NOWHERE, "--timeout", "100ms", given="hello")
+    assert (done.code, done.out) == (MISTAKE, "")
+    assert re.fullmatch(rf"chatroom: the outbox {path} can't be used \([^)]+\)\n", done.err)
+
+
+def test_folders_on_the_way_to_the_outbox_are_made_for_the_owner_alone(pyz: Path, tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        run(tmp_path / "new" / "state", "say", NOWHERE, "--timeout", "100ms", given="hello")
+    finally:
+        os.umask(before)
+    made = [tmp_path / "new", tmp_path / "new" / "state", tmp_path / "new" / "state" / "chatroom"]
+    assert [path.stat().st_mode & 0o777 for path in made] == [0o700] * 3
+
+
+def test_what_can_not_be_noted_as_said_can_be_tried_again(pyz: Path, tmp_path: Path) -> None:
+    with ServerProcess("--db", str(tmp_path / "chat.db")) as server:
+        port, url = server.port, server.ws_url
+    run(tmp_path, "say", url, "--username", "ci", "--timeout", "100ms", given="first")
+    [path] = (tmp_path / "chatroom").glob("outbox-*.jsonl")
+    obstacle = path.with_name(f"{path.name}.new")
+    obstacle.mkdir()
+    with ServerProcess("--db", str(tmp_path / "chat.db"), "--port", str(port)):
+        done = run(tmp_path, "say", url, "--username", "ci", given="second")
+        assert (done.code, done.out) == (UNKNOWN, "")
+        assert done.err.startswith("chatroom: stored as 2, but the outbox ")
+        assert done.err.count("\n") == 1
+        obstacle.rmdir()
+        assert run(tmp_path, "say", url, "--username", "ci", given="second").out == "stored as 2 in general\n"
+    assert texts(tmp_path) == [("ci", "first"), ("ci", "second")]
+
+
 # Answers
+
+
+def test_an_answer_that_can_not_be_printed_can_be_asked_for_again(
+    server: ServerProcess, tmp_path: Path
+) -> None:
+    asked = ("say", server.ws_url, "--username", "ci", "--wait", "^yes")
+    with closing(Chat(server.ws_url + target("general", "bot"))) as bot:
+        with (
+            open("/dev/full", "wb") as full,
+            subprocess.Popen(
+                [*python_command(), *asked], env=environment(tmp_path),
+                stdin=subprocess.PIPE, stdout=full, stderr=subprocess.PIPE,
+            ) as say,
+        ):  # fmt: skip
+            assert say.stdin is not None
+            say.stdin.write(b"is it?")
+            say.stdin.close()
+            say.stdin = None
+            bot.messages(1)
+            bot.say("yes")
+            _, said = say.communicate()
+        assert said.startswith(b"chatroom: stored as 1, but the answer can't be written")
+        assert say.returncode == UNKNOWN
+        assert run(tmp_path, *asked, given="is it?") == (STORED, "yes\n", "")
+
+
+def test_a_pattern_that_takes_for_ever_holds_up_nothing(server: ServerProcess, tmp_path: Path) -> None:
+    asked = ("say", server.ws_url, "--username", "ci", "--wait", "^(a+)+$")
+    say = Command(tmp_path, *asked, "--timeout", "30s")
+    with closing(Chat(server.ws_url + target("general", "bot"))) as bot, say:
+        say.give("?", last=True)
+        bot.messages(1)
+        bot.say("a" * 40 + "!")
+        bot.say("aaa")
+        assert say.end(30) == (STORED, "aaa\n", "")
+
+
+def test_that_no_answer_came_is_said_as_it_is(server: ServerProcess, tmp_path: Path) -> None:
+    asked = ("say", server.ws_url, "--username", "ci", "--wait", "^yes", "--timeout", "500ms")
+    done = run(tmp_path, *asked, given="is it?")
+    said = "chatroom: stored as 1, but no answer has matched: none came in time\n"
+    assert done == (UNKNOWN, "", said)
 
 
 def test_an_answer_that_matches_is_printed(server: ServerProcess, tmp_path: Path) -> None:

@@ -151,6 +151,9 @@ def test_a_state_belongs_to_one_room_and_one_command(server: ServerProcess, tmp_
         other = run(tmp_path, "tail", server.ws_url, "--state", state)
         assert other.code == MISTAKE
         assert "in use by another tail" in other.err
+        (tmp_path / "link").symlink_to(state)
+        other = run(tmp_path, "tail", server.ws_url, "--state", str(tmp_path / "link"))
+        assert "in use by another tail" in other.err
     other = run(tmp_path, "tail", server.ws_url, "--state", state, "--room", "ops")
     assert other.code == MISTAKE
     assert "another room" in other.err
@@ -215,6 +218,23 @@ def test_a_closed_pipe_ends_it(server: ServerProcess, tmp_path: Path) -> None:
         assert tail.process.wait(30) == STOPPED
         assert tail.process.stderr is not None
         assert tail.process.stderr.read() == b""
+
+
+def test_a_pipe_that_it_could_read_itself_is_written_to(server: ServerProcess, tmp_path: Path) -> None:
+    """`exec 3<>PIPE; tail … >&3` in a shell: the end for both becomes readable by what is written."""
+    os.mkfifo(tmp_path / "pipe")
+    say(server, tmp_path, *numbers(0, 3))
+    ours = os.open(tmp_path / "pipe", os.O_RDWR)
+    with subprocess.Popen(
+        [*python_command(), "tail", server.ws_url, "--all"],
+        env=clean_environment({"CHATROOM_TOKEN": "dev-token"}), stdin=subprocess.DEVNULL, stdout=ours,
+    ) as tail, os.fdopen(ours, "rb") as pipe:  # fmt: skip
+        for number in numbers(0, 3):
+            assert pipe.readline().endswith(f": {number}\n".encode())
+        say(server, tmp_path, "more")
+        assert pipe.readline().endswith(b": more\n")
+        assert tail.poll() is None
+        tail.terminate()
 
 
 def test_a_full_disk_is_told(server: ServerProcess, tmp_path: Path) -> None:

@@ -305,7 +305,7 @@ def test_a_folder_in_place_of_the_file_is_told(tmp_path: Path) -> None:
     (file,) = files(tmp_path)
     file.unlink()
     file.mkdir()
-    with pytest.raises(StartError, match=r"can't be used \(Is a directory\)$"):
+    with pytest.raises(StartError, match=r"can't be used \(it is no ordinary file\)$"):
         outbox.read(NOW)
     with pytest.raises(StartError, match=r"can't be used \(Is a directory\)$"):
         outbox.replace([batch("a")])
@@ -321,3 +321,18 @@ def test_a_hundred_thousand_messages_are_written_and_read_in_linear_time(tmp_pat
     outbox.replace([found])
     assert outbox.read(NOW) == [found]
     outbox.close()
+
+
+def test_the_last_step_of_a_replacement_has_nothing_to_free(tmp_path: Path) -> None:
+    """So it is short: a kill in it would find it done, and the command not yet ended."""
+    for left in ([], [batch("b")]):
+        outbox = opened(tmp_path)
+        outbox.append(lines_of(batch("a")), sync=True)
+        (file,) = files(tmp_path)
+        before = file.stat().st_ino
+        finish = outbox.prepared(left)
+        assert outbox.read(NOW)[0] == batch("a"), "the step is yet to be done"
+        finish()
+        assert before in {os.stat(f"/proc/self/fd/{fd}").st_ino for fd in os.listdir("/proc/self/fd")[:-1]}
+        assert outbox.read(NOW) == left
+        outbox.close()

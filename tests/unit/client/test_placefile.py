@@ -132,21 +132,29 @@ def test_a_file_that_was_cut_is_a_mistake_or_whole(tmp_path: Path, size: int) ->
         assert size < len(PLACE) - 1
 
 
-@pytest.mark.parametrize("kind", ["folder", "pipe", "large", "link"])
+@pytest.mark.parametrize("kind", ["folder", "pipe", "large"])
 def test_what_is_no_such_file_is_told(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "state"
     if kind == "folder":
         path.mkdir()
     elif kind == "pipe":
         os.mkfifo(path)
-    elif kind == "link":
-        path.symlink_to(tmp_path / "gone")
     else:
         path.write_text(" " * 70_000)
     with pytest.raises(StartError) as caught:
         file_of(path).read()
     assert str(caught.value).startswith("--state ")
     assert "\n" not in str(caught.value)
+
+
+def test_a_link_stays_and_what_it_leads_to_is_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "state"
+    path.symlink_to(tmp_path / "elsewhere")
+    found = file_of(path)
+    assert found.read() is None
+    found.save(POSITION)
+    assert path.is_symlink()
+    assert (tmp_path / "elsewhere").is_file()
 
 
 def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
