@@ -1,6 +1,6 @@
 """Where chat.pyz imports its packages from: copies in a cache, each looked at before it is used.
 
-Owns the cache, and the import of what lies there. Knows nothing of the server but its entry point.
+Owns the cache, and the import of what lies there. Knows nothing of the server.
 
 1. The cache (`SHIV_ROOT`, else `~/.shiv`) is used only if it is this user's own and no other may write there:
    a user who can write there decides what code runs here.
@@ -8,7 +8,9 @@ Owns the cache, and the import of what lies there. Knows nothing of the server b
 3. What lies in the cache is compared with the archive by every start that imports it, and replaced as a whole
    if it differs: a start that was killed half-way, a full disk or a cleaner of old files can't break the next
    one. Compiled files can't be compared; a damaged one is made again when it is imported.
-4. Python compiles this module at every start. So what only some starts need is in `_unpack`, and the slow
+4. shiv's own bootstrap unpacks everything at once, and imports a dozen modules for it: an eighth of
+   `--version`. So its place is taken here.
+5. Python compiles this module at every start. So what only some starts need is in `_unpack`, and the slow
    modules of the standard library stay out.
 """
 
@@ -19,6 +21,7 @@ import json
 import os
 import sys
 import zlib
+from importlib import import_module
 from importlib.machinery import (
     EXTENSION_SUFFIXES,
     SOURCE_SUFFIXES,
@@ -43,12 +46,12 @@ if TYPE_CHECKING:
 
 
 def launch(file: str) -> None:
-    """Import the entry point, and call it."""
+    """Import the entry point that was given to shiv, and call it."""
     gc.set_threshold(_NEW_OBJECTS)
     find_packages(file)
-    from chatroom.cli import main  # noqa: PLC0415  (found by then)
-
-    sys.exit(main())
+    environment = json.loads(zipimporter(file).get_data("environment.json"))
+    module, _, name = environment["entry_point"].partition(":")
+    sys.exit(getattr(import_module(module), name)())
 
 
 def find_packages(file: str) -> None:
@@ -115,7 +118,7 @@ class Packages:
             copies = f"{os.path.basename(self._file)}_{self._contents['build']}"
             folder = f"{own_root()}/{copies}/{distribution}"
             if not matches(folder, sums):
-                import _unpack  # noqa: PLC0415  (rule 4)
+                import _unpack  # noqa: PLC0415  (rule 5)
 
                 _unpack.replace(self._file, distribution, folder, sums)
         except OSError:
@@ -132,7 +135,7 @@ class _Mending(SourceFileLoader):
         try:
             return super().get_code(fullname)
         except (EOFError, ValueError, TypeError, ImportError):
-            import _unpack  # noqa: PLC0415  (rule 4)
+            import _unpack  # noqa: PLC0415  (rule 5)
 
             _unpack.discard_compiled(self.path)
             return super().get_code(fullname)
@@ -145,7 +148,7 @@ def own_root() -> str:
     if root.startswith("~"):
         raise FileNotFoundError("there is no home to be found")
     root = os.path.abspath(root)
-    try:  # noqa: SIM105  (rule 4: contextlib is a slow one)
+    try:  # noqa: SIM105  (rule 5: contextlib is a slow one)
         (os.makedirs if chosen else os.mkdir)(root, 0o700)  # a home that isn't there is not ours to make
     except FileExistsError:
         pass

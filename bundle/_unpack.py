@@ -22,7 +22,6 @@ import sys
 import tempfile
 import time
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from importlib.util import cache_from_source
 from pathlib import Path
@@ -33,7 +32,6 @@ from _launch import matches
 
 _PRIVATE = ".chat.pyz-private-"
 _SETTLING = 60.0  # seconds in which a private folder may not have its lock yet
-_GZIP = zlib.MAX_WBITS | 16  # what zlib is to read
 _PATIENCE = 20.0  # seconds to wait for another start that is replacing a copy
 
 
@@ -62,11 +60,15 @@ def discard_compiled(source: str) -> None:
 
 
 def _packed(file: str, distribution: str) -> bytes:
+    name = os.path.basename(file)
     try:
-        packed = zipimporter(file).get_data(f"packages/{distribution}.zip.gz")
-        return zlib.decompress(packed, _GZIP)
-    except (OSError, ImportError, zlib.error) as error:
-        name = os.path.basename(file)
+        import bz2  # noqa: PLC0415  (this Python may have been built without it)
+    except ImportError:
+        _give_up(f"{name} needs Python's module bz2, and this Python has none: start it with a whole Python")
+    try:
+        packed = zipimporter(file).get_data(f"packages/{distribution}.zip.bz2")
+        return bz2.decompress(packed)
+    except (OSError, ImportError, EOFError, ValueError) as error:
         _give_up(f"{name} is damaged, or was replaced at this moment ({error}): fetch or build it again")
 
 

@@ -1,24 +1,30 @@
 """The archive that a build makes: nothing in it tells when, where or by which Python it was written.
 
-    __main__.py, _launch.py, …   what Python imports out of the archive itself
-    contents.json                what the distributions hold, see `contents_of`
-    packages/trio-0.35.0.zip.gz  a distribution: an archive in the archive, compressed as a whole
+    __main__.py, _launch.py, …    what Python imports out of the archive itself
+    environment.json              what shiv says of the file: the entry point among it
+    contents.json                 what the distributions hold, see `contents_of`
+    packages/trio-0.35.0.zip.bz2  a distribution: an archive in the archive, compressed as a whole
+
+bzip2 makes the same bytes of the same input in each of its releases since 1.0.3, of 2005. Of zlib and xz that
+can't be said: zlib-ng, and releases of xz, make other ones.
 
 A start reads the list of an archive as a whole: this one's is short, however many files are packed.
 """
 
-import gzip
+import bz2
 import hashlib
 import io
 import json
 import stat
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
 SHEBANG = b"#!/usr/bin/env python3\n"
+ENVIRONMENT = "environment.json"
+_SITE_PACKAGES = "site-packages/"
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the oldest time that a zip archive can say
 
 Files = Mapping[str, bytes]  # by name, below the folder that packages are imported from
@@ -30,23 +36,33 @@ def write_archive(
     first_code: Files,
     distributions: Distributions,
     *,
-    compress: Callable[[bytes], bytes],
     bound_to: str | None = None,
 ) -> None:
     """Write `target`, to be run by what its first line names.
 
-    `compress` makes gzip of bytes. `bound_to` is the only ABI that can load what is in it.
-    Raises ValueError if two distributions have a package of the same name.
+    `first_code` has environment.json, too. `bound_to` is the only ABI that can load what is in it. Raises
+    ValueError if two distributions have a package of the same name.
     """
     contents = json.dumps(contents_of(distributions, bound_to), sort_keys=True)
     entries = {**first_code, "contents.json": contents.encode()}
     for name, files in distributions.items():
         packed = io.BytesIO()
         _write(packed, files)
-        entries[f"packages/{name}.zip.gz"] = compress(packed.getvalue())
+        entries[f"packages/{name}.zip.bz2"] = bz2.compress(packed.getvalue())
     with target.open("wb") as file:
         file.write(SHEBANG)
         _write(file, entries)
+
+
+def read_bundle(archive: Path) -> tuple[bytes, dict[str, bytes]]:
+    """What shiv's archive holds: its notes, in one order, and the files of the packages."""
+    files = _read(archive)
+    notes = json.dumps(json.loads(files[ENVIRONMENT]), sort_keys=True, indent=1).encode()
+    return notes, {
+        name.removeprefix(_SITE_PACKAGES): content
+        for name, content in files.items()
+        if name.startswith(_SITE_PACKAGES)
+    }
 
 
 def read_archive(archive: Path) -> tuple[dict[str, bytes], dict[str, dict[str, bytes]]]:
@@ -54,8 +70,8 @@ def read_archive(archive: Path) -> tuple[dict[str, bytes], dict[str, dict[str, b
     first_code, distributions = _read(archive), {}
     del first_code["contents.json"]
     for entry in [name for name in first_code if name.startswith("packages/")]:
-        name = entry.removeprefix("packages/").removesuffix(".zip.gz")
-        distributions[name] = _read(io.BytesIO(gzip.decompress(first_code.pop(entry))))
+        name = entry.removeprefix("packages/").removesuffix(".zip.bz2")
+        distributions[name] = _read(io.BytesIO(bz2.decompress(first_code.pop(entry))))
     return first_code, distributions
 
 

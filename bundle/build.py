@@ -2,10 +2,11 @@
 
 1. requirements/runtime.txt names what goes in (platform.txt, what goes into the other edition), and
    requirements/build.txt what it is made with, all by hash.
-2. Nothing of the machine goes in: no path, time, mode, order of a folder or Python version shows in the file.
+2. shiv bundles the packages. Its archive is written again, in parts: a start unpacks only the distributions
+   that it imports, which are known by the notes of `pip`. Nothing of the machine goes in: no path, time,
+   mode, order of a folder or Python version shows in the file.
 3. Each step is skipped if its inputs haven't changed, so only changed locks need the network.
 4. Only pure Python goes in; tests of other projects and what `pip` notes about an installation stay out.
-   The notes say which distribution a file belongs to: a start unpacks only those that it imports.
 5. `--with-cryptography` adds what is compiled. Such a file has another name, and says for which Python it is.
 """
 
@@ -18,19 +19,17 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from archive import write_archive
-from deflate import gzipped
+from archive import ENVIRONMENT, read_bundle, write_archive
 
 ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / ".build"
 VENV = WORK / "venv"
 PYTHON = VENV / "bin" / "python"
-BUILDERS = (ROOT / "build.sh", *(ROOT / "bundle" / f"{name}.py" for name in ("build", "archive", "deflate")))
+BUILDERS = (ROOT / "build.sh", *(ROOT / "bundle" / f"{name}.py" for name in ("build", "archive")))
 FIRST_CODE = ("__main__.py", "_launch.py", "_unpack.py")
 BUILD_LOCK = ROOT / "requirements" / "build.txt"
 EPOCH_SECONDS = "315532800"
@@ -136,42 +135,40 @@ def _project(sources: dict[str, Path]) -> None:
 
 
 def _pack(edition: Edition) -> None:
-    distributions: dict[str, dict[str, bytes]] = {}
-    for part in (edition.libraries, "project"):
-        distributions |= _distributions(WORK / part)
-    native = [name for files in distributions.values() for name in files if Path(name).suffix in NATIVE]
+    environment, files = _bundled(edition)
+    distributions = {
+        name: {file: files[file] for file in own}
+        for part in (edition.libraries, "project")
+        for name, own in _distributions(WORK / part)
+    }
+    native = [name for own in distributions.values() for name in own if Path(name).suffix in NATIVE]
     if native and not edition.bound:
         sys.exit(f"build.sh: these are not pure Python: {', '.join(native)}")
     first_code = {name: (ROOT / "bundle" / name).read_bytes() for name in FIRST_CODE}
     fresh = WORK / edition.target.name
-    with _remembering(gzipped, WORK / f"compressed-{edition.lock.stem}") as compress:
-        try:
-            write_archive(fresh, first_code, distributions, compress=compress, bound_to=edition.bound)
-        except ValueError as error:
-            sys.exit(f"build.sh: {error}")
+    try:
+        write_archive(fresh, first_code | {ENVIRONMENT: environment}, distributions, bound_to=edition.bound)
+    except ValueError as error:
+        sys.exit(f"build.sh: {error}")
     fresh.chmod(0o755)
     fresh.replace(edition.target)
 
 
-@contextmanager
-def _remembering(compress: Callable[[bytes], bytes], folder: Path) -> Iterator[Callable[[bytes], bytes]]:
-    """Ask `compress`, which takes long, once for the same bytes. What isn't asked for again is forgotten."""
-    folder.mkdir(exist_ok=True)
-    used = set()
-    way = _digest(BUILDERS).encode()
-
-    def remembered(content: bytes) -> bytes:
-        kept = folder / hashlib.sha256(way + content).hexdigest()
-        used.add(kept)
-        if not kept.is_file():
-            fresh = folder / "fresh"
-            fresh.write_bytes(compress(content))
-            fresh.rename(kept)
-        return kept.read_bytes()
-
-    yield remembered
-    for path in set(folder.iterdir()) - used:
-        path.unlink()
+def _bundled(edition: Edition) -> tuple[bytes, dict[str, bytes]]:
+    """What shiv makes of the libraries and the project: its environment.json, and the packages' files."""
+    site, raw = _emptied("site"), WORK / "shiv.pyz"
+    for part in (edition.libraries, "project"):
+        for _, names in _distributions(WORK / part):
+            for name in names:
+                copy = site / name
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(WORK / part / name, copy)
+                copy.chmod(0o644)
+    _run(
+        *(PYTHON, "-m", "shiv", "--site-packages", site, "--uncompressed", "--reproducible"),
+        *("--entry-point", "chatroom.cli:main", "--python", "/usr/bin/env python3", "--output-file", raw),
+    )
+    return read_bundle(raw)
 
 
 # What goes in
@@ -191,16 +188,12 @@ def _sources() -> dict[str, Path]:
     return sources
 
 
-def _distributions(folder: Path) -> dict[str, dict[str, bytes]]:
-    """The files of each distribution that pip has installed there, as far as they go in."""
-    found = {}
+def _distributions(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """The name of each distribution that pip has installed there, and of its files, as far as they go in."""
     for record in folder.glob("*.dist-info/RECORD"):
         with record.open(newline="", encoding="utf-8") as file:
             names = [row[0] for row in csv.reader(file)]
-        found[record.parent.name.removesuffix(".dist-info")] = {
-            name: (folder / name).read_bytes() for name in names if _goes_in(Path(name))
-        }
-    return found
+        yield record.parent.name.removesuffix(".dist-info"), [name for name in names if _goes_in(Path(name))]
 
 
 def _goes_in(name: Path) -> bool:

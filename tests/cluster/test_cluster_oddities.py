@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import time
 from pathlib import Path
 from typing import Any
@@ -233,7 +232,7 @@ def other_version(pyz: Path, to: Path) -> Path:
     first_code, distributions = read_archive(pyz)
     (own,) = (files for name, files in distributions.items() if name.startswith("chatroom-"))
     own["chatroom/engines/redis/library.lua"] += b"-- as it was before\n"
-    write_archive(to, first_code, distributions, compress=gzip.compress)
+    write_archive(to, first_code, distributions)
     return to
 
 

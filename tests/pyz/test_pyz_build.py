@@ -1,8 +1,9 @@
 """What the build puts into the file, and that it makes the same one everywhere."""
 
-import gzip
+import bz2
 import hashlib
 import io
+import json
 import os
 import re
 import shutil
@@ -105,7 +106,7 @@ def test_nothing_tells_where_or_when_it_was_made(pyz: Path, files: dict[str, byt
         _tells_nothing(archive)
         for name in archive.namelist():
             if name.startswith("packages/"):
-                with zipfile.ZipFile(io.BytesIO(gzip.decompress(archive.read(name)))) as inner:
+                with zipfile.ZipFile(io.BytesIO(bz2.decompress(archive.read(name)))) as inner:
                     _tells_nothing(inner)
 
 
@@ -121,13 +122,21 @@ def test_its_own_list_stays_short_however_much_is_packed(pyz: Path) -> None:
     """Every start reads it. What isn't imported at once is one entry for each distribution."""
     with zipfile.ZipFile(pyz) as archive:
         own = {name for name in archive.namelist() if not name.startswith("packages/")}
-    assert own == {"__main__.py", "_launch.py", "_unpack.py", "contents.json"}
+    assert own == {"__main__.py", "_launch.py", "_unpack.py", "contents.json", "environment.json"}
+
+
+def test_shiv_knows_it(pyz: Path) -> None:
+    """What its command `shiv-info` tells of a file is in it; the entry point is taken from there."""
+    with zipfile.ZipFile(pyz) as archive:
+        environment = json.loads(archive.read("environment.json"))
+    assert environment["entry_point"] == "chatroom.cli:main"
+    assert {"build_id", "shiv_version"} <= environment.keys()
 
 
 def test_common_tools_unpack_it(pyz: Path, tmp_path: Path, files: dict[str, bytes]) -> None:
     subprocess.run([sys.executable, "-m", "zipfile", "-e", pyz, tmp_path], check=True)
     packages = list((tmp_path / "packages").iterdir())
-    subprocess.run(["gunzip", *packages], check=True)
+    subprocess.run(["bunzip2", *packages], check=True)
     for package in packages:
         subprocess.run([sys.executable, "-m", "zipfile", "-e", package.with_suffix(""), tmp_path], check=True)
     for name, content in files.items():

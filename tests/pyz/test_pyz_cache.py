@@ -122,6 +122,21 @@ def test_a_server_that_listens_needs_the_file_no_more(pyz: Path, root: Path, tmp
         assert server.stop() == 0
 
 
+def test_a_python_without_bz2_gets_one_line(pyz: Path, root: Path) -> None:
+    script = f"""import runpy, sys
+sys.modules["bz2"] = None
+sys.argv = [{str(pyz)!r}, "--version"]
+runpy.run_path(sys.argv[0], run_name="__main__")"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=clean_environment({"SHIV_ROOT": str(root)}), check=False,
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "chat.pyz needs Python's module bz2, and this Python has none: start it with a whole Python\n"
+    )
+
+
 def test_a_damaged_file_is_one_line(pyz: Path, root: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(pyz) as archive:
         (entry,) = (each for each in archive.infolist() if each.filename.startswith("packages/chatroom-"))
