@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from chatroom.client.connection import (
     CLOSE_SECONDS,
@@ -39,8 +41,10 @@ from chatroom.client.events import (
 )
 from chatroom.client.frames import LONGEST_FRAME
 from chatroom.core.errors import StartError
+from tests.conftest import run_on_virtual_clock
 from tests.support.raw import ACCEPT
 from tests.support.served_model import MemoryDialer, Peer, ServedModel
+from tests.unit.client.test_frames import objects
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 TOKEN = "to" + "ken"
@@ -692,6 +696,62 @@ async def test_a_draft_that_is_no_text_can_be_sent() -> None:
     async with program(served) as found:
         found.client.say("\ud800")
         assert (await found.event(Settled)).error is None
+
+
+NOISE = st.lists(
+    st.binary(max_size=40)
+    | st.builds(frame_bytes, st.binary(max_size=130) | st.text().map(str.encode), st.integers(0, 255))
+    | objects().map(lambda found: frame_bytes(json.dumps(found).encode()))
+    | st.builds(close_bytes, st.integers(0, 65535), st.text(max_size=20)),
+    max_size=8,
+)
+HEADS = st.lists(
+    st.binary(max_size=30)
+    | st.sampled_from(
+        [
+            b"HTTP/1.1 101 Switching Protocols\r\n",
+            b"HTTP/1.1 200 OK\r\n",
+            b"HTTP/1.0 403 No\r\n",
+            b"Connection: Upgrade\r\n",
+            b"Upgrade: websocket\r\n",
+            b"Transfer-Encoding: chunked\r\n",
+            b"Content-Length: 5\r\n",
+            b"Content-Length: x\r\n",
+            b"Sec-WebSocket-Accept: x\r\n",
+            b"\r\n",
+            b"Retry-After: 1\r\n",
+            b"Content-Type: text/plain\r\n",
+            b"5\r\nhello\r\n",
+            b"0\r\n\r\n",
+        ]
+    ),
+    max_size=12,
+)
+
+
+async def survived(peer: Peer) -> None:
+    """Whatever the peer does, the client comes back or ends, and can be stopped."""
+    async with program(peer) as found:
+        await trio.sleep(50)
+        assert found.of(Lost) or found.of(Ended) or found.of(Entered)
+
+
+@settings(max_examples=150, deadline=None)
+@given(NOISE, st.booleans(), st.booleans())
+def test_whatever_frames_come_nothing_of_the_library_comes_out(
+    pieces: list[bytes], joined: bool, ends: bool
+) -> None:
+    peer = framing(*[welcome()] * joined, *pieces, ends=ends)
+    run_on_virtual_clock(lambda: survived(peer))
+
+
+@settings(max_examples=150, deadline=None)
+@given(HEADS, st.booleans())
+def test_whatever_answers_a_handshake_nothing_of_the_library_comes_out(
+    pieces: list[bytes], ends: bool
+) -> None:
+    peer = answering(*pieces, ends=ends)
+    run_on_virtual_clock(lambda: survived(peer))
 
 
 # Writes

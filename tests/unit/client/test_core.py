@@ -395,6 +395,45 @@ def test_pauses_double_until_a_connection_has_lasted() -> None:
     assert pauses == [0.5, 1, 2, 0.5, 1]
 
 
+@pytest.mark.parametrize("what", ["a record", "an old record", "an ack", "a page", "an answer"])
+def test_pauses_begin_anew_after_a_connection_that_has_brought_something(what: str) -> None:
+    session = filling()
+    for _ in range(2):
+        session.close()
+        session.open(last_id=5, replay=1)
+    session.say("a")
+    message, history = session.frames()
+    if what == "a record":
+        answer_page(session, history["cid"], 4)
+        session.message(5)
+        session.close()
+        session.open(last_id=5)
+        session.message(6)
+    elif what == "an old record":
+        session.message(5)  # it is held, and comes again
+    elif what == "an ack":
+        session.receive("ack", {"id": 6}, cid=message["cid"])
+    elif what == "a page":
+        answer_page(session, history["cid"], 4)
+    else:
+        session.receive("pong")
+    session.events()
+    session.close()
+    (lost,) = [event for event in session.events() if isinstance(event, Lost)]
+    assert lost.seconds == (0.5 if what in {"a record", "an ack", "a page"} else 2.0)
+
+
+def test_each_connection_has_to_bring_something() -> None:
+    session = opened()
+    session.message(1)
+    session.close()
+    session.open(last_id=1)
+    session.close()
+    session.open(last_id=1)
+    session.close()
+    assert [event.seconds for event in session.events() if isinstance(event, Lost)] == [2.0]
+
+
 def test_only_the_time_in_which_it_was_let_in_counts() -> None:
     session = Session()
     session.join()
