@@ -42,7 +42,7 @@ def entries(*found: int | str | None) -> tuple[Entry, ...]:
     ],
 )
 def test_what_is_stored_is_said_on_standard_output(outcome: Outcome, said: str, capsys: Captured) -> None:
-    assert say._tell(outcome, asked()) == STORED
+    assert say._tell(outcome, asked(), "") == STORED
     assert capsys.readouterr() == (f"{said}\n", "")
 
 
@@ -67,7 +67,7 @@ def test_what_is_stored_is_said_on_standard_output(outcome: Outcome, said: str, 
     ],
 )
 def test_what_is_refused_is_said_in_one_line(outcome: Outcome, said: str, capsys: Captured) -> None:
-    assert say._tell(outcome, asked()) == REFUSED
+    assert say._tell(outcome, asked(), "") == REFUSED
     assert capsys.readouterr() == ("", f"chatroom: {said}\n")
 
 
@@ -75,7 +75,7 @@ def test_what_is_refused_is_said_in_one_line(outcome: Outcome, said: str, capsys
     ("outcome", "wait", "said"),
     [
         (Outcome(Result.UNKNOWN, entries(None)), False, f"it isn't known whether it is stored: late{AGAIN}"),
-        (Outcome(Result.UNKNOWN), False, f"it isn't known whether it is stored: late{AGAIN}"),
+        (Outcome(Result.UNKNOWN), False, "nothing was said: late"),
         (
             Outcome(Result.UNKNOWN, entries(7, None, None), forgotten=4),
             False,
@@ -94,12 +94,18 @@ def test_what_is_unknown_is_said_in_one_line(
     outcome: Outcome, wait: bool, said: str, capsys: Captured
 ) -> None:
     late = Outcome(outcome.result, outcome.entries, outcome.forgotten, reason="late")
-    assert say._tell(late, asked(*["--wait", "x"] * wait)) == UNKNOWN
+    assert say._tell(late, asked(*["--wait", "x"] * wait), "") == UNKNOWN
     assert capsys.readouterr() == ("", f"chatroom: {said}\n")
 
 
+def test_what_is_stored_but_cannot_be_noted_is_unknown(capsys: Captured) -> None:
+    assert say._tell(Outcome(Result.STORED, entries(7)), asked(), "the disk is full") == UNKNOWN
+    out, err = capsys.readouterr()
+    assert (out, err.startswith("chatroom: stored as 7, but the disk is full. ")) == ("", True)
+
+
 def test_a_full_outbox_is_said(capsys: Captured) -> None:
-    assert say._tell(Outcome(Result.FULL), asked()) == UNKNOWN
+    assert say._tell(Outcome(Result.FULL), asked(), "") == UNKNOWN
     assert capsys.readouterr().err.startswith("chatroom: the outbox is full")
 
 

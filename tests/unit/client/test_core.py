@@ -485,6 +485,15 @@ def test_the_room_is_the_one_that_the_server_writes() -> None:
     assert session.dial() == Dialling("general", Position("e", 1))
 
 
+def test_in_a_room_that_the_server_writes_otherwise_it_begins_as_it_was_asked_to() -> None:
+    session = Session(Begin.NOW, room="GENERAL")
+    session.open(last_id=5, replay=2)
+    session.message(4)
+    session.message(5)
+    session.message(6)
+    assert [event.id for event in session.events()] == [6]
+
+
 # Records and news
 
 
@@ -564,6 +573,8 @@ def test_questions_are_answered_by_none_if_the_connection_is_lost() -> None:
     ]
     session.open()
     assert session.frames() == [], "they aren't asked again"
+    session.close()
+    assert session.events() == [Lost("the connection was lost (1006)", 1.0)], "nor answered again"
 
 
 def test_questions_are_answered_by_none_at_a_stop() -> None:
