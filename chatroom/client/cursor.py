@@ -7,7 +7,7 @@ Owns the position in the log, duplicates, and gaps. Rules:
    told before the record is.
 3. A cursor that fills gaps reads the messages of a gap from the history, page by page, before it goes on.
    What comes from the room meanwhile is held, up to HELD_RECORDS and HELD_BYTES. If more comes, all that is
-   held is dropped, and read from the history as well.
+   held is dropped, and read from the history as well: the gap is told again as the larger one that it is now.
 4. Holes in a page of history prove nothing: edits, deletions and actions of moderators aren't in it.
 5. If the history can't be read to the end of a gap, what is left of the gap is told again, as one that isn't
    filled.
@@ -99,7 +99,7 @@ class Cursor:
         if self._fill is None:
             yield from self._accept(recorded, size)
         elif number > self._id:
-            self._hold(self._fill, recorded, size)
+            yield from self._hold(self._fill, recorded, size)
 
     @property
     def wants_page(self) -> bool:
@@ -148,7 +148,7 @@ class Cursor:
         if recorded.id > self._id + 1:
             yield from self._gap(recorded.frame.room or "", recorded.id)
             if self._fill is not None:
-                self._hold(self._fill, recorded, size)
+                yield from self._hold(self._fill, recorded, size)
                 return
         self._id = recorded.id
         yield recorded
@@ -161,13 +161,15 @@ class Cursor:
         else:
             self._id = before - 1
 
-    def _hold(self, fill: _Fill, recorded: Recorded, size: int) -> None:
+    def _hold(self, fill: _Fill, recorded: Recorded, size: int) -> Iterator[Event]:
+        """Keep it until the gap before it is filled. If that is too much, the gap grows."""
         if fill.held and recorded.id <= fill.held[-1].id:
             return
         if len(fill.held) >= HELD_RECORDS or fill.held_bytes >= HELD_BYTES:
             fill.held.clear()
             fill.held_bytes = 0
             fill.target = recorded.id
+            yield Gap(fill.room, self._id, fill.target, True)
         fill.held.append(recorded)
         fill.held_bytes += size
 
@@ -185,4 +187,4 @@ class Cursor:
             if self._fill is None:
                 yield from self._accept(recorded, 0)
             else:  # there is a hole in what was held
-                self._hold(self._fill, recorded, 0)
+                yield from self._hold(self._fill, recorded, 0)

@@ -346,9 +346,9 @@ def test_as_many_records_as_may_be_are_held() -> None:
 
 def test_if_more_records_come_all_are_read_from_the_history() -> None:
     cursor = filling()
-    assert record(cursor, *range(11, 11 + HELD_RECORDS)) == []
-    assert cursor.ask_page() == 2
     last = 10 + HELD_RECORDS
+    assert record(cursor, *range(11, last + 1)) == [Gap("r", 2, last, True)]
+    assert cursor.ask_page() == 2
     assert page(cursor, 3, 10, 11, more=True) == [3, 10, 11]
     assert record(cursor, last + 1) == []
     assert cursor.ask_page() == 11
@@ -358,7 +358,7 @@ def test_if_more_records_come_all_are_read_from_the_history() -> None:
 def test_if_too_many_bytes_come_all_are_read_from_the_history() -> None:
     cursor = filling()
     assert record(cursor, 11, 12, size=HELD_BYTES // 2) == []
-    assert record(cursor, 13, 14) == []
+    assert record(cursor, 13, 14) == [Gap("r", 2, 13, True)]
     cursor.ask_page()
     assert page(cursor, 10, 11, 12) == [10, 11, 12, 13, 14]
 
@@ -366,7 +366,7 @@ def test_if_too_many_bytes_come_all_are_read_from_the_history() -> None:
 def test_the_bytes_of_the_first_one_that_is_held_count_as_well() -> None:
     cursor = entered(Begin.NOW, stand(2), fill=True)
     assert record(cursor, 10, size=HELD_BYTES) == [Gap("r", 2, 10, True)]
-    assert record(cursor, 11) == []
+    assert record(cursor, 11) == [Gap("r", 2, 11, True)]
     cursor.ask_page()
     assert page(cursor) == [11], "10 was dropped, and is in no page"
 
@@ -377,18 +377,29 @@ def test_the_last_page_proves_nothing_of_what_was_dropped_since_it_was_asked_for
     monkeypatch.setattr(module, "HELD_RECORDS", 2)
     cursor = filling()
     cursor.ask_page()
-    assert record(cursor, 11, 12) == []
+    assert record(cursor, 11, 12) == [Gap("r", 2, 12, True)]
     assert page(cursor, 3) == [3], "10 and 11 were dropped when 12 came"
     assert cursor.wants_page
     assert cursor.ask_page() == 3
     assert page(cursor, 10, 11) == [10, 11, 12]
 
 
+def test_what_is_dropped_and_in_no_history_is_told_as_a_gap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An edit, for one: the gap that was told first doesn't have it."""
+    monkeypatch.setattr(module, "HELD_RECORDS", 2)
+    cursor = filling()
+    cursor.ask_page()
+    assert page(cursor, 3, more=True) == [3]
+    assert record(cursor, 11, 12, 13) == [Gap("r", 3, 12, True)]
+    cursor.ask_page()
+    assert page(cursor, 10) == [10, 12, 13]
+
+
 def test_a_page_that_shows_all_that_was_dropped_is_the_last_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "HELD_RECORDS", 2)
     cursor = filling()
     cursor.ask_page()
-    assert record(cursor, 11, 12) == []
+    assert record(cursor, 11, 12) == [Gap("r", 2, 12, True)]
     assert page(cursor, 10, 11, 12) == [10, 11, 12]
     assert not cursor.wants_page
 
@@ -423,4 +434,7 @@ def test_whatever_is_held_or_dropped_all_messages_are_shown_once_and_in_order(
         numbers = [each for each in shown if isinstance(each, int)]
         assert numbers == sorted(set(numbers))
         assert {n for n in range(1, 31) if are_messages[n - 1]} <= set(numbers)
-        assert [each for each in shown if isinstance(each, Gap) and not each.filled] == []
+        gaps = [each for each in shown if isinstance(each, Gap)]
+        assert all(gap.filled for gap in gaps)
+        told_as_missing = {n for gap in gaps for n in range(gap.after + 1, gap.before)}
+        assert set(range(1, 31)) - set(numbers) <= told_as_missing
