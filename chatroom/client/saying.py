@@ -274,7 +274,8 @@ class Sayer:
             case Lost(reason=reason):
                 self._reason = reason
             case Recorded(frame=frame, id=number) if self._behind is not None and number > self._behind.id:
-                self._compare(frame)
+                if not self._finished:  # a page of history has several that match
+                    self._compare(frame)
             case _:
                 pass
 

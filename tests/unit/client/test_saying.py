@@ -25,6 +25,7 @@ from chatroom.client.outboxfile import OutboxFile, open_outbox
 from chatroom.client.saying import UNSETTLED, Outcome, Result, Sayer
 from chatroom.core.errors import StartError
 from tests.conftest import run_on_virtual_clock
+from tests.support.model_server import PAGE, RECOVERED
 from tests.support.served_model import MemoryDialer, Peer, ServedModel
 from tests.unit.client.test_connection import answering, response
 
@@ -534,6 +535,14 @@ async def test_a_command_that_is_tried_again_finds_the_answer_that_came_meanwhil
     outcome = await say(tmp_path, served, "deploy", wait="^done")
     assert (outcome.result, outcome.answer) == (Result.STORED, "done")
     assert stored(served).count("deploy") == 1
+
+
+async def test_the_first_answer_counts_also_if_a_page_of_history_has_several(tmp_path: Path) -> None:
+    served = ServedModel()
+    assert (await say(tmp_path, served, "deploy", wait="^done")).result is Result.UNKNOWN
+    for text in (*map(str, range(PAGE)), "done", "done too", *map(str, range(RECOVERED))):
+        served.model.store("general", "message", {"username": "bob", "text": text})
+    assert (await say(tmp_path, served, "deploy", wait="^done")).answer == "done"
 
 
 async def test_if_it_is_refused_no_answer_is_waited_for(tmp_path: Path) -> None:
