@@ -6,8 +6,8 @@ Owns what is written and the count of it. Rules:
 
 1. `put` waits while more than WAITING_BYTES wait. So a slow reader slows whoever puts, and nothing piles up.
 2. A descriptor is shared with other processes, so it stays as it is, blocking mostly, and a thread writes.
-3. A piece has PIPE_BYTES at most: a pipe takes that as a whole or not at all. So `reached` is right as well
-   if the process ends while a write waits.
+3. A piece has PIPE_BYTES at most, and is written when there is room for it: a pipe takes it as a whole then.
+   Whoever cancels `run` has the thread stop behind a line. So `reached` is exact at the end.
 4. A reader that has gone ends it: at the next write, or at once where standard output is a pipe.
 
 It doesn't know what a line says.
@@ -17,6 +17,7 @@ import fcntl
 import os
 import select
 import stat
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Generic, TypeVar
@@ -28,6 +29,10 @@ from chatroom.system.stdio import STANDARD_OUT
 
 WAITING_BYTES = 256 * 1024
 PIPE_BYTES = 4096
+_WAIT_SECONDS = 0.05
+"""How long the reader is waited for before the thread looks again whether to stop."""
+_STOP_SECONDS = 0.5
+"""How long the thread is waited for. It may hang if another process has filled the pipe in between."""
 
 Mark = TypeVar("Mark")
 
@@ -44,6 +49,8 @@ class Output(Generic[Mark]):
         self._waiting: list[tuple[bytes, Mark]] = []
         self._bytes = 0
         self._changed = trio.Event()
+        self._stopping = False
+        self._stopped = threading.Event()
 
     def begin(self, mark: Mark) -> None:
         """Nothing has to be written up to `mark`."""
@@ -81,8 +88,13 @@ class Output(Generic[Mark]):
             while not self._waiting:
                 await self._changed.wait()
             lines = list(self._waiting)
+            self._stopped.clear()
             try:
                 await trio.to_thread.run_sync(self._write_lines, lines, abandon_on_cancel=True)
+            except trio.Cancelled:
+                self._stopping = True
+                self._stopped.wait(_STOP_SECONDS)
+                raise
             except BrokenPipeError:
                 return
             except OSError as error:
@@ -93,19 +105,29 @@ class Output(Generic[Mark]):
 
     def _write_lines(self, lines: Sequence[tuple[bytes, Mark]]) -> None:
         """Write them, in a thread."""
-        piece = b""
-        for number, (line, mark) in enumerate(lines):
-            piece += line
-            following = len(lines[number + 1][0]) if number + 1 < len(lines) else PIPE_BYTES
-            if len(piece) + following > PIPE_BYTES:
-                rest = memoryview(piece)
-                while rest:
-                    try:
-                        rest = rest[os.write(STANDARD_OUT, rest[:PIPE_BYTES]) :]
-                    except BlockingIOError:  # another process that has it doesn't want to wait
-                        select.select([], [STANDARD_OUT], [])
-                self.reached = mark
-                piece = b""
+        try:
+            piece = b""
+            for number, (line, mark) in enumerate(lines):
+                piece += line
+                following = len(lines[number + 1][0]) if number + 1 < len(lines) else PIPE_BYTES
+                if len(piece) + following > PIPE_BYTES:
+                    if self._stopping or not self._write_piece(piece):
+                        return
+                    self.reached = mark
+                    piece = b""
+        finally:
+            self._stopped.set()
+
+    def _write_piece(self, piece: bytes) -> bool:
+        """Returns False if it is to stop, and the reader takes nothing."""
+        rest = memoryview(piece)
+        while rest:
+            if select.select([], [STANDARD_OUT], [], _WAIT_SECONDS)[1]:
+                with suppress(BlockingIOError):  # another process was faster
+                    rest = rest[os.write(STANDARD_OUT, rest[:PIPE_BYTES]) :]
+            elif self._stopping:
+                return False
+        return True
 
     async def _watch(self, scope: trio.CancelScope) -> None:
         """Notice that the other end of a pipe was closed, though nothing is written."""

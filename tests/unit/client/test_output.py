@@ -3,8 +3,10 @@
 import fcntl
 import os
 import socket
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from itertools import count
 
 import pytest
 import trio
@@ -128,6 +130,34 @@ async def test_a_slow_reader_slows_whoever_puts(pipe: Pipe) -> None:
             for _ in range(199):
                 assert await pipe.read(len(line)) == line
         assert len(put) == 199
+
+
+async def test_where_it_is_stopped_is_exact(pipe: Pipe) -> None:
+    read = bytearray()
+
+    def read_all() -> None:
+        while piece := os.read(pipe.reader, 100):
+            read.extend(piece)
+
+    reader = threading.Thread(target=read_all)
+    reader.start()
+    async with running(Output(0)) as found, trio.open_nursery() as nursery:
+
+        async def put() -> None:
+            for number in count(1):
+                await found.put(b"x" * 99 + b"\n", number)
+
+        nursery.start_soon(put)
+        while len(read) < 10_000:  # noqa: ASYNC110  (the reader is a thread)
+            await trio.sleep(0.001)
+        nursery.cancel_scope.cancel()
+    reached = found.reached
+    await trio.sleep(0.05)
+    os.close(pipe.writer)
+    pipe.writer = -1
+    reader.join()
+    assert reached >= 100
+    assert len(read) == 100 * reached
 
 
 async def test_a_hundred_thousand_lines_get_through(pipe: Pipe) -> None:
