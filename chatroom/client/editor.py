@@ -9,12 +9,16 @@ Owns the terminal while it runs, through prompt_toolkit. Rules:
 3. Nothing is asked of the terminal that it may not answer, such as where its cursor is.
 4. An error in here ends the program; it never waits for a key. A terminal that is gone is the end of what is
    typed.
+5. A line that is too long for the terminal is broken here, and its rest is indented. Where a terminal breaks
+   it, the rest could look like a line of its own, of somebody else. (One that has scrolled away is the
+   terminal's: if its window becomes narrower, it breaks the line as it likes.)
 
 It doesn't know what a line means. It is imported only where a line is edited.
 """
 
 import asyncio
 import os
+import re
 import signal
 import sys
 from bisect import bisect_right
@@ -66,6 +70,12 @@ _TURNED_TO, _TURNED_AWAY = Keys.ControlF23, Keys.ControlF24
 _STYLE = Style.from_dict({"prompt": "bold", "status": "dim", "chosen": "bold nodim"})
 _ESCAPE_SECONDS = 0.1
 """How long after an Escape it may still be the begin of another key."""
+_INDENT = 11
+"""Columns before the rest of a line, like those before the further lines of a text (see `lines`)."""
+_COLOUR = r"\x1b\[[0-9;]*m"
+_WORD = re.compile(rf" |(?:{_COLOUR}|[^ ])+")
+_PIECE = re.compile(rf"{_COLOUR}|.", re.DOTALL)
+"""A blank or a word; and a colour or one of the characters of a word."""
 
 
 class Editor:
@@ -124,7 +134,8 @@ class Editor:
     def _print(self) -> None:
         """Print what waits, above the line: hide the line, print, and show it again, in one write."""
         self._printing = False
-        text = "".join(f"{line}\r\n" for line in self._pending)
+        columns = self._output.get_size().columns
+        text = "".join(f"{row}\r\n" for line in self._pending for row in _rows(line, columns))
         self._pending.clear()
         if not self._app.is_running:
             self._output.write_raw(text)
@@ -383,6 +394,30 @@ def _size(descriptor: int) -> Size:
     except OSError:
         columns = rows = 0
     return Size(rows=rows or 24, columns=columns or 80)
+
+
+def _rows(line: str, columns: int) -> list[str]:
+    """A line as rows of so many columns, broken at blanks, and in words longer than a row; see rule 5."""
+    indent = min(len(line) - len(line.lstrip(" ")) or _INDENT, columns // 4)
+    if _width(line) <= columns:
+        return [line]
+    rows: list[str] = []
+    row, used = "", 0
+    for word in _WORD.findall(line):
+        for piece in [word] if _width(word) <= columns - indent else _PIECE.findall(word):
+            width = _width(piece)
+            if used + width > columns and used > indent:
+                rows.append(row.rstrip(" "))
+                row, used = " " * indent, indent
+                if piece == " ":
+                    continue
+            row, used = row + piece, used + width
+    return [*rows, row]
+
+
+def _width(text: str) -> int:
+    """The columns that a text takes, which may have colours in it."""
+    return get_cwidth(re.sub(_COLOUR, "", text))
 
 
 def _cut(text: str, width: int) -> str:

@@ -85,7 +85,7 @@ def text_line(record: Record, *, colour: bool, clock: Clock, end_clock: Clock | 
 def screen_lines(record: Record, *, colour: bool, clock: Clock, end_clock: Clock | None = None) -> list[str]:
     """The same as one line for each line of its text. The further ones are indented.
 
-    Where a terminal breaks a line that is too long for it, the rest has to be indented, too (rule 3).
+    A screen that breaks a line which is too long for it has to indent the rest, too (rule 3).
     """
     head, text, mark = _sentence(record, colour, end_clock or clock)
     first, *rest = printable_lines(text)

@@ -41,7 +41,10 @@ class Screen(Protocol):
         """Tell `typist` from now on. Only then a line is edited: signals have to be caught before."""
 
     def show(self, lines: Sequence[str]) -> None:
-        """Print lines, which scroll away; at most their own colours are in them."""
+        """Print lines, which scroll away; at most their own colours are in them.
+
+        Where lines are edited, the rest of one that is too long is indented: it is no line of its own.
+        """
 
     def set_prompt(self, text: str) -> None:
         """Show a text before the typed line, where lines are edited."""

@@ -55,8 +55,8 @@ async def _take_lines(screen: Screen) -> int:
                 raise RuntimeError("it failed")
             case ["!show", count]:
                 screen.show([f"line {number} \x1b[32mgreen\x1b[0m" for number in range(int(count))])
-            case ["!raw", text]:
-                screen.show([text])
+            case ["!raw", *words]:
+                screen.show([" ".join(words)])
             case ["!back", text]:
                 screen.put_back(text)
             case ["!status", *words]:

@@ -58,6 +58,34 @@ def test_what_is_shown_scrolls_away_whole(terminal: Terminal) -> None:
     assert shown == [f"line {number} green" for number in range(30)]
 
 
+@pytest.mark.parametrize(
+    ("first", "between", "rest"),
+    [
+        ("16:00:01 bob: " + "x" * 26, "", "          16:00:02 alice: hi"),
+        ("16:00:01 bob: " + "x" * 25, " ", "          16:00:02 alice: hi"),
+        ("16:00:01 bob: " + "x" * 19 + " hello", " ", "          you"),
+        ("16:00:01 bob: " + "日" * 13, "", "          " + "日" * 7),
+        ("    a further line of a text of several", " ", "    lines"),
+    ],
+)
+def test_the_rest_of_a_long_line_is_indented(first: str, between: str, rest: str) -> None:
+    with open_editor(columns=40) as terminal:
+        terminal.wait_for("ready")
+        terminal.press(f"!raw {first}{between}{rest.lstrip()}\r")
+        terminal.wait_for(bottom(first, rest, "#room>", "typed 0"))
+
+
+@pytest.mark.parametrize(
+    ("columns", "rows"),
+    [(12, ["line 0 green"]), (11, ["line 0", "  green"]), (3, ["lin", "e 0", "gre", "en"])],
+)
+def test_colours_take_no_columns(columns: int, rows: list[str]) -> None:
+    with open_editor(columns=columns) as terminal:
+        terminal.wait_for("hel")
+        terminal.press("!show 1\r")
+        terminal.wait_for(lambda screen: "\n".join(rows) in screen.text)
+
+
 def test_the_terminal_is_as_before_at_the_end(terminal: Terminal) -> None:
     assert not terminal.is_as_before()
     terminal.press("!go 7\r")
