@@ -17,7 +17,6 @@ It doesn't know what is said, nor how.
 """
 
 import os
-import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,11 +34,12 @@ from chatroom.client.plainscreen import PlainScreen
 from chatroom.client.screen import Run, Screen
 from chatroom.client.seen import Seen
 from chatroom.client.settings import CLIENT_OPTIONS, ClientSettings, read_client
+from chatroom.client.stopping import call_at_signals
 from chatroom.client.typedhistory import TypedHistory
 from chatroom.config import parsers
 from chatroom.config.options import Option, Parser, value_of
 from chatroom.core.errors import StartError
-from chatroom.system.stdio import STANDARD_IN, STANDARD_OUT, STOPS, print_error, print_out
+from chatroom.system.stdio import STANDARD_IN, STANDARD_OUT, print_error, print_out, takes_colours
 
 REFUSED = 1
 JOIN_OPTIONS = (
@@ -48,7 +48,6 @@ JOIN_OPTIONS = (
            "edit lines on the screen: on, off, or auto: on a terminal that can, unless NO_COLOR is set"),
 )  # fmt: skip
 _EDITOR = JOIN_OPTIONS[-1]
-_DUMB = ("", "dumb")
 EXAMPLE = "./chat.pyz join ws://localhost:3000 --room general --username alice"
 
 
@@ -86,7 +85,7 @@ def _is_edited(wanted: str, environ: Mapping[str, str]) -> bool:
         raise StartError("--editor on needs a terminal at standard input and output: leave it out")
     if wanted != "auto":
         return wanted == "on"
-    return at_terminal and environ.get("TERM", "") not in _DUMB and not environ.get("NO_COLOR")
+    return at_terminal and takes_colours(environ)
 
 
 def run(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
@@ -135,16 +134,10 @@ class _Talk:
             self._dialer, who.credentials.token, room=who.room, username=who.username, begin=Begin.RECENT
         )
         conversation = Conversation(screen, client, self._seen, colour=self._asked.colour)
-        with trio.open_signal_receiver(*STOPS, signal.SIGHUP) as signals:
-            async with trio.open_nursery() as nursery:
-
-                async def heed() -> None:
-                    async for _ in signals:
-                        client.stop()
-
-                nursery.start_soon(heed)
-                leaving = await conversation.run()
-                nursery.cancel_scope.cancel()
+        async with trio.open_nursery() as nursery:
+            await nursery.start(call_at_signals, client.stop)
+            leaving = await conversation.run()
+            nursery.cancel_scope.cancel()
         self._reason = conversation.reason
         return 0 if leaving is Leaving.QUIT else REFUSED
 

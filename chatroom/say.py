@@ -19,10 +19,9 @@ It doesn't know how a text is stored; see `client.saying`.
 
 import os
 import re
-import signal
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import trio
@@ -36,6 +35,7 @@ from chatroom.client.outboxfile import Occupied, OutboxFile, open_outbox, state_
 from chatroom.client.printable import printable, printable_lines
 from chatroom.client.saying import Feed, Outcome, Result, Sayer
 from chatroom.client.settings import CLIENT_OPTIONS, ClientSettings, read_client
+from chatroom.client.stopping import call_at_signals
 from chatroom.config import parsers
 from chatroom.config.options import Option, Parser, values_of
 from chatroom.core.errors import StartError
@@ -159,19 +159,10 @@ async def _say(asked: SaySettings, outbox: OutboxFile, feed: Feed) -> tuple[Outc
 
     sayer = Sayer(outbox, connect, seconds=asked.timeout, answer=asked.wait, now=lambda: int(time.time()))
     async with trio.open_nursery() as nursery:
-        await nursery.start(_watch_signals, sayer.interrupt)
+        await nursery.start(call_at_signals, sayer.interrupt)
         outcome = await sayer.run(feed)
         nursery.cancel_scope.cancel()
     return outcome, None if outcome.result is Result.FULL else sayer.kept(outcome)
-
-
-async def _watch_signals(
-    interrupt: Callable[[], None], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-) -> None:
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        task_status.started()
-        async for _ in signals:
-            interrupt()
 
 
 # What is to be said

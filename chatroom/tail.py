@@ -4,7 +4,7 @@
 
 Owns the options of the command, and what it prints. Exit codes:
 
-    0   stopped as asked (SIGTERM, SIGINT), or nobody reads any more
+    0   stopped as asked (SIGTERM, SIGINT, SIGHUP), or nobody reads any more
     1   the server doesn't let it in, or has sent it away; or it is no chatroom
     2   the command makes no sense as it was written, or can't write
 
@@ -16,7 +16,6 @@ It doesn't know how records come; see `client.core`.
 """
 
 import os
-import signal
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -32,10 +31,11 @@ from chatroom.client.lines import gap, json_line, replaced, text_line
 from chatroom.client.output import Output
 from chatroom.client.placefile import PlaceFile
 from chatroom.client.settings import CLIENT_OPTIONS, ClientSettings, read_client
+from chatroom.client.stopping import call_at_signals
 from chatroom.config import parsers
 from chatroom.config.options import Option, Parser, values_of
 from chatroom.core.errors import StartError
-from chatroom.system.stdio import STANDARD_OUT, print_error, print_out
+from chatroom.system.stdio import STANDARD_OUT, print_error, print_out, takes_colours
 
 _EXAMPLE = "./chat.pyz tail wss://chat.example --room ops"
 _SAVE_SECONDS = 0.1
@@ -73,7 +73,7 @@ def run(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     who = asked.client
     state = None if asked.state is None else PlaceFile(asked.state, who.place.shown, who.room)
     position = asked.position if state is None else state.read()
-    colour = not asked.as_json and os.isatty(STANDARD_OUT) and _has_colours(environ)
+    colour = not asked.as_json and os.isatty(STANDARD_OUT) and takes_colours(environ)
     return trio.run(_Tail(asked, state, position, colour=colour).run)
 
 
@@ -100,10 +100,6 @@ def read_tail(arguments: Sequence[str], environ: Mapping[str, str]) -> TailSetti
             "--since, --all and --state exclude each other: say where to begin (--all --state: at first)"
         )
     return TailSettings(client, None if since is None else Position(epoch, since), **values)
-
-
-def _has_colours(environ: Mapping[str, str]) -> bool:
-    return not environ.get("NO_COLOR") and environ.get("TERM", "dumb") != "dumb"
 
 
 class _Tail:
@@ -136,7 +132,7 @@ class _Tail:
         ended = None
         try:
             async with trio.open_nursery() as nursery:
-                await nursery.start(_watch_signals, nursery.cancel_scope)
+                await nursery.start(call_at_signals, nursery.cancel_scope.cancel)
                 nursery.start_soon(self._write, nursery.cancel_scope)
                 nursery.start_soon(self._save)
                 ended = await client.run(self._handle)
@@ -201,15 +197,6 @@ class _Tail:
     def _save_now(self) -> None:
         if self._state is not None and self._output.reached is not None:
             self._state.save(self._output.reached)
-
-
-async def _watch_signals(
-    scope: trio.CancelScope, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-) -> None:
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        task_status.started()
-        async for _ in signals:
-            scope.cancel()
 
 
 def _clock(ts: int) -> str:

@@ -16,7 +16,7 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import NoReturn
 
@@ -82,6 +82,11 @@ def stopping_between_steps() -> Iterator[Callable[[], None]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def takes_colours(environ: Mapping[str, str]) -> bool:
+    """Whether a terminal may get colours and other escape sequences: no dumb one, and none with NO_COLOR."""
+    return environ.get("TERM", "") not in ("", "dumb") and not environ.get("NO_COLOR")
 
 
 def fill_standard_descriptors() -> None:

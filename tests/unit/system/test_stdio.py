@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from chatroom.system.stdio import print_error, print_out, stderr_muted
+from chatroom.system.stdio import print_error, print_out, stderr_muted, takes_colours
 from tests.support.process import heeding
 
 
@@ -30,6 +30,21 @@ def test_complain_is_one_line_that_names_the_program(capsys: pytest.CaptureFixtu
     assert err.startswith("chatroom: a\\u000ab\\u001bxxx")
     assert err.count("\n") == 1
     assert len(err) < 1100
+
+
+@pytest.mark.parametrize(
+    ("environ", "takes"),
+    [
+        ({"TERM": "xterm"}, True),
+        ({"TERM": "xterm", "NO_COLOR": ""}, True),
+        ({"TERM": "xterm", "NO_COLOR": "1"}, False),
+        ({"TERM": "dumb"}, False),
+        ({"TERM": ""}, False),
+        ({}, False),
+    ],
+)
+def test_which_terminals_take_colours(environ: dict[str, str], takes: bool) -> None:
+    assert takes_colours(environ) is takes
 
 
 def test_streams_that_python_does_not_have(monkeypatch: pytest.MonkeyPatch) -> None:
