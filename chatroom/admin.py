@@ -39,7 +39,7 @@ from chatroom.core.errors import StartError
 from chatroom.core.logevents import escape
 from chatroom.core.messages import Message
 from chatroom.core.names import clean_room, clean_username
-from chatroom.core.sanctions import LASTING, TAKES_BACK, Action, Sanction
+from chatroom.core.sanctions import DONE, LASTING, TAKES_BACK, Action, Sanction
 from chatroom.system.stdio import print_error, print_out, stopping_between_steps
 
 REFUSED, UNREACHABLE = 1, 75
@@ -50,13 +50,6 @@ PAGE = 200
 MAX_TEXT_BYTES = 4 * 1024 * 1024
 _WITHOUT_END = "without end"
 _ID = re.compile(r"[1-9][0-9]{0,15}")
-_DONE = {
-    Action.KICK: "kicked",
-    Action.MUTE: "muted",
-    Action.UNMUTE: "unmuted",
-    Action.BAN: "banned",
-    Action.UNBAN: "unbanned",
-}
 _AS_IT_WAS = {Action.UNMUTE: "isn't muted", Action.UNBAN: "isn't banned"}
 
 
@@ -174,7 +167,7 @@ def _words(command: str, words: list[str]) -> tuple[str, list[str]]:
     room, *words = words
     try:
         room = clean_room(room)
-        if command in _DONE:
+        if command in DONE:
             words = [clean_username(words[0])]
     except ValueError as error:
         raise StartError(str(error)) from None
@@ -303,7 +296,7 @@ def _moderate(client: Client, asked: AdminSettings) -> Lines:
         return
     data = _get(entry, "data", dict)
     end = f" until {_time(_get(data, 'until', int))}" if "until" in data else ""
-    yield f"{_DONE[action]} {where}{end} (id {_get(entry, 'id', int)})"
+    yield f"{DONE[action]} {where}{end} (id {_get(entry, 'id', int)})"
 
 
 def _say(client: Client, asked: AdminSettings) -> Lines:

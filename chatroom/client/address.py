@@ -54,13 +54,21 @@ class Place(NamedTuple):
         return self.host, self.port or _PORTS[self.secure]
 
     @property
+    def bracketed_host(self) -> str:
+        """The host as it stands before a port."""
+        return f"[{self.host}]" if ":" in self.host else self.host
+
+    @property
+    def authority(self) -> str:
+        """The host, and the port if it isn't the scheme's own, as in the header `Host` (RFC 9110, 7.2)."""
+        return self.bracketed_host if self.port is None else f"{self.bracketed_host}:{self.port}"
+
+    @property
     def shown(self) -> str:
         """The place as a person may have written it."""
         if self.unix is not None:
             return f"unix:{self.unix}"
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        port = "" if self.port is None else f":{self.port}"
-        return f"{self.schemes[self.secure]}://{host}{port}{self.path}"
+        return f"{self.schemes[self.secure]}://{self.authority}{self.path}"
 
 
 def read_url(text: str, *, schemes: Schemes) -> Place:

@@ -2,8 +2,9 @@
 
 Owns the connection, and the time that the core is told. Rules:
 
-1. Each wait on the network has a deadline: CONNECT_SECONDS until the handshake is answered, SEND_SECONDS for
-   progress of a write, what the core says for silence, CLOSE_SECONDS for a polite end.
+1. Each wait on the network has a deadline: CONNECT_SECONDS until there is a stream, and as long again until
+   the handshake is answered; SEND_SECONDS for a write, what the core says for silence, CLOSE_SECONDS for a
+   polite end.
 2. Events are handed over one at a time, and nothing is read meanwhile. So a program that takes its time slows
    its own connection and nothing else, and nothing piles up here. If the server has given it up meanwhile,
    the core goes on where it was.

@@ -281,8 +281,8 @@ class Conversation:
             self._ask("rooms", {"limit": _ROOMS_ASKED}, told=False)
         seen = self._shown.get(event.room) or self._seen.get(event.username, event.room)
         self._unread.entered(seen, event.epoch)
-        if (stand := self._client.core.position) is not None:
-            self._shown.setdefault(event.room, stand)
+        if (position := self._client.core.position) is not None:
+            self._shown.setdefault(event.room, position)
         if moved or self._lost is not None:
             where = f"you are in {event.room} as {event.username}; "
             self._say(f"{where}{view.here(_MOST_GREETED)}" if moved else "connected again")
@@ -296,9 +296,8 @@ class Conversation:
         if self._unread.is_first(number, own=own, old=old, now=trio.current_time()):
             self._screen.show([NEW])
         self._show(frame.whole)
-        stand = self._client.core.position
-        if stand is not None:
-            self._shown[view.room] = Position(stand.epoch, number)
+        if (position := self._client.core.position) is not None:
+            self._shown[view.room] = Position(position.epoch, number)
             self._save_at = min(self._save_at, trio.current_time() + SAVE_SECONDS)
         self._oldest = number if self._oldest is None else min(self._oldest, number)
         if frame.event == "message":
@@ -350,7 +349,9 @@ class Conversation:
         rooms = [(room, each) for each in found if (room := text_of(each.get("room"))) is not None]
         self._view.known(room for room, _ in rooms)
         if told:
-            shown = [f"  {printable(room)}  {_number(each.get('members'))} here" for room, each in rooms]
+            shown = [
+                f"  {printable(room)}  {lines.number_text(each.get('members'))} here" for room, each in rooms
+            ]
             more = ["  and more"] if frame.data.get("more") is True else []
             self._screen.show([f"* {len(rooms)} room{'' if len(rooms) == 1 else 's'}:", *shown, *more])
 
@@ -396,7 +397,7 @@ class Conversation:
             self._day = day
             self._screen.show([f"── {day[0]:04}-{day[1]:02}-{day[2]:02} ──"])
         if numbered:
-            shown[0] = f"#{_number(record.get('id'))} {shown[0]}"
+            shown[0] = f"#{lines.number_text(record.get('id'))} {shown[0]}"
         self._screen.show(shown)
 
     def _say(self, sentence: str, text: str | None = None) -> None:
@@ -460,11 +461,6 @@ class Conversation:
 
 def _short(text: str) -> str:
     return text if len(text) <= _PROMPT_ROOM else text[: _PROMPT_ROOM - 1] + "…"
-
-
-def _number(value: object) -> str:
-    number = whole_number(value)
-    return lines.UNKNOWN if number is None else str(number)
 
 
 def _local(milliseconds: int) -> time.struct_time | None:

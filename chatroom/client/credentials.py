@@ -150,8 +150,7 @@ def _entry(path: str, place: Place) -> _Entry | None:
         machines = _machines(text)
     except _Mistake as mistake:
         raise StartError(f"{path}, line {mistake.line}: write lines like {_EXAMPLE}") from None
-    host, port = place.address
-    bracketed = f"[{host}]" if ":" in host else host
+    (host, port), bracketed = place.address, place.bracketed_host
     for name in (f"{bracketed}:{port}", bracketed, host, _DEFAULT):
         if (machine := machines.get(name)) is not None:
             token = _checked(f"{path}, password of {name}", machine.get("password", ""))

@@ -50,9 +50,8 @@ class Dialer:
 
     @property
     def host_header(self) -> str:
-        """The `Host` of requests (RFC 9110, section 7.2)."""
-        host = f"[{self._place.host}]" if ":" in self._place.host else self._place.host
-        return host if self._place.port is None else f"{host}:{self._place.port}"
+        """The `Host` of requests."""
+        return self._place.authority
 
     @property
     def path(self) -> str:

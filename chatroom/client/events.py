@@ -9,7 +9,7 @@ Owns the values. Rules:
 It doesn't know how events come about; see `core`.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 
 from chatroom.client.frames import Frame
@@ -132,7 +132,7 @@ class Ended:
     """The client doesn't come back by itself; `reason` is the server's, or ours."""
 
     ending: Ending
-    reason: str = field(default="")
+    reason: str = ""
 
 
 Event = (

@@ -27,6 +27,7 @@ from zlib import crc32
 
 from chatroom.client.frames import whole_number
 from chatroom.client.printable import printable, printable_lines
+from chatroom.core.sanctions import DONE
 
 Record = Mapping[str, Any]
 Clock = Callable[[int], str]
@@ -42,7 +43,6 @@ _YEAR_10000 = 253_402_300_800_000
 _DEEPEST = 16
 _ACTION = re.compile(r"/me\s+(?=\S)")
 """Its lines have a sign of their own: with a star somebody might make up what a moderator has done."""
-_DONE = {"kick": "kicked", "mute": "muted", "unmute": "unmuted", "ban": "banned", "unban": "unbanned"}
 
 
 # Of the client itself
@@ -122,10 +122,10 @@ def _sentence(record: Record, colour: bool, end_clock: Clock) -> _Sentence:
             return _Sentence(head, text, mark)
         case "edited":
             text = _text(data.get("text"))
-            return _Sentence(_star(f"{name('by')} edited {_number(data.get('id'))}", text), text)
+            return _Sentence(_star(f"{name('by')} edited {number_text(data.get('id'))}", text), text)
         case "deleted":
             of = "" if data.get("username") == data.get("by") else f" of {name('username')}"
-            return _Sentence(_star(f"{name('by')} deleted {_number(data.get('id'))}{of}"))
+            return _Sentence(_star(f"{name('by')} deleted {number_text(data.get('id'))}{of}"))
         case "moderated":
             reason = _text(data["reason"]) if "reason" in data else ""
             end = f" until {_moment(data['until'], end_clock)}" if "until" in data else ""
@@ -153,14 +153,15 @@ def _gap_in_words(data: Record) -> str:
 def _done(action: object) -> str:
     if not isinstance(action, str):
         return UNKNOWN
-    return _DONE.get(action) or printable(action)
+    return DONE.get(action) or printable(action)
 
 
 def _text(value: object) -> str:
     return value if isinstance(value, str) else UNKNOWN
 
 
-def _number(value: object) -> str:
+def number_text(value: object) -> str:
+    """An id or a count, as far as it is one."""
     number = whole_number(value)
     return UNKNOWN if number is None else str(number)
 

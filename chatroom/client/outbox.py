@@ -43,9 +43,7 @@ class Outbox:
     """The drafts of one client, in their order."""
 
     def __init__(self) -> None:
-        self._drafts: OrderedDict[str, Draft] = (
-            OrderedDict()
-        )  # its first one is found at once: a dict's isn't
+        self._drafts: OrderedDict[str, Draft] = OrderedDict()  # it finds its first one at once: no dict does
         self._under_way: Draft | None = None
         self._not_before = 0.0
 

@@ -25,6 +25,14 @@ class Action(StrEnum):
     UNBAN = "unban"
 
 
+DONE: dict[str, str] = {
+    Action.KICK: "kicked",
+    Action.MUTE: "muted",
+    Action.UNMUTE: "unmuted",
+    Action.BAN: "banned",
+    Action.UNBAN: "unbanned",
+}
+"""What somebody has done then, in words."""
 LASTING = frozenset({Action.MUTE, Action.BAN})
 """Actions that are in force from then on."""
 TAKES_BACK = {Action.UNMUTE: Action.MUTE, Action.UNBAN: Action.BAN}
