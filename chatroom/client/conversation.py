@@ -55,7 +55,7 @@ LEAVING = 5.0
 """Seconds for which who wants to leave is kept, while something waits to be stored."""
 NEW = "── new ──"
 UNSETTLED = 100
-"""Lines under way, from which on no further one is taken."""
+"""Lines under way, from which on no further one is taken, or without a connection none is done."""
 SAVE_SECONDS = 30.0
 """How often it is noted how far the room was seen."""
 _MOST_OWN = 200
@@ -178,7 +178,7 @@ class Conversation:
             if asked is not None:
                 self._do(asked, line)
                 self._changed.set()
-            while len(self._waiting) >= UNSETTLED:
+            while len(self._waiting) >= UNSETTLED and not self._is_cut_off:
                 self._quiet = trio.Event()
                 await self._quiet.wait()
 
@@ -210,8 +210,21 @@ class Conversation:
                 self._say(sentence)
                 self._screen.put_back(line)
 
+    @property
+    def _is_cut_off(self) -> bool:
+        """Whether a person is there who may want to leave, since nothing can be stored now."""
+        return self._screen.is_there and (self._lost is not None or not self._view.room)
+
     def _draft(self, event: str, data: Mapping[str, Any], line: str) -> None:
-        self._waiting[self._client.draft(event, data)] = line
+        if len(self._waiting) < UNSETTLED:
+            self._waiting[self._client.draft(event, data)] = line
+        else:
+            self._not_done(f"{UNSETTLED} wait to be sent already", line)
+
+    def _not_done(self, error: str, line: str) -> None:
+        self._refused = True
+        self._say(f"not done: {error}:", line)
+        self._screen.put_back(line)
 
     def _change(self, event: str, number: int | None, data: Mapping[str, Any], line: str) -> None:
         """Change one's own last message, or the one with an id."""
@@ -324,9 +337,7 @@ class Conversation:
         if event.id is not None:
             self._may_type = True
         if event.error is not None and line is not None:
-            self._refused = True
-            self._say(f"not done: {event.error}:", line)
-            self._screen.put_back(line)
+            self._not_done(event.error, line)
 
     def _answer(self, asked: str, frame: Frame | None) -> None:
         if frame is not None and frame.event == "rooms":

@@ -504,6 +504,17 @@ def test_who_leaves_without_a_connection_is_told_what_isnt_sent(joiner: Joiner) 
         assert alice.screen.lines[-2:] == ["* not known to be stored:", "    into the void"]
 
 
+def test_who_has_typed_very_much_without_a_connection_can_still_leave(joiner: Joiner) -> None:
+    alice = joiner.open(url="ws://127.0.0.1:1")
+    alice.wait_for("* no connection: Connection refused")
+    alice.press("".join(f"line {number}\r" for number in range(101)))
+    alice.wait_for("* not done: 100 wait to be sent already:")
+    alice.wait_for(lambda screen: screen.lines[-2] == "line 100")
+    alice.press("\x03\x04\x04")
+    assert alice.wait() == 1
+    assert alice.screen.lines[-1] == "    line 99"
+
+
 def test_it_waits_for_a_server_that_isnt_there_yet(joiner: Joiner) -> None:
     alice = joiner.open(url="ws://127.0.0.1:1")
     alice.wait_for("* no connection: Connection refused")
