@@ -6,6 +6,8 @@ Owns standard input and output while it runs. Rules:
 2. Waiting for a line can be given up at any moment, whatever standard input is.
 3. The last line needs no end. What is no UTF-8 is replaced, and a line is never longer than LONGEST.
 4. A closed output is the end of what is typed.
+5. A slow reader of the output holds up nothing. While more than MOST_UNREAD waits for it, what comes is left
+   out, and a line says so.
 
 It doesn't know what a line means.
 """
@@ -23,6 +25,8 @@ from chatroom.system.stdio import STANDARD_IN, print_out
 
 LONGEST = 1024 * 1024
 """Characters after which a line ends, in any case."""
+MOST_UNREAD = 4 * 1024 * 1024
+"""Characters that may wait to be printed."""
 _READ_BYTES = 64 * 1024
 _AHEAD = 100
 """Lines that are read before the first of them is asked for."""
@@ -38,6 +42,7 @@ class PlainScreen:
         self._shown, self._to_print = trio.open_memory_channel[str](inf)
         self._typed, self._lines = trio.open_memory_channel[str](_AHEAD)
         self._reading = trio.CancelScope()
+        self._unread = self._left_out = 0
 
     # What is shown
 
@@ -45,7 +50,18 @@ class PlainScreen:
         self._typist = typist
 
     def show(self, lines: Sequence[str]) -> None:
-        self._shown.send_nowait("".join(f"{line}\n" for line in lines))
+        if self._unread > MOST_UNREAD:
+            self._left_out += len(lines)
+            return
+        self._tell_left_out()
+        text = "".join(f"{line}\n" for line in lines)
+        self._unread += len(text)
+        self._shown.send_nowait(text)
+
+    def _tell_left_out(self) -> None:
+        if self._left_out:
+            self._shown.send_nowait(f"* {self._left_out} lines are left out here: nobody read the output\n")
+            self._left_out = 0
 
     def set_prompt(self, text: str) -> None:
         """There is no place for it."""
@@ -84,14 +100,16 @@ class PlainScreen:
                 inner.start_soon(self._read)
                 code = await program(self)
                 inner.cancel_scope.cancel()
+            self._tell_left_out()
             self._shown.close()
         return code
 
     async def _print(self) -> None:
-        """Print what is shown, in a thread: a slow reader holds up nothing else."""
+        """Print what is shown, in a thread (rule 5)."""
         async for text in self._to_print:
             if not await trio.to_thread.run_sync(print_out, text, abandon_on_cancel=True):
                 self._reading.cancel()
+            self._unread = max(0, self._unread - len(text))
 
     async def _read(self) -> None:
         async with self._typed:

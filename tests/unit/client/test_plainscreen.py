@@ -1,6 +1,7 @@
 """The screen that only prints lines, at pipes, files and a terminal."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from typing import IO, Any
 
 import pytest
 
-from chatroom.client.plainscreen import LONGEST
+from chatroom.client.plainscreen import LONGEST, MOST_UNREAD
 from tests.support.process import ROOT, clean_environment
 from tests.support.terminal import Terminal
 
@@ -62,6 +63,25 @@ def test_a_file_and_the_null_device_are_read_to_their_end(tmp_path: Path) -> Non
 def test_many_lines_are_taken_in_order() -> None:
     numbers = [str(number) for number in range(5000)]
     assert run("\n".join(numbers).encode()).stdout == said(*(f"said '{number}'" for number in numbers))
+
+
+def test_what_nobody_reads_does_not_pile_up() -> None:
+    with subprocess.Popen(
+        COMMAND, cwd=ROOT, env=clean_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for _ in range(12):
+            process.stdin.write(b"x" * (MOST_UNREAD // 4) + b"\n")
+        process.stdin.close()
+        assert process.stdout.readline() == b"hello\n"
+        lines = process.stdout.read().decode().splitlines()
+    found = [
+        re.fullmatch(r"\* ([0-9]+) lines are left out here: nobody read the output", each) for each in lines
+    ]
+    left_out = sum(int(each[1]) for each in found if each is not None)
+    assert left_out > 3
+    assert left_out + found.count(None) == 12
 
 
 def test_a_closed_output_ends_it() -> None:
