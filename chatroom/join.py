@@ -29,11 +29,11 @@ from chatroom.client.conversation import Conversation, Leaving
 from chatroom.client.credentials import ask_at_terminal
 from chatroom.client.cursor import Begin
 from chatroom.client.dialer import Dialer
-from chatroom.client.outboxfile import state_folder
 from chatroom.client.plainscreen import PlainScreen
 from chatroom.client.screen import Run, Screen
 from chatroom.client.seen import Seen
 from chatroom.client.settings import CLIENT_OPTIONS, ClientSettings, read_client
+from chatroom.client.statefolder import state_folder
 from chatroom.client.stopping import call_at_signals
 from chatroom.client.typedhistory import TypedHistory
 from chatroom.config import parsers

@@ -31,10 +31,11 @@ from chatroom.client.batches import Batch
 from chatroom.client.connection import Client
 from chatroom.client.cursor import Begin, Position
 from chatroom.client.dialer import Dialer
-from chatroom.client.outboxfile import Occupied, OutboxFile, open_outbox, state_folder
+from chatroom.client.outboxfile import Occupied, OutboxFile, open_outbox
 from chatroom.client.printable import printable, printable_lines
 from chatroom.client.saying import Feed, Outcome, Result, Sayer
 from chatroom.client.settings import CLIENT_OPTIONS, ClientSettings, read_client
+from chatroom.client.statefolder import state_folder
 from chatroom.client.stopping import call_at_signals
 from chatroom.config import parsers
 from chatroom.config.options import Option, Parser, values_of

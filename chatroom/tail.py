@@ -9,7 +9,7 @@ Owns the options of the command, and what it prints. Exit codes:
     2   the command makes no sense as it was written, or can't write
 
 1. Each record is written once, in order. What can't be shown is told by a line of its own.
-2. The place is saved when its line was written, so a kill repeats lines rather than lose them.
+2. The position is saved when its line was written, so a kill repeats lines rather than lose them.
 3. What concerns the connection goes to standard error.
 
 It doesn't know how records come; see `client.core`.
@@ -29,7 +29,7 @@ from chatroom.client.dialer import Dialer
 from chatroom.client.events import Ending, Entered, Event, Gap, Lost, Recorded, Replaced
 from chatroom.client.lines import gap, json_line, replaced, text_line
 from chatroom.client.output import Output
-from chatroom.client.placefile import PlaceFile
+from chatroom.client.positionfile import PositionFile
 from chatroom.client.settings import CLIENT_OPTIONS, ClientSettings, read_client
 from chatroom.client.stopping import call_at_signals
 from chatroom.config import parsers
@@ -71,7 +71,7 @@ def run(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
         print_out(asked)
         return 0
     who = asked.client
-    state = None if asked.state is None else PlaceFile(asked.state, who.place.shown, who.room)
+    state = None if asked.state is None else PositionFile(asked.state, who.place.shown, who.room)
     position = asked.position if state is None else state.read()
     colour = not asked.as_json and os.isatty(STANDARD_OUT) and takes_colours(environ)
     return trio.run(_Tail(asked, state, position, colour=colour).run)
@@ -106,7 +106,7 @@ class _Tail:
     """One command."""
 
     def __init__(
-        self, asked: TailSettings, state: PlaceFile | None, position: Position | None, *, colour: bool
+        self, asked: TailSettings, state: PositionFile | None, position: Position | None, *, colour: bool
     ) -> None:
         self._asked = asked
         self._state = state
@@ -184,7 +184,7 @@ class _Tail:
         scope.cancel()
 
     async def _save(self) -> None:
-        """Remember the place soon after it has changed."""
+        """Remember the position soon after it has changed."""
         saved = None
         while True:
             if saved == self._output.reached:

@@ -1,13 +1,13 @@
 """The outbox of `say`, as a file: one for each server, room and name.
 
-Owns the folder of outboxes, and how one is locked, read and written. Rules:
+Owns how an outbox is locked, read and written. Rules:
 
 1. One command at a time has an outbox: it holds a lock, which the system releases if the command is killed.
 2. A message is synced to the disk before it is sent. So a command that is killed at any moment leaves all
    that may have been sent.
 3. What is finished is taken out of the file as the last thing that a command does. A command that is killed
    before has told nobody that it had succeeded.
-4. Only the owner may read an outbox. A folder that belongs to somebody else isn't used.
+4. Only the owner may read an outbox.
 
 It doesn't know what the lines mean; see `batches`.
 """
@@ -17,9 +17,8 @@ import fcntl
 import hashlib
 import os
 import stat
-import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import BinaryIO
 
@@ -27,59 +26,10 @@ from chatroom.client.batches import Batch, head_line, lines_of, read_batches
 from chatroom.core.errors import StartError
 
 _POLL_SECONDS = 0.02
-_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
 class Occupied(Exception):
     """Another command has the outbox."""
-
-
-def state_folder(environ: Mapping[str, str]) -> str:
-    """The folder where commands keep what outlasts them; made if it isn't there. Raises StartError.
-
-    It is $XDG_STATE_HOME/chatroom, else ~/.local/state/chatroom; where there is no home, nothing can be
-    written there, or others may, it is one of our own for temporary files.
-    """
-    base, home = environ.get("XDG_STATE_HOME", ""), environ.get("HOME", "")
-    if not os.path.isabs(base):
-        base = os.path.join(home, ".local", "state") if os.path.isabs(home) else ""
-    if base:
-        folder = os.path.join(base, "chatroom")
-        with suppress(OSError):
-            _make(folder)
-            found = os.stat(folder)
-            ours = found.st_uid == os.geteuid() and not found.st_mode & stat.S_IWOTH
-            if ours and os.access(folder, os.W_OK | os.X_OK):
-                return folder
-    folder = f"chatroom-{os.geteuid()}"
-    try:
-        folder = os.path.join(tempfile.gettempdir(), folder)
-        with suppress(FileExistsError):
-            os.mkdir(folder, 0o700)
-        found = os.lstat(folder)
-    except OSError as error:
-        raise StartError(
-            f"there is no place for the outbox ({folder}: {error.strerror}): set XDG_STATE_HOME to a folder"
-        ) from None
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & _OTHERS:
-        raise StartError(f"{folder} isn't a folder of ours alone: set XDG_STATE_HOME to another place")
-    return folder
-
-
-def _make(folder: str) -> None:
-    """Make it, with all that is missing above it, for us alone. Raises OSError.
-
-    Root makes nothing in the home of another one, whose own commands couldn't use it then.
-    """
-    missing = []
-    while not os.path.lexists(folder):
-        missing.append(folder)
-        folder = os.path.dirname(folder)
-    if missing and os.geteuid() == 0 != os.stat(folder).st_uid:
-        raise PermissionError
-    for each in reversed(missing):
-        with suppress(FileExistsError):
-            os.mkdir(each, 0o700)
 
 
 class OutboxFile:

@@ -26,7 +26,7 @@ _LARGEST = 64 * 1024
 _FLAG = "--state"
 
 
-class PlaceFile:
+class PositionFile:
     """The file that --state names, locked by this process until it ends."""
 
     def __init__(self, path: str, url: str, room: str) -> None:

@@ -11,16 +11,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chatroom.client.cursor import Position
-from chatroom.client.placefile import PlaceFile
+from chatroom.client.positionfile import PositionFile
 from chatroom.core.errors import StartError
 
 PLACE = '{"tail":1,"url":"wss://h","room":"ops","epoch":"e","id":7}\n'
 POSITION = Position("e", 7)
 
 
-def file_of(path: Path, *, url: str = "wss://h", room: str = "ops") -> PlaceFile:
+def file_of(path: Path, *, url: str = "wss://h", room: str = "ops") -> PositionFile:
     """Locked by this test until its end: each one has a path of its own."""
-    return PlaceFile(str(path), url, room)
+    return PositionFile(str(path), url, room)
 
 
 def test_without_a_last_time_there_is_no_place(tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_it_stays_where_it_was_if_the_command_goes_elsewhere(
 ) -> None:
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path)
-    found = PlaceFile("state", "wss://h", "ops")
+    found = PositionFile("state", "wss://h", "ops")
     monkeypatch.chdir(tmp_path / "elsewhere")
     found.save(POSITION)
     assert (tmp_path / "state").exists()
@@ -63,8 +63,8 @@ def test_it_stays_where_it_was_if_the_command_goes_elsewhere(
 
 def test_one_command_at_a_time_uses_it(tmp_path: Path) -> None:
     script = (
-        "import sys, time; from chatroom.client.placefile import PlaceFile; "
-        "found = PlaceFile(sys.argv[1], 'wss://h', 'ops'); print(flush=True); time.sleep(60)"
+        "import sys, time; from chatroom.client.positionfile import PositionFile; "
+        "found = PositionFile(sys.argv[1], 'wss://h', 'ops'); print(flush=True); time.sleep(60)"
     )
     path = tmp_path / "state"
     with subprocess.Popen([sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE) as process:
