@@ -15,7 +15,7 @@ It doesn't know how a screen looks, nor how the client is connected.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from math import inf
 from typing import Any
@@ -60,6 +60,8 @@ SAVE_SECONDS = 30.0
 """How often it is noted how far the room was seen."""
 _MOST_OWN = 200
 _ROOMS_ASKED = 200
+_LAST = "last"
+"""By this name it is known that a page of history is the newest one."""
 _PROMPT_ROOM = 20
 _MOST_GREETED, _MOST_LISTED = 20, 1000
 """Members that are named when a room is entered, and when one asks for them."""
@@ -193,6 +195,8 @@ class Conversation:
                 self._ask("rooms", {"limit": _ROOMS_ASKED})
             case typed.ShowMembers():
                 self._ask("members")
+            case typed.ShowLast(count):
+                self._ask("history", {"limit": count}, name=_LAST)
             case typed.ShowHistory(count):
                 self._ask_history(count)
             case typed.Edit(number, text):
@@ -235,8 +239,9 @@ class Conversation:
         else:
             self._draft(event, {"id": number, **data}, line)
 
-    def _ask(self, event: str, data: Mapping[str, Any] | None = None, *, told: bool = True) -> None:
-        self._asked[self._client.ask(event, data)] = event if told else ""
+    def _ask(self, event: str, data: Mapping[str, Any] | None = None, *, name: str | None = None) -> None:
+        """Ask. The answer is known by the `name`, the event if left out; by an empty one it isn't told."""
+        self._asked[self._client.ask(event, data)] = event if name is None else name
 
     def _ask_history(self, count: int) -> None:
         if self._oldest is not None and self._oldest <= 1:
@@ -291,7 +296,7 @@ class Conversation:
             self._save()
             self._own.clear()
             self._oldest = None
-            self._ask("rooms", {"limit": _ROOMS_ASKED}, told=False)
+            self._ask("rooms", {"limit": _ROOMS_ASKED}, name="")
         seen = self._shown.get(event.room) or self._seen.get(event.username, event.room)
         self._unread.entered(seen, event.epoch)
         if (position := self._client.core.position) is not None:
@@ -351,6 +356,8 @@ class Conversation:
         elif frame.event == "members":
             self._view.listed(names(frame.data.get("members")))
             self._say(self._view.here(_MOST_LISTED))
+        elif frame.event == "history" and asked == _LAST:
+            self._last(frame)
         elif frame.event == "history":
             self._history(frame)
 
@@ -366,19 +373,28 @@ class Conversation:
             more = ["  and more"] if frame.data.get("more") is True else []
             self._screen.show([f"* {len(rooms)} room{'' if len(rooms) == 1 else 's'}:", *shown, *more])
 
+    def _last(self, frame: Frame) -> None:
+        """The newest messages, once more and with their ids."""
+        found, _ = page(frame)
+        if found:
+            self._page(found, "── up to now ──")
+        else:
+            self._say("there are no messages")
+
     def _history(self, frame: Frame) -> None:
         found, more = page(frame)
         if not found:
             self._say("there is nothing before that")
             return
         self._oldest = found[0].id
+        self._page(found, "── so far, and there is more: /history ──" if more else "── from the first one ──")
+
+    def _page(self, found: Sequence[Frame], end: str) -> None:
         self._screen.show([f"── from #{found[0].id} to #{found[-1].id} ──"])
         today = self._day
         for message in found:
             self._show(message.whole, numbered=True)
-        self._screen.show(
-            ["── so far, and there is more: /history ──" if more else "── from the first one ──"]
-        )
+        self._screen.show([end])
         self._day = today
 
     def _news(self, frame: Frame) -> None:

@@ -222,7 +222,7 @@ class Core:
             self._events.append(settled)
         self._forget()
         if code in NEVER_BACK:
-            self._end(Ending.REFUSED, reason or f"the server says not to come back ({code})")
+            self._end(Ending.REFUSED, f"sent away: {reason}" if reason else f"sent away ({code})")
         else:
             self._wait(reason or f"the connection was lost ({code})", now)
 

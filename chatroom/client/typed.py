@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from chatroom.core.sanctions import LASTING, TAKES_BACK, Action
 
 HISTORY, MOST_HISTORY = 20, 200
-"""How many older messages `/history` asks for, if it doesn't say, and at most."""
+"""How many messages `/last` and `/history` ask for, if they don't say, and at most."""
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "switch": ("ROOM", "go to another room"),
     "rooms": ("", "list the rooms"),
     "members": ("", "list who is here"),
+    "last": ("[N]", f"show the last N with their ids, {HISTORY} if left out"),
     "history": ("[N]", f"show N older messages, {HISTORY} if left out"),
     "me": ("TEXT", "say what you do: ~ alice waves"),
     "edit": ("[#ID] TEXT", "change your last message, or the one with that id"),
@@ -37,7 +38,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
 }
 """The commands, what may stand behind each, and what it does."""
 _HINTS = (
-    "A TIME is like 10m, 2h or 7d; left out, there is no end. IDs are in /history.",
+    "A TIME is like 10m, 2h or 7d; left out, without end. IDs: /last and /history.",
     "// says a line that begins with a slash. Where lines are edited, Tab completes",
     "names and commands, Alt-Enter begins a new line, and Ctrl-R finds old lines.",
 )
@@ -70,6 +71,13 @@ class ShowRooms:
 @dataclass(frozen=True, slots=True)
 class ShowMembers:
     """List who is here."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShowLast:
+    """Show so many of the newest messages again."""
+
+    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +130,18 @@ class Wrong:
 
 
 Typed = (
-    Say | Switch | ShowRooms | ShowMembers | ShowHistory | Edit | Delete | Moderate | ShowHelp | Quit | Wrong
+    Say
+    | Switch
+    | ShowRooms
+    | ShowMembers
+    | ShowLast
+    | ShowHistory
+    | Edit
+    | Delete
+    | Moderate
+    | ShowHelp
+    | Quit
+    | Wrong
 )
 
 
@@ -166,10 +185,9 @@ def _command(name: str, rest: str, line: str) -> Typed | None:
             return Delete(None)
         case "delete" if found := _ID.fullmatch(rest):
             return Delete(int(found[1]))
-        case "history" if not rest:
-            return ShowHistory(HISTORY)
-        case "history" if _COUNT.fullmatch(rest):
-            return ShowHistory(min(int(rest), MOST_HISTORY))
+        case "last" | "history" if not rest or _COUNT.fullmatch(rest):
+            count = min(int(rest or HISTORY), MOST_HISTORY)
+            return ShowLast(count) if name == "last" else ShowHistory(count)
     return _PLAIN[name] if name in _PLAIN and not rest else None
 
 

@@ -242,6 +242,10 @@ def test_messages_are_edited_deleted_and_found_again(joiner: Joiner, bob: Chat) 
     alice.press("/history 3\r")
     alice.wait_for("── so far, and there is more: /history ──")
     assert "#10 " in alice.screen.text
+    alice.press("/last 2\r")
+    alice.wait_for("── up to now ──")
+    assert "#59 " in alice.screen.text
+    assert "#60 " in alice.screen.text
     alice.press("mine\r")
     alice.wait_for("alice: mine")
     alice.press("/edit mine, better\r")

@@ -658,7 +658,7 @@ async def test_a_close_without_a_code() -> None:
 @pytest.mark.parametrize("code", [4500, 4503, 4510, 4599])
 async def test_after_some_close_codes_it_does_not(code: int) -> None:
     async with program(framing(welcome(), close_bytes(code, "kicked"), ends=False)) as found:
-        assert await found.event(Ended) == Ended(Ending.REFUSED, "kicked")
+        assert await found.event(Ended) == Ended(Ending.REFUSED, "sent away: kicked")
         assert found.dialer.opened == 1
 
 

@@ -169,12 +169,12 @@ def test_after_a_close_it_comes_back(state: State, code: int) -> None:
 def test_some_codes_say_not_to_come_back(state: State, code: int) -> None:
     session = in_state(state)
     session.close(code)
-    reason = f"the server says not to come back ({code})"
+    reason = f"sent away ({code})"
     assert (session.state, session.events()) == (State.ENDED, [Ended(Ending.REFUSED, reason)])
 
 
 @pytest.mark.parametrize(
-    ("code", "found"), [(1012, Lost("restart", 0.5)), (4510, Ended(Ending.REFUSED, "restart"))]
+    ("code", "found"), [(1012, Lost("restart", 0.5)), (4510, Ended(Ending.REFUSED, "sent away: restart"))]
 )
 def test_the_reason_of_a_close_is_told(code: int, found: Any) -> None:
     session = opened()

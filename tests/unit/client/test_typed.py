@@ -14,6 +14,7 @@ from chatroom.client.typed import (
     Say,
     ShowHelp,
     ShowHistory,
+    ShowLast,
     ShowMembers,
     ShowRooms,
     Switch,
@@ -42,6 +43,9 @@ from chatroom.core.sanctions import Action
         ("/members", ShowMembers()),
         ("/help", ShowHelp()),
         ("/quit", Quit()),
+        ("/last", ShowLast(20)),
+        ("/last 5", ShowLast(5)),
+        ("/last 9999", ShowLast(200)),
         ("/history", ShowHistory(20)),
         ("/history 5", ShowHistory(5)),
         ("/history 9999", ShowHistory(200)),
@@ -75,8 +79,8 @@ def test_a_line_with_nothing_in_it_asks_for_nothing(line: str) -> None:
     "line",
     [
         "/", "/swich ops", "/switch", "/switch a b", "/me", "/edit", "/edit #5", "/delete 17", "/delete #0",
-        "/history 0", "/history -1", "/history ten", "/kick", "/mute", "/unmute bob now", "/members all",
-        "/quit now", "/etc/hosts", "/SWITCH ops",
+        "/history 0", "/last 0", "/history -1", "/history ten", "/kick", "/mute", "/unmute bob now",
+        "/members all", "/quit now", "/etc/hosts", "/SWITCH ops",
     ],
 )  # fmt: skip
 def test_what_makes_no_sense_is_never_said(line: str) -> None:
