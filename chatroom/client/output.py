@@ -50,7 +50,8 @@ class Output(Generic[Mark]):
         self._bytes = 0
         self._changed = trio.Event()
         self._stopping = False
-        self._stopped = threading.Event()
+        self._idle = threading.Event()
+        self._idle.set()
 
     def begin(self, mark: Mark) -> None:
         """Nothing has to be written up to `mark`."""
@@ -88,12 +89,11 @@ class Output(Generic[Mark]):
             while not self._waiting:
                 await self._changed.wait()
             lines = list(self._waiting)
-            self._stopped.clear()
             try:
                 await trio.to_thread.run_sync(self._write_lines, lines, abandon_on_cancel=True)
             except trio.Cancelled:
                 self._stopping = True
-                self._stopped.wait(_STOP_SECONDS)
+                self._idle.wait(_STOP_SECONDS)
                 raise
             except BrokenPipeError:
                 return
@@ -105,6 +105,7 @@ class Output(Generic[Mark]):
 
     def _write_lines(self, lines: Sequence[tuple[bytes, Mark]]) -> None:
         """Write them, in a thread."""
+        self._idle.clear()  # before it looks whether to stop: whoever stops it says so before waiting
         try:
             piece = b""
             for number, (line, mark) in enumerate(lines):
@@ -116,7 +117,7 @@ class Output(Generic[Mark]):
                     self.reached = mark
                     piece = b""
         finally:
-            self._stopped.set()
+            self._idle.set()
 
     def _write_piece(self, piece: bytes) -> bool:
         """Returns False if it is to stop, and the reader takes nothing."""
