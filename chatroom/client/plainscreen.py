@@ -7,7 +7,10 @@ Owns standard input and output while it runs. Rules:
 3. The last line needs no end. What is no UTF-8 is replaced, and a line is never longer than LONGEST.
 4. A closed output is the end of what is typed.
 5. A slow reader of the output holds up nothing. While more than MOST_UNREAD waits for it, what comes is left
-   out, and a line says so.
+   out, and a line says so. At the end it is waited for as long as it goes on reading; a reader that takes
+   nothing for LAST_SECONDS doesn't get the rest.
+6. Standard output is written past `sys.stdout`: a thread that is stuck there would hold its lock, and the
+   interpreter would never end.
 
 It doesn't know what a line means.
 """
@@ -21,12 +24,13 @@ from math import inf
 import trio
 
 from chatroom.client.screen import Program, Typist
-from chatroom.system.stdio import STANDARD_IN, print_out
+from chatroom.system.stdio import STANDARD_IN, write_out
 
 LONGEST = 1024 * 1024
 """Characters after which a line ends, in any case."""
 MOST_UNREAD = 4 * 1024 * 1024
 """Characters that may wait to be printed."""
+LAST_SECONDS = 5.0
 _READ_BYTES = 64 * 1024
 _AHEAD = 100
 """Lines that are read before the first of them is asked for."""
@@ -42,6 +46,8 @@ class PlainScreen:
         self._shown, self._to_print = trio.open_memory_channel[str](inf)
         self._typed, self._lines = trio.open_memory_channel[str](_AHEAD)
         self._reading = trio.CancelScope()
+        self._printing = trio.CancelScope()
+        self._over = False
         self._unread = self._left_out = 0
 
     # What is shown
@@ -88,9 +94,7 @@ class PlainScreen:
     # Running
 
     def run(self, program: Program) -> int:
-        """Run `program` until it is done, and all is printed."""
-        if sys.stdout is not None:
-            sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+        """Run `program` until it is done, and all is printed that somebody reads."""
         return trio.run(self._main, program)
 
     async def _main(self, program: Program) -> int:
@@ -102,14 +106,19 @@ class PlainScreen:
                 inner.cancel_scope.cancel()
             self._tell_left_out()
             self._shown.close()
+            self._over = True
+            self._printing.deadline = trio.current_time() + LAST_SECONDS
         return code
 
     async def _print(self) -> None:
-        """Print what is shown, in a thread (rule 5)."""
-        async for text in self._to_print:
-            if not await trio.to_thread.run_sync(print_out, text, abandon_on_cancel=True):
-                self._reading.cancel()
-            self._unread = max(0, self._unread - len(text))
+        """Print what is shown, in a thread (rules 5 and 6)."""
+        with self._printing:
+            async for text in self._to_print:
+                if not await trio.to_thread.run_sync(_print, text, abandon_on_cancel=True):
+                    self._reading.cancel()
+                self._unread = max(0, self._unread - len(text))
+                if self._over:
+                    self._printing.deadline = trio.current_time() + LAST_SECONDS
 
     async def _read(self) -> None:
         async with self._typed:
@@ -127,6 +136,15 @@ class PlainScreen:
             self._begun = ""
         for line in lines:
             await self._typed.send(line.removesuffix("\r"))
+
+
+def _print(text: str) -> bool:
+    """Whether somebody takes it."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    try:
+        return write_out(text.encode(encoding, "backslashreplace"), lambda: None)
+    except OSError:
+        return False
 
 
 async def _some_bytes() -> bytes:

@@ -84,6 +84,18 @@ def test_what_nobody_reads_does_not_pile_up() -> None:
     assert left_out + found.count(None) == 12
 
 
+def test_a_reader_that_takes_nothing_does_not_keep_it() -> None:
+    with subprocess.Popen(
+        COMMAND, cwd=ROOT, env=clean_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(b"x" * 1_000_000 + b"\n")  # more than a pipe takes
+        process.stdin.close()
+        assert process.wait(30) == 0
+        assert process.stdout.read().startswith(b"hello\n")
+
+
 def test_a_closed_output_ends_it() -> None:
     with subprocess.Popen(
         COMMAND, cwd=ROOT, env=clean_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE
