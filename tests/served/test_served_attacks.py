@@ -134,8 +134,9 @@ def test_nobody_slips_in_while_a_ban_is_given(scene: Scene) -> None:
 
 
 def keeper_members(chat: Chat) -> list[str]:
-    chat.settle()
-    names: list[str] = chat.ask("members")["data"]["members"]
+    cid = f"who-{next(_numbers)}"
+    chat.send("members", cid)  # others may come and go before the answer
+    names: list[str] = answer_to(chat, cid)["data"]["members"]
     return names
 
 

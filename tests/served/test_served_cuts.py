@@ -9,7 +9,8 @@ import random
 import signal
 import subprocess
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -44,23 +45,37 @@ class Scene:
     def done(self) -> bool:
         return self.cutter.cuts >= CUTS
 
+    @asynccontextmanager
+    async def command(self, *arguments: str, **streams: Any) -> AsyncIterator[trio.Process]:
+        """A command that runs, and is killed at the end if it still does."""
+        process = await trio.lowlevel.open_process(
+            [*python_command(), arguments[0], self.url, *arguments[1:]],
+            env=environment(self.folder),
+            **streams,
+        )
+        try:
+            yield process
+        finally:
+            with suppress(ProcessLookupError):
+                process.kill()
+            with trio.CancelScope(shield=True):
+                await process.wait()
+
     async def stream(self, name: str) -> None:
         """One `say --lines` that gets its lines one by one."""
         said = self.said[name] = []
-        process = await trio.lowlevel.open_process(
-            [*python_command(), "say", self.url, "--username", name, "--lines", "--timeout", "90s"],
-            env=environment(self.folder), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        )  # fmt: skip
-        assert process.stdin is not None
-        assert process.stdout is not None
-        while not self.done():
-            said.append(f"{name} {len(said)}")
-            await process.stdin.send_all(said[-1].encode() + b"\n")
-            await trio.sleep(self.chance.random() * 0.1)
-        self.cutter.calm = True
-        await process.stdin.aclose()
-        assert await process.wait() == 0, name
-        assert b"stored" in await process.stdout.receive_some()
+        arguments = ("say", "--username", name, "--lines", "--timeout", "90s")
+        async with self.command(*arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            while not self.done():
+                said.append(f"{name} {len(said)}")
+                await process.stdin.send_all(said[-1].encode() + b"\n")
+                await trio.sleep(self.chance.random() * 0.1)
+            self.cutter.calm = True
+            await process.stdin.aclose()
+            assert await process.wait() == 0, name
+            assert b"stored" in await process.stdout.receive_some()
 
     async def insist(self, name: str) -> None:
         """One `say` after the other, each as a script does it: again while it ends with 75, or is killed."""
@@ -73,20 +88,17 @@ class Scene:
 
     async def say_once(self, name: str, text: str) -> int:
         patience = self.chance.choice(("300ms", "5s", "60s"))
-        process = await trio.lowlevel.open_process(
-            [*python_command(), "say", self.url, "--username", name, "--timeout", patience],
-            env=environment(self.folder),
-            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        assert process.stdin is not None
-        await process.stdin.send_all(text.encode())
-        await process.stdin.aclose()
-        if self.chance.random() < 0.5:
-            with trio.move_on_after(self.chance.random() * 1.2):
-                return await process.wait()
-            process.kill()
-            self.kills += 1
-        return await process.wait()
+        quiet = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        async with self.command("say", "--username", name, "--timeout", patience, **quiet) as process:
+            assert process.stdin is not None
+            await process.stdin.send_all(text.encode())
+            await process.stdin.aclose()
+            if self.chance.random() < 0.5:
+                with trio.move_on_after(self.chance.random() * 1.2):
+                    return await process.wait()
+                process.kill()
+                self.kills += 1
+            return await process.wait()
 
     async def tail(self, number: int) -> None:
         """A `tail` that is ended and started again, with a file for its place."""
@@ -95,17 +107,15 @@ class Scene:
 
     async def tail_once(self, number: int, seconds: float, enough: Callable[[], bool]) -> None:
         """A `tail` for so many seconds, or until it is enough; what it writes comes behind what it wrote."""
+        state = str(self.folder / f"place{number}")
+        arguments = ("tail", "--username", f"reader{number}", "--json", "--all", "--state", state)
         with self.output(number).open("ab") as out:
-            process = await trio.lowlevel.open_process(
-                [*python_command(), "tail", self.url, "--username", f"reader{number}", "--json", "--all",
-                 "--state", str(self.folder / f"place{number}")],
-                env=environment(self.folder), stdout=out, stderr=subprocess.DEVNULL,
-            )  # fmt: skip
-            with trio.move_on_after(seconds):
-                while not enough():  # noqa: ASYNC110  (it tells nobody)
-                    await trio.sleep(0.1)
-            process.terminate()
-            assert await process.wait() in (0, -signal.SIGTERM), "the latter where it had hardly begun"
+            async with self.command(*arguments, stdout=out, stderr=subprocess.DEVNULL) as process:
+                with trio.move_on_after(seconds):
+                    while not enough():  # noqa: ASYNC110  (it tells nobody)
+                        await trio.sleep(0.1)
+                process.terminate()
+                assert await process.wait() in (0, -signal.SIGTERM), "the latter where it had hardly begun"
 
     def output(self, number: int) -> Path:
         return self.folder / f"out{number}"

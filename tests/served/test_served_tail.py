@@ -6,7 +6,7 @@ import re
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -165,19 +165,17 @@ def test_a_state_belongs_to_one_room_and_one_command(server: ServerProcess, tmp_
 
 def test_restarts_of_the_server_leave_no_gap_and_no_repeat(pyz: Path, tmp_path: Path) -> None:
     options = ("--db", str(tmp_path / "chat.db"), "--rate", "0")
-    server = ServerProcess(*options).start()
-    with follow(server, tmp_path, "--json") as tail:
+    with ExitStack() as stack:
+        server = stack.enter_context(ServerProcess(*options))
+        tail = stack.enter_context(follow(server, tmp_path, "--json"))
         present(server)
         for number in range(3):
             say(server, tmp_path, *numbers(number * 5, number * 5 + 5))
             server.signal(signal.SIGKILL if number % 2 else signal.SIGTERM)
             server.wait()
-            port = server.port
-            server.close()
-            server = ServerProcess(*options, "--port", str(port)).start()
+            server = stack.enter_context(ServerProcess(*options, "--port", str(server.port)))
         say(server, tmp_path, "the end")
         assert [text(tail.line()) for _ in range(16)] == [*numbers(0, 15), "the end"]
-        server.close()
 
 
 def test_another_history_is_told(pyz: Path, tmp_path: Path) -> None:
