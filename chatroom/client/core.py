@@ -163,9 +163,13 @@ class Core:
         self._outbox.add(Draft(cid, self._route[-1] if self._route else self.room, event, data))
 
     def ask(self, event: str, data: Mapping[str, Any] | None = None) -> str:
-        """Ask something, or show a new token by `auth`. Returns the `cid` of the Answered that will come."""
+        """Ask something, or show a new token by `auth`. Returns the `cid` of the Answered that will come.
+
+        It waits for a connection that is on its way, and for no later one.
+        """
         cid = self._new_cid()
-        if self.state is State.OPEN:
+        between = self.state is State.WAITING and self.username is not None
+        if not between and self.state is not State.ENDED:
             self._questions.add(cid)
             self._asking.append(command(event, data, cid))
         else:

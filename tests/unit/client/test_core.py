@@ -303,12 +303,43 @@ def test_there_is_one_connection_at_a_time(state: State) -> None:
 
 
 @pytest.mark.parametrize("state", [each for each in State if each is not State.OPEN])
-def test_what_is_asked_or_typed_without_a_connection_goes_nowhere(state: State) -> None:
+def test_what_is_typed_without_a_connection_goes_nowhere(state: State) -> None:
     session = in_state(state)
     session.core.typing(True)
+    assert session.frames() == []
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_what_is_asked_where_no_connection_is_on_its_way_goes_nowhere(lost: bool) -> None:
+    session = in_state(State.OPEN if lost else State.ENDED)
+    if lost:
+        session.close(1012)
+        session.events()
     cid = session.core.ask("members")
     assert session.events() == [Answered(cid, None)]
     assert session.frames() == []
+
+
+@pytest.mark.parametrize("state", [State.WAITING, State.DIALING, State.JOINING])
+def test_what_is_asked_while_a_connection_is_on_its_way_waits_for_it(state: State) -> None:
+    session = in_state(state)
+    cid = session.core.ask("members")
+    assert (session.events(), session.frames()) == ([], [])
+    if state is State.WAITING:
+        session.dial()
+    if state is not State.JOINING:
+        session.core.connected(session.now)
+    session.core.receive(json.dumps(WELCOME), session.now)
+    session.events()
+    assert session.frames() == [{"event": "members", "cid": cid}]
+
+
+@pytest.mark.parametrize("state", [State.DIALING, State.JOINING])
+def test_what_is_asked_of_a_connection_that_does_not_come_is_not_answered(state: State) -> None:
+    session = in_state(state)
+    cid = session.core.ask("members")
+    session.close(1006)
+    assert Answered(cid, None) in session.events()
 
 
 @pytest.mark.parametrize("state", [each for each in State if each is not State.OPEN])
