@@ -4,7 +4,8 @@ Owns the file. Rules:
 
 1. It is one JSON object: the last record that was shown for each server, name and room. The last MOST are
    kept.
-2. It is replaced as a whole, and read again before, under a lock: several programs may write to it.
+2. It is replaced as a whole, and read again before, under a lock: several programs may write to it. A program
+   that doesn't let go of the lock is waited for a tenth of a second, and nothing is noted then.
 3. It is a convenience. Without a place for it, or if it is damaged, nothing is known.
 
 It doesn't know what is done with it.
@@ -13,6 +14,7 @@ It doesn't know what is done with it.
 import fcntl
 import json
 import os
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from chatroom.client.cursor import Position
 
 MOST = 1000
 _MOST_BYTES = 4 * 1024 * 1024
+_PAUSES = (0.005,) * 20  # between tries to get the lock, in seconds
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
@@ -45,7 +48,7 @@ class Seen:
         with suppress(OSError):
             lock = os.open(f"{self._path}.lock", _FLAGS, 0o600)
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX)
+                _take(lock)
                 known = _read(self._path)
                 known.pop(self._key(username, room), None)
                 known[self._key(username, room)] = [position.epoch, position.id]
@@ -55,6 +58,18 @@ class Seen:
 
     def _key(self, username: str, room: str) -> str:
         return json.dumps([self._server, username, room])
+
+
+def _take(lock: int) -> None:
+    """Lock the file. Raises OSError if another `join` has it for longer than its writing takes."""
+    for pause in _PAUSES:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(pause)
+        else:
+            return
+    raise TimeoutError
 
 
 def _read(path: Path | None) -> dict[str, Any]:

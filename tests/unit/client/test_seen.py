@@ -1,5 +1,6 @@
 """The file of how far rooms were seen."""
 
+import fcntl
 import json
 import stat
 from pathlib import Path
@@ -77,3 +78,14 @@ def test_without_a_place_nothing_is_known(path: Path) -> None:
         seen = Seen(place, SERVER)
         seen.put("alice", "ops", Position("e", 7))
         assert seen.get("alice", "ops") is None
+
+
+def test_a_program_that_keeps_the_lock_is_not_waited_for(path: Path) -> None:
+    seen = Seen(path, SERVER)
+    seen.put("alice", "ops", Position("e", 7))
+    with open(f"{path}.lock", "r+b") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        seen.put("alice", "ops", Position("e", 8))
+        assert seen.get("alice", "ops") == Position("e", 7)
+    seen.put("alice", "ops", Position("e", 9))
+    assert seen.get("alice", "ops") == Position("e", 9)
