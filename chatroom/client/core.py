@@ -376,13 +376,13 @@ class Core:
         """Write what may be sent now."""
         if self.state is not State.OPEN or self._switching is not None:
             return
-        self._frames += self._asking
-        self._asking.clear()
         for each in self._outbox.next(self.room, now, self._limits.frame):
             if isinstance(each, str):
                 self._frames.append(each)
             else:
                 self._events.append(each)
+        self._frames += self._asking  # behind the draft: what is asked for has it then
+        self._asking.clear()
         if now < self._not_before:
             return
         cursor = self._cursors[self.room]

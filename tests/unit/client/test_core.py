@@ -334,6 +334,13 @@ def test_what_is_asked_while_a_connection_is_on_its_way_waits_for_it(state: Stat
     assert session.frames() == [{"event": "members", "cid": cid}]
 
 
+def test_what_is_asked_behind_a_draft_is_sent_behind_it() -> None:
+    session = in_state(State.OPEN)
+    session.say("a")
+    session.core.ask("history")
+    assert [frame["event"] for frame in session.frames()] == ["message", "history"]
+
+
 @pytest.mark.parametrize("state", [State.DIALING, State.JOINING])
 def test_what_is_asked_of_a_connection_that_does_not_come_is_not_answered(state: State) -> None:
     session = in_state(state)
@@ -743,7 +750,7 @@ def test_nothing_is_sent_until_a_switch_is_answered() -> None:
     assert (session.frames(), session.events()) == ([], [])
     assert session.core.wake_at() == session.now + SILENCE
     session.switched("ops", cid)
-    assert [frame["event"] for frame in session.frames()] == ["rooms", "message"]
+    assert [frame["event"] for frame in session.frames()] == ["message", "rooms"]
     assert session.core.room == "ops"
 
 
