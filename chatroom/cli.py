@@ -4,7 +4,8 @@
     1   ended by force (a second signal), or by an error of our own: one `crash` in the log, or one line
     2   can't start as asked: one line on standard error says what to do
 
-`admin`, `join`, `tail` and `say` have exit codes of their own beside these; see there.
+`admin`, `join`, `tail` and `say` have exit codes of their own beside these; see there. So a stop that comes
+before one of the last three has begun means what it says: nothing has gone wrong, or that nothing was said.
 
 Owns the commands and the exit codes. Rules:
 
@@ -30,6 +31,7 @@ from chatroom.system.stdio import (
     fill_standard_descriptors,
     print_error,
     print_out,
+    raise_at_stops,
     unblock_signals,
 )
 
@@ -37,7 +39,8 @@ if TYPE_CHECKING:
     from chatroom.config.settings import Settings
 
 STANDARD_ERROR = 2
-COMMANDS = ("serve", "admin", "backup", "copy", "export", "import", "token", "join", "tail", "say")
+CLIENTS = ("join", "tail", "say")
+COMMANDS = ("serve", "admin", "backup", "copy", "export", "import", "token", *CLIENTS)
 
 
 def main(
@@ -49,10 +52,10 @@ def main(
     """Run the command line and return the exit code. `run` serves until a stop is asked for."""
     fill_standard_descriptors()
     environ = os.environ if environ is None else environ
+    command = "serve"
     try:
         command, options = _command(sys.argv[1:] if argv is None else argv)
         if command != "serve":
-            unblock_signals()
             return _finish(lambda: _run_command(command, options, environ), _print_crash)
         from chatroom.config.settings import read_settings  # noqa: PLC0415  (the other commands have their own)
 
@@ -69,7 +72,7 @@ def main(
         print_error(str(error))
         return 2
     except KeyboardInterrupt:
-        return 1
+        return _interrupted(command)
 
 
 def _command(arguments: Sequence[str]) -> tuple[str, Sequence[str]]:
@@ -84,45 +87,57 @@ def _command(arguments: Sequence[str]) -> tuple[str, Sequence[str]]:
 
 
 def _run_command(command: str, options: Sequence[str], environ: Mapping[str, str]) -> int:
-    """Run a command that doesn't serve, and return the exit code. Raises StartError."""
+    """Run a command that doesn't serve, and return the exit code. Raises StartError and KeyboardInterrupt."""
+    run = _imported(command)
+    if command in CLIENTS:
+        raise_at_stops()
+    unblock_signals()
+    return run(options, environ) or 0
+
+
+def _imported(command: str) -> Callable[[Sequence[str], Mapping[str, str]], int | None]:
+    """What runs a command that doesn't serve; see rule 2."""
     match command:
         case "admin":
-            from chatroom import admin  # noqa: PLC0415  (see rule 2)
+            from chatroom import admin  # noqa: PLC0415
 
-            return admin.run(options, environ)
-        case "backup":
+            return admin.run
+        case "backup" | "copy":
             from chatroom import copies  # noqa: PLC0415
 
-            copies.run_backup(options, environ)
-        case "copy":
-            from chatroom import copies  # noqa: PLC0415
-
-            copies.run_copy(options, environ)
-        case "export":
+            return copies.run_backup if command == "backup" else copies.run_copy
+        case "export" | "import":
             from chatroom import transfer  # noqa: PLC0415
 
-            transfer.run_export(options, environ)
-        case "import":
-            from chatroom import transfer  # noqa: PLC0415
-
-            transfer.run_import(options, environ)
+            return transfer.run_export if command == "export" else transfer.run_import
         case "join":
             from chatroom import join  # noqa: PLC0415
 
-            return join.run(options, environ)
+            return join.run
         case "say":
             from chatroom import say  # noqa: PLC0415
 
-            return say.run(options, environ)
+            return say.run
         case "tail":
             from chatroom import tail  # noqa: PLC0415
 
-            return tail.run(options, environ)
+            return tail.run
         case _:
             from chatroom import mint  # noqa: PLC0415
 
-            mint.run(options, environ)
-    return 0
+            return mint.run
+
+
+def _interrupted(command: str) -> int:
+    """The exit code where a stop came before a command could take it, or nobody took it."""
+    match command:
+        case "say":
+            print_error("it was interrupted: nothing was said")
+            return 75
+        case "join" | "tail":
+            return 0
+        case _:
+            return 1
 
 
 def _run(settings: "Settings", *, asked_to_stop: Callable[[], bool]) -> int:

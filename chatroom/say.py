@@ -23,6 +23,7 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NoReturn
 
 import trio
 
@@ -91,7 +92,7 @@ class SaySettings:
 def run(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     """Say it, print what came of it, and end the process. Returns an exit code only if nothing was tried.
 
-    Raises StartError, also in a group.
+    Raises StartError, also in a group, and KeyboardInterrupt if it is stopped before it has said anything.
     """
     asked = read_say(arguments, environ)
     if isinstance(asked, str):
@@ -106,10 +107,18 @@ def run(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     except Occupied:
         print_error("another say has been at work in this room all the time: nothing was said")
         return UNKNOWN
-    except KeyboardInterrupt:
-        print_error("it was interrupted: nothing was said")
-        return UNKNOWN
     outcome, kept = trio.run(_say, asked, outbox, feed)
+    try:
+        return _finish(asked, outbox, outcome, kept)
+    except KeyboardInterrupt:
+        print_error(f"it was interrupted. {_AGAIN}")
+        return UNKNOWN
+
+
+def _finish(
+    asked: SaySettings, outbox: OutboxFile, outcome: Outcome, kept: Sequence[Batch] | None
+) -> NoReturn:
+    """Tell what came of it, tidy up, and end the process."""
     fault, finish = "", _nothing
     if kept is not None:
         try:
@@ -117,7 +126,7 @@ def run(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
         except StartError as error:
             fault = str(error)
     code = _tell(outcome, asked, fault)
-    return end_process(code, finish if code == _CODES[outcome.result] else _nothing)
+    end_process(code, finish if code == _CODES[outcome.result] else _nothing)
 
 
 def _nothing() -> None:

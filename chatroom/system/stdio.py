@@ -60,6 +60,16 @@ def unblock_signals() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (*STOPS, signal.SIGHUP))
 
 
+def raise_at_stops() -> None:
+    """Have SIGTERM, SIGINT and SIGHUP raise KeyboardInterrupt, but SIGINT and SIGHUP stay ignored.
+
+    For what has nothing to clean up.
+    """
+    for number in (*STOPS, signal.SIGHUP):
+        if number == signal.SIGTERM or signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
+
+
 @contextmanager
 def stopping_between_steps() -> Iterator[Callable[[], None]]:
     """Catch signals for a command that works in steps. It gets a function to call after each step.
@@ -106,18 +116,19 @@ def end_process(code: int, last: Callable[[], None]) -> NoReturn:
     """End the process with the exit code `code`, at once behind `last`.
 
     What is registered for the end of a process runs before, and the interpreter isn't taken down: between
-    `last` and the end there is no moment in which a kill is likely.
+    `last` and the end no stop is heeded, and there is no moment in which a kill is likely.
     """
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError, AttributeError):
             stream.flush()
+    signal.pthread_sigmask(signal.SIG_BLOCK, (*STOPS, signal.SIGHUP))
     last()
     os._exit(code)
 
 
 def print_out(text: str) -> bool:
-    """Print `text` on standard output at once. Returns whether that worked.
+    """Print `text` on standard output at once. Returns whether that worked. Raises KeyboardInterrupt.
 
     A reader that has gone (`| head -1`) is no error.
     """
@@ -129,6 +140,9 @@ def print_out(text: str) -> bool:
     except (OSError, ValueError):
         _forget_stdout()
         return False
+    except KeyboardInterrupt:
+        _forget_stdout()  # it would be waited for again
+        raise
     return True
 
 

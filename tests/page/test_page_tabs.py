@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from tests.page.test_page_reading import LOOK_AWAY, LOOK_BACK
 from tests.support.browser import Visit, Visitor, counts, says, still
-from tests.support.process import ServerProcess
 
 WATCH_CALLS = """() => {
     window.told = [];
@@ -109,25 +106,6 @@ def test_a_tab_calls_only_if_none_of_its_person_is_looked_at(visit: Visit) -> No
         each.page.evaluate("async () => { for (let n = 0; n < 5; n++) await navigator.locks.query(); }")
     told = [each.page.evaluate("told.length") for each in (alice, twin)]
     assert sum(told) == 1
-
-
-def test_after_a_reload_the_tab_comes_back_in_and_sends_what_waits(visit: Visit, tmp_path: Path) -> None:
-    database = ("--db", str(tmp_path / "chat.db"))
-    with ServerProcess(*database) as first:
-        alice = visit(first, from_file=True).connect("alice")
-        assert first.stop() == 0
-    alice.say("waits")
-    alice.log.locator(".pending").wait_for()
-    alice.page.reload()
-    assert alice.warnings == 1, "closing a tab with unsent messages warns"
-    with ServerProcess(*database, "--port", str(first.port)) as second:
-        says(alice, "Connected to #general as alice.")
-        bob = visit(second).connect("bob")
-        bob.text("waits").wait_for()
-        alice.log.locator(".sent").wait_for()
-        alice.overlook("console: ")
-        for visitor in (alice, bob):
-            visitor.press("Leave")
 
 
 def test_what_waits_is_told_to_who_left(visit: Visit) -> None:

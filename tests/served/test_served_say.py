@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.client import Chat, target
 from tests.support.commands import Command, Done, environment, run
-from tests.support.process import ROOT, ServerProcess, clean_environment, heeding, python_command
+from tests.support.process import ROOT, ServerProcess, clean_environment, python_command
 from tests.support.scene import await_true
 
 STORED, REFUSED, MISTAKE, UNKNOWN = 0, 1, 2, 75
@@ -209,18 +209,6 @@ def test_standard_input_that_can_not_be_read_is_a_mistake(pyz: Path, tmp_path: P
             )  # fmt: skip
         assert done.returncode == MISTAKE
         assert done.stderr == b"chatroom: standard input can't be read (Bad file descriptor)\n"
-
-
-def test_an_interrupt_before_anything_was_read_is_told(pyz: Path, tmp_path: Path) -> None:
-    with heeding(signal.SIGINT), Command(tmp_path, "say", NOWHERE, "--username", "ci") as say:
-        await_true(lambda: asleep(say.process.pid, "pipe_read"), "it reads")
-        say.process.send_signal(signal.SIGINT)
-        assert say.end() == (UNKNOWN, "", "chatroom: it was interrupted: nothing was said\n")
-
-
-def asleep(pid: int, where: str) -> bool:
-    """Whether a process waits in the kernel's function `where`."""
-    return where in Path(f"/proc/{pid}/wchan").read_text()
 
 
 @pytest.mark.parametrize("kind", ["pipe", "link", "folder"])

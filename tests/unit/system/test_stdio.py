@@ -146,6 +146,30 @@ def test_a_stop_is_heeded_while_nothing_comes_or_goes(what: str) -> None:
         process.kill()
 
 
+STOPPED = """
+import os, signal
+from chatroom.system.stdio import raise_at_stops
+for number in {ignored}:
+    signal.signal(number, signal.SIG_IGN)
+raise_at_stops()
+for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    try:
+        os.kill(os.getpid(), number)
+        print("ignored")
+    except KeyboardInterrupt:
+        print("raised")
+"""
+
+
+@pytest.mark.parametrize(
+    ("ignored", "raised"),
+    [("[]", ["raised"] * 3), ("[2, 1]", ["raised", "ignored", "ignored"]), ("[15]", ["raised"] * 3)],
+)
+def test_stops_are_raised_but_what_is_ignored_stays_so(ignored: str, raised: list[str]) -> None:
+    with heeding(signal.SIGINT, signal.SIGHUP):
+        assert python(STOPPED.replace("{ignored}", ignored)).stdout.decode().split() == raised
+
+
 def test_what_is_written_arrives() -> None:
     code = "from chatroom.system.stdio import write_out; assert write_out(b'xyz' * 10**6, lambda: None)"
     done = python(code)
