@@ -31,6 +31,8 @@ _URL = re.compile(r"([A-Za-z]+)://([^/?#]*)([^?#]*)(.*)", re.DOTALL)
 _HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^][:]+))(?::([0-9]{1,5}))?")
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _NAME = re.compile(rf"(?=.{{1,254}}$){_LABEL}(?:\.{_LABEL})*\.?")
+_LONGEST_LABEL = 63
+"""Characters of a label (RFC 1035, 2.3.4); wsproto counts a port with the one before it."""
 _PATH = re.compile(r"(?:[!-$&-?A-~]|%[0-9A-Fa-f]{2})*")
 _TOKEN_HINT = "CHATROOM_TOKEN or --token-file give the token"  # noqa: S105  (no token)
 
@@ -92,7 +94,10 @@ def read_url(text: str, *, schemes: Schemes) -> Place:
         raise ValueError("the path of an address is percent-encoded ASCII")
     secure = scheme in ("https", "wss")
     host, port = _read_host(authority)
-    return Place(host, None if port == _PORTS[secure] else port, path.rstrip("/"), secure, schemes=schemes)
+    place = Place(host, None if port == _PORTS[secure] else port, path.rstrip("/"), secure, schemes=schemes)
+    if schemes == WEBSOCKET and len(place.authority.rpartition(".")[2]) > _LONGEST_LABEL:
+        raise ValueError("the last part of a host's name is too long beside its port: write the whole name")
+    return place
 
 
 def _read_host(authority: str) -> tuple[str, int | None]:

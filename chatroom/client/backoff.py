@@ -12,6 +12,7 @@ Owns the pauses. Rules:
 It doesn't know a clock, nor chance: both are given.
 """
 
+import re
 from collections.abc import Callable
 
 BOUND = 30.0
@@ -19,6 +20,12 @@ BOUND = 30.0
 LASTED = 10.0
 """Seconds after which a connection was a good one."""
 MOST_ASKED = 3600.0
+_SECONDS = re.compile(r"[0-9]{1,9}")
+
+
+def retry_after(header: str | None) -> float | None:
+    """The seconds that a `Retry-After` asks for (RFC 9110, 10.2.3); None if it names none, as a date."""
+    return float(header) if header is not None and _SECONDS.fullmatch(header) else None
 
 
 class Backoff:

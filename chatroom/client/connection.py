@@ -18,7 +18,6 @@ It doesn't know what is done with the events.
 """
 
 import random
-import re
 import uuid
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
@@ -29,6 +28,7 @@ from urllib.parse import quote, urlencode
 import trio
 from trio_websocket import ConnectionClosed, ConnectionRejected, WebSocketConnection, wrap_client_stream
 
+from chatroom.client.backoff import retry_after
 from chatroom.client.core import ABNORMAL, Core, Dialling, State
 from chatroom.client.cursor import Begin, Position
 from chatroom.client.dialer import Dialer, HandshakeStream, Unreachable, Untrusted
@@ -44,7 +44,6 @@ RENEW_SECONDS = 5.0
 _BUSY_SECONDS = 1.0
 _READ_BYTES = 64 * 1024
 _MAX_LINE = 500
-_RETRY_AFTER = re.compile(r"[0-9]{1,9}")
 
 Handle = Callable[[Event], Awaitable[None]]
 
@@ -329,11 +328,10 @@ class Client:
             error = error.exceptions[0]
         assert isinstance(error, ConnectionRejected), "the group has nothing else"
         headers = {name.lower(): value.decode("latin-1") for name, value in error.headers or ()}
-        asked = headers.get(b"retry-after", "")
         self._core.refused(
             error.status_code,
             _sentence(error.status_code, headers.get(b"content-type", ""), error.body or b""),
-            float(asked) if _RETRY_AFTER.fullmatch(asked) else 0.0,
+            retry_after(headers.get(b"retry-after")) or 0.0,
             trio.current_time(),
         )
 

@@ -17,7 +17,6 @@ It doesn't know what is asked for, nor any part of the server.
 
 import http.client
 import json
-import re
 import socket
 import time
 from collections.abc import Callable, Mapping
@@ -25,6 +24,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from chatroom.client.address import Place, trusting
+from chatroom.client.backoff import retry_after
 from chatroom.core.errors import ChatroomError
 
 SECONDS = 30.0
@@ -117,7 +117,7 @@ class Client:
         waited = 0.0
         while True:
             response, content = self._exchange(method, target, data, headers)
-            pause = _pause(response)
+            pause = retry_after(response.headers.get("Retry-After"))
             if response.status != 429 or pause is None or waited + pause > MAX_PAUSES:
                 return self._read(response, content)
             self._sleep(pause)
@@ -160,12 +160,6 @@ class Client:
         raise Unreachable(
             f"{self._place.shown} gives no answer of a chatroom, but {response.status} and {kind}"
         )
-
-
-def _pause(response: http.client.HTTPResponse) -> float | None:
-    """The seconds after which the server may be asked again, if it says so."""
-    text = response.headers.get("Retry-After", "")
-    return float(text) if re.fullmatch(r"[0-9]{1,6}", text) else None
 
 
 def _reason(error: Exception) -> str:

@@ -19,7 +19,7 @@ from contextlib import suppress
 from chatroom.client.cursor import Position
 from chatroom.client.frames import text_of, whole_number
 from chatroom.core.errors import StartError
-from chatroom.system.files import read_file
+from chatroom.system.files import read_file, replace_file
 
 FORMAT = 1
 _LARGEST = 64 * 1024
@@ -71,11 +71,9 @@ class PositionFile:
         if position == self._saved:
             return
         found = {"tail": FORMAT, **self._whose, "epoch": position.epoch, "id": position.id}
-        draft = f"{self._path}.new"
         try:
-            with open(draft, "w", encoding="utf-8") as file:
-                file.write(json.dumps(found, separators=(",", ":")) + "\n")
-            os.replace(draft, self._path)
+            line = json.dumps(found, separators=(",", ":")) + "\n"
+            replace_file(self._path, line.encode(), private=False)
         except OSError as error:
             raise self._failed(error) from None
         self._saved = position

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from chatroom.client.cursor import Position
+from chatroom.system.files import replace_file
 
 MOST = 1000
 _MOST_BYTES = 4 * 1024 * 1024
@@ -52,7 +53,8 @@ class Seen:
                 known = _read(self._path)
                 known.pop(self._key(username, room), None)
                 known[self._key(username, room)] = [position.epoch, position.id]
-                _write(self._path, dict(list(known.items())[-MOST:]))
+                kept = dict(list(known.items())[-MOST:])
+                replace_file(os.fspath(self._path), json.dumps(kept, indent=0).encode(), private=True)
             finally:
                 os.close(lock)
 
@@ -81,11 +83,3 @@ def _read(path: Path | None) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _write(path: Path, known: dict[str, Any]) -> None:
-    fresh = path.with_name(f"{path.name}.new")
-    descriptor = os.open(fresh, _FLAGS | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(json.dumps(known, indent=0).encode())
-    fresh.replace(path)

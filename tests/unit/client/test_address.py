@@ -46,6 +46,9 @@ def test_an_address_names_a_place(text: str, place: Place) -> None:
         ("wss://chat.example", "wss://chat.example", ("chat.example", 443)),
         ("https://Chat.example:443/chat", "wss://chat.example/chat", ("chat.example", 443)),
         ("WSS://[::1]:80", "wss://[::1]:80", ("::1", 80)),
+        (f"ws://{'x' * 58}:3000", f"ws://{'x' * 58}:3000", ("x" * 58, 3000)),
+        (f"ws://{'x' * 63}.example:3000", f"ws://{'x' * 63}.example:3000", (f"{'x' * 63}.example", 3000)),
+        (f"ws://{'x' * 63}:80", f"ws://{'x' * 63}", ("x" * 63, 80)),
     ],
 )
 def test_for_a_websocket_both_kinds_of_schemes_mean_the_same(
@@ -70,6 +73,7 @@ NO_QUERY = (
     "--token-file give the token"
 )
 NO_USER = "an address has no user and no @ here: CHATROOM_TOKEN or --token-file give the token"
+TOO_LONG = "the last part of a host's name is too long beside its port: write the whole name"
 NO_SIX = "what stands in brackets is no IPv6 address"
 NO_ASCII = "the host of an address is ASCII: write a name in other letters as xn--…"
 
@@ -84,7 +88,8 @@ NO_ASCII = "the host of an address is ASCII: write a name in other letters as xn
         ("ws://[::1", NO_HOST), ("ws://::1", NO_HOST), ("ws://[fe80::1%eth0]", NO_HOST),
         ("ws://a b", NO_NAME), ("ws://-h", NO_NAME), ("ws://h\n", NO_NAME), ("ws://%41", NO_NAME),
         ("ws://a..b", NO_NAME), ("ws://a.-b", NO_NAME), (f"ws://{'x' * 64}.example", NO_NAME),
-        (f"ws://{'x.' * 128}", NO_NAME), ("ws://h\x1b[31m/", NO_HOST), ("ws://h\x1b/", NO_NAME),
+        (f"ws://{'x' * 59}:3000", TOO_LONG), (f"ws://{'x.' * 128}", NO_NAME),
+        ("ws://h\x1b[31m/", NO_HOST), ("ws://h\x1b/", NO_NAME),
         ("ws://h:70000", NO_PORT), ("ws://h:0", NO_PORT),
         ("ws://[1:2]", NO_SIX),
         ("ws://m\u00fcnchen.example", NO_ASCII), ("ws://h:\u0663", NO_ASCII),
