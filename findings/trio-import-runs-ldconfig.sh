@@ -1,7 +1,7 @@
 #!/bin/sh
 # To import trio 0.35.0 is to run a program: on Linux it looks for the library of threads by ctypes.util.find_library, at
 # once, which runs `/sbin/ldconfig -p` and reads its output (where there is none, it tries gcc, objdump and ld). It is for
-# the names that threads have in `ps`. So each start of a program on trio forks, before its own first line has run; a signal
+# the names that threads have in `ps`. So each start of a program on trio forks while it imports; a signal
 # to its process group meets ldconfig, too; and whoever looks at where a process waits sees it in a pipe's read that isn't
 # its own (a test of ours did). A sandbox that lets nothing be executed logs a denial at each start.
 #
