@@ -98,7 +98,7 @@ class Conversation:
         self._own: dict[int, None] = {}
         self._waiting: dict[str, str] = {}
         self._asked: dict[str, str] = {}
-        self._refused = False
+        self._refused = self._leaving = False
         self._lost: Lost | None = None
         self._day = time.localtime()[:3]
         self._saved: dict[str, Position] = {}
@@ -161,6 +161,10 @@ class Conversation:
     def looking(self, there: bool) -> None:
         self._unread.looking(there, trio.current_time())
 
+    def leave(self) -> None:
+        self._leaving = True
+        self._quiet.set()
+
     def complete(self, before: str) -> Completions:
         return self._view.complete(before)
 
@@ -180,7 +184,7 @@ class Conversation:
             if asked is not None:
                 self._do(asked, line)
                 self._changed.set()
-            while len(self._waiting) >= UNSETTLED and not self._is_cut_off:
+            while len(self._waiting) >= UNSETTLED and not (self._is_cut_off or self._leaving):
                 self._quiet = trio.Event()
                 await self._quiet.wait()
 

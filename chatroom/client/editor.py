@@ -254,9 +254,11 @@ class Editor:
             self._buffer.reset()
             self._changed()
         else:
-            self._in_trio(self._typed.send_nowait, None)
+            self._leave(event)
 
     def _leave(self, event: KeyPressEvent) -> None:
+        if self._typist is not None:
+            self._in_trio(self._typist.leave)
         self._in_trio(self._typed.send_nowait, None)
 
     def _look(self, there: bool) -> None:

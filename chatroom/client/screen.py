@@ -30,6 +30,9 @@ class Typist(Protocol):
     def looking(self, there: bool) -> None:
         """The person turns to the terminal, or away from it. Terminals that can't tell never call it."""
 
+    def leave(self) -> None:
+        """The person asks to leave, now. The None that stands behind all that was typed comes as well."""
+
     def complete(self, before: str) -> Completions:
         """What may stand in place of the end of `before`, the line up to the cursor. It may not call Trio."""
 

@@ -30,6 +30,9 @@ class _Echo:
     def looking(self, there: bool) -> None:
         self._screen.show([f"looking {there}"])
 
+    def leave(self) -> None:
+        self._screen.show(["leaving"])
+
     def complete(self, before: str) -> Completions:
         start = before.rfind(" ") + 1
         return Completions(start, tuple(name for name in NAMES if name.startswith(before[start:])))

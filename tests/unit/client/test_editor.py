@@ -123,6 +123,7 @@ def test_at_an_empty_line_control_c_and_d_leave(terminal: Terminal, key: str) ->
     terminal.press(key)
     assert terminal.wait() == 0
     assert terminal.is_as_before()
+    assert "leaving" in terminal.screen.text
 
 
 def test_control_c_clears_a_line_first(terminal: Terminal) -> None:
