@@ -33,6 +33,7 @@ from chatroom.client.connection import Client
 from chatroom.client.cursor import Begin, Position
 from chatroom.client.dialer import Dialer
 from chatroom.client.outboxfile import Occupied, OutboxFile, open_outbox
+from chatroom.client.owner import owner_of
 from chatroom.client.printable import printable, printable_lines
 from chatroom.client.saying import Feed, Outcome, Result, Sayer
 from chatroom.client.settings import CLIENT_OPTIONS, ClientSettings, read_client
@@ -101,9 +102,9 @@ def run(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     who = asked.client
     try:
         feed = _lines if asked.lines else _only(_whole_input())
-        outbox = open_outbox(
-            state_folder(environ), who.place.shown, who.room, who.username, seconds=asked.timeout
-        )
+        # The name that the server would give isn't known yet: the token has to do.
+        whose = f"token {owner_of(who.credentials.token())}" if who.username is None else who.username
+        outbox = open_outbox(state_folder(environ), who.place.shown, who.room, whose, seconds=asked.timeout)
     except Occupied:
         print_error("another say has been at work in this room all the time: nothing was said")
         return UNKNOWN

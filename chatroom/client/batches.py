@@ -1,9 +1,11 @@
 """What waits to be said on behalf of commands that have ended: the outbox of `say`, as values.
 
-    {"outbox":1,"url":"wss://chat.example","room":"ops","username":null}     for what the outbox is
+    {"outbox":1,"url":"wss://chat.example","room":"ops","whose":"ci"}        for what the outbox is
     {"batch":"b1","time":1764000001}                                         what one command is to say
     {"batch":"b1","cid":"…","text":"deploy done"}                            a message, before it is sent
+    {"batch":"b1","sent":true}                                               some of them may have been sent
     {"batch":"b1","end":true}                                                there are no more
+    {"batch":"b1","time":1764000900}                                         the command is still at work
     {"cid":"…","id":1843,"epoch":"3lFfT4sz","time":1764000002}               what came of it: stored
     {"cid":"…","error":"…","time":1764000002}                                or refused
 
@@ -11,7 +13,8 @@ Owns the form of the outbox, and what a command recognizes as its own. Rules:
 
 1. A command whose text begins with all the texts of an earlier one that has not told its end is that command
    tried again: it has the same `cid`s, so nothing is said twice. This holds as well if another command has
-   sent them meanwhile; that is remembered for KEPT_SECONDS.
+   sent them meanwhile, or has all of them stored and waits for more; that is remembered for KEPT_SECONDS
+   after it was last at work.
 2. The longest of several such ones counts, and of equal ones the first.
 3. A line that isn't whole is the last thing of a command that was killed. It was not sent, and counts for
    nothing.
@@ -53,12 +56,17 @@ class Entry:
 
 @dataclass(slots=True)
 class Batch:
-    """What one command was given to say. `ended`: it had read it all. `time` is that of its last change."""
+    """What one command was given to say.
+
+    `ended`: it had read it all. `sent`: the server may have some of it. `time`: when it was last at work, or
+    a message was settled.
+    """
 
     name: str
     time: int
     entries: list[Entry] = field(default_factory=list)
     ended: bool = False
+    sent: bool = False
 
     @property
     def settled(self) -> bool:
@@ -69,19 +77,24 @@ class Batch:
 # Lines
 
 
-def head_line(url: str, room: str, username: str | None) -> str:
+def head_line(url: str, room: str, whose: str) -> str:
     """The first line of an outbox."""
-    return _line(outbox=FORMAT, url=url, room=room, username=username)
+    return _line(outbox=FORMAT, url=url, room=room, whose=whose)
 
 
 def batch_line(batch: Batch) -> str:
-    """A batch begins."""
+    """A batch begins, or goes on."""
     return _line(batch=batch.name, time=batch.time)
 
 
 def entry_line(batch: Batch, entry: Entry) -> str:
     """A message is to be sent."""
     return _line(batch=batch.name, cid=entry.cid, text=entry.text)
+
+
+def sent_line(batch: Batch) -> str:
+    """From here on messages of a batch are sent."""
+    return _line(batch=batch.name, sent=True)
 
 
 def end_line(batch: Batch) -> str:
@@ -101,6 +114,8 @@ def lines_of(batch: Batch) -> Iterator[str]:
     yield batch_line(batch)
     for entry in batch.entries:
         yield entry_line(batch, entry)
+    if batch.sent:
+        yield sent_line(batch)
     if batch.ended:
         yield end_line(batch)
     for entry in batch.entries:
@@ -116,7 +131,10 @@ def read_batches(lines: Iterable[str], now: int) -> list[Batch]:
         found = _object(line)
         name, cid, time = text_of(found.get("batch")), _cid(found), whole_number(found.get("time"))
         if name is not None and cid is None and time is not None:
-            batches[name] = Batch(name, time)
+            batch = batches.setdefault(name, Batch(name, time))
+            batch.time = max(batch.time, time)
+        elif name in batches and found.get("sent") is True:
+            batches[name].sent = True
         elif name in batches and found.get("end") is True:
             batches[name].ended = True
         elif name in batches and cid is not None and (text := text_of(found.get("text"))) is not None:

@@ -1,4 +1,4 @@
-"""The outbox of `say`, as a file: one for each server, room and name.
+"""The outbox of `say`, as a file: one for each server, room and person.
 
 Owns how an outbox is locked, read and written. Rules:
 
@@ -28,6 +28,10 @@ from chatroom.core.errors import StartError
 _POLL_SECONDS = 0.02
 
 
+class OutboxFailed(StartError):
+    """The file can't be read or written. The message says what to do."""
+
+
 class Occupied(Exception):
     """Another command has the outbox."""
 
@@ -43,7 +47,7 @@ class OutboxFile:
         self._file: BinaryIO | None = None
 
     def read(self, now: int) -> list[Batch]:
-        """The batches that count at the time `now`. Raises StartError."""
+        """The batches that count at the time `now`. Raises OutboxFailed."""
         try:
             with open(self._path, encoding="utf-8", errors="replace", opener=_ordinary) as file:
                 return read_batches(file, now)
@@ -53,7 +57,7 @@ class OutboxFile:
             raise self._failed(error) from None
 
     def append(self, lines: Iterable[str], *, sync: bool) -> None:
-        """Write lines behind the others; with `sync` they are on the disk then. Raises StartError."""
+        """Write lines behind the others; with `sync` they are on the disk then. Raises OutboxFailed."""
         try:
             if self._file is None:
                 self._file = open(self._path, "ab", buffering=0, opener=_private)  # noqa: SIM115  (it stays)
@@ -67,14 +71,14 @@ class OutboxFile:
             raise self._failed(error) from None
 
     def replace(self, batches: Iterable[Batch]) -> None:
-        """Have these batches in the file and nothing else, by one step. Raises StartError."""
+        """Have these batches in the file and nothing else, by one step. Raises OutboxFailed."""
         try:
             self.prepared(batches)()
         finally:
             self._close_file()
 
     def prepared(self, batches: Iterable[Batch]) -> Callable[[], None]:
-        """Do all of `replace` but its last step, and return that. Both raise StartError.
+        """Do all of `replace` but its last step, and return that. Both raise OutboxFailed.
 
         No full disk fails the last step, and it is short: what was in the file is kept open, since it takes
         some milliseconds to free it, in which a kill would find the step done and the command not yet ended.
@@ -115,31 +119,31 @@ class OutboxFile:
             self._file.close()
             self._file = None
 
-    def _failed(self, error: OSError) -> StartError:
-        return StartError(f"the outbox {self._path} can't be used ({error.strerror})")
+    def _failed(self, error: OSError) -> OutboxFailed:
+        return OutboxFailed(f"the outbox {self._path} can't be used ({error.strerror})")
 
 
 def open_outbox(
     folder: str,
     url: str,
     room: str,
-    username: str | None,
+    whose: str,
     *,
     seconds: float,
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> OutboxFile:
-    """The outbox for what `username` says in `room` of the server `url`. It waits `seconds` for another
+    """The outbox for what somebody says in `room` of the server `url`. It waits `seconds` for another
     command.
 
-    Raises Occupied, StartError.
+    `whose` is a name of the person, the same each time. Raises Occupied, OutboxFailed.
     """
-    head = head_line(url, room, username)
+    head = head_line(url, room, whose)
     path = os.path.join(folder, f"outbox-{hashlib.sha256(head.encode()).hexdigest()[:24]}.jsonl")
     try:
         lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise StartError(f"the outbox {path} can't be used ({error.strerror})") from None
+        raise OutboxFailed(f"the outbox {path} can't be used ({error.strerror})") from None
     deadline = clock() + seconds
     while True:
         try:
@@ -151,7 +155,7 @@ def open_outbox(
             sleep(_POLL_SECONDS)
         except OSError as error:
             os.close(lock)
-            raise StartError(f"the outbox {path} can't be locked ({error.strerror})") from None
+            raise OutboxFailed(f"the outbox {path} can't be locked ({error.strerror})") from None
         else:
             return OutboxFile(path, lock, head)
 

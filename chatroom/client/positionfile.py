@@ -31,10 +31,11 @@ class PositionFile:
 
     def __init__(self, path: str, url: str, room: str) -> None:
         """Raises StartError, also if another command uses the file."""
-        self._path = os.path.realpath(path)  # what a link leads to is replaced, not the link
+        self._path = path
         self._whose = {"url": url, "room": room}
         self._saved: Position | None = None
         try:
+            self._path = os.path.realpath(path)  # what a link leads to is replaced, not the link
             lock = os.open(f"{self._path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

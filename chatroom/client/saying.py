@@ -7,12 +7,15 @@ Owns one command from its first text to what came of it. Rules:
 1. What earlier commands have left in the outbox is sent first, in its order.
 2. A text is in the outbox before it is sent. What came of it is noted there at once, but not synced: if that
    is lost, the message is sent again under its `cid`, and the server knows it.
-3. The time runs while something waits for an answer, and begins anew with each answer. What takes long
+3. Before anything of a command is sent, the outbox has it that some of it may have been. From then on it is
+   unknown what becomes of the rest, whoever doesn't let it in. Before, nothing was sent, and nothing is kept.
+4. The time runs while something waits for an answer, and begins anew with each answer. What takes long
    because there is much of it isn't ended.
-4. About UNSETTLED texts of a command are under way at most; further ones aren't taken meanwhile. While more
+5. About UNSETTLED texts of a command are under way at most; further ones aren't taken meanwhile. While more
    than MOST_WAITING of other commands wait, none is taken.
-5. Of an endless stream of texts the first ones are forgotten when they are settled.
-6. If the server lets nobody in, what this command has brought was never sent, and isn't kept.
+6. Of an endless stream of texts the first ones are forgotten when they are settled.
+7. An answer comes behind the last message. If the room has another history meanwhile, it is what is said
+   there from now on.
 
 It doesn't know where texts come from, nor how an outcome is told.
 """
@@ -28,20 +31,21 @@ from enum import Enum
 import trio
 
 from chatroom.client.batches import (
+    KEPT_SECONDS,
     Batch,
     Entry,
     Recognizer,
     batch_line,
     end_line,
     entry_line,
+    sent_line,
     settled_line,
 )
 from chatroom.client.connection import Client
 from chatroom.client.cursor import Position
-from chatroom.client.events import Ended, Ending, Entered, Event, Lost, Recorded, Settled
+from chatroom.client.events import Ended, Ending, Entered, Event, Lost, Recorded, Replaced, Settled
 from chatroom.client.frames import Frame, text_of
-from chatroom.client.outboxfile import OutboxFile
-from chatroom.core.errors import StartError
+from chatroom.client.outboxfile import OutboxFailed, OutboxFile
 from chatroom.system.patterns import found_in_time
 
 UNSETTLED = 1000
@@ -53,6 +57,7 @@ PATTERN_SECONDS = 1.0
 """How long one message is compared with the pattern of an answer; there are patterns that take for ever."""
 _SILENT = "the server doesn't answer"
 _NO_ANSWER = "none came in time"
+_REPLACED = "the room has another history now, and none came in time"
 
 
 class Result(Enum):
@@ -115,7 +120,7 @@ class Sayer:
         """`connect` makes a client; one with a position begins behind it. `now` is in seconds since 1970.
 
         `seconds` is how long to wait for an answer of the server, and for a message that matches `answer`.
-        Raises StartError.
+        Raises OutboxFailed.
         """
         self._outbox = outbox
         self._connect = connect
@@ -134,7 +139,6 @@ class Sayer:
         self._forgotten = self._refused = 0
         self._first_refused: tuple[int, str] | None = None
         self._own: Batch | None = None
-        self._is_new = False
         self._given = self._given_all = False
         self._finished = False
         self._client: Client | None = None
@@ -147,13 +151,21 @@ class Sayer:
         self._progress = trio.Event()
 
     async def run(self, feed: Feed) -> Outcome:
-        """Say what `feed` gives. A StartError, and what `feed` raises, comes in a group."""
+        """Say what `feed` gives. What `feed` raises comes in a group, and so does an OutboxFailed from before
+        anything was sent.
+        """
         self._rearm()
-        with self._scope:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._feed, feed)
-                await self._deliver()
-                nursery.cancel_scope.cancel()
+        try:
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._feed, feed)
+                    nursery.start_soon(self._stay_known)
+                    await self._deliver()
+                    nursery.cancel_scope.cancel()
+        except* OutboxFailed as failed:
+            if not self._tried:
+                raise
+            self._reason = str(failed.exceptions[0])
         return self._outcome()
 
     def interrupt(self) -> None:
@@ -163,9 +175,9 @@ class Sayer:
 
     def kept(self, outcome: Outcome) -> list[Batch]:
         """What the outbox is to hold once `outcome` has been told."""
-        told = outcome.result is Result.STORED
-        if outcome.result is Result.REFUSED and self._own is not None:
-            told = self._own.settled or (self._is_new and self._entered is None)
+        told = outcome.result in (Result.STORED, Result.REFUSED)
+        if self._own is not None and not told:
+            self._own.time = self._now()
         return [batch for batch in self._batches if batch.entries and not (told and batch is self._own)]
 
     # Texts
@@ -176,12 +188,29 @@ class Sayer:
             await self._progress.wait()
         await feed(self)
 
+    async def _stay_known(self) -> None:
+        """Note now and then that the command is still at work: see Recognizer."""
+        while True:
+            await trio.sleep(KEPT_SECONDS / 4)
+            if self._own is not None and self._own.entries:
+                self._touch(self._own)
+
+    def _touch(self, own: Batch) -> None:
+        own.time = self._now()
+        with suppress(OutboxFailed):  # rule 2
+            self._outbox.append([batch_line(own)], sync=False)
+
+    @property
+    def _tried(self) -> bool:
+        """Whether the server may have some of it."""
+        return self._own is not None and self._own.sent
+
     @property
     def _full(self) -> bool:
         return not self._given and len(self._waiting) > MOST_WAITING
 
     async def give(self, texts: Sequence[str]) -> None:
-        """Have further texts said. Waits while too many are under way. Raises StartError."""
+        """Have further texts said. Waits while too many are under way. Raises OutboxFailed."""
         self._given = True
         for start in range(0, len(texts), UNSETTLED):
             for text in texts[start : start + UNSETTLED]:
@@ -196,7 +225,7 @@ class Sayer:
                 await self._progress.wait()
 
     def end(self) -> None:
-        """There are no more texts. Raises StartError."""
+        """There are no more texts. Raises OutboxFailed."""
         self._given = self._given_all = True
         self._write(self._own or self._decide())
         self._look()
@@ -206,11 +235,11 @@ class Sayer:
         """It is sure now whether this command is an earlier one that is tried again."""
         self._own = self._recognizer.batch()
         if self._own is None:
-            self._is_new = True
             self._own = Batch(uuid.uuid4().hex, self._now())
             self._batches.append(self._own)
         else:
             del self._held[: len(self._own.entries)]
+            self._touch(self._own)
         return self._own
 
     def _write(self, own: Batch) -> None:
@@ -221,14 +250,17 @@ class Sayer:
         self._held.clear()
         lines = [batch_line(own)] if fresh and not own.entries else []
         lines += [entry_line(own, entry) for entry in fresh]
-        own.entries += fresh
-        if self._given_all and own.entries and not own.ended:
-            own.ended = True
+        ends = self._given_all and bool(own.entries or fresh) and not own.ended
+        if ends:
             lines.append(end_line(own))
         if lines:
             self._outbox.append(lines, sync=True)
+        own.ended = own.ended or ends
+        own.entries += fresh
         for entry in fresh:
             self._waiting[entry.cid] = (own, entry)
+        self._note_sending()
+        for entry in fresh:
             if self._client is not None:
                 self._client.say(entry.text, entry.cid)
         if fresh:
@@ -247,6 +279,15 @@ class Sayer:
         own.entries = kept
         self._outbox.replace(self._batches)
         return own
+
+    def _note_sending(self) -> None:
+        """Rule 3, if the client is in the room."""
+        if self._client is None or self._entered is None:
+            return
+        for batch in self._batches:
+            if not batch.sent and not batch.settled:
+                self._outbox.append([sent_line(batch)], sync=False)
+                batch.sent = True
 
     # At work
 
@@ -268,11 +309,15 @@ class Sayer:
         match event:
             case Entered():
                 self._entered = event
+                self._note_sending()
                 self._reason = _SILENT if self._behind is None else _NO_ANSWER
             case Settled():
                 self._settle(event)
             case Lost(reason=reason):
                 self._reason = reason
+            case Replaced(epoch=epoch) if self._behind is not None and self._behind.epoch != epoch:
+                self._behind = Position(epoch, 0 if self._entered is None else self._entered.last_id)
+                self._reason = _REPLACED
             case Recorded(frame=frame, id=number) if self._behind is not None and number > self._behind.id:
                 if not self._finished:  # a page of history has several that match
                     self._compare(frame)
@@ -285,7 +330,7 @@ class Sayer:
         entry.id = settled.id if settled.id is not None or settled.error is not None else 0
         entry.epoch = None if self._entered is None else self._entered.epoch
         batch.time = self._now()
-        with suppress(StartError):  # rule 2; what matters is whether the outbox can be tidied up
+        with suppress(OutboxFailed):  # rule 2; what matters is whether the outbox can be tidied up
             self._outbox.append([settled_line(entry, self._now())], sync=False)
         self._rearm()
         self._look()
@@ -339,7 +384,8 @@ class Sayer:
             Result.STORED, entries, self._forgotten, self._refused, self._first_refused, answer=self._found
         )
         if self._ended is not None:
-            return replace(outcome, result=Result.REFUSED, reason=self._ended.reason)
+            result = Result.UNKNOWN if self._tried else Result.REFUSED
+            return replace(outcome, result=result, reason=self._ended.reason)
         if self._full:
             return Outcome(Result.FULL)
         if not self._finished:

@@ -8,6 +8,7 @@ Owns where it is, and whether it can be trusted. Rules:
 It doesn't know what is kept.
 """
 
+import errno
 import os
 import stat
 import tempfile
@@ -16,6 +17,7 @@ from contextlib import suppress
 
 from chatroom.core.errors import StartError
 
+_OF_THE_MOMENT = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENFILE, errno.EMFILE, errno.ENOMEM}
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
@@ -23,19 +25,23 @@ def state_folder(environ: Mapping[str, str]) -> str:
     """The folder; made if it isn't there. Raises StartError.
 
     It is $XDG_STATE_HOME/chatroom, else ~/.local/state/chatroom; where there is no home, nothing can be
-    written there, or others may, it is one of our own for temporary files.
+    written there, or others may, it is one of our own for temporary files. What would be otherwise at
+    another time is no reason for that: what is kept there would be missed then.
     """
     base, home = environ.get("XDG_STATE_HOME", ""), environ.get("HOME", "")
     if not os.path.isabs(base):
         base = os.path.join(home, ".local", "state") if os.path.isabs(home) else ""
     if base:
         folder = os.path.join(base, "chatroom")
-        with suppress(OSError):
+        try:
             _make(folder)
             found = os.stat(folder)
             ours = found.st_uid == os.geteuid() and not found.st_mode & stat.S_IWOTH
             if ours and os.access(folder, os.W_OK | os.X_OK):
                 return folder
+        except OSError as error:
+            if error.errno in _OF_THE_MOMENT:
+                raise StartError(f"the folder {folder} can't be made ({error.strerror})") from None
     folder = f"chatroom-{os.geteuid()}"
     try:
         folder = os.path.join(tempfile.gettempdir(), folder)

@@ -11,6 +11,7 @@ It doesn't know what a stop or a reload does.
 """
 
 import atexit
+import io
 import os
 import select
 import signal
@@ -130,11 +131,13 @@ def end_process(code: int, last: Callable[[], None]) -> NoReturn:
 def print_out(text: str) -> bool:
     """Print `text` on standard output at once. Returns whether that worked. Raises KeyboardInterrupt.
 
-    A reader that has gone (`| head -1`) is no error.
+    A reader that has gone (`| head -1`) is no error. What its encoding lacks is written as escapes.
     """
     if sys.stdout is None:
         return False
     try:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")
         sys.stdout.write(text)
         sys.stdout.flush()
     except (OSError, ValueError):

@@ -402,3 +402,60 @@ def test_it_is_quick(server: ServerProcess, tmp_path: Path) -> None:
     began = time.monotonic()
     assert run(tmp_path, "say", server.ws_url, given="hello") == Done(STORED, "stored as 1 in general\n", "")
     assert time.monotonic() - began < 20
+
+
+TOKENS = """
+[[token]]
+token = "token-a"
+username = "alice"
+
+[[token]]
+token = "token-b"
+username = "bob"
+
+[[token]]
+token = "token-m"
+username = "keeper"
+rooms = { "*" = "rwm" }
+"""
+
+
+@pytest.fixture
+def guarded(pyz: Path, tmp_path: Path) -> Iterator[ServerProcess]:
+    """A server where tokens give the names, and a moderator may send people away."""
+    (tmp_path / "tokens.toml").write_text(TOKENS)
+    database, tokens = str(tmp_path / "chat.db"), str(tmp_path / "tokens.toml")
+    with ServerProcess("--db", database, "--tokens", tokens, "--rate", "50") as server:
+        yield server
+
+
+def test_what_waits_for_one_person_is_not_said_by_another_one(guarded: ServerProcess, tmp_path: Path) -> None:
+    def say(token: str, text: str, timeout: str = "30s") -> Done:
+        arguments = ("say", guarded.ws_url, "--timeout", timeout)
+        return run(tmp_path, *arguments, given=text, env={"CHATROOM_TOKEN": token})
+
+    guarded.signal(signal.SIGSTOP)
+    assert say("token-a", "I resign", "1s").code == UNKNOWN
+    guarded.signal(signal.SIGCONT)
+    assert say("token-b", "hello") == (STORED, "stored as 1 in general\n", "")
+    assert say("token-a", "I resign") == (STORED, "stored as 2 in general\n", "")
+    assert texts(tmp_path) == [("bob", "hello"), ("alice", "I resign")]
+    assert outbox(tmp_path) == ""
+
+
+def test_who_is_sent_away_in_the_middle_can_try_the_rest_again(
+    guarded: ServerProcess, tmp_path: Path
+) -> None:
+    given = "".join(f"{number}\n" for number in range(300))
+    alice = {"CHATROOM_TOKEN": "token-a"}
+    keeper = Chat(guarded.ws_url + target("general", "keeper", token="token-m"))
+    with closing(keeper), Command(tmp_path, "say", guarded.ws_url, "--lines", env=alice) as say:
+        say.give(given, last=True)
+        keeper.messages(3)
+        keeper.send("moderate", action="kick", username="alice", reason="go away")
+        done = say.end()
+    assert done.code == UNKNOWN
+    assert "sent away: go away. The same command again stores nothing twice\n" in done.err
+    assert len(texts(tmp_path)) < 300
+    assert run(tmp_path, "say", guarded.ws_url, "--lines", given=given, env=alice).code == STORED
+    assert [text for _, text in texts(tmp_path)] == given.split()

@@ -49,6 +49,7 @@ PURE = frozenset(
         "chatroom.client.frames",
         "chatroom.client.lines",
         "chatroom.client.outbox",
+        "chatroom.client.owner",
         "chatroom.client.printable",
         "chatroom.client.roomview",
         "chatroom.client.screen",

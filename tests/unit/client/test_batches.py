@@ -47,7 +47,7 @@ def outboxes(draw: st.DrawFn) -> list[Batch]:
     found = []
     for number in range(draw(st.integers(0, 4))):
         made = batch(*draw(st.lists(texts, min_size=1, max_size=4)), name=f"b{number}")
-        made.ended = draw(st.booleans())
+        made.ended, made.sent = draw(st.booleans()), draw(st.booleans())
         for entry in made.entries:
             what = draw(st.sampled_from(("waits", "stored", "refused")))
             if what == "stored":
@@ -63,14 +63,15 @@ def outboxes(draw: st.DrawFn) -> list[Batch]:
 
 def test_the_lines_of_an_outbox() -> None:
     made = batch("hi\n\u2028\U0001f600", "no", name="b1")
-    made.ended = True
+    made.ended = made.sent = True
     made.entries[0].id, made.entries[0].epoch = 1843, "e"
     made.entries[1].error = "Not allowed"
-    assert [json.loads(line) for line in (head_line("wss://h", "ops", None), *lines_of(made))] == [
-        {"outbox": 1, "url": "wss://h", "room": "ops", "username": None},
+    assert [json.loads(line) for line in (head_line("wss://h", "ops", "ci"), *lines_of(made))] == [
+        {"outbox": 1, "url": "wss://h", "room": "ops", "whose": "ci"},
         {"batch": "b1", "time": NOW},
         {"batch": "b1", "cid": "b1-0", "text": "hi\n\u2028\U0001f600"},
         {"batch": "b1", "cid": "b1-1", "text": "no"},
+        {"batch": "b1", "sent": True},
         {"batch": "b1", "end": True},
         {"cid": "b1-0", "id": 1843, "epoch": "e", "time": NOW},
         {"cid": "b1-1", "error": "Not allowed", "time": NOW},
@@ -88,7 +89,7 @@ def test_what_is_written_is_read(batches: list[Batch]) -> None:
 def test_of_an_outbox_that_was_cut_all_whole_lines_are_read(
     batches: list[Batch], data: st.DataObject
 ) -> None:
-    lines = [head_line("u", "r", None), *(line for each in batches for line in lines_of(each))]
+    lines = [head_line("u", "r", "n"), *(line for each in batches for line in lines_of(each))]
     whole = "".join(lines)
     *before, last = whole[: data.draw(st.integers(0, len(whole)))].split("\n")
     if lines[len(before) :] and last == lines[len(before)].rstrip("\n"):
@@ -109,6 +110,8 @@ def test_whatever_is_in_an_outbox_is_read_without_an_error(lines: list[str]) -> 
         '{"batch":"b","cid":1,"text":"a"}',
         '{"batch":"b","cid":"c","text":1}',
         '{"batch":"b","end":1}',
+        '{"batch":"b","sent":1}',
+        '{"batch":"x","sent":true}',
         '{"batch":"x","end":true}',
         '{"cid":"unknown","id":1,"epoch":"e","time":1}',
         '{"cid":"b-0","id":1,"epoch":"e"}',
@@ -137,6 +140,14 @@ def test_what_is_not_settled_counts_however_old_it_is() -> None:
     made = batch("a", "b", time=1)
     made.entries[0].id = 1
     assert read_batches(lines_of(made), NOW) == [made]
+
+
+def test_a_command_that_is_still_at_work_says_so_by_its_time() -> None:
+    made = batch("hi", settled=True, time=1)
+    lines = list(lines_of(made))
+    made.time = NOW
+    (found,) = read_batches([*lines, batch_line(made)], NOW + KEPT_SECONDS)
+    assert found == made
 
 
 def test_the_time_is_that_of_the_last_change() -> None:

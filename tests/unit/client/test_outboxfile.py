@@ -22,10 +22,8 @@ NOW = 1_764_000_000
 ROOT = os.geteuid() == 0
 
 
-def opened(
-    folder: Path, *, room: str = "ops", username: str | None = "ci", seconds: float = 0.0
-) -> OutboxFile:
-    return open_outbox(str(folder), "ws://h", room, username, seconds=seconds)
+def opened(folder: Path, *, room: str = "ops", whose: str = "ci", seconds: float = 0.0) -> OutboxFile:
+    return open_outbox(str(folder), "ws://h", room, whose, seconds=seconds)
 
 
 def batch(*texts: str, name: str = "b") -> Batch:
@@ -51,7 +49,7 @@ def largest_file(size: int) -> Iterator[None]:
 
 
 def test_each_place_and_name_has_an_outbox_of_its_own(tmp_path: Path) -> None:
-    found = [opened(tmp_path), opened(tmp_path, room="general"), opened(tmp_path, username=None)]
+    found = [opened(tmp_path), opened(tmp_path, room="general"), opened(tmp_path, whose="token 1")]
     for number, outbox in enumerate(found):
         outbox.append([batch_line(batch(name=str(number)))], sync=True)
         outbox.close()

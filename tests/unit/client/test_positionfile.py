@@ -61,6 +61,15 @@ def test_it_stays_where_it_was_if_the_command_goes_elsewhere(
     assert (tmp_path / "state").exists()
 
 
+def test_a_working_directory_that_is_gone_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir("gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(StartError, match=r"^--state st can't be written \(No such file or directory\)"):
+        PositionFile("st", "ws://h", "ops")
+
+
 def test_one_command_at_a_time_uses_it(tmp_path: Path) -> None:
     script = (
         "import sys, time; from chatroom.client.positionfile import PositionFile; "

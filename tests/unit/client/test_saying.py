@@ -21,7 +21,7 @@ from chatroom.client.batches import Batch
 from chatroom.client.connection import Client
 from chatroom.client.cursor import Begin, Position
 from chatroom.client.dialer import Unreachable
-from chatroom.client.outboxfile import OutboxFile, open_outbox
+from chatroom.client.outboxfile import OutboxFailed, OutboxFile, open_outbox
 from chatroom.client.saying import UNSETTLED, Outcome, Result, Sayer
 from chatroom.core.errors import StartError
 from tests.conftest import run_on_virtual_clock
@@ -72,7 +72,7 @@ class Command:
         self.peer = peer
         self.dialer: MemoryDialer | None = None
         answer = None if wait is None else re.compile(wait)
-        self.sayer = Sayer(self.outbox, self._connect, seconds=seconds, answer=answer, now=lambda: NOW)
+        self.sayer = Sayer(self.outbox, self._connect, seconds=seconds, answer=answer, now=_now)
         self.outcome: Outcome | None = None
         self.kept: list[Batch] = []
 
@@ -106,6 +106,10 @@ class Command:
         finally:
             self.outbox.close()
         return self.outcome
+
+
+def _now() -> int:
+    return NOW + int(trio.current_time())
 
 
 async def say(folder: Path, peer: Peer, *texts: str, **more: Any) -> Outcome:
@@ -176,15 +180,50 @@ async def test_a_server_that_lets_nobody_in_gets_nothing_later(tmp_path: Path) -
     assert stored(served) == ["other"]
 
 
-async def test_what_may_have_been_sent_is_kept_if_nobody_is_let_in_now(tmp_path: Path) -> None:
+async def test_what_may_have_been_sent_is_unknown_if_nobody_is_let_in_now(tmp_path: Path) -> None:
     served = ServedModel()
     served.deaf_to = {"message"}
     assert (await say(tmp_path, served, "hi")).result is Result.UNKNOWN
-    refusal = answering(response("401 Unauthorized"))
-    assert (await say(tmp_path, refusal, "hi")).result is Result.REFUSED
+    refusal = answering(response("401 Unauthorized", body=b"Unauthorized"))
+    outcome = await say(tmp_path, refusal, "hi")
+    assert (outcome.result, outcome.reason) == (Result.UNKNOWN, "Unauthorized (401)")
     served.deaf_to = set()
     assert (await say(tmp_path, served, "hi")).result is Result.STORED
     assert stored(served) == ["hi"]
+
+
+async def test_what_was_never_sent_is_refused_with_the_command_also_at_a_later_try(tmp_path: Path) -> None:
+    assert (await say(tmp_path, nowhere, "hi")).result is Result.UNKNOWN
+    refusal = answering(response("401 Unauthorized"))
+    assert (await say(tmp_path, refusal, "hi")).result is Result.REFUSED
+    served = ServedModel()
+    await say(tmp_path, served, "other")
+    assert stored(served) == ["other"]
+
+
+@pytest.mark.parametrize("all_given", [False, True])
+async def test_who_is_sent_away_in_the_middle_can_try_the_rest_again(tmp_path: Path, all_given: bool) -> None:
+    served = ServedModel()
+    served.takes = 1.0
+
+    async def sent_away() -> None:
+        while len(stored(served)) < 3:  # noqa: ASYNC110  (time is virtual)
+            await trio.sleep(0.1)
+        served.connection.close(4510, "go away")
+
+    async def give(sayer: Sayer) -> None:
+        await sayer.give("abcdef" if all_given else "abc")
+        if all_given:
+            sayer.end()
+        else:
+            await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(sent_away)
+        outcome = await Command(tmp_path, served).run(feed=give)
+    assert (outcome.result, outcome.reason) == (Result.UNKNOWN, "sent away: go away")
+    assert (await say(tmp_path, served, *"abcdef")).result is Result.STORED
+    assert stored(served) == list("abcdef")
 
 
 async def test_an_ack_that_does_not_say_as_what_is_enough(tmp_path: Path) -> None:
@@ -537,6 +576,62 @@ async def test_a_command_that_is_tried_again_finds_the_answer_that_came_meanwhil
     assert stored(served).count("deploy") == 1
 
 
+async def test_an_answer_is_waited_for_as_long_as_somebody_tries(tmp_path: Path) -> None:
+    served = ServedModel()
+    for _ in range(4):
+        assert (await say(tmp_path, served, "deploy", wait="^done", seconds=5000)).result is Result.UNKNOWN
+        await trio.sleep(3000)
+    assert stored(served) == ["deploy"]
+
+
+async def test_what_a_command_has_stored_is_known_while_it_waits_for_more(tmp_path: Path) -> None:
+    served = ServedModel()
+    command = Command(tmp_path, served)
+
+    async def give(sayer: Sayer) -> None:
+        await sayer.give(["a", "b"])
+        await trio.sleep(10_000)
+        raise Killed
+
+    with pytest.RaisesGroup(Killed, flatten_subgroups=True):
+        await command.run(feed=give)
+    await say(tmp_path, served, "a", "b", "c")
+    assert stored(served) == ["a", "b", "c"]
+
+
+async def test_in_another_history_an_answer_is_what_is_said_from_then_on(tmp_path: Path) -> None:
+    served = ServedModel()
+    for number in range(5):
+        served.model.store("general", "message", {"username": "bob", "text": f"{number}"})
+
+    async def others() -> None:
+        while "deploy" not in stored(served):  # noqa: ASYNC110  (time is virtual)
+            await trio.sleep(0.1)
+        served.model.replace()
+        served.model.store("general", "message", {"username": "bob", "text": "done before"})
+        connections = len(served.targets)
+        while len(served.targets) == connections:  # noqa: ASYNC110
+            await trio.sleep(0.1)
+        await trio.sleep(1)
+        served.model.store("general", "message", {"username": "bob", "text": "done after"})
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(others)
+        outcome = await say(tmp_path, served, "deploy", wait="^done")
+    assert outcome.answer == "done after"
+
+
+async def test_another_history_has_no_answer_from_before_it_was_seen(tmp_path: Path) -> None:
+    served = ServedModel()
+    assert (await say(tmp_path, served, "deploy", wait="^done")).result is Result.UNKNOWN
+    served.model.replace()
+    for _ in range(9):
+        served.model.store("general", "message", {"username": "bob", "text": "done"})
+    outcome = await say(tmp_path, served, "deploy", wait="^done")
+    assert (outcome.result, outcome.answer) == (Result.UNKNOWN, None)
+    assert "another history" in outcome.reason
+
+
 async def test_the_first_answer_counts_also_if_a_page_of_history_has_several(tmp_path: Path) -> None:
     served = ServedModel()
     assert (await say(tmp_path, served, "deploy", wait="^done")).result is Result.UNKNOWN
@@ -561,12 +656,39 @@ async def test_a_full_disk_is_told_and_nothing_is_sent(
     command = Command(tmp_path, served)
 
     def append(lines: Iterable[str], *, sync: bool) -> None:
-        raise StartError("the outbox can't be used (No space left on device)")
+        raise OutboxFailed("the outbox can't be used (No space left on device)")
 
     monkeypatch.setattr(command.outbox, "append", append)
     with pytest.RaisesGroup(StartError, flatten_subgroups=True):
         await command.run("hi")
     assert stored(served) == []
+
+
+async def test_a_disk_that_gets_full_leaves_it_unknown_what_becomes_of_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = ServedModel()
+    command = Command(tmp_path, served)
+    append, full = command.outbox.append, []
+
+    def append_if_it_fits(lines: Iterable[str], *, sync: bool) -> None:
+        if full:
+            raise OutboxFailed("the outbox can't be used (No space left on device)")
+        append(lines, sync=sync)
+
+    async def give(sayer: Sayer) -> None:
+        await sayer.give(["a", "b"])
+        while len(stored(served)) < 2:  # noqa: ASYNC110  (time is virtual)
+            await trio.sleep(0.1)
+        full.append(True)
+        await sayer.give(["c"])
+
+    monkeypatch.setattr(command.outbox, "append", append_if_it_fits)
+    outcome = await command.run(feed=give)
+    assert (outcome.result, outcome.stored) == (Result.UNKNOWN, 2)
+    assert outcome.reason == "the outbox can't be used (No space left on device)"
+    assert (await say(tmp_path, served, "a", "b", "c")).result is Result.STORED
+    assert stored(served) == ["a", "b", "c"]
 
 
 async def test_what_the_feed_raises_comes_out(tmp_path: Path) -> None:

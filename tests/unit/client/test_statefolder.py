@@ -1,5 +1,6 @@
 """Where commands keep what outlasts them: in a folder of our own, and in none that others have prepared."""
 
+import errno
 import os
 import stat
 import tempfile
@@ -44,6 +45,19 @@ def test_a_home_in_which_nothing_can_be_written_counts_for_nothing(tmp_path: Pat
     (tmp_path / "file").write_text("")
     assert state_folder({"HOME": str(tmp_path / "file")}) == str(temporary)
     assert state_folder({"XDG_STATE_HOME": "/proc"}) == str(temporary)
+
+
+def test_a_place_that_is_missing_for_the_moment_is_told(
+    tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a command that is tried again later would not find what it has left."""
+
+    def mkdir(path: str, mode: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+
+    monkeypatch.setattr(os, "mkdir", mkdir)
+    with pytest.raises(StartError, match=r"state/chatroom can't be made \(No space left on device\)$"):
+        state_folder({"XDG_STATE_HOME": str(tmp_path / "state")})
 
 
 @pytest.mark.parametrize("mode", [0o707, 0o777])

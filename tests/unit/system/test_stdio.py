@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from chatroom.system.stdio import print_error, print_out, stderr_muted, takes_colours
-from tests.support.process import heeding
+from tests.support.process import ROOT, clean_environment, heeding
 
 
 def python(code: str, redirect: str = "") -> subprocess.CompletedProcess[bytes]:
@@ -45,6 +45,16 @@ def test_complain_is_one_line_that_names_the_program(capsys: pytest.CaptureFixtu
 )
 def test_which_terminals_take_colours(environ: dict[str, str], takes: bool) -> None:
     assert takes_colours(environ) is takes
+
+
+def test_what_the_encoding_of_the_output_lacks_is_escaped() -> None:
+    code = "from chatroom.system.stdio import print_out; assert print_out('r\\xe4um \\u2615\\n')"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=clean_environment({"PYTHONIOENCODING": "ascii", "PYTHONPATH": str(ROOT)}),
+        capture_output=True, check=True,
+    )  # fmt: skip
+    assert done.stdout == b"r\\xe4um \\u2615\n"
 
 
 def test_streams_that_python_does_not_have(monkeypatch: pytest.MonkeyPatch) -> None:
