@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.page.test_page_reading import LOOK_AWAY, LOOK_BACK
-from tests.support.browser import Visit, Visitor, counts, says, still
+from tests.page.test_page_reading import LOOK_AWAY, LOOK_BACK, told_of_calls
+from tests.support.browser import Visit, Visitor, counts, reads, says, still
 
 WATCH_CALLS = """() => {
     window.told = [];
@@ -78,6 +78,7 @@ def test_read_markers_are_merged_and_never_set_back(visit: Visit) -> None:
     read = "recalled().find(one => one.name === 'merged').read"
     assert alice.page.evaluate(read) == 2
     twin.page.evaluate("state.room.read = 0, keepRooms()")
+    assert twin.page.evaluate(read) == 2, "a tab sees at once what it writes, another one later"
     assert alice.page.evaluate(read) == 2
 
 
@@ -101,9 +102,7 @@ def test_a_tab_calls_only_if_none_of_its_person_is_looked_at(visit: Visit) -> No
     bob.say("@alice while none is")
     for each in (alice, twin):
         counts(each.log.locator(".called"), 2)
-    # The locks are asked for in the order of the calls: an own one tells that they are through.
-    for each in (alice, twin):
-        each.page.evaluate("async () => { for (let n = 0; n < 5; n++) await navigator.locks.query(); }")
+        told_of_calls(each)
     told = [each.page.evaluate("told.length") for each in (alice, twin)]
     assert sum(told) == 1
 
@@ -171,5 +170,4 @@ def test_a_room_can_be_forgotten(visit: Visit) -> None:
     alice.page.keyboard.press("Control+k")
     alice.page.get_by_role("button", name="Forget", exact=True).click()
     alice.page.keyboard.press("Escape")
-    rooms = alice.page.get_by_role("navigation").get_by_role("button")
-    assert rooms.all_text_contents() == ["kept"]
+    reads(alice.page.get_by_role("navigation").get_by_role("button"), "kept")

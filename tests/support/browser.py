@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -89,6 +90,22 @@ def shows(locator: Locator, *texts: str) -> None:
     from playwright.sync_api import expect  # noqa: PLC0415
 
     expect(locator).to_have_text(list(texts), timeout=PATIENCE)
+
+
+def reads(locator: Locator, *texts: str) -> None:
+    """Like `shows`, but white space counts."""
+    wanted = list(texts)
+    deadline = time.monotonic() + PATIENCE / 1000
+    while (found := locator.all_text_contents()) != wanted:
+        assert time.monotonic() < deadline, f"{found} instead of {wanted}"
+        locator.page.wait_for_timeout(20)  # by the clock of the driver: the page's may stand still
+
+
+def holds(field: Locator, text: str) -> None:
+    """Wait until exactly `text` stands in `field`."""
+    from playwright.sync_api import expect  # noqa: PLC0415
+
+    expect(field).to_have_value(text, timeout=PATIENCE)
 
 
 def counts(locator: Locator, number: int) -> None:
