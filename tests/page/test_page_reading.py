@@ -32,9 +32,9 @@ def say_many(visitor: Visitor, count: int, more: str = "") -> None:
     visitor.page.wait_for_function("() => state.outbox.size === 0")
 
 
-def drawn(visitor: Visitor) -> None:
-    """Wait until what was there before is drawn, and all that came."""
-    visitor.page.wait_for_function(f"() => {DRAWN}")
+def drawn(visitor: Visitor, last: int = 0) -> None:
+    """Wait until what was there before is drawn, and all that came, up to the message `last` at least."""
+    visitor.page.wait_for_function(f"last => state.room.lastId >= last && {DRAWN}", arg=last)
 
 
 def settled(visitor: Visitor) -> None:
@@ -48,6 +48,12 @@ def settled(visitor: Visitor) -> None:
             return atEnd || chunk.childElementCount === (far ? 0 : CHUNK);
         })"""
     )
+
+
+def told_of_calls(visitor: Visitor) -> None:
+    """Wait until the page has told of all mentions that came, if it does."""
+    # The locks are asked for in the order of the calls: an own one tells that they are through.
+    visitor.page.evaluate("async () => { for (let n = 0; n < 5; n++) await navigator.locks.query(); }")
 
 
 def hear(visitor: Visitor, *frames: dict[str, Any]) -> None:
@@ -226,7 +232,7 @@ def test_a_frame_draws_a_bounded_number_of_rows_and_members(visit: Visit) -> Non
 def test_rows_far_off_leave_the_document_and_come_back_unread_and_in_their_place(visit: Visit) -> None:
     alice = visit(viewport={"width": 900, "height": 500}).connect("alice", "far")
     say_many(visit().connect("bob", "far"), 450, "\nand more" * 30)
-    drawn(alice)
+    drawn(alice, 450)
     settled(alice)
     assert alice.log.locator(".message").count() < 150
     height = alice.page.evaluate("$('scroll').scrollHeight")
@@ -250,7 +256,7 @@ def test_rows_that_are_selected_or_hold_the_focus_stay(visit: Visit) -> None:
     say_many(bob, 100, "\nand more" * 30)
     bob.say("see https://example.org/here")
     say_many(bob, 200, "\nand more" * 30)
-    drawn(alice)
+    drawn(alice, 301)
     link = "[...$('rows').querySelectorAll('a')].at(-1)"
 
     def go_and_come_back() -> None:
@@ -270,7 +276,7 @@ def test_rows_that_are_selected_or_hold_the_focus_stay(visit: Visit) -> None:
     assert alice.page.evaluate("getSelection().toString()") == "https://example.org/here"
     alice.page.evaluate("getSelection().removeAllRanges()")
     go_and_come_back()
-    assert alice.page.evaluate(f"!{link}")
+    alice.page.wait_for_function(f"!{link}")
     settled(alice)
 
 
@@ -310,6 +316,7 @@ def test_a_mention_is_marked_told_and_heard_once_it_is_wished(visit: Visit) -> N
     alice.page.evaluate(LOOK_AWAY)
     bob.say("@alice nothing was wished")
     alice.log.locator(".called").wait_for()
+    told_of_calls(alice)
     alice.press("Notifications")
     alice.page.get_by_label("Show a notification").check()
     alice.page.get_by_label("Play a sound").check()
@@ -317,6 +324,7 @@ def test_a_mention_is_marked_told_and_heard_once_it_is_wished(visit: Visit) -> N
     for text in ("alice is no mention", "@alicea neither", "but @Alice!"):
         bob.say(text)
     alice.text("but @Alice!").wait_for()
+    told_of_calls(alice)
     assert alice.page.evaluate("[told, chimes]") == [[["bob in #calls", "but @Alice!"]], 1]
     assert alice.log.locator(".called .text").all_text_contents() == [
         "@alice nothing was wished",
