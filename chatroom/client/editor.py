@@ -7,11 +7,12 @@ Owns the terminal while it runs, through prompt_toolkit. Rules:
 2. prompt_toolkit needs asyncio. So the outermost loop is one of asyncio, and Trio runs as its guest in the
    same thread: no locks. What happens at the keyboard is handed to Trio by its token.
 3. Nothing is asked of the terminal that it may not answer, such as where its cursor is.
-4. An error in here ends the program; it never waits for a key. A terminal that is gone is the end of what is
-   typed.
+4. An error in here ends the program; it never waits for a key. But a key that prompt_toolkit can't carry out
+   rings, and nothing more. A terminal that is gone is the end of what is typed.
 5. A line that is too long for the terminal is broken here, and its rest is indented. Where a terminal breaks
-   it, the rest could look like a line of its own, of somebody else. (One that has scrolled away is the
-   terminal's: if its window becomes narrower, it breaks the line as it likes.)
+   it, the rest could look like a line of its own, of somebody else. So it may break none, should it take a
+   character to be wider than we do. (A line that has scrolled away is the terminal's: if its window becomes
+   narrower, it breaks the line as it likes.)
 
 It doesn't know what a line means. It is imported only where a line is edited.
 """
@@ -21,16 +22,18 @@ import os
 import re
 import signal
 import sys
+import unicodedata
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from itertools import accumulate
 from math import inf
 from typing import Any, TextIO
 
 import trio
 from prompt_toolkit.application import Application, run_in_terminal
-from prompt_toolkit.application.current import set_app
+from prompt_toolkit.application.current import get_app, set_app
 from prompt_toolkit.buffer import Buffer
 from prompt_toolkit.data_structures import Size
 from prompt_toolkit.document import Document
@@ -40,6 +43,8 @@ from prompt_toolkit.history import History
 from prompt_toolkit.input.ansi_escape_sequences import ANSI_SEQUENCES
 from prompt_toolkit.input.vt100 import Vt100Input
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.key_binding.key_bindings import Binding
+from prompt_toolkit.key_binding.key_processor import KeyPress, KeyProcessor
 from prompt_toolkit.keys import Keys
 from prompt_toolkit.layout import (
     BufferControl,
@@ -60,7 +65,7 @@ from prompt_toolkit.widgets import SearchToolbar
 from chatroom.client.completing import Completing
 from chatroom.client.printable import printable
 from chatroom.client.screen import Completions, Program, Typist
-from chatroom.client.typedhistory import TypedHistory
+from chatroom.client.typedhistory import MOST, TypedHistory
 from chatroom.client.typedline import shown
 from chatroom.system.stdio import print_out
 
@@ -70,12 +75,18 @@ _TURNED_TO, _TURNED_AWAY = Keys.ControlF23, Keys.ControlF24
 _STYLE = Style.from_dict({"prompt": "bold", "status": "dim", "chosen": "bold nodim"})
 _ESCAPE_SECONDS = 0.1
 """How long after an Escape it may still be the begin of another key."""
+_ARGUMENT_DIGITS = 3
+"""How much of an argument counts, such as `repeat 100 times`; a sign is one of the digits."""
 _INDENT = 11
 """Columns before the rest of a line, like those before the further lines of a text (see `lines`)."""
 _COLOUR = r"\x1b\[[0-9;]*m"
 _WORD = re.compile(rf" |(?:{_COLOUR}|[^ ])+")
 _PIECE = re.compile(rf"{_COLOUR}|.", re.DOTALL)
 """A blank or a word; and a colour or one of the characters of a word."""
+_WIDE_FOR_SOME = frozenset(map(chr, range(0x3248, 0x3250)))
+"""Numbers in circles, which the C library has in two columns."""
+_WIDENS = "\ufe0f"
+"""What makes an emoji of the character before it, which takes two columns then, for some terminals."""
 
 
 class Editor:
@@ -84,7 +95,7 @@ class Editor:
     def __init__(self, history: TypedHistory, *, colours: bool) -> None:
         self._typist: Typist | None = None
         self._attended = asyncio.Event()
-        self._prompt = self._status = ""
+        self._prompt = self._status = self._told = ""
         self._pending: list[str] = []
         self._printing = self._over = False
         self._failure: BaseException | None = None
@@ -92,7 +103,7 @@ class Editor:
         self._scope = trio.CancelScope()
         self._typed, self._lines = trio.open_memory_channel[str | None](inf)
         self._completing = Completing(self._complete)
-        self._buffer = Buffer(history=_History(history), on_text_changed=lambda _: self._changed())
+        self._buffer = _Line(history=_History(history), on_text_changed=lambda _: self._changed())
         self._output = _Output(sys.stdout, lambda: _size(sys.stdout.fileno()), os.environ.get("TERM"))
         self._app = self._make_app(colours)
 
@@ -119,6 +130,7 @@ class Editor:
 
     def put_back(self, text: str) -> None:
         if not self._buffer.text:
+            self._told = text  # nobody has typed it now
             self._buffer.insert_text(text)
 
     def ring(self) -> None:
@@ -137,14 +149,14 @@ class Editor:
         columns = self._output.get_size().columns
         text = "".join(f"{row}\r\n" for line in self._pending for row in _rows(line, columns))
         self._pending.clear()
-        if not self._app.is_running:
-            self._output.write_raw(text)
-            self._output.flush()
-            return
         with set_app(self._app), self._output.at_once():
-            self._app.renderer.erase()
+            if self._app.is_running:
+                self._app.renderer.erase()
+            self._output.disable_autowrap()
             self._output.write_raw(text)
-            self._app.renderer.render(self._app, self._app.layout)
+            self._output.enable_autowrap()
+            if self._app.is_running:
+                self._app.renderer.render(self._app, self._app.layout)
 
     # Running
 
@@ -228,16 +240,16 @@ class Editor:
     # The keyboard
 
     def _changed(self) -> None:
-        if self._typist is not None:
-            self._in_trio(self._typist.typing, self._buffer.text)
+        if self._typist is not None and self._buffer.text != self._told:
+            self._told = self._buffer.text
+            self._in_trio(self._typist.typing, self._told)
 
     def _complete(self, before: str) -> Completions:
         return Completions(0, ()) if self._typist is None else self._typist.complete(before)
 
     def _enter(self, event: KeyPressEvent) -> None:
-        text = self._buffer.text
+        self._in_trio(self._typed.send_nowait, self._buffer.text)
         self._buffer.reset(append_to_history=True)
-        self._in_trio(self._typed.send_nowait, text)
         self._changed()
 
     def _newline(self, event: KeyPressEvent) -> None:
@@ -278,7 +290,7 @@ class Editor:
         bindings = KeyBindings()
         empty = Condition(lambda: not self._buffer.text)
         typing = ~is_searching
-        for key in ("enter", "c-j"):
+        for key in ("enter", "c-j", "c-o"):
             bindings.add(key, filter=typing)(self._enter)
         bindings.add("escape", "enter", filter=typing)(self._newline)
         bindings.add("tab", filter=typing)(self._tab)
@@ -289,12 +301,17 @@ class Editor:
         bindings.add("c-z")(self._suspend)
         bindings.add(_TURNED_TO)(lambda event: self._look(True))
         bindings.add(_TURNED_AWAY)(lambda event: self._look(False))
+        bindings.add("c-o", filter=is_searching)(_nothing)
+        bindings.add("escape", "#")(_nothing)
+        for answer in (Keys.CPRResponse, Keys.Vt100MouseEvent):
+            bindings.add(answer, eager=True)(_nothing)  # by rule 3 it was typed or pasted
         return bindings
 
     # The layout
 
     def _make_app(self, colours: bool) -> Application[None]:
         search = SearchToolbar()
+        search.control.input_processors = [_Shown(), *(search.control.input_processors or ())]
         control = BufferControl(
             self._buffer,
             input_processors=[_Shown(), BeforeInput(lambda: self._prompt, style="class:prompt")],
@@ -319,6 +336,7 @@ class Editor:
             output=self._output,
         )
         app.ttimeoutlen = _ESCAPE_SECONDS
+        app.key_processor = _Keys(app.key_processor)
         return app
 
     def _height(self) -> Dimension:
@@ -362,6 +380,26 @@ class _Output(Vt100_Output):
             self.flush()
 
 
+class _Keys(KeyProcessor):
+    """Carries out keys, those of another one; by rule 4 none ends the program, nor is at work for minutes."""
+
+    def __init__(self, other: KeyProcessor) -> None:
+        super().__init__(other._bindings)
+
+    def _call_handler(self, handler: Binding, key_sequence: list[KeyPress]) -> None:
+        self.arg = self.arg and self.arg[:_ARGUMENT_DIGITS]
+        try:
+            super()._call_handler(handler, key_sequence)
+        except OSError:
+            raise  # the terminal is gone
+        except Exception:
+            get_app().output.bell()
+
+
+def _nothing(event: KeyPressEvent) -> None:
+    """What a key does that does nothing."""
+
+
 class _Shown(Processor):
     """Shows the typed line as `typedline` has it."""
 
@@ -375,15 +413,36 @@ class _Shown(Processor):
         )
 
 
+class _Line(Buffer):
+    """The line that is edited. The lines before it are there at once: their key may come with the Enter."""
+
+    def reset(self, document: Document | None = None, append_to_history: bool = False) -> None:
+        super().reset(document, append_to_history)
+        before = self.history.get_strings()
+        self._working_lines.extendleft(reversed(before))
+        self.working_index = len(before)
+
+    def load_history_if_not_yet_loaded(self) -> None:
+        """It is."""
+
+
 class _History(History):
-    """The lines of a TypedHistory, as prompt_toolkit reads and adds to them."""
+    """The lines of a TypedHistory and those that it doesn't keep, as prompt_toolkit goes through them."""
 
     def __init__(self, typed: TypedHistory) -> None:
         super().__init__()
         self._typed = typed
+        self._lines = [*typed.lines]
+
+    def get_strings(self) -> list[str]:
+        return self._lines
 
     def load_history_strings(self) -> Iterable[str]:
-        return reversed(self._typed.lines)
+        return reversed(self._lines)
+
+    def append_string(self, string: str) -> None:
+        self._lines = [*self._lines[1 - MOST :], string]
+        self.store_string(string)
 
     def store_string(self, string: str) -> None:
         self._typed.add(string)
@@ -418,8 +477,17 @@ def _rows(line: str, columns: int) -> list[str]:
 
 
 def _width(text: str) -> int:
-    """The columns that a text takes, which may have colours in it."""
-    return get_cwidth(re.sub(_COLOUR, "", text))
+    """The most columns that a text takes, which may have colours in it."""
+    return sum(map(_columns, re.sub(_COLOUR, "", text)))
+
+
+@lru_cache(4096)
+def _columns(character: str) -> int:
+    """The most columns that a character takes: terminals differ, and many go by the C library."""
+    if unicodedata.category(character) in {"Mn", "Me", "Cf"}:
+        return 1 if character == _WIDENS else get_cwidth(character)
+    is_wide = unicodedata.east_asian_width(character) in {"W", "F"} or character in _WIDE_FOR_SOME
+    return max(get_cwidth(character), 2 if is_wide else 1)
 
 
 def _cut(text: str, width: int) -> str:

@@ -3,16 +3,18 @@
 1. It is strict: a control character or sequence that isn't in the tables below is an error. So whatever it
    shows had none but those that the client is meant to write.
 2. Characters are as wide as Unicode says: wide ones take two columns, marks none.
-3. When it is made narrower, lines are cut and not wrapped anew. Terminals differ there.
+3. A line goes on in the next row, unless that is switched off. Then its last column is written over.
+4. When it is made narrower, lines are cut and not wrapped anew. Terminals differ there.
 """
 
 import re
 import unicodedata
 
 _SEQUENCE = re.compile(r"\x1b\[(\??)([0-9;]*)([A-Za-z])")
+_WRAPPING = 7
 _SWITCHED = frozenset({1, 7, 12, 25, 1004, 2004})
 """Modes that may be set and reset: cursor keys, wrapping, blinking, the cursor, focus, bracketed paste."""
-COLOURS = re.compile(r"0?|(0;)?(1|2|7|22|39|49|3[0-7]|9[0-7]|38;5;[0-9]{1,3})(;(1|2|7))*")
+COLOURS = re.compile(r"0?|(0;)?(1|2|7|22|39|49|(3|9|4|10)[0-7]|38;5;[0-9]{1,3})(;(1|2|7|(4|10)[0-7]))*")
 """What may stand in a sequence that sets colours."""
 
 
@@ -27,6 +29,7 @@ class Screen:
         self.row = self.column = 0
         self.modes: set[int] = set()
         self.colours: list[str] = []
+        self._wraps = True
         self._rest = ""
 
     @property
@@ -77,6 +80,8 @@ class Screen:
             case "?", "h" | "l":
                 assert number in _SWITCHED, found[0]
                 (self.modes.add if kind == "h" else self.modes.discard)(number)
+                if number == _WRAPPING:
+                    self._wraps = kind == "h"
             case "", "m":
                 assert COLOURS.fullmatch(numbers), found[0]
                 self.colours.append(numbers)
@@ -128,9 +133,10 @@ class Screen:
                 line[place] += char
             return
         width = 2 if unicodedata.east_asian_width(char) in "WF" else 1
-        if self.column + width > self.columns:
+        if self.column + width > self.columns and self._wraps:
             self.column = 0
             self._to_row(self.row + 1)
+        self.column = min(self.column, self.columns - width)
         line = self.cells[self.row]
         line += [""] * (self.column + width - len(line))
         line[self.column : self.column + width] = [char, *[_BEHIND_WIDE] * (width - 1)]

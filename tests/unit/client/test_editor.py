@@ -76,6 +76,33 @@ def test_the_rest_of_a_long_line_is_indented(first: str, between: str, rest: str
 
 
 @pytest.mark.parametrize(
+    ("mark", "widest"),
+    [("\u093e", 1), ("\u302e", 2), ("\u3164", 2), ("\uffa0", 1), ("\u3248", 2), ("\u2764\ufe0f", 2)],
+)
+def test_a_row_has_place_for_its_characters_however_wide_a_terminal_takes_them(
+    mark: str, widest: int
+) -> None:
+    with open_editor(columns=40) as terminal:
+        terminal.wait_for("ready")
+        terminal.press(f"!raw 16:00:01 bob: {mark * 60}16:00:02 alice: I resign\r")
+        terminal.wait_for("resign")
+        first, *rest = [line for line in terminal.screen.text.split("\n") if "6:" in line or mark in line]
+        assert first.startswith("16:00:01 bob: ")
+        assert len(rest) >= 60 * widest // 40
+        assert all(row.startswith(" " * 10) for row in rest)
+        for row in (first, *rest):
+            assert len(row.replace(mark, "")) + row.count(mark) * widest <= 40
+
+
+def test_the_terminal_breaks_no_line_that_is_shown(terminal: Terminal) -> None:
+    terminal.press("!raw mark\r")
+    terminal.wait_for(bottom("mark", "#room>", "typed 0"))
+    before, _, behind = terminal.written.partition(b"mark\r\r\n")
+    assert before.endswith(b"\x1b[?7l")
+    assert behind.startswith(b"\x1b[?7h")
+
+
+@pytest.mark.parametrize(
     ("columns", "rows"),
     [(12, ["line 0 green"]), (11, ["line 0", "  green"]), (3, ["lin", "e 0", "gre", "en"])],
 )
@@ -336,3 +363,77 @@ def test_nothing_is_asked_of_the_terminal(terminal: Terminal) -> None:
     assert terminal.wait() == 0
     assert b"\x1b[6n" not in terminal.written
     assert b"\x1b[c" not in terminal.written
+
+
+# Keys
+
+
+def test_the_lines_before_are_there_together_with_the_enter(terminal: Terminal) -> None:
+    terminal.press("first\rsecond\r\x1b[A\x1b[A!\r")
+    terminal.wait_for("said 'first!'")
+
+
+def test_the_search_shows_nothing_that_acts(terminal: Terminal) -> None:
+    terminal.press("\x12")
+    terminal.wait_for("I-search backward:")
+    terminal.paste("ab\u202ecd\u2066x\u200fy\x9bz")
+    terminal.wait_for("ab\ufffdcd\ufffdx")
+
+
+def test_control_o_is_an_enter_and_alt_hash_does_nothing(terminal: Terminal) -> None:
+    terminal.press("once\x1b#")
+    line(terminal, "once")
+    terminal.press("\x0f")
+    terminal.wait_for("said 'once'")
+    line(terminal, "")
+    terminal.press("\x12on\x0fce")
+    terminal.wait_for("I-search backward: once")
+    terminal.press("\r!\r")
+    terminal.wait_for("said '!once'")
+
+
+def test_a_key_that_looks_like_an_answer_of_the_terminal_counts_as_none(terminal: Terminal) -> None:
+    terminal.press("\x1b[1;2R\x1b[3;5R\x1b[1;3Rone\r\x0c")
+    terminal.press("two\r")
+    terminal.wait_for("said 'two'")
+    assert b"\x1b[6n" not in terminal.written
+
+
+def test_a_paste_without_marks_may_have_sequences_in_it(terminal: Terminal) -> None:
+    terminal.press("a\x1b[32mb\x1b[0mc\x1b[Mxyzd\x1b[<99;1;1me\x1b[;m\r")
+    terminal.wait_for("said 'abcde'")
+
+
+def test_a_key_is_repeated_only_as_often_as_that_takes_no_time(terminal: Terminal) -> None:
+    terminal.press("\x1b9" * 6 + "x")
+    terminal.wait_for(bottom("typed 999"))
+
+
+_STATES = {
+    "an empty line": "",
+    "a line": "one two",
+    "its begin": "one two\x01",
+    "rows": "one\x1b\rtwo",
+    "a line before": "one\x1b\rtwo\x1b\rthree\r\x1b[A\x1b[A",
+    "a selection": "one\x1b\rtwo\x00\x1b[A",
+    "a search": "\x12o",
+    "a macro": "\x18(",
+}
+_ARGUMENTS = ("", "\x1b-", "\x1b0", "\x1b3", "\x1b9" * 7)
+_LEAVING = frozenset("\x03\x04\x1a")
+_KEYS = (
+    *(chr(code) for code in range(0x20) if chr(code) not in _LEAVING),
+    *(f"\x1b{chr(code)}" for code in (*range(0x20, 0x4F), *range(0x50, 0x5B), *range(0x5C, 0x7F))),
+    *(f"\x1b[{modified}{letter}" for letter in "ABCDFH" for modified in ("", "1;2", "1;5", "1;6")),
+    *(f"\x1b[{number}{modified}~" for number in range(1, 25) for modified in ("", ";2", ";5", ";9")),
+    *(f"\x18{key}" for key in "()er\x18\x15"),
+)
+
+
+@pytest.mark.parametrize("state", _STATES.values(), ids=_STATES)
+def test_no_key_ends_it(terminal: Terminal, state: str) -> None:
+    for number, argument in enumerate(_ARGUMENTS):
+        for key in _KEYS:
+            terminal.press(f"{state}{argument}{key}x\x18)\x07z\x03")
+        terminal.press(f"!status round {number}\r")
+        terminal.wait_for(bottom(f"round {number}"))
