@@ -15,7 +15,8 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from tests.support.client import Chat, target
-from tests.support.proxies import Proxy, caddy, nginx
+from tests.support.commands import Command, run
+from tests.support.proxies import CERTIFICATE, Proxy, caddy, nginx
 from tests.support.raw import UPGRADE, Answer, Raw, handshake, head
 from tests.support.scene import Served, await_true, check_stderr
 
@@ -126,6 +127,19 @@ def test_people_talk_through_it(behind: Behind) -> None:
     assert "script-src" in page.headers["content-security-policy"]
     alice.close()
     bob.expect("left", username="alice")
+
+
+def test_the_same_file_is_a_client_through_it(behind: Behind, tmp_path: Path) -> None:
+    url, env = behind("--rate", "0").proxy.url, {"CHATROOM_TOKEN": SECRET}
+    where = (url, "--room", "den", "--ca", str(CERTIFICATE))
+    given = "".join(f"{number}\n" for number in range(200))
+    with Command(tmp_path, "tail", *where, "--all", env=env) as tail:
+        done = run(tmp_path, "say", *where, "--username", "ci", "--lines", given=given, env=env)
+        assert done == (0, "stored 200 messages, the last as 200 in den\n", "")
+        assert [tail.line().rsplit(maxsplit=1)[1] for _ in range(200)] == given.split()
+    untrusted = run(tmp_path, "say", url, given="hi", env=env)
+    assert untrusted.code == 1
+    assert "its certificate isn't trusted" in untrusted.err
 
 
 def test_the_clients_own_address_is_the_one_that_counts(behind: Behind) -> None:
