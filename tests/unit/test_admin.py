@@ -353,7 +353,7 @@ def test_a_room_without_messages_has_no_export(capfd: Captured) -> None:
 
 
 def test_an_export_that_fails_leaves_no_file(tmp_path: Path, capfd: Captured) -> None:
-    with Answering(page(item(1)), page(item(1), more=True), None) as server:
+    with Answering(page(item(1)), page(item(1), more=True), None, None) as server:
         assert admin(server, "export", "r", "--output", str(tmp_path / "out")) == 75
     assert list(tmp_path.iterdir()) == []
 
