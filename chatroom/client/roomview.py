@@ -5,6 +5,7 @@ Owns names: of the members, the last speakers, and the rooms that are known. Rul
 1. Names are kept as the server writes them. What is shown of them is made printable here; one that isn't
    printable is never offered, so it can't come into the typed line.
 2. Those who have spoken last are offered first.
+3. What is offered behind a command means that name and no other one, as `typed` reads it.
 
 It doesn't know how a screen looks, nor a clock beyond the times that it is given.
 """
@@ -108,9 +109,9 @@ class RoomView:
         if before.startswith("/") and not head:
             choices = _begin(word, [f"/{name}" for name in COMMANDS])
         elif head == ["/switch"]:
-            choices = _begin(word, sorted(self._rooms))
+            choices = _begin(word, _written("#", sorted(self._rooms), marked=word.startswith("#")))
         elif len(head) == 1 and head[0].removeprefix("/") in _NAMING and before.startswith("/"):
-            choices = _begin(word, self._names())
+            choices = _begin(word, _written("@", self._names(), marked=word.startswith("@")))
         elif word.startswith("@"):
             choices = _begin(word, [f"@{name}" for name in self._names()])
         else:
@@ -121,6 +122,13 @@ class RoomView:
         others = self.members - {self.username}
         spoken = [name for name in reversed(self._speakers) if name in others]
         return spoken + sorted(others.difference(spoken), key=str.casefold)
+
+
+def _written(mark: str, names: Iterable[str], *, marked: bool) -> list[str]:
+    """Names as a command reads them, which takes one mark away: with it if they are to be `marked`, or if it
+    is a part of the name.
+    """
+    return [mark + name if marked or name.startswith(mark) else name for name in names]
 
 
 def _begin(word: str, names: Iterable[str]) -> list[str]:

@@ -39,6 +39,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
 """The commands, what may stand behind each, and what it does."""
 _HINTS = (
     "A TIME is like 10m, 2h or 7d; left out, without end. IDs: /last and /history.",
+    "A NAME may have an @ before it and a ROOM a #: @@bob is somebody called @bob.",
     "// says a line that begins with a slash. Where lines are edited, Tab completes",
     "names and commands, Alt-Enter begins a new line, and Ctrl-R finds old lines.",
 )

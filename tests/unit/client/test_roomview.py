@@ -4,6 +4,7 @@ import pytest
 
 from chatroom.client.roomview import CROWD, RoomView
 from chatroom.client.screen import Completions
+from chatroom.client.typed import Moderate, Switch, read_typed
 
 
 def view(*others: str) -> RoomView:
@@ -99,6 +100,22 @@ def test_rooms_are_offered_behind_switch() -> None:
     assert choices(found, "/switch ") == ["/switch general", "/switch lunch", "/switch ops"]
     assert choices(found, "/switch o") == ["/switch ops"]
     assert choices(found, "/switch ops o") == ["/switch ops ops-man"]
+
+
+def test_a_name_that_begins_with_a_sign_is_offered_as_the_commands_read_it() -> None:
+    found = view("bob", "@bob")
+    found.known(["x", "#x"])
+    for before in ("/kick ", "/kick @", "/kick b", "/kick @@"):
+        for line in choices(found, before):
+            meant = read_typed(line)
+            assert isinstance(meant, Moderate)
+            assert line.endswith(meant.username)
+            assert (meant.username == "@bob") == ("@@bob" in line)
+    assert choices(found, "/kick ") == ["/kick @@bob", "/kick bob"]
+    assert choices(found, "/kick @") == ["/kick @@bob", "/kick @bob"]
+    assert choices(found, "/switch ") == ["/switch ##x", "/switch general", "/switch x"]
+    assert choices(found, "/switch #") == ["/switch ##x", "/switch #general", "/switch #x"]
+    assert read_typed("/switch ##x") == Switch("#x")
 
 
 HOSTILE = ["\x1b[2J", "a\x1b]0;title\x07", "a\u202eb", "a b", "a\nb", "\x9b2J", ""]
