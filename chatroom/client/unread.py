@@ -39,7 +39,10 @@ class Unread:
 
     def entered(self, seen: Position | None, epoch: str) -> None:
         """The person enters a room, at first or again; `seen` is what they have had of it."""
-        self._since = seen.id if seen is not None and seen.epoch == epoch else None
+        if seen is None:
+            self._since = None
+        else:  # of another history they have had nothing
+            self._since = seen.id if seen.epoch == epoch else 0
 
     def is_first(self, number: int, *, own: bool, old: bool, now: float) -> bool:
         """Whether the line stands above the record `number`. `old`: it was there before the person."""
