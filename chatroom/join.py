@@ -5,8 +5,8 @@
 Owns its options, which screen is used, and the exit codes:
 
     0    left
-    1    the server doesn't let the person in, or has sent them away: its reason on standard error; or
-         something that was typed isn't stored, as far as is known
+    1    the server doesn't let the person in, or has sent them away, or the output can't be written: the
+         reason on standard error; or something that was typed isn't stored, as far as is known
     2    the command makes no sense as it was written
 
 1. Where a line can't be edited, lines are read and printed without any escape sequence: where standard input
@@ -30,7 +30,7 @@ from chatroom.client.credentials import ask_at_terminal
 from chatroom.client.cursor import Begin
 from chatroom.client.dialer import Dialer
 from chatroom.client.plainscreen import PlainScreen
-from chatroom.client.screen import Run, Screen
+from chatroom.client.screen import Run, Screen, Unwritable
 from chatroom.client.seen import Seen
 from chatroom.client.settings import CLIENT_OPTIONS, ClientSettings, read_client
 from chatroom.client.statefolder import state_folder
@@ -96,7 +96,11 @@ def run(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
         return 0
     folder = _state_folder(environ)
     talk = _Talk(asked, Seen(folder and folder / "seen.json", asked.client.place.shown))
-    return talk.end(_screen(asked, folder)(talk.program))
+    try:
+        return talk.end(_screen(asked, folder)(talk.program))
+    except Unwritable as error:
+        print_error(f"standard output can't be written ({error})")
+        return REFUSED
 
 
 def _state_folder(environ: Mapping[str, str]) -> Path | None:

@@ -5,7 +5,7 @@ Owns standard input and output while it runs. Rules:
 1. No escape sequence is written. The status and the prompt aren't shown.
 2. Waiting for a line can be given up at any moment, whatever standard input is.
 3. The last line needs no end. What is no UTF-8 is replaced, and a line is never longer than LONGEST.
-4. A closed output is the end of what is typed.
+4. An output that is closed or can't be written is the end of what is typed.
 5. A slow reader of the output holds up nothing. While more than MOST_UNREAD waits for it, what comes is left
    out, and a line says so. At the end it is waited for as long as it goes on reading; a reader that takes
    nothing for LAST_SECONDS doesn't get the rest.
@@ -23,8 +23,8 @@ from math import inf
 
 import trio
 
-from chatroom.client.screen import Program, Typist
-from chatroom.system.stdio import STANDARD_IN, write_out
+from chatroom.client.screen import Program, Typist, Unwritable
+from chatroom.system.stdio import STANDARD_IN, STANDARD_OUT, write_out
 
 LONGEST = 1024 * 1024
 """Characters after which a line ends, in any case."""
@@ -46,9 +46,11 @@ class PlainScreen:
         self._shown, self._to_print = trio.open_memory_channel[str](inf)
         self._typed, self._lines = trio.open_memory_channel[str](_AHEAD)
         self._reading = trio.CancelScope()
-        self._printing = trio.CancelScope()
+        self._printing = trio.CancelScope(shield=True)  # what is shown is printed, however the program ends
         self._over = False
         self._unread = self._left_out = 0
+        self._at_terminal = os.isatty(STANDARD_OUT)
+        self._failure: OSError | None = None
 
     # What is shown
 
@@ -100,25 +102,39 @@ class PlainScreen:
     async def _main(self, program: Program) -> int:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._print)
-            async with trio.open_nursery() as inner:
-                inner.start_soon(self._read)
-                code = await program(self)
-                inner.cancel_scope.cancel()
-            self._tell_left_out()
-            self._shown.close()
-            self._over = True
-            self._printing.deadline = trio.current_time() + LAST_SECONDS
+            try:
+                async with trio.open_nursery() as inner:
+                    inner.start_soon(self._read)
+                    code = await program(self)
+                    inner.cancel_scope.cancel()
+            finally:
+                self._tell_left_out()
+                self._shown.close()
+                self._over = True
+                self._printing.deadline = trio.current_time() + LAST_SECONDS
+        if self._failure is not None:
+            raise Unwritable(self._failure.strerror)
         return code
 
     async def _print(self) -> None:
         """Print what is shown, in a thread (rules 5 and 6)."""
         with self._printing:
             async for text in self._to_print:
-                if not await trio.to_thread.run_sync(_print, text, abandon_on_cancel=True):
+                if not await trio.to_thread.run_sync(self._write, text, abandon_on_cancel=True):
                     self._reading.cancel()
                 self._unread = max(0, self._unread - len(text))
                 if self._over:
                     self._printing.deadline = trio.current_time() + LAST_SECONDS
+
+    def _write(self, text: str) -> bool:
+        """Whether somebody takes it."""
+        encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+        try:
+            return write_out(text.encode(encoding, "backslashreplace"), lambda: None)
+        except OSError as error:
+            if not self._at_terminal:  # one that is gone
+                self._failure = error
+            return False
 
     async def _read(self) -> None:
         async with self._typed:
@@ -136,15 +152,6 @@ class PlainScreen:
             self._begun = ""
         for line in lines:
             await self._typed.send(line.removesuffix("\r"))
-
-
-def _print(text: str) -> bool:
-    """Whether somebody takes it."""
-    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    try:
-        return write_out(text.encode(encoding, "backslashreplace"), lambda: None)
-    except OSError:
-        return False
 
 
 async def _some_bytes() -> bytes:

@@ -14,6 +14,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple, Protocol
 
 
+class Unwritable(Exception):
+    """What was shown couldn't be written, and its reader isn't gone; the text says why."""
+
+
 class Completions(NamedTuple):
     """What the end of a line may become: each choice stands for everything from `start` on."""
 
@@ -75,4 +79,6 @@ class Screen(Protocol):
 Program = Callable[[Screen], Awaitable[int]]
 """What runs with a screen; it returns the exit code."""
 Run = Callable[[Program], int]
-"""A screen that runs a program, in Trio, and returns its exit code. Raises what the program raises."""
+"""A screen that runs a program, in Trio, and returns its exit code. Raises what the program raises, and
+Unwritable.
+"""

@@ -109,6 +109,29 @@ def test_a_closed_output_ends_it() -> None:
         assert process.wait(30) == 0
 
 
+def test_a_full_disk_ends_it_and_is_told() -> None:
+    with (
+        Path("/dev/full").open("wb") as full,
+        subprocess.Popen(
+            COMMAND,
+            cwd=ROOT,
+            env=clean_environment(),
+            stdin=subprocess.PIPE,
+            stdout=full,
+            stderr=subprocess.PIPE,
+        ) as process,
+    ):
+        assert process.stderr is not None
+        assert process.wait(30) == 1
+        assert process.stderr.read().endswith(b"Unwritable: No space left on device\n")
+
+
+def test_what_was_shown_before_an_error_is_printed() -> None:
+    done = run(b"!raw x\n!fail\n")
+    assert (done.stdout, done.returncode) == (said("x"), 1)
+    assert b"RuntimeError: it failed" in done.stderr
+
+
 def test_waiting_for_a_line_can_be_given_up() -> None:
     with subprocess.Popen(
         COMMAND, cwd=ROOT, env=clean_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE
