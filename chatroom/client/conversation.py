@@ -6,16 +6,21 @@
 Owns what is asked and answered, what waits to be stored, and when the conversation is over. Rules:
 
 1. What somebody says is shown when the room has it, one's own as well. Until then the status counts it. What
-   is refused is shown with the reason, and put back into the line.
-2. Who leaves while something waits to be stored is kept for LEAVING seconds, or until they want to leave
-   again. Lines of a pipe are all settled before its end counts.
-3. Of what others have written, only what is printable is shown.
+   is refused is shown with the reason, and put back into the line, unless that would be said elsewhere now.
+2. A line that means what was there before it, such as one's own last message, is done when all that was typed
+   before is settled, and not at all if something of that is refused. Those behind it wait as well.
+3. Who leaves while something waits to be stored is kept for LEAVING seconds, or until they want to leave
+   again. What they have typed and what would have to wait its turn isn't done any more, and its number is
+   told. Lines of a pipe are all settled before its end counts.
+4. Of what others have written, only what is printable is shown.
 
 It doesn't know how a screen looks, nor how the client is connected.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from enum import Enum
 from math import inf
 from typing import Any
@@ -78,6 +83,16 @@ class Leaving(Enum):
     REFUSED = "refused"
 
 
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """A line that was typed, and isn't settled."""
+
+    text: str
+    room: str
+    """The one that it is for."""
+    is_message: bool = False
+
+
 class Conversation:
     """One person's conversation, as long as `run` runs."""
 
@@ -95,10 +110,21 @@ class Conversation:
         self._unread = Unread(trio.current_time())
         self._shown: dict[str, Position] = {}
         self._oldest: int | None = None
-        self._own: dict[int, None] = {}
-        self._waiting: dict[str, str] = {}
+        self._own: defaultdict[str, set[int]] = defaultdict(set)
+        """The ids of the person's own messages in each room, as far as they are known."""
+        self._waiting: dict[str, _Line] = {}
+        self._held: _Line | None = None
+        """The line that is to be done when all before it is settled."""
+        self._put_back: set[str] = set()
+        """What may come into the line without a key."""
+        self._undone = 0
+        """Lines that were typed, and aren't done since the person leaves."""
+        self._refusals = 0
+        """How often something that was typed was refused."""
+        self._last_id = 0
+        """Records up to this one were there when the room was entered."""
         self._asked: dict[str, str] = {}
-        self._refused = self._leaving = False
+        self._leaving = False
         self._lost: Lost | None = None
         self._day = time.localtime()[:3]
         self._saved: dict[str, Position] = {}
@@ -110,24 +136,35 @@ class Conversation:
     async def run(self) -> Leaving:
         """Talk until the person leaves, or the server doesn't want them any more."""
         self._screen.attend(self)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._keep_time)
-            nursery.start_soon(self._listen, nursery.cancel_scope)
-            await self._take_lines()
-            await self._settle()
-            self._client.stop()
-            await trio.sleep_forever()
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._keep_time)
+                nursery.start_soon(self._listen, nursery.cancel_scope)
+                await self._take_lines()
+                await self._settle()
+                self._client.stop()
+                await trio.sleep_forever()
+        finally:
+            self._tell_unsettled()
         self._save()
         return self._outcome()
 
+    def _tell_unsettled(self) -> None:
+        """However it ends, whoever typed something is told what hasn't come of it."""
+        for line in self._waiting.values():
+            self._say("not known to be stored:", line.text)
+        if self._held is not None:
+            self._say("not done:", self._held.text)
+        if self._undone:
+            self._say(f"not done, since you leave: {self._undone} line{'' if self._undone == 1 else 's'}")
+
     def _outcome(self) -> Leaving:
-        for text in self._waiting.values():
-            self._say("not known to be stored:", text)
         if self._ended is not None and self._ended.ending is not Ending.STOPPED:
             self.reason = self._ended.reason
             return Leaving.REFUSED
-        refused = self._refused and not self._screen.is_there
-        return Leaving.UNSENT if self._waiting or refused else Leaving.QUIT
+        refused = self._refusals and not self._screen.is_there
+        unsent = self._waiting or self._held or self._undone or refused
+        return Leaving.UNSENT if unsent else Leaving.QUIT
 
     async def _listen(self, scope: trio.CancelScope) -> None:
         self._ended = await self._client.run(self._handle)
@@ -139,8 +176,7 @@ class Conversation:
             async with trio.open_nursery() as nursery:
 
                 async def leave_at_once() -> None:
-                    while await self._screen.next_line() is not None:
-                        pass
+                    await self._drop_lines()
                     nursery.cancel_scope.cancel()
 
                 if self._screen.is_there:
@@ -153,6 +189,9 @@ class Conversation:
     # At the keyboard; see Typist
 
     def typing(self, text: str) -> None:
+        if text in self._put_back:
+            return
+        self._put_back.clear()
         now = trio.current_time()
         self._unread.pressed(now)
         self._tell_typing(self._typing.changed(text, now))
@@ -182,11 +221,59 @@ class Conversation:
             if isinstance(asked, typed.Quit):
                 return
             if asked is not None:
-                self._do(asked, line)
+                if not _follows(asked) or await self._has_its_turn(asked, line):
+                    self._do(asked, line)
                 self._changed.set()
-            while len(self._waiting) >= UNSETTLED and not (self._is_cut_off or self._leaving):
-                self._quiet = trio.Event()
-                await self._quiet.wait()
+            if self._held or not await self._is_so(
+                lambda: len(self._waiting) < UNSETTLED or self._is_cut_off
+            ):
+                await self._drop_lines()
+                return
+
+    async def _is_so(self, wanted: Callable[[], bool]) -> bool:
+        """Wait until something is so. False: the person leaves before."""
+        while not wanted() and not self._leaving:
+            self._quiet = trio.Event()
+            await self._quiet.wait()
+        return wanted()
+
+    async def _drop_lines(self) -> None:
+        """Take what was typed, down to where the person wants to leave, and do nothing of it."""
+        while (line := await self._screen.next_line()) is not None:
+            asked = read_typed(line)
+            if isinstance(asked, typed.Quit):
+                return
+            self._undone += asked is not None
+
+    async def _has_its_turn(self, asked: typed.Typed, line: str) -> bool:
+        """Wait until all that was typed before a line is settled, and tell whether the line can be done then.
+
+        Where it can't, that is told to the person, or it is still `_held`, since they leave.
+        """
+        held = _Line(line, self._client.core.destination)
+        refusals = self._refusals
+        self._held = held
+        self._changed.set()
+        if not await self._is_so(lambda: self._is_settled or self._is_cut_off or self._refusals > refusals):
+            return False
+        self._held = None
+        if self._refusals > refusals:
+            self._not_done("what was typed before it is refused", held)
+        elif self._is_cut_off:
+            changes = isinstance(asked, typed.Edit | typed.Delete)
+            hint = ", write the id of a message, like #17" if changes else ""
+            self._not_done(f"there is no connection{hint}", held)
+        else:
+            return True
+        return False
+
+    @property
+    def _is_settled(self) -> bool:
+        """Whether nothing that was typed is under way, and all is shown that was in the room."""
+        core = self._client.core
+        if self._waiting or self._asked or core.is_moving or self._lost is not None or not self._view.room:
+            return False
+        return core.position is not None and core.position.id >= self._last_id
 
     def _do(self, asked: typed.Typed, line: str) -> None:
         match asked:
@@ -214,32 +301,42 @@ class Conversation:
             case typed.ShowHelp():
                 self._screen.show(["* what you can type, beside what you say:", *typed.help_lines()])
             case typed.Wrong(sentence):
-                self._refused = True
+                self._refusals += 1
                 self._say(sentence)
-                self._screen.put_back(line)
+                self._edit_again(line)
 
     @property
     def _is_cut_off(self) -> bool:
-        """Whether a person is there who may want to leave, since nothing can be stored now."""
-        return self._screen.is_there and (self._lost is not None or not self._view.room)
+        """Whether a person is there who may do something else, since nothing can be stored now."""
+        return self._screen.is_there and self._lost is not None
 
-    def _draft(self, event: str, data: Mapping[str, Any], line: str) -> None:
+    def _draft(self, event: str, data: Mapping[str, Any], text: str) -> None:
+        line = _Line(text, self._client.core.destination, is_message=event == "message")
         if len(self._waiting) < UNSETTLED:
             self._waiting[self._client.draft(event, data)] = line
         else:
             self._not_done(f"{UNSETTLED} wait to be sent already", line)
 
-    def _not_done(self, error: str, line: str) -> None:
-        self._refused = True
-        self._say(f"not done: {error}:", line)
-        self._screen.put_back(line)
+    def _not_done(self, error: str, line: _Line) -> None:
+        self._refusals += 1
+        if line.room == self._client.core.destination:
+            self._say(f"not done: {error}:", line.text)
+            self._edit_again(line.text)
+        else:  # another Enter would say it to others
+            self._say(f"not done in {line.room}: {error}:", line.text)
+
+    def _edit_again(self, line: str) -> None:
+        if self._screen.is_there:
+            self._put_back.add(line)
+            self._screen.put_back(line)
 
     def _change(self, event: str, number: int | None, data: Mapping[str, Any], line: str) -> None:
         """Change one's own last message, or the one with an id."""
-        number = next(reversed(self._own), None) if number is None else number
+        number = max(self._own[self._view.room], default=None) if number is None else number
         if number is None:
+            self._refusals += 1
             self._say("you have said nothing here that is known: write the id of a message, like #17")
-            self._screen.put_back(line)
+            self._edit_again(line)
         else:
             self._draft(event, {"id": number, **data}, line)
 
@@ -262,9 +359,11 @@ class Conversation:
             case Recorded(frame, number, old):
                 self._record(frame, number, old)
             case Gap(room, after, before, filled):
+                self._oldest = None
+                self._own[room].clear()  # what was said last may be among them
                 self._show(lines.gap(room, after, before, filled=filled))
             case Replaced(room, epoch):
-                self._own.clear()
+                self._own[room].clear()
                 self._oldest = None
                 self._show(lines.replaced(room, epoch))
             case Settled():
@@ -274,7 +373,7 @@ class Conversation:
             case News(frame):
                 self._news(frame)
             case SwitchRefused(room, error):
-                self._refused = True
+                self._refusals += 1
                 self._say(f"not in {room}: {error}")
             case Expiring(seconds):
                 self._say(f"the time of your token ends in {seconds:.0f} s")
@@ -294,11 +393,11 @@ class Conversation:
     def _enter(self, event: Entered) -> None:
         view, moved = self._view, event.room != self._view.room
         self._may_type = True
+        self._last_id = event.last_id
         view.entered(event.room, event.username, event.members)
         self._typing.forget()
         if moved:
             self._save()
-            self._own.clear()
             self._oldest = None
             self._ask("rooms", {"limit": _ROOMS_ASKED}, name="")
         seen = self._shown.get(event.room) or self._seen.get(event.username, event.room)
@@ -328,13 +427,14 @@ class Conversation:
             if not own and not old and self._calls(frame):
                 self._screen.ring()
         elif frame.event == "deleted":
-            self._own.pop(whole_number(frame.data.get("id")) or 0, None)
+            self._own[view.room].discard(whole_number(frame.data.get("id")) or 0)
 
     def _remember(self, frame: Frame, number: int, *, own: bool) -> None:
         if own and "deleted" not in frame.whole:
-            self._own[number] = None
-            if len(self._own) > _MOST_OWN:
-                del self._own[next(iter(self._own))]
+            known = self._own[self._view.room]
+            known.add(number)
+            if len(known) > _MOST_OWN:
+                known.remove(min(known))
 
     def _calls(self, frame: Frame) -> bool:
         """Whether a message calls the person."""
@@ -345,6 +445,8 @@ class Conversation:
         line = self._waiting.pop(event.cid, None)
         if event.id is not None:
             self._may_type = True
+            if line is not None and line.is_message:
+                self._own[line.room].add(event.id)  # its record may be among those that aren't shown
         if event.error is not None and line is not None:
             self._not_done(event.error, line)
 
@@ -443,7 +545,7 @@ class Conversation:
             self._say(sentence)
 
     def _status(self, now: float) -> str:
-        waiting = len(self._waiting)
+        waiting = len(self._waiting) + (self._held is not None)
         if self._lost is not None or not self._view.room:
             parts = [f"{waiting} to be sent"] if waiting else []
             parts.append(self._way(now))
@@ -488,6 +590,16 @@ class Conversation:
             if self._saved.get(room) != position:
                 self._saved[room] = position
                 self._seen.put(self._view.username, room, position)
+
+
+def _follows(asked: typed.Typed) -> bool:
+    """Whether what a line means depends on what came of those before it."""
+    match asked:
+        case typed.Edit(None) | typed.Delete(None):
+            return True
+        case typed.ShowMembers() | typed.ShowLast() | typed.ShowHistory():
+            return True
+    return False
 
 
 def _short(text: str) -> str:

@@ -152,15 +152,24 @@ class Core:
         """Where the client stands in its room; None before it was there."""
         return self._cursors[self.room].position
 
+    @property
+    def is_moving(self) -> bool:
+        """Whether the client is on its way to another room."""
+        return bool(self._route)
+
+    @property
+    def destination(self) -> str:
+        """The room where the client is, or is going to, as it was written; drafts are for it."""
+        return self._route[-1] if self._route else self.room
+
     # What the program wants
 
     def draft(self, event: str, data: Mapping[str, Any], cid: str) -> None:
-        """Have a `message`, `edit`, `delete` or `moderate` stored, in the room where the client is or is
-        going to.
+        """Have a `message`, `edit`, `delete` or `moderate` stored, in the room that is the `destination`.
 
         Settled tells what came of it. `cid` must be unique: a UUID.
         """
-        self._outbox.add(Draft(cid, self._route[-1] if self._route else self.room, event, data))
+        self._outbox.add(Draft(cid, self.destination, event, data))
 
     def ask(self, event: str, data: Mapping[str, Any] | None = None) -> str:
         """Ask something, or show a new token by `auth`. Returns the `cid` of the Answered that will come.

@@ -519,6 +519,31 @@ def test_who_has_typed_very_much_without_a_connection_can_still_leave(joiner: Jo
     assert alice.screen.lines[-1] == "    line 99"
 
 
+def test_a_paste_without_marks_can_be_stopped(joiner: Joiner) -> None:
+    with Relay(joiner.scene.server.port) as relay:
+        alice = joiner.enter(url=f"ws://127.0.0.1:{relay.port}")
+        relay.part()
+        alice.press("".join(f"line {number}\r" for number in range(150)))
+        alice.wait_for("sending 100")
+        alice.press("\x03\x03")
+        assert alice.wait() == 1
+        assert alice.screen.lines[-1] == "* not done, since you leave: 50 lines"
+
+
+def test_a_change_means_a_message_of_the_room_it_is_typed_for(joiner: Joiner, bob: Chat) -> None:
+    other = f"{joiner.scene.room}-b"
+    alice = joiner.enter()
+    alice.press(f"/switch {other}\r")
+    alice.wait_for(f"you are in {other}")
+    alice.press(f"b1\rb2\rb3\r/switch {joiner.scene.room}\r")
+    alice.wait_for(f"you are in {joiner.scene.room} as alice", seconds=20)
+    alice.press(f"a1\ra2\r/switch {other}\r/delete\r")
+    alice.wait_for("alice deleted 3")
+    assert heard(bob, 2) == ["a1", "a2"]
+    alice.press(f"/switch {joiner.scene.room}\rbye\r")
+    assert heard(bob, 1) == ["bye"]  # and nothing is deleted here
+
+
 def test_it_waits_for_a_server_that_isnt_there_yet(joiner: Joiner) -> None:
     alice = joiner.open(url="ws://127.0.0.1:1")
     alice.wait_for("* no connection: Connection refused")
@@ -609,6 +634,7 @@ def test_a_pipe_with_nothing_enters_and_leaves(joiner: Joiner) -> None:
         ("x" * 101, "token-alice", "* not done: text is longer than 100 characters"),
         ("hello", "reader", "* not done: Not allowed in this room"),
         ("/swich", "token-alice", "* there is no command /swich"),
+        ("/delete", "token-alice", "* you have said nothing here that is known"),
     ],
 )
 def test_a_pipe_whose_lines_are_refused_ends_with_1(
@@ -617,6 +643,30 @@ def test_a_pipe_whose_lines_are_refused_ends_with_1(
     done = joiner.pipe(f"{typed}\nafter\n", token=token)
     assert done.returncode == 1
     assert said in done.stdout
+
+
+def test_a_pipe_changes_what_it_has_said_last(joiner: Joiner, bob: Chat) -> None:
+    done = joiner.pipe("one\ntwo\n/delete\n/edit #1 uno\n/edit UNO\n")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert heard(bob, 2) == ["one", "two"]
+    assert meets(bob, "deleted")["data"]["id"] == 2
+    assert [meets(bob, "edited", id=1)["data"]["text"] for _ in range(2)] == ["uno", "UNO"]
+
+
+def test_an_output_that_cant_be_written_is_told(joiner: Joiner) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            joiner.command(),
+            env=clean_environment(joiner.env()),
+            stdin=subprocess.DEVNULL,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr == "chatroom: standard output can't be written (No space left on device)\n"
 
 
 def test_a_reader_that_is_gone_ends_it(joiner: Joiner, bob: Chat) -> None:

@@ -50,6 +50,10 @@ class MemoryDialer(Dialer):
         """From now on, the peer of the last stream takes nothing."""
         self._last.send_stream.send_all_hook = trio.sleep_forever
 
+    async def cut(self) -> None:
+        """The last stream breaks, for its peer as well."""
+        await self._last.aclose()
+
     async def _serve(self, peer: Peer, stream: trio.abc.Stream) -> None:
         async with stream:
             with suppress(trio.BrokenResourceError):
@@ -81,6 +85,9 @@ class ServedConnection(ModelConnection):
         self.served.commands.append(frame)
         if frame["event"] in self.served.deaf_to:
             self.to_server.popleft()
+        elif (answer := self.served.answers.get(frame["event"])) is not None:
+            self.to_server.popleft()
+            answer(self, frame)
         elif frame["event"] == "auth":
             self.to_server.popleft()
             self.tell({"event": "ack", "data": {"exp": 1}, "cid": frame["cid"]})
@@ -130,6 +137,8 @@ class ServedModel:
         """Seconds for each command."""
         self.deaf_to: set[str] = set()
         """Commands that get no answer."""
+        self.answers: dict[str, Callable[[ServedConnection, dict[str, Any]], None]] = {}
+        """What a test does at a command, in place of the model."""
 
     @property
     def connection(self) -> ServedConnection:
