@@ -213,7 +213,7 @@ class Editor:
             with suppress(OSError):
                 self._output.write_raw(_FOCUS_OFF)
                 self._output.flush()
-            self._in_trio(self._typed.send_nowait, None)
+            self._ask_to_leave()
 
     def _begin(self) -> None:
         self._output.write_raw(_FOCUS_ON)
@@ -226,7 +226,7 @@ class Editor:
 
     def _fail(self, error: BaseException) -> None:
         if isinstance(error, OSError):
-            self._in_trio(self._typed.send_nowait, None)
+            self._ask_to_leave()
             return
         self._failure = self._failure or error
         self._in_trio(self._scope.cancel)
@@ -266,9 +266,12 @@ class Editor:
             self._buffer.reset()
             self._changed()
         else:
-            self._leave(event)
+            self._ask_to_leave()
 
     def _leave(self, event: KeyPressEvent) -> None:
+        self._ask_to_leave()
+
+    def _ask_to_leave(self) -> None:
         if self._typist is not None:
             self._in_trio(self._typist.leave)
         self._in_trio(self._typed.send_nowait, None)

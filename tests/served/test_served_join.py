@@ -561,6 +561,19 @@ def test_a_terminal_that_is_gone_ends_it(joiner: Joiner, bob: Chat) -> None:
     meets(bob, "left", username="alice")
 
 
+def test_a_terminal_that_is_gone_ends_it_whatever_waits(joiner: Joiner) -> None:
+    with Relay(joiner.scene.server.port) as relay:
+        command = joiner.command(url=f"ws://127.0.0.1:{relay.port}")
+        deaf = ["sh", "-c", "trap '' HUP; exec \"$@\"", "sh", *command]
+        with Terminal(deaf, env=joiner.env()) as alice:
+            alice.wait_for("you are in")
+            relay.part()
+            alice.press("".join(f"line {number}\r" for number in range(150)))
+            alice.wait_for("sending 100")
+            alice.hang_up()
+            assert alice.wait() == 1
+
+
 # Plain lines
 
 
