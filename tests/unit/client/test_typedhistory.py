@@ -1,5 +1,6 @@
 """The file of typed lines."""
 
+import os
 import stat
 from pathlib import Path
 
@@ -53,6 +54,31 @@ def test_the_file_is_bounded(path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert history(path).lines[-1] == str(MOST + 4)
     assert [each.name for each in path.parent.iterdir()] == ["history"]
+
+
+def test_the_file_is_bounded_while_the_program_runs(path: Path) -> None:
+    first, second = history(path), history(path)
+    for number in range(3 * MOST):
+        (first if number % 2 else second).add(str(number))
+        assert number % 100 or path.read_text().count("\n") <= 2 * MOST
+    assert history(path).lines == [str(number) for number in range(2 * MOST, 3 * MOST)]
+    assert len(first.lines) == MOST
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_line_that_was_cut_off_takes_no_other_one_with_it(path: Path) -> None:
+    path.write_bytes(b'"one"\n"tw')
+    history(path).add("three")
+    assert path.read_text() == '"one"\n"tw\n"three"\n'
+    assert history(path).lines == ["one", "three"]
+
+
+def test_what_is_no_ordinary_file_is_neither_read_nor_written(path: Path) -> None:
+    os.mkfifo(path)
+    typed = history(path)
+    typed.add("hello")
+    assert typed.lines == ["hello"]
+    assert stat.S_ISFIFO(path.stat().st_mode)
 
 
 def test_what_is_no_line_is_passed_over(path: Path) -> None:
