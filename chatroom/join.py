@@ -115,10 +115,8 @@ def _screen(asked: JoinSettings, folder: Path | None) -> Run:
         return PlainScreen().run
     from chatroom.client.editor import Editor  # noqa: PLC0415  (see rule 2)
 
-    def is_secret(line: str) -> bool:
-        return asked.client.credentials.token() in line
-
-    return Editor(TypedHistory(folder and folder / "history", is_secret=is_secret), colours=asked.colour).run
+    history = TypedHistory(folder and folder / "history", is_secret=asked.client.credentials.are_in)
+    return Editor(history, colours=asked.colour).run
 
 
 class _Talk:

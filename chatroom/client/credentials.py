@@ -54,13 +54,20 @@ class Credentials:
         self._read = read
         self._file = file
         self._token = read()
+        self._known = {self._token}
 
     def token(self) -> str:
         """The token as it is now. It blocks, though not for long."""
         if self._file is not None and os.path.isfile(self._file):  # a pipe gives it only once
             with suppress(StartError):
                 self._token = self._read()
+                self._known.add(self._token)
         return self._token
+
+    def are_in(self, text: str) -> bool:
+        """Whether a token is in it: the one as it is now, or an earlier one, which may be valid still."""
+        self.token()
+        return any(token in text for token in self._known)
 
 
 def find_credentials(
@@ -227,18 +234,31 @@ def _check(path: str, found: os.stat_result) -> None:
 
 
 def ask_at_terminal(place: Place) -> str | None:
-    """What a person types unseen at the terminal of this process; None if it has none, or if that fails."""
+    """What a person types unseen at the terminal of this process; None if it has none, or if that fails.
+
+    Neither Ctrl-Z nor Ctrl-\\ is a signal meanwhile: a shell would make it seen, or leave all unseen.
+    """
     import getpass  # noqa: PLC0415  (few are asked)
     import termios  # noqa: PLC0415
     import warnings  # noqa: PLC0415
 
     try:
-        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+        terminal = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY)
     except OSError:
         return None
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", getpass.GetPassWarning)  # it would be seen
-            return getpass.getpass(f"Token for {place.shown}: ").strip()
+        before = termios.tcgetattr(terminal)
+        asking = [*before[:6], [*before[6]]]
+        for key in (termios.VSUSP, termios.VQUIT):
+            asking[6][key] = bytes([os.fpathconf(terminal, "PC_VDISABLE")])
+        try:
+            termios.tcsetattr(terminal, termios.TCSADRAIN, asking)
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", getpass.GetPassWarning)  # it would be seen
+                return getpass.getpass(f"Token for {place.shown}: ").strip()
+        finally:
+            termios.tcsetattr(terminal, termios.TCSADRAIN, before)
     except (EOFError, OSError, ValueError, termios.error, getpass.GetPassWarning):
         return None
+    finally:
+        os.close(terminal)

@@ -2,6 +2,7 @@
 
 import os
 import pty
+import signal
 import subprocess
 import sys
 import termios
@@ -137,6 +138,16 @@ def test_a_file_is_read_anew_and_the_last_token_stays_while_that_fails(tmp_path:
     assert credentials.token() == "second"
     file.write_text("third")
     assert credentials.token() == "third"
+
+
+def test_a_token_that_was_renewed_is_known_on(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("first\n")
+    credentials = found(tmp_path, token_file=file)
+    file.write_text("second\n")
+    assert credentials.are_in("the second one")
+    assert credentials.are_in("the first one")
+    assert not credentials.are_in("another one")
 
 
 def test_the_file_of_tokens_is_read_anew(tmp_path: Path) -> None:
@@ -348,6 +359,36 @@ def test_a_token_that_is_typed_is_not_seen(typed: bytes, answer: str) -> None:
     shown += os.read(ours, 1024) if typed.endswith(b"\n") else b""
     os.close(ours)
     assert SECRET.encode() not in shown
+
+
+def test_while_a_token_is_typed_no_key_stops_or_kills() -> None:
+    ours, theirs = pty.openpty()
+    before = termios.tcgetattr(theirs)
+    with asking(os.ttyname(theirs)) as process:
+        shown = b""
+        while not shown.endswith(PROMPT):
+            shown += os.read(ours, 1024)
+        os.write(ours, b"s3\x1a\x1ccret\n")
+        out, err = process.communicate(timeout=60)
+        assert (out.decode().strip(), err) == (repr("s3\x1a\x1ccret"), b"")
+        assert termios.tcgetattr(theirs) == before
+    os.close(theirs)
+    os.close(ours)
+
+
+def test_control_c_at_the_question_leaves_the_terminal_as_it_was() -> None:
+    ours, theirs = pty.openpty()
+    before = termios.tcgetattr(theirs)
+    with asking(os.ttyname(theirs)) as process:
+        shown = b""
+        while not shown.endswith(PROMPT):
+            shown += os.read(ours, 1024)
+        os.write(ours, b"\x03")
+        process.communicate(timeout=60)
+        assert process.returncode == -signal.SIGINT
+        assert termios.tcgetattr(theirs) == before
+    os.close(theirs)
+    os.close(ours)
 
 
 def test_nobody_is_asked_where_there_is_no_terminal() -> None:
