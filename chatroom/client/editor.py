@@ -13,6 +13,8 @@ Owns the terminal while it runs, through prompt_toolkit. Rules:
    it, the rest could look like a line of its own, of somebody else. So it may break none, should it take a
    character to be wider than we do. (A line that has scrolled away is the terminal's: if its window becomes
    narrower, it breaks the line as it likes.)
+6. In the background, as after `bg`, the terminal is another program's: nothing is printed, and its modes are
+   left alone. Setting them would stop us.
 
 It doesn't know what a line means. It is imported only where a line is edited.
 """
@@ -32,7 +34,7 @@ from math import inf
 from typing import Any, TextIO
 
 import trio
-from prompt_toolkit.application import Application, run_in_terminal
+from prompt_toolkit.application import Application, in_terminal
 from prompt_toolkit.application.current import get_app, set_app
 from prompt_toolkit.buffer import Buffer
 from prompt_toolkit.data_structures import Size
@@ -41,7 +43,7 @@ from prompt_toolkit.filters import Condition, is_searching
 from prompt_toolkit.formatted_text import StyleAndTextTuples
 from prompt_toolkit.history import History
 from prompt_toolkit.input.ansi_escape_sequences import ANSI_SEQUENCES
-from prompt_toolkit.input.vt100 import Vt100Input
+from prompt_toolkit.input.vt100 import Vt100Input, cooked_mode, raw_mode
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.key_binding.key_bindings import Binding
 from prompt_toolkit.key_binding.key_processor import KeyPress, KeyProcessor
@@ -77,6 +79,8 @@ _ESCAPE_SECONDS = 0.1
 """How long after an Escape it may still be the begin of another key."""
 _ARGUMENT_DIGITS = 3
 """How much of an argument counts, such as `repeat 100 times`; a sign is one of the digits."""
+_BACKGROUND_SECONDS = 0.1
+"""How often it is looked whether the terminal is ours again."""
 _INDENT = 11
 """Columns before the rest of a line, like those before the further lines of a text (see `lines`)."""
 _COLOUR = r"\x1b\[[0-9;]*m"
@@ -97,7 +101,7 @@ class Editor:
         self._attended = asyncio.Event()
         self._prompt = self._status = self._told = ""
         self._pending: list[str] = []
-        self._printing = self._over = False
+        self._printing = self._away = self._over = False
         self._failure: BaseException | None = None
         self._token: trio.lowlevel.TrioToken | None = None
         self._scope = trio.CancelScope()
@@ -146,6 +150,8 @@ class Editor:
     def _print(self) -> None:
         """Print what waits, above the line: hide the line, print, and show it again, in one write."""
         self._printing = False
+        if self._away:
+            return
         columns = self._output.get_size().columns
         text = "".join(f"{row}\r\n" for line in self._pending for row in _rows(line, columns))
         self._pending.clear()
@@ -217,8 +223,15 @@ class Editor:
 
     def _begin(self) -> None:
         self._output.write_raw(_FOCUS_ON)
+        self._at_signal(signal.SIGTSTP, self._suspend)
+        self._at_signal(signal.SIGQUIT, lambda: signal.raise_signal(signal.SIGTERM))
         if self._over:
             self._app.exit()
+
+    def _at_signal(self, number: signal.Signals, call: Callable[[], None]) -> None:
+        """Call it at a signal, unless somebody wants that one to be ignored."""
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            asyncio.get_running_loop().add_signal_handler(number, call)
 
     def _failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """Something failed in a call from the loop."""
@@ -280,14 +293,24 @@ class Editor:
         if self._typist is not None:
             self._in_trio(self._typist.looking, there)
 
-    def _suspend(self, event: KeyPressEvent) -> None:
-        def suspended() -> None:
+    def _suspend(self) -> None:
+        if not self._away:
+            self._away = True
+            self._app.create_background_task(self._be_away())
+
+    async def _be_away(self) -> None:
+        """Stop, as at a signal; and come back when the terminal is ours again, unless it is over before."""
+        async with in_terminal():
             self._output.write_raw(_FOCUS_OFF)
             self._output.flush()
+            asyncio.get_running_loop().remove_signal_handler(signal.SIGTSTP)
             os.kill(0, signal.SIGTSTP)
+            self._at_signal(signal.SIGTSTP, self._suspend)
+            while not self._over and not _is_ours(sys.stdin.fileno()):  # noqa: ASYNC110  (nothing tells of it)
+                await asyncio.sleep(_BACKGROUND_SECONDS)
             self._output.write_raw(_FOCUS_ON)
-
-        run_in_terminal(suspended)
+        self._away = False
+        self._print()
 
     def _bindings(self) -> KeyBindings:
         bindings = KeyBindings()
@@ -301,7 +324,7 @@ class Editor:
         bindings.add("c-c", filter=typing)(self._interrupt)
         bindings.add("<sigint>", filter=typing)(self._interrupt)
         bindings.add("c-d", filter=typing & empty)(self._leave)
-        bindings.add("c-z")(self._suspend)
+        bindings.add("c-z")(lambda event: self._suspend())
         bindings.add(_TURNED_TO)(lambda event: self._look(True))
         bindings.add(_TURNED_AWAY)(lambda event: self._look(False))
         bindings.add("c-o", filter=is_searching)(_nothing)
@@ -335,7 +358,7 @@ class Editor:
             color_depth=ColorDepth.DEPTH_4_BIT if colours else ColorDepth.DEPTH_1_BIT,
             erase_when_done=True,
             terminal_size_polling_interval=None,
-            input=Vt100Input(sys.stdin),
+            input=_Input(sys.stdin),
             output=self._output,
         )
         app.ttimeoutlen = _ESCAPE_SECONDS
@@ -381,6 +404,36 @@ class _Output(Vt100_Output):
         finally:
             self._held = False
             self.flush()
+
+
+class _Input(Vt100Input):
+    """A keyboard whose modes are set only while the terminal is ours."""
+
+    def raw_mode(self) -> raw_mode:
+        return _Raw(self.fileno())
+
+    def cooked_mode(self) -> cooked_mode:
+        return _Cooked(self.fileno())
+
+
+class _Raw(raw_mode):
+    def __exit__(self, *error: object) -> None:
+        if _is_ours(self.fileno):
+            super().__exit__(*error)
+
+
+class _Cooked(cooked_mode):
+    def __exit__(self, *error: object) -> None:
+        if _is_ours(self.fileno):
+            super().__exit__(*error)
+
+
+def _is_ours(descriptor: int) -> bool:
+    """Whether this program has the terminal, or nobody has it."""
+    try:
+        return os.tcgetpgrp(descriptor) == os.getpgrp()
+    except OSError:
+        return True
 
 
 class _Keys(KeyProcessor):

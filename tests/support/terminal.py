@@ -50,7 +50,7 @@ class Terminal:
         self.written = b""
         self._decode = codecs.getincrementaldecoder("utf-8")().decode
         self._ended = self._gone = False
-        self._main, program = pty.openpty()
+        self.main, program = pty.openpty()
         self._set_size(columns, rows)
         self.modes_before: list[Any] = termios.tcgetattr(program)
         self._kept = program  # so that the modes can still be looked at when the program has ended
@@ -84,10 +84,10 @@ class Terminal:
         return termios.tcgetattr(self._kept) == self.modes_before and self.screen.modes <= {7, 25}
 
     def _take(self, seconds: float) -> None:
-        if not select.select([self._main], [], [], seconds)[0]:
+        if not select.select([self.main], [], [], seconds)[0]:
             self._ended = self._ended or self.process.poll() is not None
             return
-        data = os.read(self._main, 65536)
+        data = os.read(self.main, 65536)
         self.written += data
         self.screen.feed(self._decode(data))
 
@@ -97,8 +97,8 @@ class Terminal:
         """Keys are pressed."""
         data = text.encode()
         while data:
-            select.select([], [self._main], [], SECONDS)
-            data = data[os.write(self._main, data[:1024]) :]
+            select.select([], [self.main], [], SECONDS)
+            data = data[os.write(self.main, data[:1024]) :]
             self._take(0)
 
     def paste(self, text: str) -> None:
@@ -112,13 +112,13 @@ class Terminal:
         self._set_size(columns, rows)
 
     def _set_size(self, columns: int, rows: int) -> None:
-        fcntl.ioctl(self._main, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        fcntl.ioctl(self.main, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
     def hang_up(self) -> None:
         """The terminal is gone."""
         if not self._gone:
             self._gone = True
-            os.close(self._main)
+            os.close(self.main)
 
     # Its life
 
@@ -131,7 +131,7 @@ class Terminal:
                 self.process.wait(seconds)
                 break
             self._take(0.02)
-        while not self._gone and select.select([self._main], [], [], 0)[0]:
+        while not self._gone and select.select([self.main], [], [], 0)[0]:
             self._take(0)
         self._ended = True
         return self.process.returncode
