@@ -281,6 +281,8 @@ class Conversation:
                 self._typing.forget()
                 self._draft("message", {"text": text}, line)
             case typed.Switch(room):
+                for text in tuple(self._put_back):  # another Enter would say it there
+                    self._screen.take_back(text)
                 self._client.switch(room)
             case typed.ShowRooms():
                 self._ask("rooms", {"limit": _ROOMS_ASKED})

@@ -137,6 +137,11 @@ class Editor:
             self._told = text  # nobody has typed it now
             self._buffer.insert_text(text)
 
+    def take_back(self, text: str) -> None:
+        if self._buffer.text == text:
+            self._buffer.reset()
+            self._changed()
+
     def ring(self) -> None:
         self._output.bell()
 

@@ -80,6 +80,9 @@ class PlainScreen:
     def put_back(self, text: str) -> None:
         """A line that was sent can't be edited again."""
 
+    def take_back(self, text: str) -> None:
+        """Nothing was put back."""
+
     def ring(self) -> None:
         """Lines make no noise."""
 

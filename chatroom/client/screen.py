@@ -62,6 +62,9 @@ class Screen(Protocol):
     def put_back(self, text: str) -> None:
         """Have a text in the line to be edited again, if the line is empty and can be edited."""
 
+    def take_back(self, text: str) -> None:
+        """Empty the line, if it is still this text that was put back."""
+
     def ring(self) -> None:
         """Call for attention, where a person may be."""
 

@@ -62,6 +62,10 @@ async def _take_lines(screen: Screen) -> int:
                 screen.show([" ".join(words)])
             case ["!back", text]:
                 screen.put_back(text)
+            case ["!both", text, taken]:
+                screen.put_back(text)
+                screen.take_back(taken)
+                screen.show([f"put back {text}, taken back {taken}"])
             case ["!status", *words]:
                 screen.set_status(" ".join(words))
             case ["!go", code]:

@@ -46,6 +46,10 @@ class Lists:
             self.line = text
             self._tell_typing()
 
+    def take_back(self, text: str) -> None:
+        if self.line == text:
+            self.press("")
+
     def ring(self) -> None:
         pass
 
@@ -427,6 +431,14 @@ async def test_what_is_refused_comes_back_in_its_room_alone() -> None:
         assert "* not done in general: forbidden:" in found.screen.shown
         found.screen.type("refused here")
         await found.until(lambda: found.screen.line == "refused here")
+
+
+async def test_what_came_back_before_a_switch_had_its_turn_is_taken_away_again() -> None:
+    async with talk() as found:
+        await found.shows("you are in")
+        found.screen.type("refused secret", "/delete", "/switch b")
+        await found.shows("you are in b")
+        assert found.screen.line == ""
 
 
 async def test_what_was_for_a_room_that_is_refused_isnt_said_elsewhere() -> None:

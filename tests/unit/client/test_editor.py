@@ -387,6 +387,14 @@ def test_a_text_is_put_back_only_into_an_empty_line(terminal: Terminal) -> None:
     terminal.wait_for("said 'mine'")
 
 
+def test_only_what_was_put_back_is_taken_back(terminal: Terminal) -> None:
+    terminal.press("!both again again\r")
+    terminal.wait_for("taken back again")
+    line(terminal, "")
+    terminal.press("!both this that\r")
+    line(terminal, "this")
+
+
 def test_the_terminal_tells_whether_somebody_looks(terminal: Terminal) -> None:
     assert 1004 in terminal.screen.modes
     terminal.press("a\x1b[Ob\x1b[Ic")
