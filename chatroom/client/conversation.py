@@ -403,7 +403,7 @@ class Conversation:
             self._oldest = None
             self._ask("rooms", {"limit": _ROOMS_ASKED}, name="")
         seen = self._shown.get(event.room) or self._seen.get(event.username, event.room)
-        self._unread.entered(seen, event.epoch)
+        self._unread.entered(seen, event.epoch, event.last_id)
         if (position := self._client.core.position) is not None:
             self._shown.setdefault(event.room, position)
         if moved or self._lost is not None:

@@ -37,12 +37,14 @@ class Unread:
         if there:
             self._pressed = now
 
-    def entered(self, seen: Position | None, epoch: str) -> None:
-        """The person enters a room, at first or again; `seen` is what they have had of it."""
+    def entered(self, seen: Position | None, epoch: str, last_id: int) -> None:
+        """The person enters a room, at first or again, whose history `epoch` goes up to `last_id`; `seen` is
+        what they have had of it.
+        """
         if seen is None:
             self._since = None
         else:  # of another history they have had nothing
-            self._since = seen.id if seen.epoch == epoch else 0
+            self._since = seen.id if seen.epoch == epoch and seen.id <= last_id else 0
 
     def is_first(self, number: int, *, own: bool, old: bool, now: float) -> bool:
         """Whether the line stands above the record `number`. `old`: it was there before the person."""

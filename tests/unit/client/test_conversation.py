@@ -356,7 +356,7 @@ async def test_who_leaves_is_not_kept_by_what_was_pasted() -> None:
         found.screen.type(*(f"line {number}" for number in range(3 * UNSETTLED)))
         await found.until(lambda: f"sending {UNSETTLED}" in found.screen.status)
         found.screen.leave()
-        assert await found.ends(LEAVING + 1) is Leaving.UNSENT
+        assert await found.ends(LEAVING + 3) is Leaving.UNSENT
         taken = sum("not known to be stored" in line for line in found.screen.shown) + len(found.texts())
         assert UNSETTLED <= taken < 2 * UNSETTLED
         assert found.screen.shown[-1] == f"* not done, since you leave: {3 * UNSETTLED - taken} lines"
@@ -381,7 +381,7 @@ async def test_who_leaves_while_a_line_waits_its_turn_is_told() -> None:
         found.screen.type("one", "/delete", "two")
         await found.until(lambda: "sending 2" in found.screen.status)
         found.screen.leave()
-        assert await found.ends(LEAVING + 1) is Leaving.UNSENT
+        assert await found.ends(LEAVING + 3) is Leaving.UNSENT
         assert found.screen.shown[-5:] == [
             "* not known to be stored:",
             "    one",

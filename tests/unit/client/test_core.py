@@ -754,6 +754,17 @@ def test_nothing_is_sent_until_a_switch_is_answered() -> None:
     assert session.core.room == "ops"
 
 
+def test_a_client_is_on_its_way_until_its_last_switch_is_answered() -> None:
+    session = opened()
+    assert (session.core.destination, session.core.is_moving) == ("general", False)
+    session.core.switch("ops")
+    session.core.switch("lunch")
+    session.switched("ops", switching(session))
+    assert (session.core.destination, session.core.is_moving) == ("lunch", True)
+    session.receive("error", {"message": "no"}, cid=switching(session), code="forbidden")
+    assert (session.core.destination, session.core.is_moving) == ("ops", False)
+
+
 def test_the_answer_to_another_switch_is_ignored() -> None:
     session = opened()
     session.switched("ops", "q-1")
