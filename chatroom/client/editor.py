@@ -44,6 +44,7 @@ from prompt_toolkit.formatted_text import StyleAndTextTuples
 from prompt_toolkit.history import History
 from prompt_toolkit.input.ansi_escape_sequences import ANSI_SEQUENCES
 from prompt_toolkit.input.vt100 import Vt100Input, cooked_mode, raw_mode
+from prompt_toolkit.input.vt100_parser import Vt100Parser
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.key_binding.key_bindings import Binding
 from prompt_toolkit.key_binding.key_processor import KeyPress, KeyProcessor
@@ -74,6 +75,8 @@ from chatroom.system.stdio import print_out
 _FOCUS_ON, _FOCUS_OFF = "\x1b[?1004h", "\x1b[?1004l"
 _TURNED_TO, _TURNED_AWAY = Keys.ControlF23, Keys.ControlF24
 """Keys that no keyboard has stand for what a terminal reports of its focus."""
+_KEY = re.compile(r"\x1b\[[0-9;]*[@-~]")
+"""What terminals send for a key that is no character."""
 _STYLE = Style.from_dict({"prompt": "bold", "status": "dim", "chosen": "bold nodim"})
 _ESCAPE_SECONDS = 0.1
 """How long after an Escape it may still be the begin of another key."""
@@ -412,13 +415,24 @@ class _Output(Vt100_Output):
 
 
 class _Input(Vt100Input):
-    """A keyboard whose modes are set only while the terminal is ours."""
+    """A keyboard whose modes are set only while the terminal is ours, and whose unknown keys do nothing."""
+
+    def __init__(self, stdin: TextIO) -> None:
+        super().__init__(stdin)
+        self.vt100_parser = _Parser(self.vt100_parser.feed_key_callback)
 
     def raw_mode(self) -> raw_mode:
         return _Raw(self.fileno())
 
     def cooked_mode(self) -> cooked_mode:
         return _Cooked(self.fileno())
+
+
+class _Parser(Vt100Parser):
+    """Reads keys. One that isn't known counts as one, and not as the characters that stand for it."""
+
+    def _get_match(self, prefix: str) -> Keys | tuple[Keys, ...] | None:
+        return super()._get_match(prefix) or (Keys.Ignore if _KEY.fullmatch(prefix) else None)
 
 
 class _Raw(raw_mode):
@@ -448,6 +462,9 @@ class _Keys(KeyProcessor):
         super().__init__(other._bindings)
 
     def _call_handler(self, handler: Binding, key_sequence: list[KeyPress]) -> None:
+        if handler.keys == (Keys.Any,) and len(key_sequence[0].data) > 1:
+            self.arg = None  # a key without a meaning, whose sequence would be inserted
+            return
         self.arg = self.arg and self.arg[:_ARGUMENT_DIGITS]
         try:
             super()._call_handler(handler, key_sequence)

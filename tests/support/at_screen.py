@@ -23,8 +23,10 @@ class _Echo:
 
     def __init__(self, screen: Screen) -> None:
         self._screen = screen
+        self.told: list[str] = []
 
     def typing(self, text: str) -> None:
+        self.told = [*self.told[-9:], text]
         self._screen.set_status(f"typed {len(text)}")
 
     def looking(self, there: bool) -> None:
@@ -42,16 +44,17 @@ async def _main(screen: Screen) -> int:
     code = 0
     async with trio.open_nursery() as nursery:
         await nursery.start(_heed, screen, nursery.cancel_scope)
-        screen.attend(_Echo(screen))
+        echo = _Echo(screen)
+        screen.attend(echo)
         screen.set_prompt("#room> ")
         screen.set_status("ready")
         screen.show(["hello"])
-        code = 5 if "brief" in sys.argv else await _take_lines(screen)
+        code = 5 if "brief" in sys.argv else await _take_lines(screen, echo)
         nursery.cancel_scope.cancel()
     return code
 
 
-async def _take_lines(screen: Screen) -> int:
+async def _take_lines(screen: Screen, echo: _Echo) -> int:
     while (line := await screen.next_line()) is not None:
         match line.split(" "):
             case ["!fail"]:
@@ -66,6 +69,8 @@ async def _take_lines(screen: Screen) -> int:
                 screen.put_back(text)
                 screen.take_back(taken)
                 screen.show([f"put back {text}, taken back {taken}"])
+            case ["!told"]:
+                screen.show([f"told {' '.join(map(ascii, echo.told))}"])
             case ["!status", *words]:
                 screen.set_status(" ".join(words))
             case ["!go", code]:

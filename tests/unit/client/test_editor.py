@@ -395,6 +395,14 @@ def test_only_what_was_put_back_is_taken_back(terminal: Terminal) -> None:
     line(terminal, "this")
 
 
+def test_a_text_that_is_put_back_isnt_typed(terminal: Terminal) -> None:
+    terminal.press("!back again\r")
+    line(terminal, "again")
+    terminal.press("\x15!told\r")
+    terminal.wait_for("'!told' ''")
+    assert "'again'" not in terminal.screen.text
+
+
 def test_the_terminal_tells_whether_somebody_looks(terminal: Terminal) -> None:
     assert 1004 in terminal.screen.modes
     terminal.press("a\x1b[Ob\x1b[Ic")
@@ -455,6 +463,11 @@ def test_a_key_that_looks_like_an_answer_of_the_terminal_counts_as_none(terminal
 def test_a_paste_without_marks_may_have_sequences_in_it(terminal: Terminal) -> None:
     terminal.press("a\x1b[32mb\x1b[0mc\x1b[Mxyzd\x1b[<99;1;1me\x1b[;m\r")
     terminal.wait_for("said 'abcde'")
+
+
+def test_a_key_that_is_unknown_does_nothing(terminal: Terminal) -> None:
+    terminal.press("a\x1b[5;5~b\x1b[1;9Z\x1b3\x1b[6;5~c\x1b[23;8~d\x1b[99;5ue\x1b[1;16Hf\r")
+    terminal.wait_for("said 'abcdef'")
 
 
 def test_a_key_is_repeated_only_as_often_as_that_takes_no_time(terminal: Terminal) -> None:
