@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tests.page.test_page_reading import LOOK_AWAY, LOOK_BACK
-from tests.support.browser import Visit, counts, says, still, stop_clock
+from tests.support.browser import Visit, Visitor, counts, says, still, stop_clock
 
 if TYPE_CHECKING:
     from playwright.sync_api import WebSocketRoute
@@ -20,6 +20,11 @@ COUNT_PINGS = """() => {
 }"""
 
 
+def quiet(visitor: Visitor) -> None:
+    """Wait until all that was asked is answered: an answer, too, is a sign of life."""
+    visitor.page.wait_for_function("() => state.asked.size === 0")
+
+
 def test_a_clock_that_is_set_back_hides_no_dead_link(visit: Visit) -> None:
     def answer_no_ping(socket: WebSocketRoute) -> None:
         server = socket.connect_to_server()
@@ -30,6 +35,7 @@ def test_a_clock_that_is_set_back_hides_no_dead_link(visit: Visit) -> None:
     alice.page.route_web_socket("**/*", answer_no_ping)
     alice.page.reload()
     alice.connect("alice", "set-back")
+    quiet(alice)
     alice.page.evaluate(SET_BACK)
     alice.page.clock.run_for(45_000)
     assert alice.page.evaluate("state.tried.some(text => text.includes('connection ended: 1006'))")
@@ -66,6 +72,7 @@ def test_a_silent_link_is_noticed_in_a_throttled_tab(visit: Visit) -> None:
     stop_clock(alice)
     alice.page.reload()
     alice.connect("alice", "throttled")
+    quiet(alice)
     alice.page.evaluate("transmit = () => 0")
     alice.page.clock.fast_forward(60_000)
     assert alice.page.evaluate("state.phase") == "online"

@@ -48,6 +48,7 @@ def test_a_page_without_the_right_shows_nothing_of_it(visit: Visit, answer: dict
     room = Scripted(alice, sanctions=answer).connect()
     room.say("bob", "hello")
     room.await_sent("sanctions")
+    alice.page.wait_for_function("() => state.asked.size === 0")
     assert menu(alice, "hello") == ["Reply", "Copy text", "Copy link"]
     alice.page.keyboard.press("Escape")
     alice.press("More")
@@ -195,7 +196,7 @@ def test_who_is_muted_keeps_the_draft_and_is_told_until_when(visit: Visit) -> No
     alice.page.evaluate("typed = (real => text => real(text))(typed)")
     alice.field("Message").fill("a draft")
     room.await_sent("typing")
-    moderated(room, "mute", until=in_minutes(10))
+    moderated(room, "mute", until=alice.page.evaluate("Date.now()") + 600_000)
     alice.page.get_by_text("You are muted until ").wait_for()
     assert room.await_sent("typing", 2)[-1] == {"active": False}
     alice.field("Message").press_sequentially("!")
@@ -262,6 +263,7 @@ def test_who_is_removed_is_told_why_and_comes_back_by_hand(visit: Visit, reason:
     says(alice, f"You were removed from this room: {reason}.")
     alice.page.clock.run_for(120_000)
     alice.page.evaluate("dispatchEvent(new Event('online'))")
+    still(alice)
     assert room.sockets == 1
     alice.press("Enter again")
     says(alice, "Connected to #general as alice.")
