@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.support.browser import Visit, members, says, stop_clock
+from tests.support.browser import Visit, members, says, still, stop_clock
 
 
 def test_odd_and_unknown_events_are_ignored(visit: Visit) -> None:
@@ -31,6 +31,7 @@ def test_rare_events_are_shown(visit: Visit) -> None:
     hear(event="message", data={"username": "zoe", "text": "late"}, room="rare", id=3, ts=1)
     hear(event="message", data={"username": "zoe", "text": "late"}, room="rare", id=3, ts=1)
     alice.log.get_by_text("Something is missing here.").wait_for()
+    still(alice)
     assert alice.text("late").count() == 1
     hear(event="error", data={"message": "Invalid JSON"}, code="bad_json")
     says(alice, "The server says: Invalid JSON")

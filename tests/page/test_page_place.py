@@ -16,7 +16,7 @@ FOCUS = "document.activeElement.id || document.activeElement.textContent"
 def test_the_row_in_view_stays_there_when_the_window_gets_narrow(visit: Visit, width: int) -> None:
     alice = visit(viewport=WIDE).connect("alice", f"narrow-{width}")
     say_many(visit().connect("bob", f"narrow-{width}"), 200, " " + "and so on " * 12)
-    drawn(alice)
+    drawn(alice, 200)
     alice.page.evaluate("$('scroll').scrollTop = $('scroll').scrollHeight / 2")
     settled(alice)
     still(alice)
@@ -44,7 +44,7 @@ def test_who_is_at_the_end_stays_there_when_the_window_changes(
         "alice", f"resized-{before[0]}-{after[0]}"
     )
     say_many(visit().connect("bob", f"resized-{before[0]}-{after[0]}"), 60, " " + "and so on " * 12)
-    drawn(alice)
+    drawn(alice, 60)
     alice.page.set_viewport_size(dict(zip(("width", "height"), after, strict=True)))  # type: ignore[arg-type]
     still(alice)
     assert alice.page.evaluate(GAP) < 2
@@ -115,6 +115,7 @@ def test_a_recent_room_keeps_the_focus_while_messages_are_counted(visit: Visit) 
     say_many(bob, 60)
     alice.text("message 59").wait_for()
     alice.page.evaluate("$('scroll').scrollTop = 0")
+    alice.page.get_by_role("button", name="To the end").wait_for()
     alice.page.get_by_role("button", name="first", exact=True).focus()
     bob.say("one more")
     alice.page.get_by_role("button", name="1 new").wait_for()

@@ -62,6 +62,7 @@ def test_where_rooms_are_hidden_the_known_ones_are_listed(visit: Visit) -> None:
     room = Scripted(alice, rooms=refused("forbidden", "Rooms are hidden")).connect()
     alice.press("+")
     room.await_sent("rooms")
+    alice.page.wait_for_function("() => [...state.asked.values()].every(one => one.event !== 'rooms')")
     still(alice)
     shows(choices(alice), "# ops  ")
     assert alice.page.evaluate("state.notice.key") == "online"
@@ -75,11 +76,14 @@ def test_what_happens_elsewhere_is_counted_by_messages(visit: Visit) -> None:
     recent(alice, "ops")
     room = Scripted(alice, follow=followed(last=10, messages=8)).connect()
     assert room.await_sent("follow") == [{"rooms": ["ops"]}]
+    alice.page.wait_for_function("() => state.recent.find(one => one.name === 'ops').seen === 8")
     assert counted(alice, "ops") == ""
 
     def activity(last: int, messages: int, *mentions: str) -> None:
         data = {"room": "ops", "last_id": last, "messages": messages, "username": "bob"}
+        before = alice.page.evaluate("state.heard")
         room.send({"event": "activity", "data": {**data, "mentions": mentions}})
+        alice.page.wait_for_function("before => state.heard > before", arg=before)
 
     activity(12, 10)
     assert counted(alice, "ops") == "2"

@@ -77,6 +77,7 @@ def test_what_a_server_that_tells_no_limit_refuses_can_be_edited(visit: Visit) -
 def test_what_can_not_be_seen_is_not_sent(visit: Visit, text: str) -> None:
     alice = visit().connect("alice", "invisible")
     alice.field("Message").fill(text)
+    still(alice)
     assert alice.page.get_by_role("button", name="Send", exact=True).is_disabled()
     alice.field("Message").press("Enter")
     still(alice)
@@ -184,6 +185,7 @@ def test_what_can_be_done_with_a_message_stands_at_that_message(visit: Visit) ->
         alice.say(text)
     counts(alice.log.locator(".sent"), 3)
     alice.text("two").hover()
+    alice.page.locator("#tools").wait_for()
     tools, row = (alice.page.locator(at).bounding_box() for at in ("#tools", ".message:nth-child(2)"))
     assert tools is not None
     assert row is not None
