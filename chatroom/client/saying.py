@@ -101,6 +101,12 @@ class Outcome:
         return self.forgotten - self.refused + sum(entry.id is not None for entry in self.entries)
 
 
+def _first(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
 Feed = Callable[["Sayer"], Awaitable[None]]
 """Gives the texts of a command, by `give`, and then calls `end`."""
 
@@ -165,7 +171,7 @@ class Sayer:
         except* OutboxFailed as failed:
             if not self._tried:
                 raise
-            self._reason = str(failed.exceptions[0])
+            self._reason = str(_first(failed))
         return self._outcome()
 
     def interrupt(self) -> None:

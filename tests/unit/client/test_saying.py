@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chatroom.client import saying
-from chatroom.client.batches import Batch
+from chatroom.client.batches import Batch, Entry, lines_of
 from chatroom.client.connection import Client
 from chatroom.client.cursor import Begin, Position
 from chatroom.client.dialer import Unreachable
@@ -689,6 +689,29 @@ async def test_a_disk_that_gets_full_leaves_it_unknown_what_becomes_of_the_rest(
     assert outcome.reason == "the outbox can't be used (No space left on device)"
     assert (await say(tmp_path, served, "a", "b", "c")).result is Result.STORED
     assert stored(served) == ["a", "b", "c"]
+
+
+async def test_a_disk_that_is_full_when_the_client_comes_in_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = ServedModel()
+    served.deaf_to = {"message"}
+    assert (await say(tmp_path, nowhere, "another", seconds=5)).result is Result.UNKNOWN
+    batch = Batch("b", NOW, [Entry("c", "earlier")], sent=True)
+    command = Command(tmp_path, served)
+    command.outbox.append(lines_of(batch), sync=False)
+    command.outbox.close()
+    command = Command(tmp_path, served)
+    append = command.outbox.append
+
+    def append_if_it_fits(lines: Iterable[str], *, sync: bool) -> None:
+        if any("sent" in line for line in lines):
+            raise OutboxFailed("no space")
+        append(lines, sync=sync)
+
+    monkeypatch.setattr(command.outbox, "append", append_if_it_fits)
+    outcome = await command.run("earlier")
+    assert (outcome.result, outcome.reason) == (Result.UNKNOWN, "no space")
 
 
 async def test_what_the_feed_raises_comes_out(tmp_path: Path) -> None:
