@@ -13,8 +13,8 @@ Owns the terminal while it runs, through prompt_toolkit. Rules:
    it, the rest could look like a line of its own, of somebody else. So it may break none, should it take a
    character to be wider than we do. (A line that has scrolled away is the terminal's: if its window becomes
    narrower, it breaks the line as it likes.)
-6. In the background, as after `bg`, the terminal is another program's: nothing is printed, and its modes are
-   left alone. Setting them would stop us.
+6. In the background, as after `bg`, the terminal is another program's: until the end nothing is printed, and
+   its modes are left alone. Setting them would stop us.
 
 It doesn't know what a line means. It is imported only where a line is edited.
 """
@@ -40,7 +40,7 @@ from prompt_toolkit.buffer import Buffer
 from prompt_toolkit.data_structures import Size
 from prompt_toolkit.document import Document
 from prompt_toolkit.filters import Condition, is_searching
-from prompt_toolkit.formatted_text import StyleAndTextTuples
+from prompt_toolkit.formatted_text import StyleAndTextTuples, fragment_list_to_text
 from prompt_toolkit.history import History
 from prompt_toolkit.input.ansi_escape_sequences import ANSI_SEQUENCES
 from prompt_toolkit.input.vt100 import Vt100Input, cooked_mode, raw_mode
@@ -69,7 +69,7 @@ from chatroom.client.completing import Completing
 from chatroom.client.printable import printable
 from chatroom.client.screen import Completions, Program, Typist
 from chatroom.client.typedhistory import MOST, TypedHistory
-from chatroom.client.typedline import shown
+from chatroom.client.typedline import is_shown_as_it_is, shown
 from chatroom.system.stdio import print_out
 
 _FOCUS_ON, _FOCUS_OFF = "\x1b[?1004h", "\x1b[?1004l"
@@ -482,6 +482,8 @@ class _Shown(Processor):
     """Shows the typed line as `typedline` has it."""
 
     def apply_transformation(self, transformation_input: TransformationInput) -> Transformation:
+        if is_shown_as_it_is(fragment_list_to_text(transformation_input.fragments)):
+            return Transformation(transformation_input.fragments)
         pieces = [(each[0], piece) for each in transformation_input.fragments for piece in shown(each[1])]
         ends = [0, *accumulate(len(piece) for _, piece in pieces)]
         return Transformation(

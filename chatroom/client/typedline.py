@@ -23,6 +23,11 @@ def shown(text: str) -> list[str]:
     return [_shown(character) for character in text]
 
 
+def is_shown_as_it_is(text: str) -> bool:
+    """Whether that is known at once, and without looking at each character of a long text."""
+    return text.isascii() and "\t" not in text
+
+
 def _shown(character: str) -> str:
     if character < "\xa0":
         return " " if character == "\t" else character

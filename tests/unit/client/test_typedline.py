@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatroom.client.printable import printable
-from chatroom.client.typedline import INSTEAD, shown
+from chatroom.client.typedline import INSTEAD, is_shown_as_it_is, shown
 
 
 @pytest.mark.parametrize("text", ["", "hello", "日本 한글 ￦", "e\u0301 गु กำ", "🙂☕", "\x1b[2J\x9b"])
@@ -37,5 +37,6 @@ def test_what_acts_or_hides_is_shown_as_a_sign(character: str) -> None:
 def test_each_character_has_its_piece_and_none_acts(text: str) -> None:
     pieces = shown(text)
     assert len(pieces) == len(text)
+    assert pieces == list(text) or not is_shown_as_it_is(text)
     seen = "".join(pieces)
     assert all(printable(each) == each for each in seen if each >= "\xa0")
