@@ -41,6 +41,7 @@ from chatroom.client.events import (
     Expiring,
     Lost,
     News,
+    Replaced,
     Settled,
     SwitchRefused,
 )
@@ -336,6 +337,8 @@ class Core:
             )
         )
         self._events += told
+        if any(isinstance(each, Replaced) for each in told):
+            self._events += self._outbox.replaced(self.room)
 
     def _switch_answered(self, frame: Frame, now: float) -> None:
         """A `switch_room` was answered by `ack` or `error`."""

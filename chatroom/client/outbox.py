@@ -11,6 +11,8 @@ Owns the drafts that aren't settled. Rules:
    order, too.
 4. A draft whose frame is larger than the server takes is refused here: the server would close the connection.
    If it does, without having said its limit, the draft under way was it.
+5. An id means a message of the history that the room had. In another one it would be another message, so a
+   draft with an id doesn't outlive its history.
 
 It doesn't know a clock beyond the times that it is given, nor how a frame travels.
 """
@@ -27,6 +29,7 @@ UNAVAILABLE = "unavailable"
 RETRY_SECONDS = 1.0
 """How long to wait after the store was unavailable."""
 TOO_LARGE = "it is larger than this server takes"
+REPLACED = "the history was replaced, and ids begin anew"
 
 
 @dataclass(slots=True)
@@ -116,6 +119,11 @@ class Outbox:
         """The client doesn't get into `room`: what was to be said there next is refused."""
         while draft := self._first(room):
             yield self._settle(Settled(draft.cid, error=error))
+
+    def replaced(self, room: str) -> Iterator[Settled]:
+        """The room has another history: what means a message of the old one is refused."""
+        for draft in [each for each in self._drafts.values() if each.room == room and "id" in each.data]:
+            yield self._settle(Settled(draft.cid, error=REPLACED))
 
     def rename(self, written: str, room: str) -> None:
         """The server calls a room by another name than it was written."""

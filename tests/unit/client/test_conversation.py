@@ -304,6 +304,21 @@ async def test_behind_a_gap_a_change_needs_an_id() -> None:
         assert found.changed() == []
 
 
+async def test_a_change_is_not_done_in_another_history() -> None:
+    async with talk() as found:
+        found.screen.type("one")
+        await found.shows("alice: one")
+        await found.cut()
+        found.screen.type("/delete #1", "two")
+        await found.until(lambda: "2 to be sent" in found.screen.status)
+        found.served.model.replace()
+        found.say("other", by="alice")
+        await found.mend()
+        await found.shows("alice: two")
+        assert (found.texts(), found.changed()) == (["other", "two"], [])
+        assert "* not done: the history was replaced, and ids begin anew:" in found.screen.shown
+
+
 # Questions
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from chatroom.client.events import Settled
 from chatroom.client.frames import RECORDS, Frame, command
-from chatroom.client.outbox import RETRY_SECONDS, TOO_LARGE, Draft, Outbox
+from chatroom.client.outbox import REPLACED, RETRY_SECONDS, TOO_LARGE, Draft, Outbox
 
 
 def outbox(*cids: str, room: str = "r") -> Outbox:
@@ -316,3 +316,13 @@ def test_each_draft_is_settled_once_and_sent_in_its_order(steps: list[str]) -> N
             under_way = None
         settled += [] if answered is None else [answered.cid]
     assert settled == [str(number) for number in range(added)]
+
+
+def test_what_means_a_message_of_a_history_that_is_replaced_is_refused() -> None:
+    found = outbox("said")
+    for cid, room in (("here", "r"), ("there", "other")):
+        found.add(Draft(cid, room, "delete", {"id": 5}))
+    assert list(found.replaced("r")) == [Settled("here", error=REPLACED)]
+    assert sent(found) == ["said"]
+    found.answered(answer("ack", "said", {"id": 1}), 0.0)
+    assert sent(found, room="other") == ["there"]
