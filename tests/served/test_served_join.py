@@ -609,7 +609,7 @@ def test_lines_of_a_pipe_are_all_stored_before_it_ends(joiner: Joiner, bob: Chat
 async def test_lines_are_stored_and_shown_once_through_a_network_that_breaks(
     pyz: Path, tmp_path: Path
 ) -> None:
-    lines = [f"line {number}" for number in range(40)]
+    lines = [f"line {number}" for number in range(100)]  # more bytes than get through between five cuts
     async with ServerProcess("--db", "none", "--rate", "0") as server, trio.open_nursery() as nursery:
         cutter = Cutter(server.port, random.Random(seed()), most=3000)
         await nursery.start(cutter.run)
@@ -619,6 +619,9 @@ async def test_lines_are_stored_and_shown_once_through_a_network_that_breaks(
                 await trio.sleep(0.01)
             cutter.calm = True
 
+        chat = await trio.to_thread.run_sync(
+            Chat, server.ws_url + target("general", "bob", token="dev-token")
+        )
         nursery.start_soon(calm)
         done = await trio.run_process(
             [*python_command(), "join", f"ws://127.0.0.1:{cutter.port}", "--username", "alice"],
@@ -626,8 +629,7 @@ async def test_lines_are_stored_and_shown_once_through_a_network_that_breaks(
             stdin="\n".join(lines).encode(),
             capture_stdout=True,
         )
-        chat = Chat(server.ws_url + target("general", "bob", token="dev-token"))
-        assert await trio.to_thread.run_sync(heard, chat, 40) == lines
+        assert await trio.to_thread.run_sync(heard, chat, 100) == lines
         await trio.to_thread.run_sync(chat.close)
         nursery.cancel_scope.cancel()
     shown = done.stdout.decode().splitlines()
