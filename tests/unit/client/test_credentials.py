@@ -25,7 +25,7 @@ from chatroom.client.credentials import (
     read_token,
 )
 from chatroom.core.errors import StartError
-from tests.support.process import clean_environment
+from tests.support.process import clean_environment, heeding
 
 SECRET = "s3" + "cret"
 PLACE = Place("chat.example", 3000)
@@ -379,7 +379,7 @@ def test_while_a_token_is_typed_no_key_stops_or_kills() -> None:
 def test_control_c_at_the_question_leaves_the_terminal_as_it_was() -> None:
     ours, theirs = pty.openpty()
     before = termios.tcgetattr(theirs)
-    with asking(os.ttyname(theirs)) as process:
+    with heeding(signal.SIGINT), asking(os.ttyname(theirs)) as process:
         shown = b""
         while not shown.endswith(PROMPT):
             shown += os.read(ours, 1024)

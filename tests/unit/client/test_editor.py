@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.process import ROOT
+from tests.support.process import ROOT, heeding
 from tests.support.screen import Screen
 from tests.support.terminal import Terminal
 
@@ -354,7 +354,7 @@ def test_in_the_background_it_waits_for_the_terminal(shell: Terminal) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTSTP, signal.SIGQUIT])
 def test_these_signals_do_what_keys_do_elsewhere(number: signal.Signals) -> None:
-    with Terminal(["sh", "-i"], cwd=str(ROOT), env={"PS1": "$ "}) as terminal:
+    with heeding(number), Terminal(["sh", "-i"], cwd=str(ROOT), env={"PS1": "$ "}) as terminal:
         terminal.wait_for("$")
         before = terminal.screen.modes.copy()
         terminal.press(f"{sys.executable} -m tests.support.at_screen editor; echo code $?\r")
