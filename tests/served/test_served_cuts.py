@@ -30,10 +30,13 @@ UNKNOWN = 75
 class Scene:
     """Commands that talk and read through the cutter, and what they have been told."""
 
-    def __init__(self, folder: Path, cutter: Cutter, chance: random.Random) -> None:
+    def __init__(
+        self, folder: Path, cutter: Cutter, chance: random.Random, alive: Callable[[], None]
+    ) -> None:
         self.folder = folder
         self.cutter = cutter
         self.chance = chance
+        self.alive = alive
         self.said: dict[str, list[str]] = {}
         self.retries = 0
         self.kills = 0
@@ -103,6 +106,7 @@ class Scene:
     async def tail(self, number: int) -> None:
         """A `tail` that is ended and started again, with a file for its place."""
         while not self.done():
+            self.alive()
             await self.tail_once(number, 1 + self.chance.random() * 20, self.done)
 
     async def tail_once(self, number: int, seconds: float, enough: Callable[[], bool]) -> None:
@@ -125,7 +129,9 @@ class Scene:
         return [json.loads(line) for line in self.output(number).read_text().splitlines()]
 
 
-async def test_nothing_is_lost_doubled_or_out_of_order(pyz: Path, tmp_path: Path) -> None:
+async def test_nothing_is_lost_doubled_or_out_of_order(
+    pyz: Path, tmp_path: Path, alive: Callable[[], None]
+) -> None:
     chance = random.Random(seed())
     options = (
         "--host",
@@ -140,7 +146,7 @@ async def test_nothing_is_lost_doubled_or_out_of_order(pyz: Path, tmp_path: Path
     with trio.fail_after(900):
         async with ServerProcess(*options, env=clean_environment(measured=False)) as server:
             cutter = Cutter(server.port, chance)
-            scene = Scene(tmp_path, cutter, chance)
+            scene = Scene(tmp_path, cutter, chance, alive)
             async with trio.open_nursery() as network:
                 await network.start(cutter.run)
                 async with trio.open_nursery() as nursery:
