@@ -41,7 +41,8 @@ def state_folder(environ: Mapping[str, str]) -> str:
                 return folder
         except OSError as error:
             if error.errno in _OF_THE_MOMENT:
-                raise StartError(f"the folder {folder} can't be made ({error.strerror})") from None
+                why = f"the folder {folder} can't be made ({error.strerror})"
+                raise StartError(f"{why}: mend that, and try again") from None
     folder = f"chatroom-{os.geteuid()}"
     try:
         folder = os.path.join(tempfile.gettempdir(), folder)

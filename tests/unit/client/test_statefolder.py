@@ -56,7 +56,7 @@ def test_a_place_that_is_missing_for_the_moment_is_told(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
 
     monkeypatch.setattr(os, "mkdir", mkdir)
-    with pytest.raises(StartError, match=r"state/chatroom can't be made \(No space left on device\)$"):
+    with pytest.raises(StartError, match=r"chatroom can't be made \(No space left on device\): mend that"):
         state_folder({"XDG_STATE_HOME": str(tmp_path / "state")})
 
 
