@@ -1,13 +1,13 @@
 """The command line as a process: its log is there, or isn't read, and it serves and stops all the same."""
 
 import json
-import os
 import subprocess
 import sys
 import urllib.error
 import urllib.request
-from contextlib import suppress
 from pathlib import Path
+
+from tests.support.process import full_pipe
 
 SECRET = "s3" + "cret"
 
@@ -40,18 +40,11 @@ class Process:
 
 
 def test_a_server_whose_log_is_not_read_serves_and_stops() -> None:
-    reader, writer = os.pipe()
-    os.set_blocking(writer, False)
-    with suppress(BlockingIOError):
-        while True:
-            os.write(writer, b"x" * 4096)
-    os.set_blocking(writer, True)
-    server = Process(writer, "--log-level", "debug")
-    assert [server.get("/nowhere") for _ in range(3)] == [404] * 3
-    assert server.get("/healthz") == 200
-    assert server.stop() == 0
-    os.close(reader)
-    os.close(writer)
+    with full_pipe() as log:
+        server = Process(log, "--log-level", "debug")
+        assert [server.get("/nowhere") for _ in range(3)] == [404] * 3
+        assert server.get("/healthz") == 200
+        assert server.stop() == 0
 
 
 def test_a_log_of_the_real_server(tmp_path: Path) -> None:

@@ -1,20 +1,25 @@
 """Commands of the built file that are asked to stop before they have begun, or when all is done but told."""
 
-import os
 import signal
 import subprocess
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from tests.support.commands import Command, Done, environment, run
-from tests.support.process import ServerProcess, heeding, python_command
+from tests.support.process import ServerProcess, full_pipe, heeding, python_command
 from tests.support.scene import await_true
 
 NOWHERE = "ws://127.0.0.1:1"
 NOTHING_SAID = Done(75, "", "chatroom: it was interrupted: nothing was said\n")
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _unpacked(pyz: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A start that waits for another one to unpack the file is ended by a stop as by a signal."""
+    for name in ("say", "tail", "join"):
+        assert run(tmp_path_factory.mktemp("help"), name, "--help").code == 0
 
 
 def blocks(pid: int, number: signal.Signals) -> bool:
@@ -58,16 +63,11 @@ def asleep(pid: int, where: str) -> bool:
 def test_say_that_is_stopped_while_it_tells_that_it_is_stored_can_be_tried_again(
     pyz: Path, tmp_path: Path
 ) -> None:
-    full, its = os.pipe()
-    os.set_blocking(its, False)
-    with suppress(BlockingIOError):
-        while True:
-            os.write(its, b"x" * 4096)
-    os.set_blocking(its, True)
-    with ServerProcess("--db", str(tmp_path / "chat.db")) as server, heeding(signal.SIGINT):
+    database = str(tmp_path / "chat.db")
+    with full_pipe() as full, ServerProcess("--db", database) as server, heeding(signal.SIGINT):
         command = [*python_command(), "say", server.ws_url, "--username", "ci"]
         with subprocess.Popen(
-            command, env=environment(tmp_path), stdin=subprocess.PIPE, stdout=its, stderr=subprocess.PIPE
+            command, env=environment(tmp_path), stdin=subprocess.PIPE, stdout=full, stderr=subprocess.PIPE
         ) as say:
             assert say.stdin is not None
             assert say.stderr is not None
@@ -79,5 +79,3 @@ def test_say_that_is_stopped_while_it_tells_that_it_is_stored_can_be_tried_again
             line = b"chatroom: it was interrupted. The same command again stores nothing twice\n"
             assert say.stderr.read() == line
         assert run(tmp_path, *command[2:], given="hello") == (0, "stored as 1 in general\n", "")
-    os.close(full)
-    os.close(its)

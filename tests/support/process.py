@@ -66,6 +66,22 @@ def heeding(*numbers: signal.Signals) -> Iterator[None]:
             signal.signal(number, handler)
 
 
+@contextlib.contextmanager
+def full_pipe() -> Iterator[int]:
+    """The writing end of a pipe that takes no more, and that nobody reads."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writer, b"x" * 4096)
+    os.set_blocking(writer, True)
+    try:
+        yield writer
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
 class ServerProcess:
     """One server, from its start to its end. Usable with `with`, and with `async with` under Trio."""
 
